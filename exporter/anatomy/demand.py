@@ -1,0 +1,90 @@
+"""Which tokens of a value are needed: liveness, but token by token.
+
+In: a graph and its layouts. Out: for every value with a token axis, how many tokens in front somebody reads, or None
+for all of them. A class-token head reads one token of the last block's output; its attention still reads every key
+and value, so everything before stays whole.
+"""
+
+from collections.abc import Mapping
+
+from torch import fx
+
+from exporter.anatomy.layout import Layout, TokenAxis
+from exporter.anatomy.token_axis import side_inputs, slice_bounds
+from exporter.capture.graph import aten, sdpa
+
+Demand = dict[fx.Node, int | None]
+
+_ALL = 1 << 62
+
+
+def token_demand(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> Demand:
+    """Tokens read of every value with a token axis, from the front; None where all are.
+
+    A value is only said to need fewer tokens if every operand that has more can be cut down to them, on a plain
+    token axis.
+    """
+    whole: set[fx.Node] = set()
+    while True:
+        demand = _demand(graph, layouts, whole)
+        uncuttable = {node for node in demand if demand[node] < _ALL and not _can_cut(node, demand, layouts)}
+        if not uncuttable:
+            return {node: None if count >= _ALL else count for node, count in demand.items()}
+        whole |= uncuttable
+
+
+def operands_to_cut(node: fx.Node, demand: Mapping[fx.Node, int | None]) -> list[fx.Node]:
+    """The operands that must be cut to `demand[node]` tokens because others need more of them."""
+    wanted = demand.get(node)
+    if wanted is None:
+        return []
+    return [source for source in _followed(node) if source in demand and demand[source] != wanted]
+
+
+def _demand(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], whole: set[fx.Node]) -> dict[fx.Node, int]:
+    demand: dict[fx.Node, int] = {}
+    for node in reversed(graph.nodes):
+        if isinstance(layouts.get(node), TokenAxis):
+            read = (_read_by(user, node, layouts, demand) for user in node.users)
+            demand[node] = _ALL if node in whole else max(read, default=_ALL)
+    return demand
+
+
+def _read_by(user: fx.Node, node: fx.Node, layouts: Mapping[fx.Node, Layout], demand: Mapping[fx.Node, int]) -> int:
+    if user.target is sdpa and node in user.args[1:3]:
+        return _ALL
+    if isinstance(layouts.get(user), TokenAxis):
+        dropped = _dropped_in_front(user, layouts)
+        return demand[user] if dropped == 0 else _ALL
+    if layouts.get(user) is None and user.target is aten.select.int:
+        return int(user.args[2]) + 1  # type: ignore[arg-type]
+    if layouts.get(user) is None and user.target is aten.slice.Tensor:
+        return slice_bounds(user)[2]
+    return _ALL
+
+
+def _dropped_in_front(user: fx.Node, layouts: Mapping[fx.Node, Layout]) -> int:
+    """Whether token positions shift between the operands and the result, as slices and concatenations do."""
+    result = layouts[user]
+    assert isinstance(result, TokenAxis)
+    counts = {layout.tokens for source in user.all_input_nodes if isinstance(layout := layouts.get(source), TokenAxis)}
+    return 0 if counts <= {result.tokens} else 1
+
+
+def _can_cut(node: fx.Node, demand: Mapping[fx.Node, int], layouts: Mapping[fx.Node, Layout]) -> bool:
+    if side_inputs(node, layouts):
+        return False
+    for source in _followed(node):
+        layout = layouts.get(source)
+        if isinstance(layout, TokenAxis) and demand[source] != demand[node] and not layout.is_plain:
+            return False
+    return True
+
+
+def _followed(node: fx.Node) -> list[fx.Node]:
+    """Operands whose tokens become the result's tokens one by one."""
+    if node.target is sdpa:
+        query = node.args[0]
+        assert isinstance(query, fx.Node)
+        return [query]
+    return node.all_input_nodes

@@ -1,0 +1,256 @@
+"""Anatomy: read-only facts about a captured model, found without knowing which model it is.
+
+In: a captured graph. Out: an `Anatomy`: attention blocks, merge points, prefix tokens, the head, and everything
+that stands in the way of merging, by name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from exporter.anatomy.layout import Layout, Scrambled, TokenAxis
+from exporter.anatomy.merge_points import cuts
+from exporter.anatomy.token_axis import reduced_axes, side_inputs, token_inputs, trace_tokens
+from exporter.anatomy.work import workload
+from exporter.capture.canonicalize_attention import mask_of
+from exporter.capture.graph import aten, calls, image_node, output_node, sdpa, shape_of
+from exporter.errors import UnsupportedGraphError
+from exporter.schedule import Geometry, Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One attention block.
+
+    Attributes:
+        attention: the `scaled_dot_product_attention` node over the block's own tokens.
+        merge_point: the value after which everything flows through the merged tokens.
+        heads: attention heads.
+        channels: width of the merge point's value.
+    """
+
+    attention: fx.Node
+    merge_point: fx.Node
+    heads: int
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Something that cannot follow a merge of `block` or any earlier one: which node, and why."""
+
+    node: str
+    reason: str
+    block: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """What is known of a captured graph.
+
+    Attributes:
+        layouts: where the tokens are in every image-dependent value.
+        blocks: attention blocks in order; empty for a graph without attention over image tokens.
+        prefix: tokens in front that come from no patch and never merge.
+        tokens: tokens that enter the first block.
+        pooling: mean nodes over the token axis, which become size-weighted.
+        attention_pooling: attention nodes whose keys are the tokens and whose queries are not.
+        refusals: what cannot follow a merge.
+        workload: multiply-accumulates by segment.
+        head: how the tokens become the result, in words.
+    """
+
+    layouts: Mapping[fx.Node, Layout]
+    blocks: tuple[Block, ...]
+    prefix: int
+    tokens: int
+    pooling: tuple[fx.Node, ...]
+    attention_pooling: tuple[fx.Node, ...]
+    refusals: tuple[Refusal, ...]
+    workload: Workload
+    head: str
+
+    @property
+    def geometry(self) -> Geometry:
+        """What a schedule has to know."""
+        return Geometry(tokens=self.tokens, protected=self.prefix, blocks=len(self.blocks))
+
+    def check_mergeable(self, merged: Sequence[int]) -> None:
+        """Raise unless these merges (one count per block) leave everything in the graph well-defined.
+
+        Raises:
+            UnsupportedGraphError: a refusal lies at or behind the first block that merges.
+        """
+        merging = [block for block, r in enumerate(merged) if r]
+        if not merging:
+            return
+        standing = [refusal for refusal in self.refusals if refusal.block >= merging[0]]
+        if standing:
+            first = standing[0]
+            more = f" (and {len(standing) - 1} more)" if len(standing) > 1 else ""
+            raise UnsupportedGraphError(
+                f"model: cannot merge tokens because of node {first.node}: {first.reason}{more}; "
+                "use --r 0 for the dense model"
+            )
+
+
+def examine(graph_module: fx.GraphModule) -> Anatomy:
+    """Find the blocks of a captured graph.
+
+    Raises:
+        UnsupportedGraphError: there is no attention over a token axis, or blocks without a merge point.
+    """
+    graph = graph_module.graph
+    layouts = trace_tokens(graph)
+    sites = [node for node in calls(graph, sdpa) if _is_self_attention(node, layouts)]
+    if not sites:
+        raise UnsupportedGraphError(f"model: {_why_no_attention(graph, layouts)}")
+    blocks = _blocks(graph, layouts, sites)
+    points = [block.merge_point for block in blocks]
+    first = layouts[sites[0].args[0]]  # type: ignore[index]
+    assert isinstance(first, TokenAxis)
+    pools = tuple(node for node in calls(graph, aten.mean.dim) if _reduces_tokens(node, layouts))
+    attention_pools = tuple(node for node in calls(graph, sdpa) if _is_pooling(node, layouts))
+    return Anatomy(
+        layouts=layouts,
+        blocks=blocks,
+        prefix=first.prefix,
+        tokens=first.tokens,
+        pooling=pools,
+        attention_pooling=attention_pools,
+        refusals=_refusals(graph, layouts, points, sites),
+        workload=workload(graph, layouts, points),
+        head=_head(layouts, pools, attention_pools),
+    )
+
+
+def _is_self_attention(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    query, key = layouts.get(node.args[0]), layouts.get(node.args[1])  # type: ignore[arg-type]
+    return isinstance(layouts.get(node), TokenAxis) and query == key
+
+
+def _is_pooling(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    key = layouts.get(node.args[1])  # type: ignore[arg-type]
+    return isinstance(key, TokenAxis) and layouts.get(node.args[0]) is None  # type: ignore[arg-type]
+
+
+def _reduces_tokens(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    source = layouts.get(node.args[0])  # type: ignore[arg-type]
+    return isinstance(source, TokenAxis) and source.axis in reduced_axes(node)
+
+
+def _blocks(
+    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], sites: Sequence[fx.Node]
+) -> tuple[Block, ...]:
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    candidates = [node for node in cuts(graph) if isinstance(layouts.get(node), TokenAxis)]
+    blocks = []
+    for index, site in enumerate(sites):
+        limit = order[sites[index + 1]] if index + 1 < len(sites) else len(order)
+        point = next((node for node in candidates if order[site] < order[node] < limit), None)
+        if point is None or not _is_stream(point, layouts):
+            raise UnsupportedGraphError(
+                f"model: no merge point after attention {site.name} (block {index}): no single (B, N, C) value "
+                "carries the whole image between it and the next attention (parallel attentions, or skips across blocks)"
+            )
+        shape = shape_of(point)
+        blocks.append(Block(attention=site, merge_point=point, heads=_heads(site), channels=shape[-1]))
+    return tuple(blocks)
+
+
+def _is_stream(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    layout = layouts[node]
+    return isinstance(layout, TokenAxis) and layout.is_plain and len(shape_of(node)) == 3 and layout.axis < 2
+
+
+def _heads(site: fx.Node) -> int:
+    query = site.args[0]
+    assert isinstance(query, fx.Node)
+    shape, batch = shape_of(query), shape_of(image_node(site.graph))[0]
+    return shape[1] if len(shape) == 4 else shape[0] // batch
+
+
+def _why_no_attention(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> str:
+    for node in calls(graph, sdpa):
+        operands = (layouts.get(operand) for operand in node.args[:3])  # type: ignore[arg-type]
+        for layout in operands:
+            if isinstance(layout, Scrambled):
+                return f"no attention over the whole image: at node {layout.node}, {layout.reason}"
+    scrambled = [layout for layout in layouts.values() if isinstance(layout, Scrambled)]
+    if not calls(graph, sdpa) and not scrambled:
+        return "expected attention over image tokens, found none; token merging needs a Vision Transformer"
+    detail = f" (tokens are lost at node {scrambled[0].node}: {scrambled[0].reason})" if scrambled else ""
+    return f"expected attention over image tokens, found none{detail}; token merging needs a Vision Transformer"
+
+
+def _refusals(
+    graph: fx.Graph,
+    layouts: Mapping[fx.Node, Layout],
+    points: Sequence[fx.Node],
+    sites: Sequence[fx.Node],
+) -> tuple[Refusal, ...]:
+    """Walk the graph once; a fact found after merge point l stands in the way of merging in blocks 0..l."""
+    found: list[Refusal] = []
+    block = -1
+    scrambled: set[str] = set()
+    for node in graph.nodes:
+        for reason, name in _obstacles(node, layouts, scrambled):
+            found.append(Refusal(node=name, reason=reason, block=block))
+        block += node in points
+    return tuple(refusal for refusal in found if refusal.block >= 0)
+
+
+def _obstacles(
+    node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[str]
+) -> list[tuple[str, str]]:
+    layout = layouts.get(node)
+    found = [
+        (f"a table with one entry per token ({source.name}) is applied here, and no rule merges it", node.name)
+        for source in side_inputs(node, layouts)
+    ]
+    if isinstance(layout, Scrambled) and layout.node == node.name and layout.node not in scrambled:
+        scrambled.add(layout.node)
+        found.append((layout.reason, node.name))
+    if node.target is sdpa and token_inputs(node, layouts):
+        if mask_of(node) is not None:
+            found.append(("its mask or position bias has one entry per token, and no rule merges it", node.name))
+        if node.kwargs.get("is_causal") or (len(node.args) > 5 and node.args[5]):
+            found.append(("causal attention depends on the order of the tokens", node.name))
+    if node.op == "call_function" and layout is None and node.target is not aten.mean.dim:
+        for source in token_inputs(node, layouts):
+            axis = layouts[source]
+            assert isinstance(axis, TokenAxis)
+            if node.target in _REDUCTIONS and axis.axis in reduced_axes(node):
+                found.append(("only a mean over the tokens can be weighted by their sizes", node.name))
+    if node is output_node(node.graph):
+        for source in token_inputs(node, layouts):
+            found.append((f"the output {source.name} has one entry per token", node.name))
+    return found
+
+
+_REDUCTIONS = {aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.linalg_vector_norm.default}
+
+
+def _head(
+    layouts: Mapping[fx.Node, Layout], pools: Sequence[fx.Node], attention_pools: Sequence[fx.Node]
+) -> str:
+    picked = any(
+        node.target in (aten.select.int, aten.slice.Tensor)
+        and layout is None
+        and isinstance(layouts.get(node.args[0]), TokenAxis)  # type: ignore[arg-type]
+        for node, layout in layouts.items()
+        if node.args
+    )
+    kinds = [
+        word
+        for word, present in (
+            ("prefix tokens", picked),
+            ("mean over tokens", bool(pools)),
+            ("attention pooling", bool(attention_pools)),
+        )
+        if present
+    ]
+    return " + ".join(kinds) or "all tokens"
+
+

@@ -1,0 +1,74 @@
+"""How many multiply-accumulates a graph performs, node by node, and how they grow with the tokens.
+
+In: a captured graph. Out: `macs_of` for single nodes, and the `Workload` that the schedule computes with. Matrix
+products, convolutions and attention count; everything else is not a multiply-accumulate in the literature's sense.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import fx
+
+from exporter.anatomy.layout import Layout, TokenAxis
+from exporter.capture.graph import aten, image_dependent, image_node, sdpa, shape_of
+from exporter.schedule import Workload
+
+_CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.convolution.default}
+_PRODUCTS = {aten.matmul.default, aten.mm.default, aten.bmm.default}
+
+
+def macs_of(node: fx.Node) -> int:
+    """Multiply-accumulates of one node, over the whole batch that it was traced with."""
+    if node.target in _CONVOLUTIONS:
+        weight = node.args[1]
+        assert isinstance(weight, fx.Node)
+        return math.prod(shape_of(node)) * math.prod(shape_of(weight)[1:])
+    if node.target is aten.linear.default or node.target in _PRODUCTS:
+        left = node.args[0]
+        assert isinstance(left, fx.Node)
+        return math.prod(shape_of(node)) * shape_of(left)[-1]
+    if node.target is aten.addmm.default:
+        left = node.args[1]
+        assert isinstance(left, fx.Node)
+        return math.prod(shape_of(node)) * shape_of(left)[-1]
+    if node.target is sdpa:
+        query, key, value = node.args[:3]
+        assert isinstance(query, fx.Node) and isinstance(key, fx.Node) and isinstance(value, fx.Node)
+        pairs = math.prod(shape_of(query)[:-1]) * shape_of(key)[-2]
+        return pairs * (shape_of(query)[-1] + shape_of(value)[-1])
+    return 0
+
+
+def executed_macs(graph: fx.Graph) -> int:
+    """Multiply-accumulates that a graph really performs for one image; constants are computed once and for all."""
+    batch = shape_of(image_node(graph))[0]
+    return sum(macs_of(node) for node in image_dependent(graph)) // batch
+
+
+def workload(
+    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: Sequence[fx.Node]
+) -> Workload:
+    """Sort the MACs of one image by segment (between merge points) and by growth with the token count."""
+    batch = shape_of(image_node(graph))[0]
+    segments = len(merge_points) + 1
+    fixed, per_token, per_pair = 0, [0] * segments, [0] * segments
+    segment, dependent = 0, image_dependent(graph)
+    for node in graph.nodes:
+        macs = macs_of(node) // batch if node in dependent else 0
+        tokens = _token_counts(node, layouts) if macs else []
+        if len(tokens) == 2:
+            per_pair[segment] += macs // (tokens[0] * tokens[1])
+        elif tokens:
+            per_token[segment] += macs // tokens[0]
+        else:
+            fixed += macs
+        segment += node in merge_points
+    return Workload(fixed=fixed, per_token=tuple(per_token), per_pair=tuple(per_pair))
+
+
+def _token_counts(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> list[int]:
+    """The token axes that a product runs over: its left operand's, and for attention its keys' as well."""
+    operands = node.args[:2] if node.target is sdpa else node.all_input_nodes
+    found = [layouts.get(operand) for operand in operands]  # type: ignore[arg-type]
+    counts = [layout.tokens for layout in found if isinstance(layout, TokenAxis)]
+    return counts if node.target is sdpa else counts[:1]

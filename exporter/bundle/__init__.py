@@ -1,0 +1,36 @@
+"""Bundles: folders with engines and the proof that they are right, written at once, verified on opening."""
+
+from exporter.bundle.load import RECIPE_FILE, Bundle, load_bundle, recorded_weights_sha256
+from exporter.bundle.manifest import (
+    MANIFEST_FILE,
+    ArtifactRecord,
+    GmacsRecord,
+    Manifest,
+    ModelRecord,
+    ParityRecord,
+    ScheduleRecord,
+    TensorRecord,
+    WeightsRecord,
+)
+from exporter.bundle.write import SAMPLE_FILE, check_out_dir, seal, stage_bundle, write_sample
+
+__all__ = [
+    "MANIFEST_FILE",
+    "RECIPE_FILE",
+    "SAMPLE_FILE",
+    "ArtifactRecord",
+    "Bundle",
+    "GmacsRecord",
+    "Manifest",
+    "ModelRecord",
+    "ParityRecord",
+    "ScheduleRecord",
+    "TensorRecord",
+    "WeightsRecord",
+    "check_out_dir",
+    "load_bundle",
+    "recorded_weights_sha256",
+    "seal",
+    "stage_bundle",
+    "write_sample",
+]

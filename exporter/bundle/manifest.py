@@ -1,0 +1,242 @@
+"""The manifest: what a bundle holds, how it was made, and the hashes that prove it unchanged.
+
+Where it stands on the road: the pipeline fills it in from every stage's result, `write` seals it, `load`
+checks it. `manifest.json` is canonical JSON: one value has one text, without timestamps or machine paths, so
+that a rebuild can be compared byte by byte and a single changed byte is found, in the manifest as in every
+other file.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from exporter.bundle.json_tree import JsonTreeError, canonical_json, from_tree, to_tree
+from exporter.errors import BundleError, InternalError
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsRecord:
+    """Where the weights came from (`pretrained`, `random`, `file`, ...) and the hash of their values."""
+
+    kind: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """The model: source (`timm`, `hf`, ...), its name there, and its weights."""
+
+    source: str
+    id: str
+    weights: WeightsRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleRecord:
+    """The request as a phrase; tokens merged per block (L); tokens that enter each, then the rest (L + 1)."""
+
+    requested: str
+    merged: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GmacsRecord:
+    """10^9 multiply-accumulates per image: dense, reduced, dense over reduced, and executed by the graph."""
+
+    dense: float
+    reduced: float
+    ratio: float
+    executed: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRecord:
+    """An input or output of the artifacts; a shape entry is a length, or `batch` where it is open."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord:
+    """An engine: its file in the bundle, the precision it computes in, and for ONNX the opset.
+
+    `sha256` is filled in when the bundle is sealed.
+    """
+
+    file: str
+    precision: str
+    sha256: str = ""
+    opset: int | None = field(default=None, metadata={"omit": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRecord:
+    """An artifact against the eager program; `match_agreement` is the share of equal matches, per block."""
+
+    max_abs_error: float
+    mean_abs_error: float
+    cosine: float
+    match_agreement: tuple[float, ...]
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything that `manifest.json` says.
+
+    Attributes:
+        schema_version: version of the bundle format.
+        name: the bundle's name.
+        model: source, name and weights.
+        tower: `image` or `text`.
+        method: how tokens are matched and merged.
+        tokens_protected: prefix tokens that never merge.
+        schedule: tokens merged and left, per block.
+        gmacs: arithmetic per image.
+        input: `float` or `uint8`.
+        layout: `nchw` or `nhwc`.
+        inputs: inputs of every artifact.
+        outputs: outputs of every artifact.
+        preprocess: the content of `preprocess.json`; None for a text tower.
+        passes: exact passes that ran, in order.
+        artifacts: by target.
+        parity: by target.
+        notes: visible lines, such as a schedule that was capped.
+        toolchain: package versions.
+        files: sha256 of every other file in the bundle; filled in when the bundle is sealed.
+        digest: sha256 of the manifest without this key; filled in when the bundle is sealed.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    model: ModelRecord
+    tower: str
+    method: str
+    tokens_protected: int
+    schedule: ScheduleRecord
+    gmacs: GmacsRecord
+    input: str
+    layout: str
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    preprocess: Mapping[str, object] | None
+    passes: tuple[str, ...]
+    artifacts: Mapping[str, ArtifactRecord]
+    parity: Mapping[str, ParityRecord]
+    notes: tuple[str, ...]
+    toolchain: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+
+def sealed(manifest: Manifest, files: Mapping[str, str]) -> Manifest:
+    """The manifest with the hashes of a bundle's files and its own digest.
+
+    Args:
+        manifest: the manifest as the pipeline filled it in.
+        files: sha256 by name, of every file in the bundle but the manifest.
+
+    Raises:
+        InternalError: an artifact is not among the files, or a file has a name that no bundle may hold.
+    """
+    if odd := [name for name in files if not is_file_name(name)]:
+        raise InternalError(f"a bundle cannot hold a file named {odd[0]!r}")
+    missing = [record.file for record in manifest.artifacts.values() if record.file not in files]
+    if missing:
+        raise InternalError(f"the bundle has no file {missing[0]}, which its manifest names as an artifact")
+    artifacts = {
+        target: replace(record, sha256=files[record.file]) for target, record in manifest.artifacts.items()
+    }
+    complete = replace(manifest, artifacts=artifacts, files=dict(files), digest="")
+    return replace(complete, digest=digest_of(to_tree(complete)))
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The bytes of `manifest.json`."""
+    return canonical_json(to_tree(manifest))
+
+
+def decode(data: bytes, where: str) -> Manifest:
+    """Reads the bytes of `manifest.json` back.
+
+    Args:
+        data: the file's content.
+        where: the file, for messages.
+
+    Raises:
+        BundleError: not a manifest, changed since it was sealed, or of a newer exporter.
+    """
+    tree = _parsed(data, where)
+    _refuse_newer(tree.get("schema_version"), where)
+    expected, got = tree.get("digest"), digest_of(tree)
+    if got != expected:
+        difference = f"expected digest {short(expected)}, got {short(got)}"
+        raise BundleError(f"{where}: changed since it was written: {difference}; export the bundle again")
+    try:
+        manifest: Manifest = from_tree(Manifest, tree)
+    except JsonTreeError as error:
+        raise BundleError(f"{where}: {error}") from None
+    if canonical_json(tree) != data:
+        raise BundleError(f"{where}: changed since it was written: the values are right, the spelling is not")
+    _check_names(manifest, where)
+    return manifest
+
+
+def short(digest: object) -> str:
+    """The first digits of a sha256, for messages."""
+    return f"{digest[:12]}..." if isinstance(digest, str) else "none"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name is a plain relative path inside the bundle: `model.onnx`, `openvino/model.bin`."""
+    path = PurePosixPath(name)
+    return (
+        name == str(path)
+        and not path.is_absolute()
+        and bool(path.parts)
+        and ".." not in path.parts
+        and not any(letter in '\\:*?"<>|' or ord(letter) < 32 for letter in name)
+        and name != MANIFEST_FILE
+    )
+
+
+def _parsed(data: bytes, where: str) -> dict[str, object]:
+    try:
+        tree = json.loads(data)
+        canonical_json(tree)
+    except (ValueError, RecursionError):
+        raise BundleError(f"{where}: expected a bundle's manifest, got text that is not sound JSON") from None
+    if not isinstance(tree, dict):
+        raise BundleError(f"{where}: expected a bundle's manifest, got a JSON {type(tree).__name__}")
+    return tree
+
+
+def _refuse_newer(version: object, where: str) -> None:
+    if type(version) is not int:
+        raise BundleError(f"{where}: expected a bundle's manifest with a schema_version, got none")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{where}: expected schema version {SCHEMA_VERSION} or older, got {version}; upgrade the exporter"
+        )
+
+
+def digest_of(tree: Mapping[str, object]) -> str:
+    """The digest that a manifest with these keys must have: sha256 of its canonical JSON without `digest`."""
+    return hashlib.sha256(canonical_json({key: tree[key] for key in tree if key != "digest"})).hexdigest()
+
+
+def _check_names(manifest: Manifest, where: str) -> None:
+    for name in manifest.files:
+        if not is_file_name(name):
+            raise BundleError(f"{where}: files: expected a path inside the bundle, got {name!r}")
+    for target, record in manifest.artifacts.items():
+        if manifest.files.get(record.file) != record.sha256:
+            raise BundleError(f"{where}: artifacts.{target}: {record.file} is not among the bundle's files")

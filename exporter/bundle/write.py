@@ -1,0 +1,208 @@
+"""Writing a bundle so that it is there whole or not at all.
+
+Where it stands on the road: the last stage. The pipeline writes every file into the folder that
+`stage_bundle` yields and calls `seal` on it; on leaving, the folder takes the bundle's name in one rename.
+Whatever goes wrong before that, the staging folder goes, and what stood at the bundle's place stays. A run
+that is killed outright leaves its staging folder (`.NAME.partial-...`) behind, and later runs do not touch
+it, since it may be another run's.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.bundle.manifest import MANIFEST_FILE, Manifest, encode, sealed
+from exporter.errors import ExportError, InternalError, UsageError
+
+SAMPLE_FILE = "sample.npz"
+
+_CHUNK_BYTES = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = os.strerror(errno.ENOSPC)  # native code reports it as text in a RuntimeError
+
+
+@contextmanager
+def stage_bundle(out_dir: str | Path, force: bool = False) -> Iterator[Path]:
+    """A staging folder beside `out_dir`, which becomes `out_dir` when the block ends without an exception.
+
+    Args:
+        out_dir: the bundle's folder. Folders above it are made.
+        force: replace `out_dir` if it is a bundle or an empty folder; nothing else is ever replaced.
+
+    Yields:
+        The folder to write into.
+
+    Raises:
+        UsageError: `out_dir` exists and may not be replaced (found before the block runs, and again after),
+            it cannot be written, or the disk is full, also when that is what stopped the block.
+    """
+    out_dir = Path(os.path.abspath(out_dir))
+    check_out_dir(out_dir, force)
+    made = _make_parents(out_dir)
+    staging: Path | None = None
+    try:
+        staging = _make_staging(out_dir)
+        yield staging
+        check_out_dir(out_dir, force)
+        _publish(staging, out_dir)
+    except BaseException as error:
+        _discard(staging, made)
+        if _is_disk_full(error):
+            raise UsageError(
+                f"{out_dir}: cannot be written: {_DISK_FULL}; free some space or give another --out"
+            ) from error
+        raise
+
+
+def check_out_dir(out_dir: str | Path, force: bool) -> None:
+    """Refuses a bundle folder that may not be written; cheap, for use before any work starts.
+
+    Raises:
+        UsageError: `out_dir` is a file or a link, exists without `force`, or is neither a bundle nor empty.
+    """
+    out_dir = Path(out_dir)
+    try:
+        if out_dir.is_symlink():
+            raise UsageError(f"{out_dir}: expected a folder, got a symbolic link; give what it points to")
+        if not out_dir.exists():
+            return
+        if not out_dir.is_dir():
+            raise UsageError(f"{out_dir}: expected a folder for the bundle, got a file; give another --out")
+        if not force:
+            raise UsageError(f"{out_dir}: already exists; give --force to replace it, or another --out")
+        if not (out_dir / MANIFEST_FILE).is_file() and any(out_dir.iterdir()):
+            raise UsageError(
+                f"{out_dir}: --force replaces only a bundle or an empty folder, and this is neither; "
+                "give another --out or remove it yourself"
+            )
+    except (OSError, ValueError) as error:
+        raise _unwritable(out_dir, error) from None
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Hashes every file in a folder, and writes its manifest.
+
+    Args:
+        folder: the staging folder, complete but for the manifest.
+        manifest: what the pipeline knows; hashes are filled in here.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        InternalError: an artifact is missing, or a file has a name that no bundle may hold.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    manifest = sealed(manifest, {name: sha256_of(folder / name) for name in names})
+    (folder / MANIFEST_FILE).write_bytes(encode(manifest))
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_sample(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Writes `sample.npz`: a real input batch and the eager outputs for it; the same bytes every time.
+
+    Args:
+        folder: the staging folder.
+        arrays: by the model's own input and output names, inputs first.
+
+    Raises:
+        InternalError: an array holds Python objects, which would be pickled.
+    """
+    if pickled := [name for name, array in arrays.items() if array.dtype.hasobject]:
+        raise InternalError(f"the sample's {pickled[0]} holds Python objects")
+    np.savez(folder / SAMPLE_FILE, **arrays)  # type: ignore[arg-type]
+
+
+def _make_parents(out_dir: Path) -> list[Path]:
+    """Makes the folders above `out_dir`; returns those that are new, innermost first."""
+    new: list[Path] = []
+    try:
+        new = [folder for folder in out_dir.parents if not folder.exists()]
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        _discard(None, new)
+        raise _unwritable(out_dir, error) from None
+    return new
+
+
+def _make_staging(out_dir: Path) -> Path:
+    staging = _sibling(out_dir, "partial")
+    try:
+        staging.mkdir()
+    except (OSError, ValueError) as error:
+        raise _unwritable(out_dir, error) from None
+    return staging
+
+
+def _sibling(out_dir: Path, purpose: str) -> Path:
+    return out_dir.with_name(f".{out_dir.name}.{purpose}-{secrets.token_hex(4)}")
+
+
+def _unwritable(out_dir: Path, error: OSError | ValueError) -> UsageError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UsageError(f"{out_dir}: cannot be written: {reason}; give another --out")
+
+
+def _publish(staging: Path, out_dir: Path) -> None:
+    """Brings staging to the disk and under the name `out_dir`; what was there survives until then."""
+    old = _sibling(out_dir, "old")
+    try:
+        _flush(staging)
+        if out_dir.exists():
+            out_dir.rename(old)
+        staging.rename(out_dir)
+    except BaseException as error:
+        if old.exists() and not out_dir.exists():
+            old.rename(out_dir)
+        if isinstance(error, OSError):
+            raise _unwritable(out_dir, error) from error
+        raise
+    finally:
+        if out_dir.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Forces a folder's files and names to the disk, so that a rename never publishes empty files."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _discard(staging: Path | None, made: list[Path]) -> None:
+    """Removes the staging folder, and the folders that were made above it as far as they are empty."""
+    if staging is not None:
+        shutil.rmtree(staging, ignore_errors=True)
+    for folder in made:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk is what an exception, or one that it was raised from, is about."""
+    if isinstance(error, ExportError) or not isinstance(error, Exception):
+        return False
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return True
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return _DISK_FULL in str(error) or (cause is not None and _is_disk_full(cause))

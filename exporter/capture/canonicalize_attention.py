@@ -1,0 +1,175 @@
+"""Passes that give every attention one form: a `scaled_dot_product_attention` node without needless masks."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import fx
+
+from exporter.capture.graph import aten, axis_of, calls, evaluate, image_dependent, is_tensor, sdpa
+from exporter.capture.graph_pass import GraphPass, PassOutcome
+
+_MATMULS = (aten.matmul.default, aten.bmm.default)
+_SOFTMAXES = (aten.softmax.int, aten._softmax.default)
+_CASTS = (aten.to.dtype, aten._to_copy.default, aten.dropout.default)
+
+
+@dataclass(frozen=True)
+class CanonicalizeAttention(GraphPass):
+    """Turn attention written out into one node.
+
+    Given: `matmul(softmax(matmul(q, k^T) * scale [+ mask]), v)`, with q, k, v of (..., N, D).
+    Result: `scaled_dot_product_attention(q, k, v, mask, scale=scale)`.
+
+    Declines where the probabilities are read by anything else than the product with v.
+    """
+
+    name: ClassVar[str] = "canonicalize_attention"
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Replace every such chain; the parts that nobody else reads die."""
+        rewrites, declined = 0, []
+        for softmax in calls(graph_module.graph, *_SOFTMAXES):
+            match _attention_around(softmax):
+                case str() as reason:
+                    declined.append(f"{softmax.name}: {reason}")
+                case _Attention() as attention:
+                    _replace(graph_module.graph, attention)
+                    rewrites += 1
+        return PassOutcome(name=self.name, rewrites=rewrites, declined=tuple(declined))
+
+
+@dataclass(frozen=True)
+class FoldConstantMasks(GraphPass):
+    """Drop attention masks that are known at compile time to change nothing.
+
+    Given: `scaled_dot_product_attention(q, k, v, mask)` where mask is computed without the image and is all true
+    (boolean) or all zero (additive).
+    Result: the same without mask.
+    """
+
+    name: ClassVar[str] = "fold_constant_masks"
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Evaluate each constant mask once."""
+        dependent, rewrites = image_dependent(graph_module.graph), 0
+        for node in calls(graph_module.graph, sdpa):
+            mask = mask_of(node)
+            if mask is not None and mask not in dependent and _is_neutral(evaluate(graph_module, mask, {})):
+                node.args = node.args[:3]
+                node.kwargs = {key: value for key, value in node.kwargs.items() if key != "attn_mask"}
+                rewrites += 1
+        return PassOutcome(name=self.name, rewrites=rewrites)
+
+
+def mask_of(attention: fx.Node) -> fx.Node | None:
+    """The mask argument of a `scaled_dot_product_attention` node."""
+    mask = attention.args[3] if len(attention.args) > 3 else attention.kwargs.get("attn_mask")
+    return mask if isinstance(mask, fx.Node) else None
+
+
+def scale_of(attention: fx.Node) -> float:
+    """The factor on q k^T, explicit or the default 1 / sqrt(D)."""
+    scale = attention.kwargs.get("scale")
+    if scale is not None:
+        return float(scale)  # type: ignore[arg-type]
+    query = attention.args[0]
+    assert isinstance(query, fx.Node)
+    return 1.0 / math.sqrt(int(query.meta["val"].shape[-1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attention:
+    query: fx.Node
+    key_transposed: fx.Node
+    value: fx.Node
+    mask: fx.Node | None
+    scale: float
+    product: fx.Node
+
+
+def _attention_around(softmax: fx.Node) -> _Attention | str:
+    logits = softmax.args[0]
+    assert isinstance(logits, fx.Node)
+    if axis_of(int(softmax.args[1]), logits.meta["val"].ndim) != logits.meta["val"].ndim - 1:  # type: ignore[arg-type]
+        return "the softmax is not over the last axis"
+    product = _product_with_values(softmax)
+    if isinstance(product, str):
+        return product
+    scores, mask, scale = _peel_logits(logits)
+    if scores.target not in _MATMULS:
+        return f"its logits come from {scores.target}, not from a matrix product"
+    query, key_transposed = scores.args[0], scores.args[1]
+    value = product.args[1]
+    assert isinstance(query, fx.Node) and isinstance(key_transposed, fx.Node) and isinstance(value, fx.Node)
+    return _Attention(
+        query=query, key_transposed=key_transposed, value=value, mask=mask, scale=scale, product=product
+    )
+
+
+def _product_with_values(softmax: fx.Node) -> fx.Node | str:
+    node = softmax
+    while len(node.users) == 1:
+        (user,) = node.users
+        if user.target in _MATMULS and user.args[0] is node:
+            return user
+        if user.target not in _CASTS:
+            return f"its probabilities go into {user.name} ({user.target})"
+        node = user
+    return f"its probabilities are read in {len(node.users)} places"
+
+
+def _peel_logits(logits: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
+    """Undo `* scale`, `/ scale` and `+ mask` from the softmax back to the matrix product."""
+    node, mask, scale = logits, None, 1.0
+    while True:
+        first = node.args[0] if node.args else None
+        second = node.args[1] if len(node.args) > 1 else None
+        if node.target in _CASTS and isinstance(first, fx.Node):
+            node = first
+        elif node.target in (aten.mul.Tensor, aten.mul.Scalar) and isinstance(second, int | float):
+            scale, node = scale * second, first  # type: ignore[assignment]
+        elif node.target in (aten.div.Tensor, aten.div.Scalar) and isinstance(second, int | float):
+            scale, node = scale / second, first  # type: ignore[assignment]
+        elif (
+            node.target is aten.add.Tensor
+            and mask is None
+            and scale == 1.0
+            and isinstance(first, fx.Node)
+            and isinstance(second, fx.Node)
+            and is_tensor(second)
+        ):
+            node, mask = first, second
+        else:
+            return node, mask, scale
+
+
+def _replace(graph: fx.Graph, attention: _Attention) -> None:
+    with graph.inserting_before(attention.product):
+        key = _transposed(graph, attention.key_transposed)
+        fused = graph.call_function(
+            sdpa,
+            (attention.query, key, attention.value),
+            {"attn_mask": attention.mask, "scale": attention.scale},
+        )
+    fused.meta["val"] = attention.product.meta["val"]
+    attention.product.replace_all_uses_with(fused)
+
+
+def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """`node` with its last two axes swapped; undoes a transpose rather than adding a second one."""
+    if node.target is aten.transpose.int:
+        source, first, second = node.args
+        assert isinstance(source, fx.Node)
+        ndim = source.meta["val"].ndim
+        if {axis_of(int(first), ndim), axis_of(int(second), ndim)} == {ndim - 2, ndim - 1}:  # type: ignore[arg-type]
+            return source
+    swapped = graph.call_function(aten.transpose.int, (node, -2, -1))
+    swapped.meta["val"] = node.meta["val"].transpose(-2, -1)
+    return swapped
+
+
+def _is_neutral(mask: torch.Tensor) -> bool:
+    return bool(mask.all()) if mask.dtype == torch.bool else not bool(mask.any())
+

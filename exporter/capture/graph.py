@@ -1,0 +1,138 @@
+"""Small questions about a captured graph that every room asks: shapes, constants, what depends on the image."""
+
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from exporter.errors import InternalError
+
+aten = torch.ops.aten
+sdpa = aten.scaled_dot_product_attention.default
+
+EXAMPLE_BATCH = 2
+"""The batch that a capture traces with; the batch axis itself stays symbolic."""
+
+
+def image_node(graph: fx.Graph) -> fx.Node:
+    """The graph's one placeholder."""
+    placeholders = graph.find_nodes(op="placeholder")
+    if len(placeholders) != 1:
+        raise InternalError(f"a captured graph has one input, this one has {len(placeholders)}")
+    return placeholders[0]
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    """The graph's output; its single argument is a tuple of nodes."""
+    return graph.output_node()
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The traced shape, with the symbolic batch at its example value."""
+    return tuple(_concrete(size) for size in node.meta["val"].shape)
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Whether the node's value is one tensor (not a list of them, not a size)."""
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def axis_of(axis: int, ndim: int) -> int:
+    """A possibly negative axis, counted from the front."""
+    return axis % ndim if ndim else axis
+
+
+def attribute(graph_module: fx.GraphModule, node: fx.Node) -> torch.Tensor:
+    """The parameter or buffer behind a `get_attr` node."""
+    value: Any = operator.attrgetter(str(node.target))(graph_module)
+    if not isinstance(value, torch.Tensor):
+        raise InternalError(f"{node.target} is not a tensor")
+    return value
+
+
+def add_parameter(graph_module: fx.GraphModule, before: fx.Node, name: str, value: torch.Tensor) -> fx.Node:
+    """Register a constant under a fresh name and return the `get_attr` node that reads it, placed before a node."""
+    unique, suffix = name, 0
+    while hasattr(graph_module, unique):
+        suffix += 1
+        unique = f"{name}_{suffix}"
+    graph_module.register_buffer(unique, value.detach().contiguous())
+    with graph_module.graph.inserting_before(before):
+        node = graph_module.graph.get_attr(unique)
+    node.meta["val"] = image_node(graph_module.graph).meta["val"].fake_mode.from_tensor(value)
+    return node
+
+
+def add_call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """Append an operator at the graph's insertion point, with the shape it would have been traced with."""
+    node = graph.call_function(target, args, kwargs)
+    values, keywords = fx.map_arg((args, kwargs), lambda source: source.meta["val"])  # type: ignore[misc]
+    with image_node(graph).meta["val"].fake_mode:
+        node.meta["val"] = target(*values, **keywords)
+    return node
+
+
+def calls(graph: fx.Graph, *targets: Any) -> list[fx.Node]:
+    """All call_function nodes of the given targets, in order."""
+    return [node for node in graph.nodes if node.op == "call_function" and node.target in targets]
+
+
+def image_dependent(graph: fx.Graph) -> frozenset[fx.Node]:
+    """Nodes whose value depends on the image's content; sizes taken from its shape do not count."""
+    dependent: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            dependent.add(node)
+        elif node.op == "call_function" and node.target is not aten.sym_size.int:
+            if any(source in dependent for source in node.all_input_nodes):
+                dependent.add(node)
+    return frozenset(dependent)
+
+
+def evaluate(
+    graph_module: fx.GraphModule, node: fx.Node, known: Mapping[fx.Node, Any]
+) -> Any:
+    """Compute one node from `known` values and the graph's constants, at the example batch.
+
+    Raises:
+        InternalError: the node depends on the image and `known` does not cut that dependence.
+    """
+    values = dict(known)
+    for needed in _needed(node, values):
+        values[needed] = _evaluate_one(graph_module, needed, values)
+    return values[node]
+
+
+def _needed(node: fx.Node, known: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+    seen: set[fx.Node] = set(known)
+    stack: list[tuple[fx.Node, bool]] = [(node, False)]
+    while stack:
+        current, ready = stack.pop()
+        if ready:
+            yield current
+        elif current not in seen:
+            seen.add(current)
+            stack.append((current, True))
+            if current.target is not aten.sym_size.int:
+                stack.extend((source, False) for source in reversed(current.all_input_nodes))
+
+
+def _evaluate_one(graph_module: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    if node.op == "get_attr":
+        return attribute(graph_module, node)
+    if node.op != "call_function":
+        raise InternalError(f"{node.name} cannot be evaluated without the image")
+    if node.target is aten.sym_size.int:
+        source, axis = node.args
+        assert isinstance(source, fx.Node) and isinstance(axis, int)
+        return shape_of(source)[axis]
+    arguments = fx.map_arg((node.args, node.kwargs), lambda source: values[source])
+    assert callable(node.target)
+    with torch.no_grad():
+        return node.target(*arguments[0], **arguments[1])  # type: ignore[index,call-overload]
+
+
+def _concrete(size: Any) -> int:
+    return size if isinstance(size, int) else int(size.node.hint)

@@ -1,0 +1,106 @@
+"""Capture: a model becomes a graph.
+
+In: an `nn.Module` or a saved program. Out: a `Program`, whose graph holds one placeholder, the parameters as
+attributes, and every attention as one `scaled_dot_product_attention` node. The batch axis stays symbolic wherever
+the model allows it, so that the same graph serves any batch; tokens are static.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.export import Dim, ExportedProgram
+
+from exporter.capture.canonicalize_attention import CanonicalizeAttention, FoldConstantMasks
+from exporter.capture.graph import EXAMPLE_BATCH as EXAMPLE_BATCH
+from exporter.capture.graph import image_node, output_node
+from exporter.capture.graph_pass import GraphPass, PassOutcome, run_passes
+from exporter.capture.remove_trace_artifacts import RemoveTraceArtifacts
+from exporter.errors import UnsupportedGraphError
+
+CANONICAL_PASSES: tuple[GraphPass, ...] = (RemoveTraceArtifacts(), CanonicalizeAttention(), FoldConstantMasks())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A captured model.
+
+    Attributes:
+        graph_module: one placeholder (B, ...), output a tuple of tensors.
+        fixed_batch: the only batch that the graph can run, or None if any.
+        outcomes: what canonicalisation did.
+    """
+
+    graph_module: fx.GraphModule
+    fixed_batch: int | None
+    outcomes: tuple[PassOutcome, ...] = ()
+
+
+def capture(model: nn.Module | ExportedProgram, example: torch.Tensor) -> Program:
+    """Trace a model in evaluation mode.
+
+    Args:
+        model: called with one tensor; returns a tensor or a flat tuple or list of tensors.
+        example: (EXAMPLE_BATCH, ...) of the model's input dtype; only its shape and dtype matter.
+
+    Raises:
+        UnsupportedGraphError: the model cannot be traced with static shapes, or has other inputs or outputs.
+    """
+    exported = model if isinstance(model, ExportedProgram) else _trace(model, example)
+    graph_module = _flat(exported.module(check_guards=False))  # type: ignore[call-arg]
+    batch = image_node(graph_module.graph).meta["val"].shape[0]
+    outcomes = run_passes(graph_module, CANONICAL_PASSES)
+    return Program(
+        graph_module=graph_module,
+        fixed_batch=batch if isinstance(batch, int) else None,
+        outcomes=outcomes,
+    )
+
+
+def export_graph(
+    module: nn.Module | Callable[..., object], example: torch.Tensor, *, dynamic_batch: bool
+) -> ExportedProgram:
+    """`torch.export` with everything else about it settled: no gradients, one input, an optional free batch axis."""
+    shapes = ({0: Dim("batch")},) if dynamic_batch else None
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(module, (example,), dynamic_shapes=shapes)  # type: ignore[arg-type]
+
+
+def _trace(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
+    model.eval().requires_grad_(False)
+    try:
+        return export_graph(model, example, dynamic_batch=True)
+    except Exception as symbolic:  # torch.export has no common error type
+        try:
+            return export_graph(model, example, dynamic_batch=False)
+        except Exception:
+            raise UnsupportedGraphError(
+                f"model: torch.export cannot trace it ({_first_line(symbolic)}); expected a model without "
+                "data-dependent control flow; try it with torch.export.export(model, (images,)) first"
+            ) from symbolic
+
+
+def _flat(module: nn.Module) -> fx.GraphModule:
+    """Plain calling convention: one positional argument in, a flat tuple of tensors out."""
+    assert isinstance(module, fx.GraphModule)
+    graph = module.graph
+    output = output_node(graph)
+    values = output.args[0]
+    flat: Sequence[object] = values if isinstance(values, list | tuple) else (values,)
+    if not all(isinstance(value, fx.Node) for value in flat):
+        raise UnsupportedGraphError("model: expected it to return a tensor or a flat tuple of tensors")
+    output.args = (tuple(flat),)  # type: ignore[assignment]
+    graph.set_codegen(fx.graph.CodeGen())
+    graph.eliminate_dead_code()
+    graph_module = fx.GraphModule(module, graph)
+    graph_module.eval()
+    return graph_module
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]
+

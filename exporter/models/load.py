@@ -1,0 +1,63 @@
+"""Load the model that was asked for: the one place that knows which file answers which source.
+
+First stage of the road: in, a `ModelRequest`; out, a `LoadedModel` for `capture`. A source's library is
+imported only when that source is asked for.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from exporter.errors import InternalError
+from exporter.models.alias_table import ALIASES, Alias
+from exporter.models.loaded import LoadedModel
+from exporter.models.request import ModelRequest, resolve
+
+
+def load(request: ModelRequest) -> LoadedModel:
+    """Load a model with its weights.
+
+    Args:
+        request: Which model, weights, image size and tower.
+
+    Returns:
+        The model in eval mode, in fp32, on the CPU.
+
+    Raises:
+        UsageError: The image size or tower does not fit the model.
+        ModelUnavailableError: The model is unknown, its library is not installed, or it cannot be fetched.
+        WeightsError: The weights file is missing, damaged, or of another architecture.
+        UnsupportedGraphError: A saved program has dynamic tokens, or holds what may not be loaded safely.
+    """
+    asked = resolve(request)
+    match asked.source:
+        case "timm":
+            from exporter.models.timm_source import load_timm
+
+            return load_timm(asked)
+        case "torchvision":
+            from exporter.models.torchvision_source import load_torchvision
+
+            return load_torchvision(asked)
+        case "hf":
+            from exporter.models.hf_source import load_hf
+
+            return load_hf(asked)
+        case "open_clip":
+            from exporter.models.open_clip_source import load_open_clip
+
+            return load_open_clip(asked)
+        case "pt2":
+            from exporter.models.pt2_source import load_pt2_program
+
+            return load_pt2_program(asked)
+        case "exporter":
+            from exporter.models.exporter_source import load_embedded
+
+            return load_embedded(asked)
+        case _:
+            raise InternalError(f'no source answers "{asked.source}"')
+
+
+def aliases() -> Mapping[str, Alias]:
+    """Every alias by name, in the order in which they are shown."""
+    return MappingProxyType(ALIASES)

@@ -1,0 +1,58 @@
+"""What this room gives to `capture`: a frozen module, its input and outputs, its weights' origin."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from exporter.models.preprocess import Preprocess
+from exporter.models.request import WeightsKind
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+InputName = Literal["images", "input_ids"]
+OutputName = Literal["logits", "embedding", "features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleInput:
+    """Shape of one item (without the batch axis), its dtype, and the vocabulary size of token ids."""
+
+    shape: tuple[int, ...]
+    dtype: "torch.dtype"
+    vocabulary: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model with its weights, ready to be captured.
+
+    Attributes:
+        module: In eval mode, fp32, nothing requires grad; takes one tensor, returns a tensor or a tuple.
+        source: Which library it is from: `timm`, `torchvision`, `hf`, `open_clip`, `pt2` or `exporter`.
+        id: Its name there.
+        alias: The alias it was asked by, if any.
+        name: A file-system safe name for folders and files.
+        input_name: `images` or `input_ids`.
+        output_names: One per output tensor.
+        example_input: What the one input looks like.
+        preprocess: How to make the input from a photo; None for texts and for programs that do not say.
+        weights_kind: Where the parameters are from.
+        weights_tag: The pinned tag or commit of pretrained weights, if there is one.
+        weights_sha256: Over names, dtypes, shapes and bytes of the state dict.
+        proportional_attention: The default for this family of weights: off for MAE.
+    """
+
+    module: "nn.Module | torch.export.ExportedProgram"
+    source: str
+    id: str
+    alias: str | None
+    name: str
+    input_name: InputName
+    output_names: tuple[OutputName, ...]
+    example_input: ExampleInput
+    preprocess: Preprocess | None
+    weights_kind: WeightsKind
+    weights_tag: str | None
+    weights_sha256: str
+    proportional_attention: bool = True

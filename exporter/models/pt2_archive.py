@@ -1,0 +1,143 @@
+"""Read a `.pt2` without running anything that is in it.
+
+`torch.export.load` unpickles: sample inputs fall back to unrestricted pickle, weights and constants may ask
+for it, symbolic sizes are evaluated as Python, guards are compiled, a compiled package is a shared library.
+So the archive is vetted first, through the same reader that loads it. Only these are let through: raw
+tensors, sample inputs that the restricted unpickler accepts, plain tensor operators, and simple sizes.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.pt2_archive import PT2ArchiveReader
+from torch.export.pt2_archive._package import load_pt2
+
+from exporter.errors import ModelUnavailableError, UnsupportedGraphError
+from exporter.models.quiet import quiet
+
+MODEL_FILE = "models/model.json"
+WEIGHTS_CONFIG = "data/weights/model_weights_config.json"
+CONSTANTS_CONFIG = "data/constants/model_constants_config.json"
+SAMPLE_INPUTS = "data/sample_inputs/model.pt"
+
+_PLAIN_FILES = re.compile(
+    r"models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt"
+    r"|extra/[\w.-]+|archive_format|archive_version|byteorder|version|\.data/\w+|\.format_version|\.storage_alignment"
+)
+_PLAIN_OPERATOR = re.compile(
+    r"torch\.ops\.(aten|prims)\.(?!from_file|save)\w+\.\w+"
+    r"|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|torch\.sym_\w+"
+    r"|_?operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|eq|ne|lt|le|gt|ge|and_|or_)"
+)
+_PLAIN_SIZE = re.compile(
+    r"(Symbol|Integer|Add|Mul|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|Eq|Ne|Equality|Unequality"
+    r"|'[su]\d{1,6}'|[su]\d{1,6}|positive|integer|nonnegative|True|False|\d{1,18}|[-+*/%(),= ])*"
+)
+_PLAIN_TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+
+
+def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
+    """Load a saved program after vetting everything in its archive.
+
+    Args:
+        path: A file that `torch.export.save` wrote.
+
+    Returns:
+        The program, and the extra files that were saved beside it.
+
+    Raises:
+        ModelUnavailableError: The file is not a saved program, or is damaged.
+        UnsupportedGraphError: It holds something that could run code when it is loaded.
+    """
+    try:
+        with quiet():
+            _check_archive(path)
+            contents = load_pt2(str(path))
+            return contents.exported_programs["model"], dict(contents.extra_files)
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError) as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:120] if lines else type(error).__name__
+        raise ModelUnavailableError(
+            f'"{path.name}" is not a program saved by torch.export.save of this PyTorch ({torch.__version__}), '
+            f"or is damaged ({reason}); export and save it again"
+        ) from error
+
+
+def _check_archive(path: Path) -> None:
+    with PT2ArchiveReader(str(path)) as archive:
+        for name in archive.get_file_names():
+            if not _PLAIN_FILES.fullmatch(name):
+                raise _unsafe(path, f"the file {name}")
+        for config in (WEIGHTS_CONFIG, CONSTANTS_CONFIG):
+            _check_payloads(json.loads(archive.read_string(config)), path)
+        _check_sample_inputs(archive.read_bytes(SAMPLE_INPUTS), path)
+        _check_graph(json.loads(archive.read_string(MODEL_FILE)), path)
+
+
+def _check_payloads(config: dict[str, Any], path: Path) -> None:
+    for name, payload in config["config"].items():
+        if payload["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", payload["path_name"]):
+            raise _unsafe(path, f"pickled or custom data for {name}")
+        if (device := payload["tensor_meta"]["device"]["type"]) != "cpu":
+            raise UnsupportedGraphError(f"{path.name} was saved on {device}: save it again from the CPU")
+
+
+def _check_sample_inputs(data: bytes, path: Path) -> None:
+    """The loader tries the restricted unpickler, then an unrestricted one: the first must do."""
+    if not data:
+        return
+    try:
+        torch.load(io.BytesIO(data), weights_only=True)
+    except Exception as error:  # whatever a crafted pickle raises, it is not plain tensors
+        raise _unsafe(path, "sample inputs that are not plain tensors") from error
+
+
+def _check_graph(model: dict[str, Any], path: Path) -> None:
+    if model.get("guards_code"):
+        raise _unsafe(path, "guard code")
+    for key, value in _entries(model):
+        match key:
+            case "target" | "as_operator":
+                if not (isinstance(value, str) and _PLAIN_OPERATOR.fullmatch(value)):
+                    raise _unsafe(path, f"the operator {value}")
+            case "expr_str":
+                if not (isinstance(value, str) and _PLAIN_SIZE.fullmatch(value)):
+                    raise _unsafe(path, f"the size {value}")
+            case "in_spec" | "out_spec" if isinstance(value, str):
+                _check_tree(json.loads(value), path)
+            case "as_custom_obj":
+                raise _unsafe(path, "a custom object")
+
+
+def _check_tree(spec: Any, path: Path) -> None:
+    for key, value in _entries(spec):
+        if (key == "type" and value not in _PLAIN_TREES) or key == "__enum__":
+            raise _unsafe(path, f"inputs or outputs of type {value}")
+        if key == "context" and value is not None:
+            _check_tree(json.loads(value), path)
+
+
+def _entries(document: Any) -> Iterator[tuple[str, Any]]:
+    """Every (key, value) of every object in a JSON document, at any depth."""
+    stack = [document]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            yield from item.items()
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+
+
+def _unsafe(path: Path, what: str) -> UnsupportedGraphError:
+    return UnsupportedGraphError(
+        f"{path.name} holds {what}: expected only tensors and plain tensor operators, which can be loaded without "
+        "running code; save it again with torch.export.save from a model of plain operators"
+    )

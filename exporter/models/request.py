@@ -1,0 +1,157 @@
+"""What a caller asks of this room, and how the name of a model is read.
+
+First step of the road: in, the user's words (`vit_b16`, `timm:deit3_small_patch16_224`, `model.pt2`); out, a
+`ResolvedRequest` that says which source answers and under which id. No library of models is imported here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from exporter.errors import ModelUnavailableError, UsageError, nearest
+from exporter.models.alias_table import ALIASES, Alias
+
+Tower = Literal["image", "text"]
+WeightsKind = Literal["pretrained", "random", "file", "embedded", "program"]
+
+SOURCES = ("timm", "torchvision", "hf", "open_clip")
+
+MAX_IMAGE_SIZE = 4096
+"""Beyond this the positional table alone is larger than any model that could use it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest:
+    """What to load.
+
+    Attributes:
+        model: An alias, `source:id`, or a path to a saved `.pt2`.
+        weights: `pretrained`, `random`, or the path of a `.safetensors` state dict.
+        seed: Seed of random weights.
+        image_size: Side of the square input in pixels; None is the model's own size.
+        tower: Which tower of a model that embeds both images and texts.
+    """
+
+    model: str
+    weights: str = "pretrained"
+    seed: int = 0
+    image_size: int | None = None
+    tower: Tower = "image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRequest:
+    """A request whose model name has been read: `source` answers it, under `id`."""
+
+    request: ModelRequest
+    source: str
+    id: str
+    alias: Alias | None = None
+
+    @property
+    def weights_kind(self) -> WeightsKind:
+        """Where the parameters come from, before a source refines it."""
+        if self.request.weights == "pretrained":
+            return "pretrained"
+        return "random" if self.request.weights == "random" else "file"
+
+    @property
+    def weights_path(self) -> Path:
+        """The state dict to read; only meaningful for `file` weights."""
+        return Path(self.request.weights).expanduser()
+
+    @property
+    def image_size(self) -> int | None:
+        """The side that was asked for; None is the model's own."""
+        return self.request.image_size
+
+    @property
+    def spelling(self) -> str:
+        """The model as messages name it."""
+        return self.alias.name if self.alias else f"{self.source}:{self.id}"
+
+
+def resolve(request: ModelRequest) -> ResolvedRequest:
+    """Read the model's name.
+
+    Args:
+        request: What was asked for.
+
+    Returns:
+        The same request with its source and id.
+
+    Raises:
+        ModelUnavailableError: No alias, source or file of that name.
+        UsageError: The image size or the tower makes no sense for any model.
+    """
+    _check_values(request)
+    model = request.model.strip()
+    source, colon, name = model.partition(":")
+    if colon and source in SOURCES:
+        if not name:
+            raise ModelUnavailableError(f'"{model}" names no model: expected {source}:NAME')
+        return ResolvedRequest(request=request, source=source, id=name)
+    if model in ALIASES:
+        alias = ALIASES[model]
+        return ResolvedRequest(request=request, source=alias.source, id=alias.id, alias=alias)
+    if model.endswith(".pt2"):
+        return ResolvedRequest(request=request, source="pt2", id=model)
+    raise ModelUnavailableError(_unknown_model(model, source if colon else None))
+
+
+def safe_name(text: str) -> str:
+    """A file-system safe name: letters, digits, `.`, `_` and `-`; never empty, never hidden."""
+    safe = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text
+    )
+    return safe.strip(".-") or "model"
+
+
+def check_multiple(size: int, patch: int, spelling: str) -> None:
+    """Refuse an image size that the patches do not tile.
+
+    Raises:
+        UsageError: `size` is not a multiple of `patch`.
+    """
+    if size % patch:
+        below = size - size % patch
+        fitting = f"{below} or {below + patch}" if below else str(patch)
+        raise UsageError(
+            f"--image-size {size} does not fit {spelling}: expected a multiple of its patch size {patch}, "
+            f"got {size}; use {fitting}"
+        )
+
+
+def check_image_tower(asked: ResolvedRequest) -> None:
+    """Refuse `--tower text` of a model that only takes images.
+
+    Raises:
+        UsageError: The text tower was asked for.
+    """
+    if asked.request.tower == "text":
+        raise UsageError(
+            f"{asked.spelling} has no text tower: expected a CLIP or SigLIP model for --tower text"
+        )
+
+
+def _check_values(request: ModelRequest) -> None:
+    if request.tower not in ("image", "text"):
+        raise UsageError(f'tower must be "image" or "text", got "{request.tower}"')
+    size = request.image_size
+    if size is not None and not 1 <= size <= MAX_IMAGE_SIZE:
+        raise UsageError(f"--image-size must be between 1 and {MAX_IMAGE_SIZE}, got {size}")
+    if size is not None and request.tower == "text":
+        raise UsageError(
+            "--image-size says nothing about a text tower: leave one of --image-size and --tower out"
+        )
+
+
+def _unknown_model(model: str, prefix: str | None) -> str:
+    if prefix is not None:
+        sources = ", ".join(f"{source}:" for source in SOURCES)
+        hint = nearest(prefix, SOURCES)
+        return f'unknown model source "{prefix}:" in "{model}": expected one of {sources}.{hint}'
+    if Path(model).expanduser().is_dir():
+        return f'"{model}" is a folder: a Hugging Face checkpoint is written hf:{model}'
+    hint = nearest(model, ALIASES) or " Run `python -m exporter models` for the list."
+    return f'unknown model "{model}": expected an alias, SOURCE:NAME or a path to a .pt2.{hint}'

@@ -1,0 +1,40 @@
+"""Recipes: what to build and what it has to prove; from YAML, Python or options, checked in one place."""
+
+from exporter.recipe.load import (
+    check,
+    load_recipe,
+    override,
+    recipe_from_mapping,
+    recipe_to_mapping,
+    recipe_to_yaml,
+)
+from exporter.recipe.paths import portable, resolve_paths
+from exporter.recipe.schema import recipe_schema
+from exporter.recipe.tree import (
+    AccuracyGate,
+    InputKind,
+    Layout,
+    ParityGate,
+    Precision,
+    Recipe,
+    default_name,
+)
+
+__all__ = [
+    "AccuracyGate",
+    "InputKind",
+    "Layout",
+    "ParityGate",
+    "Precision",
+    "Recipe",
+    "check",
+    "default_name",
+    "load_recipe",
+    "override",
+    "portable",
+    "recipe_from_mapping",
+    "recipe_schema",
+    "recipe_to_mapping",
+    "recipe_to_yaml",
+    "resolve_paths",
+]

@@ -1,0 +1,257 @@
+"""The recipe's YAML as pydantic models: names, types, ranges and descriptions of every key.
+
+Where it stands on the road: the edge. `load` checks plain values against `RecipeDocument` here and converts
+the result once into the frozen tree; nothing else sees pydantic. The same models give editors their JSON
+Schema.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from exporter.errors import nearest
+from exporter.recipe.tree import NO_WEIGHTS_FILE, InputKind, Layout, Precision
+from exporter.recipe.vocabulary import METHODS, PASSES, TARGETS
+from exporter.reduction import method
+from exporter.schedule import ScheduleKind
+
+SCHEMA_VERSION = 1
+_LARGEST = 2**31 - 1
+_UNPRINTABLE = ("Cc", "Zl", "Zp")  # control characters and line separators
+
+
+def refuse(message: str) -> PydanticCustomError:
+    """The error of a validator whose message already says everything."""
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+def _printable(text: str) -> str:
+    if not text or any(unicodedata.category(letter) in _UNPRINTABLE for letter in text):
+        raise refuse(f"expected text, not empty and without control characters, got {text[:40]!r}")
+    return text
+
+
+def _version(version: int) -> int:
+    if version != SCHEMA_VERSION:
+        hint = "upgrade the exporter" if version > SCHEMA_VERSION else f"write {SCHEMA_VERSION}"
+        raise refuse(f"this exporter reads schema version {SCHEMA_VERSION}, got {version}; {hint}")
+    return version
+
+
+def _one_of(kind: str, names: Iterable[str]) -> AfterValidator:
+    known = tuple(names)
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise refuse(f'unknown {kind} "{name[:40]}"; known: {", ".join(known)}.{nearest(name, known)}')
+        return name
+
+    return AfterValidator(check)
+
+
+def _unique(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise refuse(f"expected every name once, got {', '.join(twice)} more than once")
+    return names
+
+
+def _keeps(values: Any) -> list[int] | list[float]:
+    if not isinstance(values, list) or not values:
+        raise refuse("expected a list with one token count, or one fraction, per block")
+    if all(type(value) is int and 1 <= value <= _LARGEST for value in values):
+        return values
+    if all(type(value) is float and 0.0 < value <= 1.0 for value in values):
+        return values
+    raise refuse("expected only token counts (integers >= 1) or only fractions (with a point, in (0, 1])")
+
+
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Count = Annotated[int, Field(ge=0, le=_LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Method = Annotated[str, _one_of("method", METHODS), Field(json_schema_extra={"enum": list(METHODS)})]
+Target = Annotated[str, _one_of("target", TARGETS), Field(json_schema_extra={"enum": list(TARGETS)})]
+Pass = Annotated[str, _one_of("pass", PASSES), Field(json_schema_extra={"enum": list(PASSES)})]
+Targets = Annotated[list[Target], Field(min_length=1), AfterValidator(_unique)]
+Passes = Annotated[list[Pass], AfterValidator(_unique)]
+SchemaVersion = Annotated[int, AfterValidator(_version), Field(json_schema_extra={"const": SCHEMA_VERSION})]
+Keeps = Annotated[
+    list[int] | list[float],
+    PlainValidator(_keeps),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "anyOf": [
+                {"items": {"type": "integer", "minimum": 1}},
+                {"items": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}},
+            ],
+        }
+    ),
+]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class ScheduleDocument(_Document):
+    """Exactly one of three forms: r (with kind and align), r_per_layer, or keep_per_layer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["r"], "properties": {"r_per_layer": False, "keep_per_layer": False}},
+                {"required": ["r_per_layer"], "maxProperties": 1},
+                {"required": ["keep_per_layer"], "maxProperties": 1},
+            ]
+        }
+    )
+
+    kind: ScheduleKind = "constant"
+    """How r is spread over the blocks."""
+    r: Count = 0
+    """Tokens merged per block on average; 0 is the dense model."""
+    align: Positive | None = None
+    """Where possible, later token counts are multiples of this."""
+    r_per_layer: Annotated[list[Count], Field(min_length=1)] = Field(default_factory=list)
+    """Tokens merged in each block, one entry per block."""
+    keep_per_layer: Keeps = Field(default_factory=list)
+    """Per block: tokens left after its merge (integers), or fraction kept (with a point, in (0, 1])."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        given = self.model_fields_set
+        lists = [key for key in ("r_per_layer", "keep_per_layer") if key in given]
+        if len(lists) == 1 and len(given) > 1:
+            extra = next(key for key in ("kind", "r", "align") if key in given)
+            raise refuse(f"{lists[0]} stands alone; remove {extra}")
+        if len(lists) > 1:
+            raise refuse("expected one of r_per_layer and keep_per_layer, got both")
+        if not lists and "r" not in given:
+            raise refuse("expected one of r, r_per_layer and keep_per_layer, got none")
+        return self
+
+
+class ParityDocument(_Document):
+    """What an artifact may differ by from the eager program; null is the default of the precision."""
+
+    max_abs_error: Amount | None = None
+    """Largest absolute difference over all outputs."""
+    mean_abs_error: Amount | None = None
+    """Mean absolute difference over all outputs."""
+    cosine: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    """Smallest cosine similarity of an output row."""
+
+
+class AccuracyDocument(_Document):
+    """Labelled images to measure on, and what may be lost."""
+
+    data: Text | None = None
+    """Folder with one sub-folder of images per class, relative to the recipe; null: the model's own."""
+    max_drop: Amount | None = None
+    """Points of top-1 that the artifact may lose against the dense eager model; null gates nothing."""
+
+
+class RecipeDocument(_Document):
+    """What to build out of which model, and what it has to prove."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    """Version of this file format."""
+    name: FolderName | None = None
+    """Folder name of the bundle; null: made of model, method and schedule, such as vit_b16-tome-r8."""
+    model: Text
+    """Alias (vit_b16), source:id (timm, torchvision, hf, open_clip), or .pt2 file relative to the recipe."""
+    weights: Text = NO_WEIGHTS_FILE[0]
+    """pretrained, random, or a .safetensors state dict relative to the recipe."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """Seed of random weights."""
+    tower: Literal["image", "text"] = "image"
+    """Which tower of a CLIP; the text tower is exported as it is."""
+    image_size: Positive | None = None
+    """Side of the square input in pixels; null: the model's own."""
+    method: Method = "tome"
+    """How tokens are matched and merged."""
+    method_options: dict[Text, Number] = Field(default_factory=dict)
+    """The method's own numbers, such as pitome's margin."""
+    proportional_attention: bool | None = None
+    """Add log(size) to the attention logits; null: by weight family."""
+    schedule: ScheduleDocument = Field(default_factory=lambda: ScheduleDocument(r=0))
+    """Which block merges how many tokens; left out: none."""
+    input: InputKind = "float"
+    """What the artifact is fed with: normalised floats, or bytes 0..255 that it normalises itself."""
+    layout: Layout = "nchw"
+    """Axis order of the images; nhwc only with input: uint8."""
+    batch: Positive = 1
+    """Images per call."""
+    dynamic_batch: bool = False
+    """Leave the batch size open (tokens stay static); batch is then 1 or left out."""
+    precision: Precision = "fp32"
+    """Type that the artifact computes in."""
+    targets: Targets = Field(default=["onnx"])
+    """Engines to build."""
+    disable_passes: Passes = Field(default=[])
+    """Exact passes to leave out."""
+    parity: ParityDocument = ParityDocument()
+    """Gate on the difference to the eager program."""
+    accuracy: AccuracyDocument = AccuracyDocument()
+    """Gate on labelled images."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.layout == "nhwc" and self.input != "uint8":
+            raise refuse("layout: nhwc needs input: uint8; float images are nchw")
+        if self.dynamic_batch and self.batch != 1:
+            raise refuse(f"batch: expected 1 or nothing with dynamic_batch: true, got {self.batch}")
+        if self.tower == "text":
+            self._plain_text_tower()
+        self._known_options()
+        return self
+
+    def _known_options(self) -> None:
+        known = method(self.method).defaults
+        for name in self.method_options:
+            if name not in known:
+                options = ", ".join(known) or "none"
+                hint = nearest(name, known)
+                raise refuse(
+                    f"method_options.{name}: unknown option of {self.method}; known: {options}.{hint}"
+                )
+
+    def _plain_text_tower(self) -> None:
+        schedule = self.schedule
+        if schedule.keep_per_layer or any(schedule.r_per_layer or [schedule.r]):
+            raise refuse("schedule: the text tower is exported as it is; expected r: 0 with tower: text")
+        if self.input != "float" or self.image_size is not None:
+            key = "input" if self.input != "float" else "image_size"
+            raise refuse(f"{key}: means nothing for token ids; remove it with tower: text")
+
+
+@cache
+def document_schema() -> dict[str, Any]:
+    """JSON Schema of `RecipeDocument`; shared, so not to be changed."""
+    return RecipeDocument.model_json_schema()
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a recipe file, with descriptions, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "exporter recipe",
+        **{key: value for key, value in document_schema().items() if key != "title"},
+    }

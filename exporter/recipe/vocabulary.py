@@ -1,0 +1,13 @@
+"""The names that a recipe may use for methods, passes and targets: all that it knows of other rooms.
+
+A new method is a file in `reduction/methods/` and a new pass an entry in `rewrite`; both appear here by themselves.
+"""
+
+from exporter.reduction import method_names
+from exporter.rewrite import SWITCHES
+
+METHODS = method_names()
+
+PASSES = SWITCHES
+
+TARGETS = ("onnx", "trt", "torch-trt", "aoti", "openvino")

@@ -1,0 +1,125 @@
+"""The maths that every reduction method shares: plain torch functions, eager reference and graph in one.
+
+Shapes: B images, N tokens, K kept, R merged (K + R = N), H heads, D channels of a head, C channels.
+
+A method decides, from the tokens' metric, which tokens merge into which (`Match`). Everything after that is common:
+the size-weighted mean, the token sizes, proportional attention, and pooling by size. No function here scatters: sums
+over merged tokens are products with one-hot matrices, which every backend computes exactly and in a fixed order.
+
+Source: Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, section 3.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Match(NamedTuple):
+    """Who stays, who merges, and into whom.
+
+    Attributes:
+        kept_BK: int64 positions of the tokens that stay, in output order.
+        source_BR: int64 positions of the tokens that merge.
+        target_BR: for each source, the int64 index into `kept_BK` of the token that it merges into.
+    """
+
+    kept_BK: Tensor
+    source_BR: Tensor
+    target_BR: Tensor
+
+
+def key_metric(keys: Tensor, tokens_BNC: Tensor) -> Tensor:
+    """The similarity metric of ToMe: the mean of the attention keys over heads.
+
+    Args:
+        keys: (B, H, N, D) or (B * H, N, D), the keys as they enter the dot product.
+        tokens_BNC: only its batch size is read.
+
+    Returns:
+        (B, N, D) fp32, normalised to unit length, so that products are cosines.
+    """
+    keys_BHND = keys if keys.dim() == 4 else keys.unflatten(0, (tokens_BNC.shape[0], -1))
+    metric_BND = keys_BHND.float().mean(1)
+    return metric_BND / metric_BND.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def initial_sizes(tokens_BNC: Tensor) -> Tensor:
+    """Every token stands for itself: (B, N, 1) fp32 ones."""
+    return torch.ones_like(tokens_BNC[..., :1], dtype=torch.float32)
+
+
+def merge(tokens_BNC: Tensor, sizes_BN1: Tensor, match: Match) -> tuple[Tensor, Tensor]:
+    """Merge tokens by size-weighted mean.
+
+    Args:
+        tokens_BNC: in the model's dtype.
+        sizes_BN1: fp32, how many original tokens each one stands for.
+        match: from a reduction method.
+
+    Returns:
+        Tokens (B, K, C) in the dtype given, and sizes (B, K, 1) fp32.
+    """
+    kept_BK, source_BR, target_BR = match
+    order_BN = torch.cat((kept_BK, source_BR), dim=1)
+    kept = kept_BK.shape[1]
+    ordered_sizes = take(sizes_BN1, order_BN)
+    ordered_sums = take(tokens_BNC, order_BN) * ordered_sizes
+    slots_K1 = torch.arange(kept, device=target_BR.device).unsqueeze(1)
+    assignment_BKR = (target_BR.unsqueeze(1) == slots_K1).to(ordered_sums.dtype)
+    sums_BKC = ordered_sums[:, :kept] + assignment_BKR @ ordered_sums[:, kept:]
+    sizes_BK1 = ordered_sizes[:, :kept] + assignment_BKR @ ordered_sizes[:, kept:]
+    return (sums_BKC / sizes_BK1).to(tokens_BNC.dtype), sizes_BK1
+
+
+def take(rows_BNC: Tensor, index_BK: Tensor) -> Tensor:
+    """Rows of every image by position: (B, N, C) and int64 (B, K) give (B, K, C)."""
+    batch, count, _ = rows_BNC.shape
+    offset_B1 = torch.arange(batch, device=index_BK.device).unsqueeze(1) * count
+    return rows_BNC.flatten(0, 1)[index_BK + offset_B1]
+
+
+def matched_pairs(match: Match) -> Tensor:
+    """The merges as pairs of input positions: (B, R, 2) int64, source then destination."""
+    destination_BR = match.kept_BK.gather(1, match.target_BR)
+    return torch.stack((match.source_BR, destination_BR), dim=-1)
+
+
+def log_size_bias(sizes_BN1: Tensor, queries: Tensor, prefix_change: int) -> Tensor:
+    """The bias of proportional attention: softmax(q k^T * scale + log size), ToMe equation 1.
+
+    Args:
+        sizes_BN1: fp32 sizes of the tokens.
+        queries: (B, H, M, D) or (B * H, M, D); gives the dtype and the number of axes.
+        prefix_change: tokens that the keys have more (positive) or fewer (negative) in front than `sizes_BN1`.
+
+    Returns:
+        (B, 1, 1, N) or (B * H, 1, N), to be added to the logits.
+    """
+    bias_B1N = aligned_sizes(sizes_BN1, prefix_change).transpose(1, 2).log().to(queries.dtype)
+    if queries.dim() == 4:
+        return bias_B1N.unsqueeze(1)
+    return bias_B1N.repeat_interleave(queries.shape[0] // bias_B1N.shape[0], dim=0)
+
+
+def aligned_sizes(sizes_BN1: Tensor, prefix_change: int) -> Tensor:
+    """Sizes for a value that has more (each of size 1) or fewer tokens in front: (B, N + prefix_change, 1)."""
+    if prefix_change <= 0:
+        return sizes_BN1[:, -prefix_change:]
+    return torch.cat((torch.ones_like(sizes_BN1[:, :prefix_change]), sizes_BN1), dim=1)
+
+
+def weighted_mean(values: Tensor, sizes_BN1: Tensor, prefix_change: int, token_axis: int, keepdim: bool) -> Tensor:
+    """The mean over tokens, each counted as often as it has originals.
+
+    Args:
+        values: (B, N', C) or (N', B, C).
+        sizes_BN1: fp32 sizes of the tokens.
+        prefix_change: as in `log_size_bias`.
+        token_axis: 1 or 0.
+        keepdim: whether the token axis stays, with one entry.
+    """
+    weights_BN1 = aligned_sizes(sizes_BN1, prefix_change)
+    shares = (weights_BN1 / weights_BN1.sum(dim=1, keepdim=True)).to(values.dtype)
+    shares = shares if token_axis == 1 else shares.transpose(0, 1)
+    return (values * shares).sum(dim=token_axis, keepdim=keepdim)

@@ -1,0 +1,40 @@
+"""What a reduction method is: the one thing that a new file in `methods/` has to define."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from exporter.errors import UsageError, nearest
+from exporter.reduction.merge import Match
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to choose which tokens merge.
+
+    Attributes:
+        name: as users write it.
+        reference: paper and equation.
+        match: `match(metric_BNC, r=..., prefix=..., depth=..., **options) -> Match`, where metric_BNC holds unit
+            vectors, prefix counts the protected tokens in front, and depth is block index / number of blocks.
+        defaults: the options that users may set, with their default values.
+    """
+
+    name: str
+    reference: str
+    match: Callable[..., Match]
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+    def options(self, given: Mapping[str, float]) -> dict[str, float]:
+        """The defaults with the user's values over them.
+
+        Raises:
+            UsageError: an option that the method does not have.
+        """
+        for name in given:
+            if name not in self.defaults:
+                known = ", ".join(self.defaults) or "none"
+                raise UsageError(
+                    f"method {self.name}: unknown option {name}, expected one of: {known}."
+                    f"{nearest(name, self.defaults)}"
+                )
+        return {**self.defaults, **given}

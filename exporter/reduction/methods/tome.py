@@ -1,0 +1,42 @@
+"""ToMe: bipartite soft matching by alternating position.
+
+Source: Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, section 3 and appendix D.
+"""
+
+import torch
+from torch import Tensor
+
+from exporter.reduction.merge import Match
+from exporter.reduction.method import Method
+from exporter.reduction.ranking import partition_top
+
+
+def match(metric_BNC: Tensor, *, r: int, prefix: int, depth: float) -> Match:
+    """Match the r tokens at even positions that are most similar to one at an odd position.
+
+    Even and odd count from the first token, prefix included; prefix tokens take no part. Every even token has its
+    best odd partner (lowest position on ties); the r even tokens with the best partners merge (lowest on ties).
+
+    Args:
+        metric_BNC: (B, N, C) unit vectors.
+        r: tokens to merge, 0 < r <= (N - prefix) // 2.
+        prefix: protected tokens in front.
+        depth: not used by this method.
+
+    Returns:
+        A match whose output order is prefix tokens, unmerged even tokens, odd tokens.
+    """
+    first_even, first_odd = prefix + prefix % 2, prefix + 1 - prefix % 2
+    even_BXC, odd_BYC = metric_BNC[:, first_even::2], metric_BNC[:, first_odd::2]
+    best_BX, partner_BX = (even_BXC @ odd_BYC.transpose(1, 2)).max(dim=2)
+    unmerged, merged = partition_top(best_BX, r)
+    batch, odd = metric_BNC.shape[0], odd_BYC.shape[1]
+    positions = torch.arange(metric_BNC.shape[1], device=metric_BNC.device)
+    prefix_BP = positions[:prefix].expand(batch, -1)
+    odd_BY = positions[first_odd::2].expand(batch, odd)
+    kept_BK = torch.cat((prefix_BP, unmerged * 2 + first_even, odd_BY), dim=1)
+    target_BR = partner_BX.gather(1, merged) + (prefix + unmerged.shape[1])
+    return Match(kept_BK, merged * 2 + first_even, target_BR)
+
+
+METHOD = Method(name="tome", reference="Bolya et al., ICLR 2023", match=match)

@@ -1,0 +1,87 @@
+"""Which output channels of a linear layer a value consists of.
+
+Between a projection and the attention that uses it lie only views, permutations and selections, spelled differently
+by every library. Rather than understand each spelling, run it: put the channel's number into every channel, and read
+where the numbers arrive.
+"""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from exporter.capture.graph import aten, evaluate, shape_of
+
+_MOVEMENTS = {
+    aten.reshape.default, aten.unflatten.int, aten.flatten.using_ints, aten.permute.default,
+    aten.transpose.int, aten.unbind.int, aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.chunk.default,
+    aten.split_with_sizes.default, aten.squeeze.dim, aten.unsqueeze.default, aten.contiguous.default,
+    aten.clone.default, aten.dropout.default,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectedHeads:
+    """A value (B, H, N, D) that is nothing but rearranged channels of a linear layer.
+
+    Attributes:
+        linear: the layer's node.
+        rows_HD: int64, which output channel stands at each head and position.
+    """
+
+    linear: fx.Node
+    rows_HD: Tensor
+
+
+def projected_heads(graph_module: fx.GraphModule, value: fx.Node) -> ProjectedHeads | None:
+    """Trace `value` (B, H, N, D) back to a linear layer, or None where it is computed in any other way."""
+    linear = _root(value)
+    if linear is None or len(shape_of(value)) != 4:
+        return None
+    rows = _channels(graph_module, value, linear)
+    rows_HD = rows[0, :, 0, :].clone()
+    if not bool((rows == rows_HD[None, :, None, :]).all()):
+        return None
+    return ProjectedHeads(linear=linear, rows_HD=rows_HD)
+
+
+def read_elsewhere(graph_module: fx.GraphModule, heads: ProjectedHeads, value: fx.Node) -> bool:
+    """Whether anything but `value` reads one of the channels that `value` consists of."""
+    own = set(heads.rows_HD.flatten().tolist())
+    for leaf in _leaves(heads.linear):
+        if leaf is value:
+            continue
+        channels = _channels(graph_module, leaf, heads.linear)
+        if not isinstance(channels, Tensor) or own & set(channels.unique().tolist()):
+            return True
+    return len(value.users) > 1
+
+
+def _root(value: fx.Node) -> fx.Node | None:
+    node = value
+    while node.target in _MOVEMENTS or node.target is operator.getitem:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node = source
+    return node if node.target is aten.linear.default else None
+
+
+def _leaves(node: fx.Node) -> Iterator[fx.Node]:
+    """Rearrangements of `node` that something else than a rearrangement reads."""
+    moved = [user for user in node.users if user.target in _MOVEMENTS or user.target is operator.getitem]
+    if len(moved) < len(node.users):
+        yield node
+    for user in moved:
+        yield from _leaves(user)
+
+
+def _channels(graph_module: fx.GraphModule, value: fx.Node, linear: fx.Node) -> Tensor:
+    shape = shape_of(linear)
+    numbered = torch.arange(shape[-1]).expand(shape).contiguous()
+    channels = evaluate(graph_module, value, {linear: numbered})
+    assert isinstance(channels, Tensor)
+    return channels
+
+

@@ -1,0 +1,121 @@
+"""Passes: take the image as bytes, and fold its normalisation into the patch embedding."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import fx
+
+from exporter.capture.graph import add_call, add_parameter, aten, attribute, calls, image_node, is_tensor
+from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.errors import UnsupportedGraphError
+
+Channels = Literal["nchw", "nhwc"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsertInputNormalization(GraphPass):
+    """Make the graph take uint8 images.
+
+    Given: a graph over normalised float images (B, 3, H, W).
+    Result: the same over bytes, (B, 3, H, W) or (B, H, W, 3): `(images / 255 - mean) / std` in front.
+
+    Attributes:
+        mean: per channel, of images in 0..1.
+        std: likewise.
+        layout: of the bytes.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layout: Channels
+    name: ClassVar[str] = "insert_input_normalization"
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Put the normalisation between the placeholder and its readers."""
+        graph, images = graph_module.graph, image_node(graph_module.graph)
+        readers = [user for user in images.users if user.target is not aten.sym_size.int]
+        dtype = images.meta["val"].dtype
+        _retype(images, self.layout)
+        first = images.next
+        std = add_parameter(graph_module, first, "input_std", _channelwise(self.std, dtype) * 255)
+        mean = add_parameter(graph_module, first, "input_mean", _channelwise(self.mean, dtype) * 255)
+        with graph.inserting_before(first):
+            planes = add_call(graph, aten.permute.default, images, [0, 3, 1, 2]) if self.layout == "nhwc" else images
+            floats = add_call(graph, aten.to.dtype, planes, dtype)
+            centred = add_call(graph, aten.sub.Tensor, floats, mean)
+            normalized = add_call(graph, aten.div.Tensor, centred, std)
+        for reader in readers:
+            reader.replace_input_with(images, normalized)
+        return PassOutcome(name=self.name, rewrites=1)
+
+
+@dataclass(frozen=True)
+class FoldInputNormalization(GraphPass):
+    """Fold `(x - m) / s` per channel into the convolution that follows.
+
+    Given: `conv2d((x - m) / s, W, b)` without padding.
+    Result: `conv2d(x, W / s, b - sum(W * m / s))`.
+
+    Declines with padding (padded zeros are not zeros any more) and with other patch embeddings.
+    """
+
+    name: ClassVar[str] = "fold_input_normalization"
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Fold the one normalisation that `InsertInputNormalization` made, if it is there."""
+        for scaled in calls(graph_module.graph, aten.div.Tensor):
+            centred, std = scaled.args[:2]
+            if not (_is_parameter(std) and isinstance(centred, fx.Node) and centred.target is aten.sub.Tensor):
+                continue
+            if not _is_parameter(centred.args[1]):
+                continue
+            convolutions = list(scaled.users)
+            if len(convolutions) != 1 or not _is_unpadded(convolutions[0]):
+                reason = f"{scaled.name}: it does not go into one convolution without padding"
+                return PassOutcome(name=self.name, rewrites=0, declined=(reason,))
+            _fold(graph_module, convolutions[0], centred, std)  # type: ignore[arg-type]
+            return PassOutcome(name=self.name, rewrites=1)
+        return PassOutcome(name=self.name, rewrites=0)
+
+
+def _retype(images: fx.Node, layout: Channels) -> None:
+    traced = images.meta["val"]
+    with traced.fake_mode:
+        planes = torch.empty(traced.shape, dtype=torch.uint8)
+        images.meta["val"] = planes.permute(0, 2, 3, 1).contiguous() if layout == "nhwc" else planes
+    for user in images.users:
+        if user.target is aten.sym_size.int and user.args[1] != 0:
+            raise UnsupportedGraphError("model: its graph reads the image's size; expected static image sizes")
+
+
+def _channelwise(values: tuple[float, ...], dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype).reshape(1, -1, 1, 1)
+
+
+def _is_parameter(node: object) -> bool:
+    return isinstance(node, fx.Node) and node.op == "get_attr" and is_tensor(node)
+
+
+def _is_unpadded(node: fx.Node) -> bool:
+    if node.target is aten.conv2d.padding:
+        return len(node.args) <= 4 or node.args[4] == "valid"
+    if node.target is not aten.conv2d.default:
+        return False
+    padding = node.args[4] if len(node.args) > 4 else 0
+    groups = node.args[6] if len(node.args) > 6 else 1
+    return groups == 1 and padding in (0, [0, 0], [0])
+
+
+def _fold(graph_module: fx.GraphModule, convolution: fx.Node, centred: fx.Node, std: fx.Node) -> None:
+    mean_value = attribute(graph_module, centred.args[1])  # type: ignore[arg-type]
+    std_value = attribute(graph_module, std)
+    given, bias = convolution.args[1], convolution.args[2] if len(convolution.args) > 2 else None
+    assert isinstance(given, fx.Node)
+    weight = attribute(graph_module, given) / std_value
+    shift = -(weight * mean_value).sum(dim=(1, 2, 3))
+    if isinstance(bias, fx.Node):
+        shift = shift + attribute(graph_module, bias)
+    folded_weight = add_parameter(graph_module, convolution, "patch_weight_folded", weight)
+    folded_bias = add_parameter(graph_module, convolution, "patch_bias_folded", shift)
+    convolution.args = (centred.args[0], folded_weight, folded_bias, *convolution.args[3:])

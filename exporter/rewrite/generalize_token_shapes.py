@@ -1,0 +1,125 @@
+"""Pass: take the token count out of every literal shape."""
+
+import operator
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import fx
+
+from exporter.anatomy.layout import Layout, TokenAxis
+from exporter.anatomy.token_axis import slice_bounds, trace_tokens
+from exporter.capture.graph import add_call, aten, axis_of, calls, image_node, shape_of
+from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.errors import InternalError
+
+
+@dataclass(frozen=True)
+class GeneralizeTokenShapes(GraphPass):
+    """Let shapes follow the tokens, so that a merge anywhere upstream needs no change downstream.
+
+    Given: `reshape(x, [B, 197, 12, 64])` where axis 1 is found to hold the tokens (by following them, never by the
+    number), `expand`, `unflatten`, and slices that end at the last token.
+    Result: `reshape(x, [B, -1, 12, 64])`, and slices that end wherever the tokens end.
+    """
+
+    name: ClassVar[str] = "generalize_token_shapes"
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Generalise every node whose arguments name the token count."""
+        graph, rewrites = graph_module.graph, 0
+        layouts = trace_tokens(graph)
+        for node in calls(graph, *_GENERALIZERS):
+            rewrites += _GENERALIZERS[node.target](node, layouts)
+        return PassOutcome(name=self.name, rewrites=rewrites)
+
+    def ensures(self, graph_module: fx.GraphModule) -> str | None:
+        """No literal size stands where a value's tokens are."""
+        layouts = trace_tokens(graph_module.graph)
+        for node in calls(graph_module.graph, aten.reshape.default):
+            layout, sizes = layouts.get(node), node.args[1]
+            if isinstance(layout, TokenAxis) and sizes[layout.axis] != -1:  # type: ignore[index]
+                return f"{node.name} still names its token count"
+        return None
+
+
+def _sizes(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    """reshape: -1 for the token axis, and what stood there as -1 spelled out."""
+    layout, given = layouts.get(node), node.args[1]
+    assert isinstance(given, list | tuple)
+    if not isinstance(layout, TokenAxis):
+        return False
+    sizes = [_spelled_out(node, axis) if size == -1 else size for axis, size in enumerate(given)]
+    sizes[layout.axis] = -1
+    node.args = (node.args[0], sizes)
+    return list(given) != sizes
+
+
+def _spelled_out(node: fx.Node, axis: int) -> Any:
+    size = node.meta["val"].shape[axis]
+    if isinstance(size, int):
+        return size
+    graph = node.graph
+    with graph.inserting_before(node):
+        batch = add_call(graph, aten.sym_size.int, image_node(graph), 0)
+        factor, rest = divmod(shape_of(node)[axis], shape_of(image_node(graph))[0])
+        if rest:
+            raise InternalError(f"axis {axis} of {node.name} is no multiple of the batch")
+        return add_call(graph, operator.mul, batch, factor) if factor != 1 else batch
+
+
+def _expand(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    layout, given = layouts.get(node), node.args[1]
+    assert isinstance(given, list | tuple)
+    if not isinstance(layout, TokenAxis):
+        return False
+    sizes = list(given)
+    sizes[layout.axis] = -1
+    node.args = (node.args[0], sizes)
+    return list(given) != sizes
+
+
+def _unflatten(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    layout, (source, axis, given) = layouts.get(node), node.args
+    assert isinstance(source, fx.Node) and isinstance(axis, int) and isinstance(given, list | tuple)
+    first = axis_of(axis, len(shape_of(source)))
+    if not isinstance(layout, TokenAxis) or not first <= layout.axis < first + len(given):
+        return False
+    sizes = [shape_of(node)[first + place] if size == -1 else size for place, size in enumerate(given)]
+    sizes[layout.axis - first] = -1
+    node.args = (source, axis, sizes)
+    return list(given) != sizes
+
+
+def _slice(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    source = node.args[0]
+    layout = layouts.get(source)  # type: ignore[arg-type]
+    axis, start, end, step = slice_bounds(node)
+    if not isinstance(layout, TokenAxis) or layout.axis != axis or not isinstance(source, fx.Node):
+        return False
+    open_end = sys.maxsize if end == shape_of(source)[axis] else end
+    before = node.args
+    node.args = (source, axis, start, open_end, step)
+    return before != node.args
+
+
+def _select(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    source, given, index = node.args
+    assert isinstance(source, fx.Node) and isinstance(given, int) and isinstance(index, int)
+    layout, shape = layouts.get(source), shape_of(source)
+    axis = axis_of(given, len(shape))
+    if not isinstance(layout, TokenAxis) or layout.axis != axis or index >= 0:
+        return False
+    node.args = (source, axis, index % shape[axis])
+    return True
+
+
+_GENERALIZERS: dict[Any, Any] = {
+    aten.reshape.default: _sizes,
+    aten.expand.default: _expand,
+    aten.unflatten.int: _unflatten,
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
+}
+

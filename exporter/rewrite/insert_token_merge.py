@@ -1,0 +1,129 @@
+"""Pass: merge tokens at the merge point of every scheduled block."""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import fx
+
+from exporter.anatomy import Anatomy, Block, TokenAxis
+from exporter.anatomy.token_axis import reduced_axes
+from exporter.capture.graph import aten, output_node, sdpa
+from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.reduction import Method
+from exporter.reduction.merge import (
+    initial_sizes,
+    key_metric,
+    log_size_bias,
+    matched_pairs,
+    merge,
+    weighted_mean,
+)
+from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsertTokenMerge(GraphPass):
+    """Insert the reduction: the last pass, since tokens have no static count behind it.
+
+    Given: the value x (B, N, C) after a block's attention, and that attention's keys.
+    Result: everything behind reads `merge(x, sizes, match(keys))`; later attention over the tokens adds log(size),
+    later means over them weigh by size. Each block's matched pairs become an extra output.
+
+    Attributes:
+        anatomy: of the graph that this pass runs on; a block without merges is left alone.
+        merged: tokens to merge per block, 0 where nothing behind reads the difference.
+        method: who merges with whom.
+        options: of the method.
+        proportional: whether attention adds log(size).
+        record_pairs: whether matched pairs become outputs.
+    """
+
+    anatomy: Anatomy
+    merged: tuple[int, ...]
+    method: Method
+    options: Mapping[str, float] = field(default_factory=dict)
+    proportional: bool = True
+    record_pairs: bool = True
+    name: ClassVar[str] = "insert_token_merge"
+
+    def requires(self, graph_module: fx.GraphModule) -> str | None:
+        """Shapes follow the tokens."""
+        return GeneralizeTokenShapes().ensures(graph_module)
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Walk the graph once, carrying the node that holds the current sizes."""
+        graph = graph_module.graph
+        merging = {
+            block.merge_point: (index, block)
+            for index, (block, r) in enumerate(zip(self.anatomy.blocks, self.merged, strict=True))
+            if r
+        }
+        sizes: fx.Node | None = None
+        pairs: list[fx.Node] = []
+        for node in list(graph.nodes):
+            if sizes is not None and node.target is sdpa:
+                self._weigh_keys(graph, node, sizes)
+            elif sizes is not None and node in self.anatomy.pooling:
+                self._weigh_mean(graph, node, sizes)
+            if node in merging:
+                sizes, matched = self._merge(graph, *merging[node], sizes)
+                pairs.append(matched)
+        if self.record_pairs:
+            output = output_node(graph)
+            output.args = ((*output.args[0], *pairs),)  # type: ignore[misc]
+        return PassOutcome(name=self.name, rewrites=len(merging))
+
+    def _merge(
+        self, graph: fx.Graph, index: int, block: Block, sizes: fx.Node | None
+    ) -> tuple[fx.Node, fx.Node]:
+        point = block.merge_point
+        layout = self.anatomy.layouts[point]
+        assert isinstance(layout, TokenAxis)
+        readers = list(point.users)
+        with graph.inserting_before(point.next):
+            tokens = graph.call_function(aten.transpose.int, (point, 0, 1)) if layout.axis == 0 else point
+            current = sizes or graph.call_function(initial_sizes, (tokens,))
+            metric = graph.call_function(key_metric, (block.attention.args[1], tokens))
+            match = graph.call_function(
+                self.method.match,
+                (metric,),
+                {
+                    "r": self.merged[index],
+                    "prefix": layout.prefix,
+                    "depth": index / len(self.anatomy.blocks),
+                    **self.options,
+                },
+            )
+            both = graph.call_function(merge, (tokens, current, match))
+            merged = graph.call_function(operator.getitem, (both, 0))
+            merged_sizes = graph.call_function(operator.getitem, (both, 1))
+            pairs = graph.call_function(matched_pairs, (match,))
+            result = graph.call_function(aten.transpose.int, (merged, 0, 1)) if layout.axis == 0 else merged
+        for reader in readers:
+            reader.replace_input_with(point, result)
+        return merged_sizes, pairs
+
+    def _weigh_keys(self, graph: fx.Graph, attention: fx.Node, sizes: fx.Node) -> None:
+        keys = self.anatomy.layouts.get(attention.args[1])  # type: ignore[arg-type]
+        if not self.proportional or not isinstance(keys, TokenAxis):
+            return
+        with graph.inserting_before(attention):
+            bias = graph.call_function(
+                log_size_bias, (sizes, attention.args[0], keys.prefix - self.anatomy.prefix)
+            )
+        attention.kwargs = {**attention.kwargs, "attn_mask": bias}
+
+    def _weigh_mean(self, graph: fx.Graph, mean: fx.Node, sizes: fx.Node) -> None:
+        values = mean.args[0]
+        assert isinstance(values, fx.Node)
+        layout = self.anatomy.layouts[values]
+        assert isinstance(layout, TokenAxis) and reduced_axes(mean) == (layout.axis,)
+        keepdim = bool(mean.args[2]) if len(mean.args) > 2 else bool(mean.kwargs.get("keepdim", False))
+        with graph.inserting_before(mean):
+            weighted = graph.call_function(
+                weighted_mean, (values, sizes, layout.prefix - self.anatomy.prefix, layout.axis, keepdim)
+            )
+        mean.replace_all_uses_with(weighted)
+

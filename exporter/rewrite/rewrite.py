@@ -1,0 +1,174 @@
+"""Rewrite: the whole compiler middle end as one literal list of passes, then a second capture.
+
+In: a `Program` and a `Schedule`. Out: a `RewrittenProgram`: a fresh `ExportedProgram` whose every shape is right,
+because `torch.export` executed the rewritten graph, and which still returns the matches for the proof.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from exporter.anatomy import examine, executed_macs
+from exporter.anatomy.demand import token_demand
+from exporter.capture import EXAMPLE_BATCH, GraphPass, PassOutcome, Program, copy_graph, export_graph, run_passes
+from exporter.capture.graph import image_node, output_node
+from exporter.capture.remove_no_ops import RemoveNoOps
+from exporter.errors import UsageError, nearest
+from exporter.reduction import Method
+from exporter.rewrite.fold_attention_scale import FoldAttentionScale
+from exporter.rewrite.fold_input_normalization import FoldInputNormalization, InsertInputNormalization
+from exporter.rewrite.fold_layer_scale import FoldLayerScale
+from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
+from exporter.rewrite.insert_token_merge import InsertTokenMerge
+from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
+from exporter.rewrite.split_fused_projection import SplitFusedProjection
+from exporter.schedule import Schedule
+
+OPTIONAL_PASSES: tuple[GraphPass, ...] = (
+    RemoveNoOps(),
+    FoldInputNormalization(),
+    FoldLayerScale(),
+    FoldAttentionScale(),
+)
+"""Exact passes that keep every shape, in order."""
+
+SWITCHES = (*(graph_pass.name for graph_pass in OPTIONAL_PASSES), RemoveDeadTokens.name)
+"""What a user can switch off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteOptions:
+    """What the rewrite has to know beside the schedule.
+
+    Attributes:
+        method: who merges with whom.
+        method_options: over the method's defaults.
+        proportional: whether attention adds log(size).
+        normalization: makes the graph take bytes; None for normalised floats.
+        disabled: names of passes that must not run.
+        batch: images per call; with `dynamic_batch`, only the example.
+        dynamic_batch: whether the batch axis stays free.
+    """
+
+    method: Method
+    method_options: Mapping[str, float] = field(default_factory=dict)
+    proportional: bool = True
+    normalization: InsertInputNormalization | None = None
+    disabled: frozenset[str] = frozenset()
+    batch: int = 1
+    dynamic_batch: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewrittenProgram:
+    """What the targets emit.
+
+    Attributes:
+        exported: returns the model's outputs, then matched pairs (B, r, 2) of every block that merges.
+        eager: the same program as a graph module over the same parameters.
+        outputs: how many of its results are the model's.
+        merging_blocks: which block each pair tensor belongs to.
+        merged: tokens really merged per block; a scheduled merge that nobody reads is not executed.
+        executed_macs: multiply-accumulates of one image.
+        passes: what each pass did.
+    """
+
+    exported: ExportedProgram
+    eager: fx.GraphModule
+    outputs: int
+    merging_blocks: tuple[int, ...]
+    merged: tuple[int, ...]
+    executed_macs: int
+    passes: tuple[PassOutcome, ...]
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run in eager PyTorch; the independent half of every parity check."""
+        with torch.no_grad():
+            results = self.eager(images)
+        return tuple(results)
+
+
+def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> RewrittenProgram:
+    """Apply the passes and capture the result.
+
+    Raises:
+        UnsupportedGraphError: something in the graph cannot follow the merges.
+        UsageError: an unknown pass is switched off, or the program is fixed to another batch.
+    """
+    _check_options(program, options)
+    graph_module = copy_graph(program.graph_module)
+    outcomes = run_passes(graph_module, _shape_keeping(options))
+    merge = _plan_merges(graph_module, schedule, options)
+    outcomes += run_passes(graph_module, _trimming(options))
+    if merge is not None:
+        outcomes += run_passes(graph_module, [merge])
+    merged = merge.merged if merge is not None else tuple(0 for _ in schedule.merged)
+    exported = export_graph(graph_module, _example(graph_module, options), dynamic_batch=options.dynamic_batch)
+    eager = exported.module(check_guards=False)  # type: ignore[call-arg]
+    assert isinstance(eager, fx.GraphModule)
+    return RewrittenProgram(
+        exported=exported,
+        eager=eager,
+        outputs=len(output_node(program.graph_module.graph).args[0]),  # type: ignore[arg-type]
+        merging_blocks=tuple(block for block, r in enumerate(merged) if r),
+        merged=merged,
+        executed_macs=executed_macs(eager.graph),
+        passes=(*program.outcomes, *outcomes),
+    )
+
+
+def _shape_keeping(options: RewriteOptions) -> list[GraphPass]:
+    first = [options.normalization] if options.normalization is not None else []
+    chosen = [graph_pass for graph_pass in OPTIONAL_PASSES if graph_pass.name not in options.disabled]
+    return [*first, *chosen, GeneralizeTokenShapes()]
+
+
+def _trimming(options: RewriteOptions) -> list[GraphPass]:
+    return [] if RemoveDeadTokens.name in options.disabled else [SplitFusedProjection(), RemoveDeadTokens()]
+
+
+def _plan_merges(
+    graph_module: fx.GraphModule, schedule: Schedule, options: RewriteOptions
+) -> InsertTokenMerge | None:
+    """The merges to insert, looked up before dead tokens hide the last block; None where none would be read."""
+    if schedule.is_dense:
+        return None
+    anatomy = examine(graph_module)
+    anatomy.check_mergeable(schedule.merged)
+    demand = token_demand(graph_module.graph, anatomy.layouts)
+    trims = RemoveDeadTokens.name not in options.disabled
+    merged = tuple(
+        0 if trims and demand[block.merge_point] is not None else r
+        for block, r in zip(anatomy.blocks, schedule.merged, strict=True)
+    )
+    if not any(merged):
+        return None
+    return InsertTokenMerge(
+        anatomy=anatomy,
+        merged=merged,
+        method=options.method,
+        options=options.method.options(options.method_options),
+        proportional=options.proportional,
+    )
+
+
+def _check_options(program: Program, options: RewriteOptions) -> None:
+    for name in options.disabled:
+        if name not in SWITCHES:
+            raise UsageError(f"passes: expected one of {', '.join(SWITCHES)}, got {name}.{nearest(name, SWITCHES)}")
+    if program.fixed_batch is None:
+        return
+    if options.dynamic_batch or options.batch != program.fixed_batch:
+        asked = "a dynamic batch" if options.dynamic_batch else f"batch {options.batch}"
+        raise UsageError(
+            f"model: its graph is fixed to batch {program.fixed_batch}, got {asked}; use --batch {program.fixed_batch}"
+        )
+
+
+def _example(graph_module: fx.GraphModule, options: RewriteOptions) -> Tensor:
+    traced = image_node(graph_module.graph).meta["val"]
+    batch = EXAMPLE_BATCH if options.dynamic_batch else options.batch
+    return torch.zeros((batch, *(int(size) for size in traced.shape[1:])), dtype=traced.dtype)

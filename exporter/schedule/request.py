@@ -1,0 +1,35 @@
+"""What the user asks of a schedule, before any model is known."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ScheduleKind = Literal["constant", "decreasing", "increasing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleRequest:
+    """Exactly one of three forms: a `kind` with `r`, explicit merges per block, or explicit survivors per block.
+
+    Attributes:
+        kind: how `r` is spread over the blocks.
+        r: tokens merged per block on average; 0 is the dense model.
+        align: where possible, later token counts are multiples of this.
+        r_per_layer: tokens merged in each block, one entry per block.
+        keep_per_layer: per block, either tokens left after its merge (all int) or the fraction that is kept (all
+            float, in (0, 1]).
+    """
+
+    kind: ScheduleKind = "constant"
+    r: int = 0
+    align: int | None = None
+    r_per_layer: tuple[int, ...] | None = None
+    keep_per_layer: tuple[int, ...] | tuple[float, ...] | None = None
+
+    def describe(self) -> str:
+        """The request as one short phrase, as it stands in the manifest and in summaries."""
+        if self.r_per_layer is not None:
+            return "r-per-layer " + ",".join(map(str, self.r_per_layer))
+        if self.keep_per_layer is not None:
+            return "keep-per-layer " + ",".join(map(str, self.keep_per_layer))
+        aligned = f" aligned to {self.align}" if self.align else ""
+        return f"{self.kind} r={self.r}{aligned}"

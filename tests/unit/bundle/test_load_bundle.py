@@ -1,0 +1,166 @@
+"""A bundle opens only when every byte is as it was written."""
+
+import os
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.bundle import Bundle, load_bundle, recorded_weights_sha256
+from exporter.bundle.json_tree import canonical_json, to_tree
+from exporter.bundle.manifest import Manifest, digest_of
+from exporter.errors import BundleError, UsageError
+from exporter.models import Preprocess
+
+FILES = [
+    "manifest.json",
+    "model.onnx",
+    "openvino/model.bin",
+    "openvino/model.xml",
+    "recipe.yaml",
+    "sample.npz",
+]
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        load_bundle(path)
+    assert caught.value.exit_status == 8
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("place", [0, 0.5, -1], ids=["first", "middle", "last"])
+def test_a_changed_byte_in_any_file_is_found_by_name(bundle_path: Path, name: str, place: float) -> None:
+    data = bytearray((bundle_path / name).read_bytes())
+    data[int(len(data) * place) if place >= 0 else -1] ^= 1
+    (bundle_path / name).write_bytes(data)
+    assert name in refused(bundle_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_found_by_name(bundle_path: Path, name: str) -> None:
+    (bundle_path / name).unlink()
+    assert name in refused(bundle_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shortened_file_is_found_by_name(bundle_path: Path, name: str) -> None:
+    os.truncate(bundle_path / name, 3)
+    assert name in refused(bundle_path)
+
+
+@pytest.mark.parametrize("name", ["extra.bin", "openvino/extra.bin", "new/extra.bin"])
+def test_an_extra_file_is_found_by_name(bundle_path: Path, name: str) -> None:
+    (bundle_path / name).parent.mkdir(exist_ok=True)
+    (bundle_path / name).write_bytes(b"x")
+    assert f"{name} is not in the manifest" in refused(bundle_path)
+
+
+def test_a_changed_file_is_reported_with_both_hashes(bundle_path: Path) -> None:
+    (bundle_path / "model.onnx").write_bytes(b"another engine")
+    message = refused(bundle_path)
+    assert "model.onnx has changed: expected sha256 " in message
+    assert message.count("...") == 2
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_in_a_bundle_is_refused(bundle_path: Path, tmp_path: Path, name: str) -> None:
+    shutil.move(bundle_path / name, tmp_path / "aside")
+    (bundle_path / name).symlink_to(tmp_path / "aside")
+    assert "symbolic link" in refused(bundle_path)
+
+
+def test_a_linked_folder_in_a_bundle_is_refused(bundle_path: Path, tmp_path: Path) -> None:
+    shutil.move(bundle_path / "openvino", tmp_path / "aside")
+    (bundle_path / "openvino").symlink_to(tmp_path / "aside")
+    assert "openvino is a symbolic link" in refused(bundle_path)
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    assert "got nothing there" in refused(tmp_path / "none")
+    assert "got a file" in refused(tmp_path / "file")
+    assert "got a folder without one" in refused(tmp_path / "empty")
+
+
+def forge(path: Path, tree: dict[str, object]) -> None:
+    tree["digest"] = digest_of(tree)
+    (path / "manifest.json").write_bytes(canonical_json(tree))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "openvino/../../outside"])
+def test_a_forged_manifest_cannot_reach_out_of_the_bundle(bundle_path: Path, name: str) -> None:
+    tree = to_tree(load_bundle(bundle_path).manifest)
+    tree["files"][name] = "00" * 32
+    forge(bundle_path, tree)
+    assert "expected a path inside the bundle" in refused(bundle_path)
+
+
+def test_a_forged_artifact_outside_the_files_is_refused(bundle_path: Path) -> None:
+    tree = to_tree(load_bundle(bundle_path).manifest)
+    tree["artifacts"]["onnx"]["file"] = "../outside"
+    forge(bundle_path, tree)
+    assert "artifacts.onnx: ../outside is not among the bundle's files" in refused(bundle_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        pytest.param("name", 3, "name: expected str, got 3", id="type"),
+        pytest.param("tokens_protected", True, "tokens_protected: expected int, got true", id="boolean"),
+        pytest.param("passes", {"a": 1}, "passes: expected", id="container"),
+        pytest.param("gmacs", {"dense": 1.0}, 'gmacs: missing key "reduced"', id="missing"),
+        pytest.param("nmae", "x", 'unknown key "nmae". Did you mean "name"?', id="unknown"),
+    ],
+)
+def test_a_forged_manifest_of_another_shape_is_refused(
+    bundle_path: Path, key: str, value: object, message: str
+) -> None:
+    tree = to_tree(load_bundle(bundle_path).manifest)
+    tree[key] = value
+    forge(bundle_path, tree)
+    assert message in refused(bundle_path)
+
+
+def test_a_bundle_opens_through_a_link_to_its_folder_and_travels(bundle_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(bundle_path)
+    bundle = load_bundle(str(tmp_path / "latest"))
+    again: Bundle = pickle.loads(pickle.dumps(bundle))
+    assert again == bundle
+
+
+def test_a_bundle_gives_its_sample_preprocessing_and_recipe(bundle_path: Path) -> None:
+    bundle = load_bundle(bundle_path)
+    sample = bundle.sample()
+    assert list(sample) == ["images", "logits"]
+    np.testing.assert_array_equal(sample["images"], np.ones((1, 3, 8, 8), np.float32))
+    assert isinstance(bundle.preprocess(), Preprocess)
+    assert bundle.recipe().model.model == "vit_b16"
+
+
+def test_a_sample_that_would_unpickle_is_refused(bundle_path: Path, manifest: Manifest) -> None:
+    np.savez(bundle_path / "sample.npz", images=np.array([{"a": 1}], dtype=object))
+    bundle = Bundle(path=bundle_path, manifest=replace(manifest, files={"sample.npz": "00" * 32}))
+    with pytest.raises(BundleError, match="cannot be read"):
+        bundle.sample()
+
+
+def test_a_target_that_is_not_there_is_refused_with_those_that_are(bundle_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_bundle(bundle_path).runner("onx")
+    assert 'no target "onx"; this bundle has: onnx, openvino. Did you mean "onnx"?' in str(caught.value)
+
+
+def test_the_weights_of_a_bundles_recipe_are_known(bundle_path: Path, tmp_path: Path) -> None:
+    assert recorded_weights_sha256(bundle_path / "recipe.yaml") == "ab" * 32
+    (tmp_path / "recipe.yaml").write_text("model: x")
+    assert recorded_weights_sha256(tmp_path / "recipe.yaml") is None
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(BundleError):
+        recorded_weights_sha256(tmp_path / "recipe.yaml")

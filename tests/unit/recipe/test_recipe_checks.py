@@ -1,0 +1,171 @@
+"""Recipes that make no sense are refused in one line that names the file and the YAML path."""
+
+from typing import Any
+
+import pytest
+
+from exporter.errors import RecipeError
+from exporter.recipe import Recipe, recipe_from_mapping
+
+
+def refused(**keys: Any) -> str:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_mapping({"model": "vit_b16", **keys}, "my.yaml")
+    assert caught.value.exit_status == 2
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("my.yaml: ")
+    return message.removeprefix("my.yaml: ")
+
+
+def test_only_the_model_is_required() -> None:
+    recipe = recipe_from_mapping({"model": "vit_b16"}, "my.yaml")
+    assert recipe == Recipe(model=recipe.model)
+    assert recipe.model.model == "vit_b16"
+    assert recipe.schedule.r == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        pytest.param(
+            {"schedule": {"r": "eight"}}, 'schedule.r: expected an integer >= 0, got "eight"', id="text"
+        ),
+        pytest.param({"schedule": {"r": -1}}, "schedule.r: expected an integer >= 0, got -1", id="negative"),
+        pytest.param(
+            {"schedule": {"r": True}}, "schedule.r: expected an integer >= 0, got true", id="boolean"
+        ),
+        pytest.param(
+            {"schedule": {"r": 8.0}}, "schedule.r: expected an integer >= 0, got 8.0", id="fraction"
+        ),
+        pytest.param({"batch": 0}, "batch: expected an integer >= 1, got 0", id="batch-0"),
+        pytest.param({"batch": 2**40}, "batch: expected at most 2147483647, got 1099511627776", id="huge"),
+        pytest.param({"seed": None}, "seed: expected an integer >= 0, got null", id="null"),
+        pytest.param(
+            {"image_size": "big"}, 'image_size: expected an integer >= 1 or null, got "big"', id="size"
+        ),
+        pytest.param(
+            {"precision": "fp8"}, 'precision: expected one of fp32, fp16, bf16, got "fp8"', id="precision"
+        ),
+        pytest.param({"model": ["a"]}, "model: expected text, got a list", id="list"),
+        pytest.param(
+            {"parity": {"cosine": 1.5}}, "parity.cosine: expected at most 1.0, got 1.5", id="cosine"
+        ),
+        pytest.param({"parity": {"cosine": True}}, "got true", id="boolean-number"),
+        pytest.param(
+            {"parity": {"max_abs_error": float("nan")}}, "parity.max_abs_error: expected a number", id="nan"
+        ),
+        pytest.param(
+            {"accuracy": {"max_drop": float("inf")}}, "accuracy.max_drop: expected a number", id="infinity"
+        ),
+        pytest.param(
+            {"method_options": {"margin": "a"}}, "method_options.margin: expected a number", id="option"
+        ),
+        pytest.param({"name": "../elsewhere"}, "name: expected a folder name", id="name-with-path"),
+        pytest.param({"model": ""}, "model: expected text, not empty", id="empty"),
+        pytest.param({"weights": "a\0b"}, "weights: expected text", id="control-character"),
+        pytest.param({"weights": "a\x85b"}, "weights: expected text", id="line-separator"),
+        pytest.param({"weights": "a\ud800"}, "weights: expected text", id="half-a-character"),
+        pytest.param({"schema_version": 2}, "schema version 1, got 2; upgrade the exporter", id="newer"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path(keys: dict[str, Any], message: str) -> None:
+    assert message in refused(**keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        pytest.param({"shedule": {"r": 8}}, 'shedule: unknown key. Did you mean "schedule"?', id="top"),
+        pytest.param(
+            {"schedule": {"r": 8, "alignn": 8}},
+            'schedule.alignn: unknown key. Did you mean "align"?',
+            id="inner",
+        ),
+        pytest.param({"zzzzzz": 1}, "zzzzzz: unknown key.", id="nothing-near"),
+        pytest.param({"targets": ["onx"]}, 'targets[0]: unknown target "onx"; known: onnx, trt', id="target"),
+        pytest.param(
+            {"method": "pitome", "method_options": {"margn": 0.9}},
+            'method_options.margn: unknown option of pitome; known: margin. Did you mean "margin"?',
+            id="option",
+        ),
+        pytest.param({"method": "tomme"}, 'Did you mean "tome"?', id="method"),
+        pytest.param({"disable_passes": ["remove_noops"]}, 'Did you mean "remove_no_ops"?', id="pass"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message: str) -> None:
+    assert message in refused(**keys)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        pytest.param({}, "expected one of r, r_per_layer and keep_per_layer, got none", id="none"),
+        pytest.param({"kind": "decreasing"}, "got none", id="kind-without-r"),
+        pytest.param({"r": 8, "r_per_layer": [8]}, "r_per_layer stands alone; remove r", id="r-and-list"),
+        pytest.param(
+            {"align": 8, "keep_per_layer": [0.5]}, "keep_per_layer stands alone; remove align", id="align"
+        ),
+        pytest.param({"r_per_layer": [1], "keep_per_layer": [1]}, "got both", id="both-lists"),
+        pytest.param({"r_per_layer": []}, "schedule.r_per_layer: expected a list", id="empty-list"),
+        pytest.param({"r_per_layer": None}, "schedule.r_per_layer: expected a list", id="null-list"),
+        pytest.param(
+            {"r_per_layer": [8, -1]}, "schedule.r_per_layer[1]: expected an integer >= 0, got -1", id="item"
+        ),
+        pytest.param(
+            {"keep_per_layer": [0.5, 100]}, "schedule.keep_per_layer: expected only token counts", id="mixed"
+        ),
+        pytest.param({"keep_per_layer": [1.5]}, "schedule.keep_per_layer: expected only", id="above-one"),
+        pytest.param({"keep_per_layer": [0]}, "schedule.keep_per_layer: expected only", id="zero-tokens"),
+        pytest.param({"keep_per_layer": [True]}, "schedule.keep_per_layer: expected only", id="boolean"),
+        pytest.param(
+            {"r": 8, "kind": "rising"}, "schedule.kind: expected one of constant, decreasing", id="kind"
+        ),
+    ],
+)
+def test_a_schedule_that_is_not_exactly_one_form_is_refused(schedule: dict[str, Any], message: str) -> None:
+    assert message in refused(schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        pytest.param({"layout": "nhwc"}, "layout: nhwc needs input: uint8", id="nhwc-floats"),
+        pytest.param({"dynamic_batch": True, "batch": 8}, "batch: expected 1", id="dynamic-and-batch"),
+        pytest.param({"targets": []}, "targets: expected a list with at least one entry", id="no-target"),
+        pytest.param({"targets": ["onnx", "onnx"]}, "targets: expected every name once", id="target-twice"),
+        pytest.param(
+            {"method_options": {"margin": 0.9}}, "unknown option of tome; known: none", id="no-option"
+        ),
+        pytest.param({"tower": "text", "schedule": {"r": 4}}, "schedule: the text tower", id="merged-text"),
+        pytest.param({"tower": "text", "schedule": {"keep_per_layer": [0.9]}}, "text tower", id="kept-text"),
+        pytest.param({"tower": "text", "input": "uint8"}, "input: means nothing", id="bytes-for-text"),
+        pytest.param({"tower": "text", "image_size": 224}, "image_size: means nothing", id="size-for-text"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(keys: dict[str, Any], message: str) -> None:
+    assert message in refused(**keys)
+
+
+def test_every_complaint_counts_and_the_first_ones_are_shown() -> None:
+    message = refused(seed="a", batch="b", precision="c", layout="d", tower="e")
+    assert message.count("expected") == 3
+    assert message.endswith("; and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "got"),
+    [
+        pytest.param(None, "got nothing", id="empty"),
+        pytest.param([1], "got a list", id="list"),
+        pytest.param("vit_b16", "got a str", id="text"),
+    ],
+)
+def test_what_is_no_mapping_is_refused(mapping: object, got: str) -> None:
+    with pytest.raises(RecipeError, match=got):
+        recipe_from_mapping(mapping, "my.yaml")
+
+
+def test_a_recipe_without_a_model_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"my\.yaml: model: missing; expected text"):
+        recipe_from_mapping({"schedule": {"r": 8}}, "my.yaml")

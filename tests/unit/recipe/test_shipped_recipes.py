@@ -1,0 +1,82 @@
+"""The recipes in `recipes/`, and the JSON Schema that editors check recipes with."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from exporter.models import ModelRequest, aliases
+from exporter.recipe import Recipe, load_recipe, recipe_schema, recipe_to_mapping
+from exporter.recipe.yaml_text import parse_yaml
+from exporter.schedule import Geometry, ScheduleRequest, plan
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+each_recipe = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in SHIPPED])
+
+
+@each_recipe
+def test_a_shipped_recipe_loads_names_an_alias_and_builds_onnx(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.model.model in aliases()
+    assert path.stem.startswith(recipe.model.model)
+    assert recipe.targets == ("onnx",)
+
+
+@each_recipe
+def test_a_shipped_schedule_fits_its_model_without_a_cap(path: Path) -> None:
+    recipe = load_recipe(path)
+    alias = aliases()[recipe.model.model]
+    geometry = Geometry(tokens=alias.tokens, protected=1, blocks=alias.blocks)
+    schedule = plan(recipe.schedule, geometry)
+    assert schedule.notes == ()
+    assert not schedule.is_dense
+
+
+def test_every_alias_has_a_recipe() -> None:
+    assert {load_recipe(path).model.model for path in SHIPPED} == set(aliases())
+
+
+@each_recipe
+def test_the_schema_accepts_a_shipped_recipe(path: Path) -> None:
+    jsonschema.validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)), recipe_schema())
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param(ScheduleRequest(r=8, kind="decreasing", align=8), id="r"),
+        pytest.param(ScheduleRequest(r_per_layer=(1, 2)), id="r-per-layer"),
+        pytest.param(ScheduleRequest(keep_per_layer=(0.5, 0.5)), id="keep-fractions"),
+        pytest.param(ScheduleRequest(keep_per_layer=(100, 50)), id="keep-counts"),
+    ],
+)
+def test_the_schema_accepts_every_key_written_out(schedule: ScheduleRequest) -> None:
+    recipe = Recipe(model=ModelRequest(model="vit_b16"), schedule=schedule)
+    jsonschema.validate(recipe_to_mapping(recipe), recipe_schema())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"modle": "x"}, id="unknown-key"),
+        pytest.param({"schedule": {"r": -1}}, id="negative"),
+        pytest.param({"schedule": {"kind": "constant"}}, id="no-form"),
+        pytest.param({"schedule": {"r": 1, "r_per_layer": [1]}}, id="two-forms"),
+        pytest.param({"schedule": {"keep_per_layer": [0]}}, id="keep-nothing"),
+        pytest.param({"targets": ["onx"]}, id="target"),
+        pytest.param({"schema_version": 2}, id="newer"),
+    ],
+)
+def test_the_schema_rejects_what_loading_rejects(wrong: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"model": "vit_b16", **wrong}, recipe_schema())
+
+
+def test_the_schema_is_sound_and_describes_every_key() -> None:
+    schema = recipe_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for definition in (schema, *schema["$defs"].values()):
+        assert all("description" in entry or "$ref" in entry for entry in definition["properties"].values())

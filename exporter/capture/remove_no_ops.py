@@ -10,7 +10,6 @@ from exporter.capture.graph import aten, calls
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 
 _ALWAYS = {
-    aten.dropout.default,
     aten.alias.default,
     aten.detach.default,
     aten.clone.default,
@@ -30,9 +29,9 @@ _WHEN_NOTHING_CHANGES = {
 
 @dataclass(frozen=True)
 class RemoveNoOps(GraphPass):
-    """Drop what evaluation mode and static shapes turned into the identity.
+    """Drop what static shapes and one dtype turned into the identity.
 
-    Given: `y = dropout(x, p, False)`, `clone(x)`, `to(x, x.dtype)`, `view(x, x.shape)`.
+    Given: `clone(x)`, `contiguous(x)`, `to(x, x.dtype)`, `reshape(x, x.shape)`.
     Result: `x`.
     """
 
@@ -50,8 +49,6 @@ class RemoveNoOps(GraphPass):
 
 
 def _is_identity(node: fx.Node) -> bool:
-    if node.target is aten.dropout.default:
-        return not node.args[2]
     if node.target in _ALWAYS:
         return True
     source = node.args[0]

@@ -3,7 +3,8 @@
 `torch.export.load` unpickles: sample inputs fall back to unrestricted pickle, weights and constants may ask
 for it, symbolic sizes are evaluated as Python, guards are compiled, a compiled package is a shared library.
 So the archive is vetted first, through the same reader that loads it. Only these are let through: raw
-tensors, sample inputs that the restricted unpickler accepts, plain tensor operators, and simple sizes.
+tensors, sample inputs that the restricted unpickler accepts, plain tensor operators, and simple sizes. Guards
+are dropped unread.
 """
 
 import io
@@ -60,12 +61,14 @@ def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
         with quiet():
             _check_archive(path)
             contents = load_pt2(str(path))
-            return contents.exported_programs["model"], dict(contents.extra_files)
+            program: ExportedProgram = contents.exported_programs["model"]
+            program._guards_code = []  # Python source, which `module()` would compile and run
+            return program, dict(contents.extra_files)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError) as error:
         lines = str(error).strip().splitlines()
         reason = lines[0][:120] if lines else type(error).__name__
         raise ModelUnavailableError(
-            f'"{path.name}" is not a program saved by torch.export.save of this PyTorch ({torch.__version__}), '
+            f'"{path.name}" is not a program saved by torch.export.save of PyTorch {torch.__version__}, '
             f"or is damaged ({reason}); export and save it again"
         ) from error
 
@@ -100,8 +103,6 @@ def _check_sample_inputs(data: bytes, path: Path) -> None:
 
 
 def _check_graph(model: dict[str, Any], path: Path) -> None:
-    if model.get("guards_code"):
-        raise _unsafe(path, "guard code")
     for key, value in _entries(model):
         match key:
             case "target" | "as_operator":
@@ -138,6 +139,6 @@ def _entries(document: Any) -> Iterator[tuple[str, Any]]:
 
 def _unsafe(path: Path, what: str) -> UnsupportedGraphError:
     return UnsupportedGraphError(
-        f"{path.name} holds {what}: expected only tensors and plain tensor operators, which can be loaded without "
+        f"{path.name} holds {what}: expected only tensors and plain tensor operators, which load without "
         "running code; save it again with torch.export.save from a model of plain operators"
     )

@@ -79,7 +79,8 @@ def _image_shape(program: ExportedProgram, path: Path) -> tuple[int, int, int]:
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     if len(names) != 1:
         raise UnsupportedGraphError(
-            f"{path.name} takes {len(names)} inputs: expected one image tensor (batch, channels, height, width)"
+            f"{path.name} takes {len(names)} inputs: "
+            "expected one image tensor (batch, channels, height, width)"
         )
     value = values[names[0]]
     if not isinstance(value, torch.Tensor) or value.dim() != 4 or value.dtype != torch.float32:

@@ -19,7 +19,7 @@ def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
     An `hf:` model is a path when it says so itself (`hf:./folder`, `hf:/folder`); anything else is a name on
     the hub.
     """
-    return _map_paths(recipe, lambda path: str((folder / Path(path).expanduser()).absolute()))
+    return _map_paths(recipe, lambda path: str((folder / os.path.expanduser(path)).absolute()))
 
 
 def portable(recipe: Recipe) -> Recipe:
@@ -58,5 +58,5 @@ def _is_local(name: str) -> bool:
 
 def _last_name(path: str) -> str:
     """The last name of a path, so written that it still reads as a path."""
-    name = os.path.basename(os.path.abspath(Path(path).expanduser()))
+    name = os.path.basename(os.path.abspath(os.path.expanduser(path)))
     return f"./{name}" if name in NO_WEIGHTS_FILE else name

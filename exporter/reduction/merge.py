@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Match(NamedTuple):
@@ -73,10 +74,26 @@ def merge(tokens_BNC: Tensor, sizes_BN1: Tensor, match: Match) -> tuple[Tensor, 
 
 
 def take(rows_BNC: Tensor, index_BK: Tensor) -> Tensor:
-    """Rows of every image by position: (B, N, C) and int64 (B, K) give (B, K, C)."""
+    """Rows of every image by position: (B, N, C) and int64 (B, K) give (B, K, C).
+
+    A lookup in one table of all rows: whole rows are copied, where a gather along an axis would move elements.
+    """
     batch, count, _ = rows_BNC.shape
+    if batch == 1:
+        return functional.embedding(index_BK, rows_BNC.squeeze(0))
     offset_B1 = torch.arange(batch, device=index_BK.device).unsqueeze(1) * count
-    return rows_BNC.flatten(0, 1)[index_BK + offset_B1]
+    return functional.embedding(index_BK + offset_B1, rows_BNC.flatten(0, 1))
+
+
+def record_match(match: Match) -> Tensor:
+    """A match as one tensor, (B, K + R + R) int64, so that an engine can return it; see `read_match`."""
+    return torch.cat(match, dim=1)
+
+
+def read_match(record: Tensor, r: int) -> Match:
+    """The match that `record_match` wrote down, of r merged tokens."""
+    kept_BK, source_BR, target_BR = record.split([record.shape[1] - 2 * r, r, r], dim=1)
+    return Match(kept_BK, source_BR, target_BR)
 
 
 def matched_pairs(match: Match) -> Tensor:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from exporter.errors import UsageError, nearest
 from exporter.reduction.merge import Match
 
@@ -16,12 +18,16 @@ class Method:
         reference: paper and equation.
         match: `match(metric_BNC, r=..., prefix=..., depth=..., **options) -> Match`, where metric_BNC holds unit
             vectors, prefix counts the protected tokens in front, and depth is block index / number of blocks.
+        regret: `regret(metric_BNC, match, r=..., prefix=..., depth=..., **options) -> (B,)`: by how much, in units
+            of similarity, a given match misses the method's definition; 0 for its own. It tells a near-tie that
+            rounding flipped from a wrong match.
         defaults: the options that users may set, with their default values.
     """
 
     name: str
     reference: str
     match: Callable[..., Match]
+    regret: Callable[..., Tensor]
     defaults: Mapping[str, float] = field(default_factory=dict)
 
     def options(self, given: Mapping[str, float]) -> dict[str, float]:

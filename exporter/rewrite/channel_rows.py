@@ -49,14 +49,12 @@ def projected_heads(graph_module: fx.GraphModule, value: fx.Node) -> ProjectedHe
 
 def read_elsewhere(graph_module: fx.GraphModule, heads: ProjectedHeads, value: fx.Node) -> bool:
     """Whether anything but `value` reads one of the channels that `value` consists of."""
-    own = set(heads.rows_HD.flatten().tolist())
-    for leaf in _leaves(heads.linear):
-        if leaf is value:
-            continue
-        channels = _channels(graph_module, leaf, heads.linear)
-        if not isinstance(channels, Tensor) or own & set(channels.unique().tolist()):
-            return True
-    return len(value.users) > 1
+    own = torch.zeros(shape_of(heads.linear)[-1], dtype=torch.bool)
+    own[heads.rows_HD.flatten()] = True
+    others = (leaf for leaf in _leaves(heads.linear) if leaf is not value)
+    return len(value.users) > 1 or any(
+        bool(own[_channels(graph_module, leaf, heads.linear)].any()) for leaf in others
+    )
 
 
 def _root(value: fx.Node) -> fx.Node | None:

@@ -16,8 +16,8 @@ from exporter.reduction.merge import (
     initial_sizes,
     key_metric,
     log_size_bias,
-    matched_pairs,
     merge,
+    record_match,
     weighted_mean,
 )
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
@@ -29,7 +29,7 @@ class InsertTokenMerge(GraphPass):
 
     Given: the value x (B, N, C) after a block's attention, and that attention's keys.
     Result: everything behind reads `merge(x, sizes, match(keys))`; later attention over the tokens adds log(size),
-    later means over them weigh by size. Each block's matched pairs become an extra output.
+    later means over them weigh by size. Each block's match becomes an extra output.
 
     Attributes:
         anatomy: of the graph that this pass runs on; a block without merges is left alone.
@@ -37,7 +37,7 @@ class InsertTokenMerge(GraphPass):
         method: who merges with whom.
         options: of the method.
         proportional: whether attention adds log(size).
-        record_pairs: whether matched pairs become outputs.
+        record: whether matches become outputs.
     """
 
     anatomy: Anatomy
@@ -45,7 +45,7 @@ class InsertTokenMerge(GraphPass):
     method: Method
     options: Mapping[str, float] = field(default_factory=dict)
     proportional: bool = True
-    record_pairs: bool = True
+    record: bool = True
     name: ClassVar[str] = "insert_token_merge"
 
     def requires(self, graph_module: fx.GraphModule) -> str | None:
@@ -61,18 +61,18 @@ class InsertTokenMerge(GraphPass):
             if r
         }
         sizes: fx.Node | None = None
-        pairs: list[fx.Node] = []
+        records: list[fx.Node] = []
         for node in list(graph.nodes):
             if sizes is not None and node.target is sdpa:
                 self._weigh_keys(graph, node, sizes)
             elif sizes is not None and node in self.anatomy.pooling:
                 self._weigh_mean(graph, node, sizes)
             if node in merging:
-                sizes, matched = self._merge(graph, *merging[node], sizes)
-                pairs.append(matched)
-        if self.record_pairs:
+                sizes, record = self._merge(graph, *merging[node], sizes)
+                records.append(record)
+        if self.record:
             output = output_node(graph)
-            output.args = ((*output.args[0], *pairs),)  # type: ignore[misc]
+            output.args = ((*output.args[0], *records),)  # type: ignore[misc]
         return PassOutcome(name=self.name, rewrites=len(merging))
 
     def _merge(
@@ -99,11 +99,11 @@ class InsertTokenMerge(GraphPass):
             both = graph.call_function(merge, (tokens, current, match))
             merged = graph.call_function(operator.getitem, (both, 0))
             merged_sizes = graph.call_function(operator.getitem, (both, 1))
-            pairs = graph.call_function(matched_pairs, (match,))
+            record = graph.call_function(record_match, (match,))
             result = graph.call_function(aten.transpose.int, (merged, 0, 1)) if layout.axis == 0 else merged
         for reader in readers:
             reader.replace_input_with(point, result)
-        return merged_sizes, pairs
+        return merged_sizes, record
 
     def _weigh_keys(self, graph: fx.Graph, attention: fx.Node, sizes: fx.Node) -> None:
         keys = self.anatomy.layouts.get(attention.args[1])  # type: ignore[arg-type]

@@ -67,10 +67,12 @@ class RewrittenProgram:
     """What the targets emit.
 
     Attributes:
-        exported: returns the model's outputs, then matched pairs (B, r, 2) of every block that merges.
+        exported: returns the model's outputs, then the match of every block that merges, as `record_match` has it.
         eager: the same program as a graph module over the same parameters.
+        merging: the graph that was captured, where each merge still is a call of the reduction's functions.
+        method: whose matches they are.
         outputs: how many of its results are the model's.
-        merging_blocks: which block each pair tensor belongs to.
+        merging_blocks: which block each match belongs to.
         merged: tokens really merged per block; a scheduled merge that nobody reads is not executed.
         executed_macs: multiply-accumulates of one image.
         passes: what each pass did.
@@ -78,6 +80,8 @@ class RewrittenProgram:
 
     exported: ExportedProgram
     eager: fx.GraphModule
+    merging: fx.GraphModule
+    method: Method
     outputs: int
     merging_blocks: tuple[int, ...]
     merged: tuple[int, ...]
@@ -112,6 +116,8 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     return RewrittenProgram(
         exported=exported,
         eager=eager,
+        merging=graph_module,
+        method=options.method,
         outputs=len(output_node(program.graph_module.graph).args[0]),  # type: ignore[arg-type]
         merging_blocks=tuple(block for block, r in enumerate(merged) if r),
         merged=merged,

@@ -30,10 +30,8 @@ def match(metric_BNC: Tensor, *, r: int, prefix: int, depth: float, margin: floa
         A match whose output order is prefix tokens, protected patches in order of position, destinations in order
         of energy.
     """
-    patches_BNC = metric_BNC[:, prefix:]
-    batch, count, _ = patches_BNC.shape
-    cosine_BNN = patches_BNC @ patches_BNC.transpose(1, 2)
-    energy_BN = functional.elu(cosine_BNN - margin * (1 - depth)).mean(dim=2)
+    cosine_BNN, energy_BN = _energies(metric_BNC, prefix, margin * (1 - depth))
+    batch, count = energy_BN.shape
     rank_BN = ranks_descending(energy_BN)
     positions = torch.arange(metric_BNC.shape[1], device=metric_BNC.device)
     protected_first = torch.where(rank_BN < 2 * r, rank_BN + count, positions[:count])
@@ -46,6 +44,32 @@ def match(metric_BNC: Tensor, *, r: int, prefix: int, depth: float, margin: floa
     return Match(kept_BK, source_BR + prefix, partner_BR + (prefix + count - 2 * r))
 
 
+def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: float, margin: float) -> Tensor:
+    """How far a match is from the definition of PiToMe, (B,): see `Method.regret`.
+
+    The largest of three shortfalls: energies that rise in the order of dealing, a protected patch of higher energy
+    than a dealt one, and a source's best similarity to a destination less that to its own partner.
+    """
+    cosine_BNN, energy_BN = _energies(metric_BNC, prefix, margin * (1 - depth))
+    kept = match.kept_BK.shape[1]
+    source_BR, destination_BR = match.source_BR - prefix, match.kept_BK[:, kept - r :] - prefix
+    dealt_B2R = torch.stack((source_BR, destination_BR), dim=2).flatten(1)
+    dealt_energy = energy_BN.gather(1, dealt_B2R)
+    rise = (dealt_energy[:, 1:] - dealt_energy[:, :-1]).amax(dim=1)
+    protected = energy_BN.scatter(1, dealt_B2R, float("-inf")).amax(dim=1) - dealt_energy.amin(dim=1)
+    pairs_BRR = cosine_BNN[torch.arange(len(cosine_BNN))[:, None, None], source_BR[:, :, None], destination_BR[:, None]]
+    chosen_BR1 = pairs_BRR.gather(2, (match.target_BR - (kept - r)).unsqueeze(2))
+    partner = (pairs_BRR.amax(dim=2) - chosen_BR1.squeeze(2)).amax(dim=1)
+    return torch.stack((rise, protected, partner)).amax(dim=0).clamp_min(0)
+
+
+def _energies(metric_BNC: Tensor, prefix: int, margin: float) -> tuple[Tensor, Tensor]:
+    """Cosines between patches (B, N, N) and their energies (B, N)."""
+    patches_BNC = metric_BNC[:, prefix:]
+    cosine_BNN = patches_BNC @ patches_BNC.transpose(1, 2)
+    return cosine_BNN, functional.elu(cosine_BNN - margin).mean(dim=2)
+
+
 def _best_partner(cosine_BNN: Tensor, source_BR: Tensor, destination_BR: Tensor) -> Tensor:
     """For every source the index of its most similar destination, int64 (B, R)."""
     r, count = source_BR.shape[1], cosine_BNN.shape[1]
@@ -55,5 +79,9 @@ def _best_partner(cosine_BNN: Tensor, source_BR: Tensor, destination_BR: Tensor)
 
 
 METHOD = Method(
-    name="pitome", reference="Tran et al., NeurIPS 2024", match=match, defaults={"margin": 0.9}
+    name="pitome",
+    reference="Tran et al., NeurIPS 2024",
+    match=match,
+    regret=regret,
+    defaults={"margin": 0.9},
 )

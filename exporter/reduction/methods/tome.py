@@ -39,4 +39,23 @@ def match(metric_BNC: Tensor, *, r: int, prefix: int, depth: float) -> Match:
     return Match(kept_BK, merged * 2 + first_even, target_BR)
 
 
-METHOD = Method(name="tome", reference="Bolya et al., ICLR 2023", match=match)
+def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: float) -> Tensor:
+    """How far a match is from the definition of ToMe, (B,): see `Method.regret`.
+
+    The larger of two shortfalls: a source's best similarity less that to its own partner, and the best similarity of
+    a token that stayed less the lowest of one that merged.
+    """
+    first_even, first_odd = prefix + prefix % 2, prefix + 1 - prefix % 2
+    even_BXC, odd_BYC = metric_BNC[:, first_even::2], metric_BNC[:, first_odd::2]
+    scores_BXY = even_BXC @ odd_BYC.transpose(1, 2)
+    best_BX = scores_BXY.amax(dim=2)
+    source_BR = (match.source_BR - first_even) // 2
+    partner_BR = match.target_BR - (match.kept_BK.shape[1] - odd_BYC.shape[1])
+    chosen_BR = scores_BXY[torch.arange(len(scores_BXY)).unsqueeze(1), source_BR, partner_BR]
+    merged_best_BR = best_BX.gather(1, source_BR)
+    stayed_BX = best_BX.scatter(1, source_BR, float("-inf")).amax(dim=1)
+    partner_regret = (merged_best_BR - chosen_BR).amax(dim=1)
+    return torch.maximum(partner_regret, stayed_BX - merged_best_BR.amin(dim=1)).clamp_min(0)
+
+
+METHOD = Method(name="tome", reference="Bolya et al., ICLR 2023", match=match, regret=regret)

@@ -3,8 +3,11 @@
 import os
 import pickle
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -149,6 +152,17 @@ def test_a_sample_that_would_unpickle_is_refused(bundle_path: Path, manifest: Ma
     bundle = Bundle(path=bundle_path, manifest=replace(manifest, files={"sample.npz": "00" * 32}))
     with pytest.raises(BundleError, match="cannot be read"):
         bundle.sample()
+
+
+def test_a_runner_is_opened_on_the_artifact_with_the_manifests_tensors(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = SimpleNamespace(TensorSpec=SimpleNamespace, open_runner=lambda *given, **named: (given, named))
+    monkeypatch.setitem(sys.modules, "exporter.targets", targets)
+    (target, path), named = cast(Any, load_bundle(bundle_path).runner("openvino"))
+    assert (target, path) == ("openvino", bundle_path / "openvino/model.xml")
+    assert named["input"] == SimpleNamespace(name="images", dtype="float32", shape=("batch", 3, 8, 8))
+    assert named["outputs"] == (SimpleNamespace(name="logits", dtype="float32", shape=("batch", 10)),)
 
 
 def test_a_target_that_is_not_there_is_refused_with_those_that_are(bundle_path: Path) -> None:

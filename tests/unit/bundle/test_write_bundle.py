@@ -20,6 +20,12 @@ def no_space() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def stage_and(act: Callable[[], object], out_dir: Path) -> None:
+    with stage_bundle(out_dir) as folder:
+        (folder / "a").write_text("x")
+        act()
+
+
 def test_a_finished_block_puts_the_bundle_in_place_and_nothing_else(tmp_path: Path) -> None:
     with stage_bundle(tmp_path / "deep/er/out") as folder:
         (folder / "a").write_text("x")
@@ -49,9 +55,11 @@ def test_a_bundle_gets_the_permissions_of_an_ordinary_folder(tmp_path: Path) -> 
 def test_a_failing_block_leaves_nothing_behind_and_its_error_alone(
     tmp_path: Path, failure: BaseException
 ) -> None:
-    with pytest.raises(type(failure)) as caught, stage_bundle(tmp_path / "deep/out") as folder:
-        (folder / "a").write_text("x")
+    def fail() -> None:
         raise failure
+
+    with pytest.raises(type(failure)) as caught:
+        stage_and(fail, tmp_path / "deep/out")
     assert caught.value is failure
     assert contents(tmp_path) == []
 
@@ -74,10 +82,9 @@ def test_an_existing_folder_is_refused_before_the_block_runs(bundle_path: Path) 
 
 
 def test_a_folder_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="already exists"), stage_bundle(tmp_path / "out"):
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out/mine").write_text("x")
-    assert contents(tmp_path) == ["out", "out/mine"]
+    with pytest.raises(UsageError, match="already exists"):
+        stage_and((tmp_path / "out").mkdir, tmp_path / "out")
+    assert contents(tmp_path) == ["out"]
 
 
 def test_force_replaces_a_bundle_and_leaves_only_the_new_one(bundle_path: Path) -> None:
@@ -153,9 +160,8 @@ def raise_plain() -> None:
 
 @pytest.mark.parametrize("write", [raise_plain, raise_wrapped, raise_native])
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, write: Callable[[], None]) -> None:
-    with pytest.raises(UsageError) as caught, stage_bundle(tmp_path / "out") as folder:
-        (folder / "a").write_text("x")
-        write()
+    with pytest.raises(UsageError) as caught:
+        stage_and(write, tmp_path / "out")
     assert "out: cannot be written: No space left on device; free some space" in str(caught.value)
     assert caught.value.exit_status == 2
     assert contents(tmp_path) == []

@@ -33,6 +33,7 @@ def test_relative_paths_are_taken_from_the_recipes_folder(
         pytest.param("hf:google/vit-base", "hf:google/vit-base", id="hub-name"),
         pytest.param("hf:./ckpt", "hf:{folder}/ckpt", id="local-checkpoint"),
         pytest.param("hf:/data/ckpt", "hf:/data/ckpt", id="absolute-checkpoint"),
+        pytest.param("hf:~nobody-of-this-name/c", "hf:{folder}/~nobody-of-this-name/c", id="no-such-home"),
     ],
 )
 def test_only_models_that_are_paths_are_resolved(tmp_path: Path, model: str, expected: str) -> None:

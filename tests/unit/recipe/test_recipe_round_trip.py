@@ -49,7 +49,9 @@ SCHEDULES = st.one_of(
 IMAGES: st.SearchStrategy[tuple[InputKind, Layout]] = st.sampled_from(
     [("float", "nchw"), ("uint8", "nchw"), ("uint8", "nhwc")]
 )
-METHODS = st.tuples(st.sampled_from(["tome", "pitome"]), st.just({})) | st.tuples(
+METHODS: st.SearchStrategy[tuple[str, dict[str, float]]] = st.tuples(
+    st.sampled_from(["tome", "pitome"]), st.just({})
+) | st.tuples(
     st.just("pitome"), st.fixed_dictionaries({"margin": st.floats(allow_nan=False, allow_infinity=False)})
 )
 BATCHES = st.tuples(SIZES, st.just(False)) | st.just((1, True))

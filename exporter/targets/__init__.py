@@ -1,0 +1,54 @@
+"""Targets: emit a rewritten program for an engine, and run what was emitted. One folder per engine."""
+
+import importlib
+from pathlib import Path
+
+from exporter.errors import TargetUnavailableError, UsageError, nearest
+from exporter.targets.target import Array, Artifact, EmitRequest, Runner, Target, TensorSpec
+
+TARGETS = ("onnx",)
+"""The engines that this version can emit for."""
+
+PLANNED = ("trt", "torch-trt", "aoti", "openvino")
+"""Engines that recipes may name and this version cannot emit for yet."""
+
+
+def target(name: str) -> Target:
+    """The target of that name; its libraries are imported now.
+
+    Raises:
+        UsageError: there is no such target.
+        TargetUnavailableError: this version or this machine cannot emit for it.
+    """
+    if name in PLANNED:
+        raise TargetUnavailableError(
+            f"target {name}: not in this version of exporter; expected one of {', '.join(TARGETS)}"
+        )
+    if name not in TARGETS:
+        raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got {name}.{nearest(name, TARGETS)}")
+    found: Target = importlib.import_module(f"{__name__}.{name}.target").TARGET
+    found.check_available()
+    return found
+
+
+def open_runner(name: str, path: Path, *, input: TensorSpec, outputs: tuple[TensorSpec, ...]) -> Runner:
+    """A runner over an artifact on disk.
+
+    Raises:
+        UsageError, TargetUnavailableError: as `target` does.
+    """
+    return target(name).open(path, input, outputs)
+
+
+__all__ = [
+    "PLANNED",
+    "TARGETS",
+    "Array",
+    "Artifact",
+    "EmitRequest",
+    "Runner",
+    "Target",
+    "TensorSpec",
+    "open_runner",
+    "target",
+]

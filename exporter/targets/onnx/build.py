@@ -1,0 +1,98 @@
+"""From a rewritten program to an ONNX model in memory.
+
+In: a `RewrittenProgram`. Out: an `onnx_ir.Model` whose further outputs are matches; `without_matches` removes them.
+The exporter of torch translates the operators; everything after that is a literal list of graph passes, chosen so
+that the model is small, deterministic and says nothing about the machine it was made on.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import common
+from onnxscript.optimizer import _constant_folding as constant_folding
+from torch.export import ExportedProgram
+
+from exporter.errors import InternalError
+from exporter.targets.onnx.lowering import LOWERINGS, OPSET
+from exporter.targets.target import EmitRequest
+
+_FOLD_LIMIT_BYTES = 1 << 30
+"""Weights are folded (transposed for MatMul) whatever their size."""
+
+
+def build(exported: ExportedProgram, request: EmitRequest) -> ir.Model:
+    """Translate, simplify, name and annotate.
+
+    Args:
+        exported: results are the request's outputs, then matches.
+        request: names and metadata.
+    """
+    matches = len(exported.graph_signature.user_outputs) - len(request.outputs)
+    names = [*(output.name for output in request.outputs), *(f"match_{index}" for index in range(matches))]
+    model = _translate(exported, request.input.name, names)
+    _simplify(model)
+    _check_scatter_free(model)
+    _annotate(model, request.metadata)
+    return model
+
+
+def without_matches(model: ir.Model, request: EmitRequest) -> None:
+    """Drop the outputs that exist for the proof, and what only they need, in place."""
+    del model.graph.outputs[len(request.outputs) :]
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _translate(exported: ExportedProgram, input_name: str, output_names: Sequence[str]) -> ir.Model:
+    with redirect_stdout(io.StringIO()):
+        program = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[input_name],
+            output_names=list(output_names),
+            custom_translation_table=LOWERINGS,
+            optimize=False,
+            verbose=False,
+        )
+    if program is None:
+        raise InternalError("torch.onnx.export returned no program")
+    return program.model
+
+
+def _simplify(model: ir.Model) -> None:
+    passes = (
+        common.InlinePass(),
+        common.RemoveUnusedNodesPass(),
+        constant_folding.FoldConstantsPass(
+            shape_inference=True, input_size_limit=_FOLD_LIMIT_BYTES, output_size_limit=_FOLD_LIMIT_BYTES
+        ),
+        common.IdentityEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+        common.ClearMetadataAndDocStringPass(),
+    )
+    for graph_pass in passes:
+        graph_pass(model)
+
+
+def _check_scatter_free(model: ir.Model) -> None:
+    scatters = sorted({node.op_type for node in model.graph.all_nodes() if "Scatter" in node.op_type})
+    if scatters:
+        raise InternalError(f"the ONNX graph holds {', '.join(scatters)}")
+
+
+def _annotate(model: ir.Model, metadata: Mapping[str, str]) -> None:
+    model.producer_name, model.producer_version = "exporter", metadata.get("exporter", "")
+    model.doc_string = None
+    model.graph.name = metadata.get("name", "model")
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)

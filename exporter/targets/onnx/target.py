@@ -1,0 +1,66 @@
+"""The ONNX target."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from exporter.errors import InternalError
+from exporter.rewrite import RewrittenProgram
+from exporter.targets.onnx.build import build, without_matches
+from exporter.targets.onnx.lowering import OPSET
+from exporter.targets.onnx.runner import OnnxRunner
+from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
+
+FILE = "model.onnx"
+
+_EXTERNAL_ABOVE_BYTES = 2_000_000_000
+"""protobuf ends at 2 GiB; larger models keep their weights in `model.onnx.data`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxTarget:
+    """Standard operators of one opset, run by ONNX Runtime."""
+
+    name: str = "onnx"
+
+    def check_available(self) -> None:
+        """onnx and onnxruntime are core dependencies: this module would not have been imported without them."""
+
+    def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path, scratch: Path) -> Artifact:
+        """Write `model.onnx`, and in `scratch` the same model with its matches as further outputs."""
+        model = build(program.exported, request)
+        probe = self._probe(model, program, request, scratch) if program.merging_blocks else None
+        without_matches(model, request)
+        _save(model, folder / FILE)
+        _check(folder / FILE)
+        runner = self.open(folder / FILE, request.input, request.outputs)
+        return Artifact(target=self.name, file=FILE, opset=OPSET, runner=runner, probe=probe)
+
+    def open(self, path: Path, input: TensorSpec, outputs: tuple[TensorSpec, ...]) -> Runner:
+        """ONNX Runtime over a file."""
+        return OnnxRunner(path=path, input=input, outputs=outputs)
+
+    def _probe(self, model: ir.Model, program: RewrittenProgram, request: EmitRequest, scratch: Path) -> Runner:
+        _save(model, scratch / FILE)
+        matches = tuple(
+            replace(request.outputs[0], name=f"match_{index}", dtype="int64")
+            for index in range(len(program.merging_blocks))
+        )
+        return self.open(scratch / FILE, request.input, (*request.outputs, *matches))
+
+
+TARGET = OnnxTarget()
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    ir.save(model, path, external_data=f"{path.name}.data" if weights > _EXTERNAL_ABOVE_BYTES else None)
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise InternalError(f"the ONNX checker refuses {path.name}: {error}") from error

@@ -1,0 +1,246 @@
+"""The shared maths against plain loops over tokens."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from exporter.reduction.merge import (
+    Match,
+    aligned_sizes,
+    initial_sizes,
+    key_metric,
+    log_size_bias,
+    matched_pairs,
+    merge,
+    take,
+    weighted_mean,
+)
+from tests.support import matching
+
+BATCH, TOKENS, HEADS, WIDTH = 2, 7, 3, 4
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_sizes(*shape: int) -> Tensor:
+    return torch.randint(1, 9, shape, generator=torch.Generator().manual_seed(1)).float()
+
+
+# Image 0: 6 and 3 both go into 1; image 1: 2 goes into 4, 5 into 6.
+MATCH = Match(
+    kept_BK=torch.tensor([[0, 1, 2, 4, 5], [0, 6, 4, 1, 3]]),
+    source_BR=torch.tensor([[6, 3], [2, 5]]),
+    target_BR=torch.tensor([[1, 1], [2, 1]]),
+)
+GROUPS = [[[0], [1, 6, 3], [2], [4], [5]], [[0], [6, 5], [4, 2], [1], [3]]]
+
+
+# Metric --------------------------------------------------------------------------------------------------------------
+
+
+def metric_by_loops(keys_BHND: Tensor) -> list[list[list[float]]]:
+    metric = []
+    for image in keys_BHND.double().tolist():
+        heads = len(image)
+        means = [
+            [sum(image[head][token][channel] for head in range(heads)) / heads for channel in range(WIDTH)]
+            for token in range(TOKENS)
+        ]
+        metric.append([[value / math.hypot(*mean) for value in mean] for mean in means])
+    return metric
+
+
+def test_metric_is_the_mean_key_of_the_heads_at_unit_length() -> None:
+    keys = random(BATCH, HEADS, TOKENS, WIDTH)
+
+    metric = key_metric(keys, random(BATCH, TOKENS, HEADS * WIDTH))
+
+    torch.testing.assert_close(metric, torch.tensor(metric_by_loops(keys)), atol=1e-6, rtol=0.0)
+
+
+def test_metric_of_heads_folded_into_the_batch_is_the_same() -> None:
+    keys = random(BATCH, HEADS, TOKENS, WIDTH)
+    tokens = random(BATCH, TOKENS, HEADS * WIDTH)
+
+    folded = key_metric(keys.reshape(BATCH * HEADS, TOKENS, WIDTH), tokens)
+
+    assert torch.equal(folded, key_metric(keys, tokens))
+
+
+def test_metric_of_zero_keys_is_zero_and_not_nan() -> None:
+    metric = key_metric(torch.zeros(1, HEADS, TOKENS, WIDTH), torch.zeros(1, TOKENS, WIDTH))
+
+    assert torch.equal(metric, torch.zeros(1, TOKENS, WIDTH))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_metric_of_half_precision_keys_is_computed_in_fp32(dtype: torch.dtype) -> None:
+    keys = random(BATCH, HEADS, TOKENS, WIDTH).to(dtype)
+
+    metric = key_metric(keys, keys[:, 0])
+
+    assert metric.dtype == torch.float32
+    torch.testing.assert_close(metric.norm(dim=-1), torch.ones(BATCH, TOKENS), atol=1e-6, rtol=0.0)
+
+
+# Merge ---------------------------------------------------------------------------------------------------------------
+
+
+def test_initial_sizes_are_fp32_ones_for_any_dtype() -> None:
+    sizes = initial_sizes(random(BATCH, TOKENS, WIDTH).half())
+
+    assert sizes.dtype == torch.float32
+    assert torch.equal(sizes, torch.ones(BATCH, TOKENS, 1))
+
+
+def test_merge_is_the_size_weighted_mean_of_every_group() -> None:
+    tokens, sizes = random(BATCH, TOKENS, WIDTH), random_sizes(BATCH, TOKENS, 1)
+
+    merged, merged_sizes = merge(tokens, sizes, MATCH)
+
+    for image, groups in enumerate(GROUPS):
+        expected, expected_sizes = matching.merge(tokens[image], sizes[image, :, 0], groups)
+        torch.testing.assert_close(merged[image], expected, atol=1e-6, rtol=0.0)
+        assert torch.equal(merged_sizes[image, :, 0], expected_sizes)
+
+
+def test_two_merges_after_each_other_weigh_every_original_the_same() -> None:
+    tokens = random(1, 4, WIDTH)
+    first = Match(torch.tensor([[0, 2, 3]]), torch.tensor([[1]]), torch.tensor([[0]]))
+    second = Match(torch.tensor([[1, 2]]), torch.tensor([[0]]), torch.tensor([[0]]))
+
+    merged, sizes = merge(*merge(tokens, initial_sizes(tokens), first), second)
+
+    torch.testing.assert_close(merged[0, 0], tokens[0, :3].mean(0), atol=1e-6, rtol=0.0)
+    assert sizes.flatten().tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_merge_gives_tokens_in_their_dtype_and_sizes_in_fp32(dtype: torch.dtype) -> None:
+    tokens, sizes = random(BATCH, TOKENS, WIDTH).to(dtype), random_sizes(BATCH, TOKENS, 1)
+
+    merged, merged_sizes = merge(tokens, sizes, MATCH)
+
+    in_fp32, _ = merge(tokens.float(), sizes, MATCH)
+    assert merged.dtype == dtype
+    assert merged_sizes.dtype == torch.float32
+    assert torch.equal(merged, in_fp32.to(dtype))
+
+
+def test_large_half_precision_tokens_do_not_overflow_when_weighted() -> None:
+    tokens = torch.full((1, 3, 1), 60000.0, dtype=torch.float16)
+    match = Match(torch.tensor([[0, 1]]), torch.tensor([[2]]), torch.tensor([[1]]))
+
+    merged, _ = merge(tokens, torch.full((1, 3, 1), 50.0), match)
+
+    torch.testing.assert_close(merged, tokens[:, :2], atol=0.0, rtol=1e-3)
+
+
+def test_take_picks_rows_of_every_image() -> None:
+    rows, index = random(BATCH, TOKENS, WIDTH), torch.tensor([[6, 0, 0], [1, 5, 2]])
+
+    taken = take(rows, index)
+
+    for image in range(BATCH):
+        for place in range(3):
+            assert torch.equal(taken[image, place], rows[image, index[image, place]])
+
+
+def test_matched_pairs_are_positions_before_the_merge() -> None:
+    assert matched_pairs(MATCH).tolist() == [[[6, 1], [3, 1]], [[2, 4], [5, 6]]]
+
+
+# Sizes in attention and pooling --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prefix_change", "expected"),
+    [
+        pytest.param(0, [2, 3, 4], id="same"),
+        pytest.param(2, [1, 1, 2, 3, 4], id="two more in front"),
+        pytest.param(-1, [3, 4], id="first one gone"),
+    ],
+)
+def test_sizes_follow_tokens_added_or_dropped_in_front(prefix_change: int, expected: list[int]) -> None:
+    sizes = torch.tensor([2.0, 3.0, 4.0]).reshape(1, 3, 1).expand(BATCH, 3, 1)
+
+    aligned = aligned_sizes(sizes, prefix_change)
+
+    assert aligned.tolist() == [[[size] for size in expected]] * BATCH
+
+
+def attention_by_loops(q_HMD: Tensor, k_HND: Tensor, sizes_N: Tensor, scale: float) -> Tensor:
+    """Return softmax(q k^T * scale + log size) as weights, every original counted on its own."""
+    weights_HMN = (q_HMD @ k_HND.transpose(1, 2) * scale).exp() * sizes_N
+    return weights_HMN / weights_HMN.sum(dim=-1, keepdim=True)
+
+
+def test_bias_counts_every_original_of_a_key() -> None:
+    q, k = random(BATCH, HEADS, 5, WIDTH), random(BATCH, HEADS, TOKENS, WIDTH, seed=1)
+    sizes = random_sizes(BATCH, TOKENS, 1)
+
+    bias = log_size_bias(sizes, q, 0)
+
+    assert bias.shape == (BATCH, 1, 1, TOKENS)
+    weights = (q @ k.transpose(2, 3) * 0.5 + bias).softmax(-1)
+    for image in range(BATCH):
+        expected = attention_by_loops(q[image], k[image], sizes[image, :, 0], 0.5)
+        torch.testing.assert_close(weights[image], expected, atol=1e-6, rtol=0.0)
+
+
+def test_bias_for_heads_folded_into_the_batch_repeats_for_every_head_of_an_image() -> None:
+    sizes, q = random_sizes(BATCH, TOKENS, 1), random(BATCH * HEADS, TOKENS, WIDTH)
+
+    bias = log_size_bias(sizes, q, 0)
+
+    assert bias.shape == (BATCH * HEADS, 1, TOKENS)
+    for row in range(BATCH * HEADS):
+        assert torch.equal(bias[row, 0], sizes[row // HEADS, :, 0].log())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_bias_has_the_dtype_of_the_queries(dtype: torch.dtype) -> None:
+    assert log_size_bias(random_sizes(1, 3, 1), random(1, 1, 3, WIDTH).to(dtype), 0).dtype == dtype
+
+
+def test_bias_of_tokens_without_merges_is_zero() -> None:
+    tokens = random(BATCH, TOKENS, WIDTH)
+
+    bias = log_size_bias(initial_sizes(tokens), random(BATCH, HEADS, TOKENS, WIDTH), 0)
+
+    assert not bias.any()
+
+
+def mean_by_loops(values_NC: Tensor, sizes: list[float]) -> list[float]:
+    return [
+        sum(size * value for size, value in zip(sizes, channel, strict=True)) / sum(sizes)
+        for channel in values_NC.T.double().tolist()
+    ]
+
+
+@pytest.mark.parametrize("prefix_change", [pytest.param(0, id="all tokens"), pytest.param(-2, id="patches only")])
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("token_axis", [1, 0])
+def test_weighted_mean_counts_every_original_once(token_axis: int, keepdim: bool, prefix_change: int) -> None:
+    sizes = random_sizes(BATCH, TOKENS, 1)
+    values_BNC = random(BATCH, TOKENS + prefix_change, WIDTH)
+    values = values_BNC if token_axis == 1 else values_BNC.transpose(0, 1)
+
+    pooled = weighted_mean(values, sizes, prefix_change, token_axis, keepdim)
+
+    assert pooled.shape == values.mean(token_axis, keepdim=keepdim).shape
+    expected = [
+        mean_by_loops(values_BNC[image], sizes[image, -prefix_change:, 0].tolist()) for image in range(BATCH)
+    ]
+    torch.testing.assert_close(pooled.reshape(BATCH, WIDTH), torch.tensor(expected), atol=1e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weighted_mean_keeps_half_precision(dtype: torch.dtype) -> None:
+    values = random(BATCH, TOKENS, WIDTH).to(dtype)
+
+    assert weighted_mean(values, random_sizes(BATCH, TOKENS, 1), 0, 1, False).dtype == dtype

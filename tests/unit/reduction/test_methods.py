@@ -1,0 +1,133 @@
+"""What every method has to hold, and how methods are found."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.errors import UsageError
+from exporter.reduction import method, method_names, methods
+from exporter.reduction.merge import Match, merge
+from tests.unit.reduction.match_cases import MatchCase, random_cases, tied_cases
+
+METHODS = st.sampled_from(["tome", "pitome"])
+CASES = st.one_of(tied_cases(), random_cases())
+
+
+def matched(name: str, metric_BNC: torch.Tensor, *, r: int, prefix: int) -> Match:
+    chosen = method(name)
+    return chosen.match(metric_BNC, r=r, prefix=prefix, depth=0.25, **chosen.options({}))
+
+
+@given(name=METHODS, case=CASES)
+def test_every_token_is_kept_or_merges_and_the_prefix_stays_in_front(name: str, case: MatchCase) -> None:
+    kept, sources, targets = matched(name, case.metric_NC.unsqueeze(0), r=case.r, prefix=case.prefix)
+
+    tokens = len(case.metric_NC)
+    assert kept.shape == (1, tokens - case.r)
+    assert sources.shape == targets.shape == (1, case.r)
+    assert {kept.dtype, sources.dtype, targets.dtype} == {torch.int64}
+    assert sorted(kept[0].tolist() + sources[0].tolist()) == list(range(tokens))
+    assert kept[0, : case.prefix].tolist() == list(range(case.prefix))
+    assert targets.min() >= case.prefix
+    assert targets.max() < tokens - case.r
+
+
+@given(name=METHODS, case=CASES, seed=st.integers(0, 1000))
+def test_sizes_and_weighted_tokens_add_up_to_what_entered(name: str, case: MatchCase, seed: int) -> None:
+    tokens = len(case.metric_NC)
+    generator = torch.Generator().manual_seed(seed)
+    tokens_BNC = torch.randn(1, tokens, 3, generator=generator)
+    sizes_BN1 = torch.randint(1, 6, (1, tokens, 1), generator=generator).float()
+
+    merged, merged_sizes = merge(
+        tokens_BNC, sizes_BN1, matched(name, case.metric_NC.unsqueeze(0), r=case.r, prefix=case.prefix)
+    )
+
+    assert merged.shape == (1, tokens - case.r, 3)
+    assert merged_sizes.sum() == sizes_BN1.sum()
+    torch.testing.assert_close(
+        (merged * merged_sizes).sum(1), (tokens_BNC * sizes_BN1).sum(1), atol=1e-4, rtol=1e-5
+    )
+    assert torch.equal(merged[:, : case.prefix], tokens_BNC[:, : case.prefix] * 1.0) or torch.allclose(
+        merged[:, : case.prefix], tokens_BNC[:, : case.prefix], atol=1e-6, rtol=1e-6
+    )
+
+
+@given(name=METHODS, seed=st.integers(0, 1000), order=st.permutations(range(4)))
+def test_images_of_a_batch_do_not_see_each_other(name: str, seed: int, order: list[int]) -> None:
+    metric = torch.nn.functional.normalize(
+        torch.randn(4, 17, 5, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
+
+    together = matched(name, metric, r=4, prefix=1)
+    permuted = matched(name, metric[order], r=4, prefix=1)
+
+    for part, permuted_part in zip(together, permuted, strict=True):
+        assert torch.equal(part[order], permuted_part)
+
+
+def test_methods_are_the_files_of_the_folder() -> None:
+    assert method_names() == ("pitome", "tome")
+
+
+def test_unknown_method_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match=r'^method: expected one of pitome, tome, got tomee\. Did you mean "tome"\?$'):
+        method("tomee")
+
+
+@pytest.mark.parametrize("name", ["", "..tome", "__init__", "os"])
+def test_odd_name_is_an_unknown_method_and_imports_nothing(name: str) -> None:
+    with pytest.raises(UsageError, match=r"^method: expected one of pitome, tome, got "):
+        method(name)
+
+
+def test_unknown_option_is_refused_with_the_nearest_name() -> None:
+    message = r'^method pitome: unknown option margins, expected one of: margin\. Did you mean "margin"\?$'
+    with pytest.raises(UsageError, match=message):
+        method("pitome").options({"margins": 0.5})
+
+
+def test_option_of_a_method_without_any_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^method tome: unknown option margin, expected one of: none\.$"):
+        method("tome").options({"margin": 0.5})
+
+
+NEW_METHOD = '''
+"""Merge the last tokens into the first one behind the prefix."""
+
+import torch
+
+from exporter.reduction.merge import Match
+from exporter.reduction.method import Method
+
+
+def match(metric_BNC, *, r, prefix, depth):
+    kept = torch.arange(metric_BNC.shape[1] - r).expand(metric_BNC.shape[0], -1)
+    source = torch.arange(metric_BNC.shape[1] - r, metric_BNC.shape[1]).expand(metric_BNC.shape[0], -1)
+    return Match(kept, source, torch.full_like(source, prefix))
+
+
+METHOD = Method(name="tail", reference="a test", match=match)
+'''
+
+
+@pytest.fixture
+def folder_with_a_new_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "tail.py").write_text(NEW_METHOD)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop(f"{methods.__name__}.tail", None)
+    vars(methods).pop("tail", None)
+
+
+@pytest.mark.usefixtures("folder_with_a_new_method")
+def test_new_file_is_a_new_method_and_needs_no_registration() -> None:
+    assert method_names() == ("pitome", "tail", "tome")
+    assert matched("tail", torch.zeros(1, 4, 2), r=1, prefix=1).source_BR.tolist() == [[3]]

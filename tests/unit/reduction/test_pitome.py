@@ -1,0 +1,84 @@
+"""PiToMe's matching against its definition in plain Python."""
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from exporter.reduction import method
+from exporter.reduction.merge import Match
+from exporter.reduction.methods.pitome import match
+from tests.support.matching import match_pitome
+from tests.unit.reduction.match_cases import MatchCase, groups_of, random_cases, tied_cases
+
+# Below every cosine: ELU is the identity there, and energies of the exact unit vectors are exact as well.
+EXACT_MARGIN = -1.0
+
+
+def matched(case: MatchCase, *, depth: float, margin: float) -> Match:
+    return match(case.metric_NC.unsqueeze(0), r=case.r, prefix=case.prefix, depth=depth, margin=margin)
+
+
+@given(case=tied_cases())
+def test_groups_are_those_of_the_definition_with_exact_ties(case: MatchCase) -> None:
+    expected = match_pitome(case.similarity, r=case.r, prefix=case.prefix, margin=EXACT_MARGIN)
+
+    assert groups_of(matched(case, depth=0.0, margin=EXACT_MARGIN)) == expected.groups
+
+
+@given(case=random_cases(), block=st.integers(0, 11), margin=st.sampled_from([0.75, 0.9, 0.95]))
+def test_groups_are_those_of_the_definition(case: MatchCase, block: int, margin: float) -> None:
+    falling = margin * (1 - block / 12)
+    expected = match_pitome(case.similarity, r=case.r, prefix=case.prefix, margin=falling)
+    assume(expected.margin > 1e-5)
+
+    assert groups_of(matched(case, depth=block / 12, margin=margin)) == expected.groups
+
+
+@given(tokens=st.integers(2, 64), prefix=st.integers(0, 5), data=st.data())
+def test_equal_tokens_are_dealt_alternately_by_position(tokens: int, prefix: int, data: st.DataObject) -> None:
+    total = tokens + prefix
+    r = data.draw(st.integers(1, tokens // 2))
+    metric = torch.full((1, total, 64), 64**-0.5)
+
+    kept, sources, targets = match(metric, r=r, prefix=prefix, depth=0.0, margin=0.9)
+
+    dealt, protected = range(prefix, prefix + 2 * r), range(prefix + 2 * r, total)
+    assert sources.tolist() == [list(dealt[0::2])]
+    assert kept.tolist() == [[*range(prefix), *protected, *dealt[1::2]]]
+    assert kept[0, targets[0]].tolist() == [dealt[1]] * r
+
+
+def test_prefix_tokens_have_no_part_in_the_energy() -> None:
+    patches = torch.nn.functional.normalize(
+        torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(3)), dim=-1
+    )
+    like_patch_0, unlike = patches[:, :1], -patches[:, :1]
+
+    found = [
+        groups_of(match(torch.cat((prefix, patches), dim=1), r=3, prefix=1, depth=0.0, margin=0.9))
+        for prefix in (like_patch_0, unlike)
+    ]
+
+    assert found[0] == found[1]
+
+
+def test_margin_is_the_one_option_and_users_may_set_it() -> None:
+    pitome = method("pitome")
+
+    assert pitome.options({}) == {"margin": 0.9}
+    assert pitome.options({"margin": 0.75}) == {"margin": 0.75}
+    assert "Tran" in pitome.reference
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.9])
+def test_margin_decides_who_is_in_a_large_cluster(margin: float) -> None:
+    # Two pairs of near tokens and a loose cluster of three: counted from a cosine of 0 the loose three have the
+    # most neighbours, counted from 0.9 only the near pairs have any.
+    angles = torch.tensor([0.0, 1.0, 90.0, 91.0, 200.0, 230.0, 260.0]).deg2rad()
+    metric = torch.stack((angles.cos(), angles.sin()), dim=1).unsqueeze(0)
+
+    found = match(metric, r=1, prefix=0, depth=0.0, margin=margin)
+
+    expected = match_pitome((metric[0].double() @ metric[0].T.double()).tolist(), r=1, prefix=0, margin=margin)
+    assert groups_of(found) == expected.groups

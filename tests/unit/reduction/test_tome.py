@@ -1,0 +1,76 @@
+"""ToMe's matching against its definition in plain Python."""
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from exporter.reduction import method
+from exporter.reduction.merge import Match
+from exporter.reduction.methods.tome import match
+from tests.support.matching import match_tome
+from tests.unit.reduction.match_cases import MatchCase, groups_of, random_cases, tied_cases
+
+
+def matched(case: MatchCase) -> Match:
+    return match(case.metric_NC.unsqueeze(0), r=case.r, prefix=case.prefix, depth=0.0)
+
+
+@given(case=tied_cases())
+def test_groups_are_those_of_the_definition_with_exact_ties(case: MatchCase) -> None:
+    expected = match_tome(case.similarity, r=case.r, prefix=case.prefix)
+
+    assert groups_of(matched(case)) == expected.groups
+
+
+@given(case=random_cases())
+def test_groups_are_those_of_the_definition(case: MatchCase) -> None:
+    expected = match_tome(case.similarity, r=case.r, prefix=case.prefix)
+    assume(expected.margin > 1e-5)
+
+    assert groups_of(matched(case)) == expected.groups
+
+
+@given(tokens=st.integers(2, 64), prefix=st.integers(0, 5), data=st.data())
+def test_equal_tokens_merge_from_the_lowest_even_into_the_lowest_odd(
+    tokens: int, prefix: int, data: st.DataObject
+) -> None:
+    total = tokens + prefix
+    r = data.draw(st.integers(1, tokens // 2))
+    metric = torch.full((1, total, 64), 64**-0.5)
+
+    kept, sources, targets = match(metric, r=r, prefix=prefix, depth=0.0)
+
+    even = [token for token in range(prefix, total) if token % 2 == 0]
+    odd = [token for token in range(prefix, total) if token % 2 == 1]
+    assert sources.tolist() == [even[:r]]
+    assert kept.tolist() == [[*range(prefix), *even[r:], *odd]]
+    assert kept[0, targets[0]].tolist() == [odd[0]] * r
+
+
+def test_duplicated_tokens_merge_with_their_duplicate_first() -> None:
+    # 1 and 4 are equal, 2 and 3 are equal; of two equally good sources, 2 is the lower.
+    east, north, south_west = [1.0, 0.0], [0.0, 1.0], [-0.6, -0.8]
+    metric = torch.tensor([[south_west, east, north, north, east, south_west]])
+
+    match_of_one = match(metric, r=1, prefix=1, depth=0.0)
+    match_of_two = match(metric, r=2, prefix=1, depth=0.0)
+
+    assert groups_of(match_of_one) == [[0], [4], [1], [3, 2], [5]]
+    assert groups_of(match_of_two) == [[0], [1, 4], [3, 2], [5]]
+
+
+@pytest.mark.parametrize("depth", [0.0, 0.5])
+def test_depth_changes_nothing(depth: float) -> None:
+    metric = torch.nn.functional.normalize(torch.randn(1, 9, 4), dim=-1)
+
+    found = match(metric, r=2, prefix=1, depth=depth)
+
+    assert groups_of(found) == groups_of(match(metric, r=2, prefix=1, depth=0.9))
+
+
+def test_method_has_no_options_and_names_its_source() -> None:
+    tome = method("tome")
+
+    assert (tome.name, dict(tome.defaults)) == ("tome", {})
+    assert "Bolya" in tome.reference

@@ -18,6 +18,7 @@ _VISION: dict[str, Any] = {
     "image_size": 32,
     "patch_size": 8,
 }
+_CLASSIFIER = _VISION | {"num_labels": 5}
 _DINO = {key: value for key, value in _VISION.items() if key != "intermediate_size"}
 _TEXT: dict[str, Any] = {
     "hidden_size": 32,
@@ -33,14 +34,14 @@ _TEXT: dict[str, Any] = {
 }
 
 _HF_MODELS: dict[str, Callable[[], Any]] = {
-    "vit": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**_VISION, num_labels=5)),
+    "vit": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**_CLASSIFIER)),
     "vit_headless": lambda: transformers.ViTModel(transformers.ViTConfig(**_VISION)),
     "vit_mae": lambda: transformers.ViTMAEForPreTraining(
         transformers.ViTMAEConfig(**_VISION, decoder_num_hidden_layers=1, decoder_hidden_size=32)
     ),
-    "deit": lambda: transformers.DeiTForImageClassification(transformers.DeiTConfig(**_VISION, num_labels=5)),
+    "deit": lambda: transformers.DeiTForImageClassification(transformers.DeiTConfig(**_CLASSIFIER)),
     "deit_distilled": lambda: transformers.DeiTForImageClassificationWithTeacher(
-        transformers.DeiTConfig(**_VISION, num_labels=5)
+        transformers.DeiTConfig(**_CLASSIFIER)
     ),
     "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**_DINO)),
     "dinov2_registers": lambda: transformers.Dinov2WithRegistersModel(

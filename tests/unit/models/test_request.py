@@ -125,3 +125,28 @@ def test_importing_the_room_imports_no_model_library() -> None:
         "sys.exit(len(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("library", "room", "model", "extra"),
+    [
+        pytest.param(
+            "transformers", "exporter.models.hf_source", "hf:./x", "exporter[hf]", id="transformers"
+        ),
+        pytest.param(
+            "open_clip",
+            "exporter.models.open_clip_source",
+            "clip_vit_b32",
+            "exporter[open-clip]",
+            id="open_clip",
+        ),
+    ],
+)
+def test_a_missing_library_names_its_extra(
+    library: str, room: str, model: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, room, raising=False)
+    with pytest.raises(ModelUnavailableError) as caught:
+        load(ModelRequest(model=model))
+    assert extra in str(caught.value)

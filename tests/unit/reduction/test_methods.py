@@ -54,7 +54,7 @@ def test_sizes_and_weighted_tokens_add_up_to_what_entered(name: str, case: Match
     torch.testing.assert_close(
         (merged * merged_sizes).sum(1), (tokens_BNC * sizes_BN1).sum(1), atol=1e-4, rtol=1e-5
     )
-    assert torch.equal(merged[:, : case.prefix], tokens_BNC[:, : case.prefix] * 1.0) or torch.allclose(
+    torch.testing.assert_close(
         merged[:, : case.prefix], tokens_BNC[:, : case.prefix], atol=1e-6, rtol=1e-6
     )
 
@@ -113,7 +113,11 @@ def match(metric_BNC, *, r, prefix, depth):
     return Match(kept, source, torch.full_like(source, prefix))
 
 
-METHOD = Method(name="tail", reference="a test", match=match)
+def regret(metric_BNC, match, *, r, prefix, depth):
+    return metric_BNC.new_zeros(len(metric_BNC))
+
+
+METHOD = Method(name="tail", reference="a test", match=match, regret=regret)
 '''
 
 

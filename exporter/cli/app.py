@@ -1,0 +1,71 @@
+"""Parse, dispatch, and turn every failure into one line and an exit status."""
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from exporter.cli.commands import COMMANDS
+from exporter.errors import EXIT_INTERRUPTED, ExportError, InternalError
+
+_EXIT_USAGE = 2
+
+
+class _DefaultsToExport(click.Group):
+    """A group whose verb may be left out: `exporter MODEL` is `exporter export MODEL`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+            args = ["export", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_DefaultsToExport, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="exporter")
+def app() -> None:
+    """Make Vision Transformers and CLIP encoders cheaper to serve: merge tokens, emit engines, prove them."""
+
+
+for _command in COMMANDS:
+    app.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status.
+
+    0 done; 2 usage or recipe; 3 model or weights not available; 4 graph not supported; 5 parity; 6 accuracy or speed;
+    7 target not available; 8 bundle damaged; 70 a defect of the exporter itself; 130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app.main(args=given, prog_name="python -m exporter", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.ctx.get_help() if error.ctx else "", file=sys.stderr)
+        return _EXIT_USAGE
+    except click.ClickException as error:
+        return _fail(_one_line(error.format_message()), _EXIT_USAGE, given)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted; nothing was written", EXIT_INTERRUPTED, given)
+    except ExportError as error:
+        return _fail(str(error), error.exit_status, given)
+    except InternalError as error:
+        return _fail(str(error), error.exit_status, given)
+    except Exception as error:  # a defect: still one line, with --debug for the rest
+        message = f"internal error: {type(error).__name__}: {error} (please report this, with --debug)"
+        return _fail(_one_line(message), InternalError.exit_status, given)
+    return 0
+
+
+def _fail(message: str, status: int, given: Sequence[str]) -> int:
+    if "--debug" in given:
+        traceback.print_exc()
+    if "--json" in given:
+        print(json.dumps({"error": message, "exit_status": status}, indent=2))
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

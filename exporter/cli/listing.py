@@ -1,0 +1,99 @@
+"""`models` and `doctor`: what there is to choose from, and what works here."""
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+
+from rich.console import Console
+from rich.table import Table
+
+from exporter.errors import ExportError
+
+_PACKAGES = (
+    ("torch", "core"),
+    ("timm", "core"),
+    ("torchvision", "core"),
+    ("onnx", "core"),
+    ("onnxscript", "core"),
+    ("onnxruntime", "core"),
+    ("transformers", "hf"),
+    ("open_clip_torch", "open-clip"),
+    ("tensorrt", "trt"),
+    ("torch_tensorrt", "torch-trt"),
+    ("openvino", "openvino"),
+)
+"""Distribution, and the extra that installs it."""
+
+
+def print_models(*, as_json: bool) -> None:
+    """Every alias with its source, pinned weights and geometry."""
+    from exporter.models import aliases
+
+    if as_json:
+        print(json.dumps([asdict(alias) for alias in aliases().values()], indent=2))
+        return
+    table = Table()
+    for heading in ("alias", "model", "weights", "size", "patch", "tokens", "blocks", "what it is"):
+        table.add_column(heading, justify="right" if heading in ("size", "patch", "tokens", "blocks") else "left")
+    for alias in aliases().values():
+        numbers = map(str, (alias.image_size, alias.patch_size, alias.tokens, alias.blocks))
+        table.add_row(alias.name, f"{alias.source}:{alias.id}", alias.weights, *numbers, alias.note)
+    console = Console()
+    console.print(table)
+    console.print("also: timm:NAME, torchvision:NAME, hf:REPO_OR_DIR, open_clip:NAME, or a saved .pt2", highlight=False)
+
+
+def print_doctor(*, as_json: bool) -> None:
+    """Versions, targets and devices."""
+    report = {"python": platform.python_version(), "packages": _packages(), "targets": _targets(), "devices": _devices()}
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    console = Console()
+    for title, rows in report.items():
+        if isinstance(rows, str):
+            console.print(f"{title} {rows}", highlight=False)
+            continue
+        table = Table(title=title, title_justify="left", show_header=False)
+        for name, status in rows.items():
+            table.add_row(name, status)
+        console.print(table)
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name, extra in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            hint = "reinstall exporter" if extra == "core" else f'pip install "exporter[{extra}]"'
+            found[name] = f"not installed: {hint}"
+    return found
+
+
+def _targets() -> dict[str, str]:
+    from exporter.targets import PLANNED, TARGETS, target
+
+    found = {}
+    for name in (*TARGETS, *PLANNED):
+        try:
+            target(name)
+            found[name] = "works here"
+        except ExportError as error:
+            found[name] = str(error)
+    return found
+
+
+def _devices() -> dict[str, str]:
+    import onnxruntime
+    import torch
+
+    devices = {"cpu": f"{torch.get_num_threads()} threads", "onnxruntime": ", ".join(onnxruntime.get_available_providers())}
+    for index in range(torch.cuda.device_count()):
+        devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    if not torch.cuda.is_available():
+        devices["cuda"] = "no GPU that this torch can use"
+    return devices
+
+

@@ -1,0 +1,176 @@
+"""What a command ends with: tables and lines for people, one JSON document for scripts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from exporter.bundle import MANIFEST_FILE, Bundle
+from exporter.pipeline import Exported, Planned, Validated, gmacs
+from exporter.validation import AccuracyReport, ParityResult
+
+
+def print_json(tree: object) -> None:
+    """The one document on stdout."""
+    print(json.dumps(tree, indent=2))
+
+
+def exported_tree(exported: Exported) -> dict[str, Any]:
+    """The manifest, where the bundle is, and accuracy if it was measured."""
+    return {"bundle": str(exported.bundle.path), **_manifest_tree(exported.bundle), **_accuracy_tree(exported.accuracy)}
+
+
+def validated_tree(validated: Validated) -> dict[str, Any]:
+    """The manifest with parity as it is on this machine, and accuracy if it was measured."""
+    parity = {
+        target: {
+            "max_abs_error": result.max_abs_error,
+            "mean_abs_error": result.mean_abs_error,
+            "cosine": result.cosine,
+            "match_agreement": list(validated.bundle.manifest.parity[target].match_agreement),
+            "passed": result.passed,
+        }
+        for target, result in validated.parity.items()
+    }
+    tree = {"bundle": str(validated.bundle.path), **_manifest_tree(validated.bundle), "parity": parity}
+    return {**tree, **_accuracy_tree(validated.accuracy)}
+
+
+def print_exported(console: Console, exported: Exported) -> None:
+    """The closing summary of an export."""
+    manifest = exported.bundle.manifest
+    lines = Table.grid(padding=(0, 2))
+    if manifest.schedule.tokens:
+        lines.add_row("tokens", f"{manifest.schedule.tokens[0]} to {manifest.schedule.tokens[-1]}")
+    counts = manifest.gmacs
+    lines.add_row(
+        "GMACs",
+        f"{counts.dense:.4g} to {counts.reduced:.4g} ({counts.ratio:.2f}x fewer), {counts.executed:.4g} executed",
+    )
+    _add_proof(lines, exported.parity, exported.accuracy)
+    lines.add_row("bundle", f"{exported.bundle.path} ({_folder_size(exported.bundle.path)})")
+    for note in manifest.notes:
+        lines.add_row("[yellow]note[/]", note)
+    console.print(f"[bold]{manifest.name}[/]", highlight=False)
+    console.print(lines, highlight=False)
+
+
+def print_validated(console: Console, validated: Validated) -> None:
+    """The closing summary of a validation."""
+    lines = Table.grid(padding=(0, 2))
+    lines.add_row("files", f"{len(validated.bundle.manifest.files) + 1} unchanged")
+    _add_proof(lines, validated.parity, validated.accuracy)
+    console.print(f"[bold]{validated.bundle.manifest.name}[/]", highlight=False)
+    console.print(lines, highlight=False)
+
+
+def planned_tree(planned: Planned) -> dict[str, Any]:
+    """What `inspect` knows."""
+    tree: dict[str, Any] = {
+        "model": {"source": planned.model.source, "id": planned.model.id},
+        "schedule": asdict(planned.schedule),
+    }
+    if planned.anatomy is not None:
+        counts = gmacs(planned, 0)
+        tree |= {
+            "tokens_protected": planned.anatomy.prefix,
+            "head": planned.anatomy.head,
+            "gmacs": {"dense": counts.dense, "reduced": counts.reduced, "ratio": counts.ratio},
+            "blocks": _block_rows(planned),
+            "refusals": [asdict(refusal) for refusal in planned.anatomy.refusals],
+        }
+    return tree
+
+
+def print_planned(console: Console, planned: Planned) -> None:
+    """The table of `inspect`."""
+    if planned.anatomy is None:
+        console.print("a text tower is exported as it is: no blocks are merged")
+        return
+    table = Table(title=f"{planned.model.name}: {planned.schedule.requested}", title_justify="left")
+    for heading in ("block", "tokens in", "merged", "tokens out", "GMACs", "attention", "merge point"):
+        table.add_column(heading, justify="left" if heading in ("attention", "merge point") else "right")
+    for row in _block_rows(planned):
+        cells = [*row.values()]
+        cells[4] = f"{row['gmacs']:.3f}"
+        table.add_row(*map(str, cells))
+    counts = gmacs(planned, 0)
+    console.print(table)
+    console.print(
+        f"GMACs {counts.dense:.3f} dense, {counts.reduced:.3f} reduced ({counts.ratio:.2f}x); "
+        f"{planned.anatomy.prefix} protected prefix tokens; head reads {planned.anatomy.head}",
+        highlight=False,
+    )
+    for refusal in planned.anatomy.refusals:
+        console.print(f"[yellow]refused[/] to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}")
+    for note in planned.schedule.notes:
+        console.print(f"[yellow]note[/] {note}")
+
+
+def _block_rows(planned: Planned) -> list[dict[str, Any]]:
+    assert planned.anatomy is not None
+    tokens, workload = planned.schedule.tokens, planned.anatomy.workload
+    rows = []
+    for index, block in enumerate(planned.anatomy.blocks):
+        before, after = tokens[index], tokens[index + 1]
+        rows.append(
+            {
+                "block": index,
+                "tokens_in": before,
+                "merged": planned.schedule.merged[index],
+                "tokens_out": after,
+                "gmacs": (before * workload.per_token[index] + before * before * workload.per_pair[index]) / 1e9,
+                "attention": block.attention.name,
+                "merge_point": block.merge_point.name,
+            }
+        )
+    return rows
+
+
+def _add_proof(lines: Table, parity: Mapping[str, ParityResult], accuracy: AccuracyReport | None) -> None:
+    for target, result in parity.items():
+        agreement = (
+            f", {100 * min(result.match_agreement):.1f} % of matches agree in the worst block"
+            if result.match_agreement
+            else ""
+        )
+        tied = f"; near-ties resolved otherwise on: {', '.join(result.followed)}" if result.followed else ""
+        lines.add_row(
+            f"parity {target}",
+            f"max error {result.max_abs_error:.1e}, mean {result.mean_abs_error:.1e}, "
+            f"cosine {result.cosine:.6f}{agreement}{tied}",
+        )
+    if accuracy is None:
+        return
+    dense = accuracy.accuracy["dense"]
+    lines.add_row("accuracy dense", f"{dense.top1:.2f} % top-1 of {dense.n} images, eager PyTorch")
+    for target, difference in accuracy.difference.items():
+        low, high = difference.interval
+        lines.add_row(
+            f"accuracy {target}",
+            f"{accuracy.accuracy[target].top1:.2f} % ({difference.top1:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})",
+        )
+
+
+def _manifest_tree(bundle: Bundle) -> dict[str, Any]:
+    tree = json.loads((bundle.path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    assert isinstance(tree, dict)
+    return tree
+
+
+def _accuracy_tree(report: AccuracyReport | None) -> dict[str, Any]:
+    if report is None:
+        return {}
+    return {
+        "accuracy": {name: asdict(each) for name, each in report.accuracy.items()},
+        "difference": {name: asdict(each) for name, each in report.difference.items()},
+    }
+
+
+def _folder_size(folder: Path) -> str:
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{total / 1e6:.1f} MB"

@@ -1,0 +1,40 @@
+"""Validation: the proof that an artifact is right, and what merging costs in accuracy."""
+
+from exporter.validation.accuracy import (
+    Accuracy,
+    AccuracyReport,
+    Difference,
+    LabelledImages,
+    image_folder,
+    labelled_arrays,
+    measure,
+)
+from exporter.validation.inputs import image_inputs, tensor_inputs
+from exporter.validation.parity import (
+    TOLERANCES,
+    Comparison,
+    ParityResult,
+    Tolerances,
+    compare,
+    prove,
+    require,
+)
+
+__all__ = [
+    "TOLERANCES",
+    "Accuracy",
+    "AccuracyReport",
+    "Comparison",
+    "Difference",
+    "LabelledImages",
+    "ParityResult",
+    "Tolerances",
+    "compare",
+    "image_folder",
+    "image_inputs",
+    "labelled_arrays",
+    "measure",
+    "prove",
+    "require",
+    "tensor_inputs",
+]

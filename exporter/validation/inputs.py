@@ -1,0 +1,56 @@
+"""What parity is shown: a real photo, noise, and one flat colour.
+
+The photo is what engines are for; noise exercises every channel; a flat colour makes all patches equal, so that
+every choice among tokens is a tie or close to one.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+from exporter.models import ExampleInput, Preprocess, preprocess_image
+from exporter.models.preprocess import crop_image
+from exporter.targets import Array
+
+_SHIFT_PIXELS = 7
+
+
+def image_inputs(preprocess: Preprocess, *, batch: int, as_bytes: bool, channels_last: bool) -> Mapping[str, Array]:
+    """Named batches (B, 3, H, W) or (B, H, W, 3), preprocessed as the model expects.
+
+    Args:
+        preprocess: of the model.
+        batch: images in each.
+        as_bytes: uint8 instead of normalised float32.
+        channels_last: NHWC.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (batch, *preprocess.image_size, 3), dtype=np.uint8)
+    flat = np.full((batch, *preprocess.image_size, 3), (128, 96, 64), dtype=np.uint8)
+    pictures = {"photo": _photos(batch), "noise": list(map(Image.fromarray, noise)), "flat": list(map(Image.fromarray, flat))}
+    make = crop_image if as_bytes else preprocess_image
+    batches = {name: np.stack([make(image, preprocess) for image in images]) for name, images in pictures.items()}
+    if channels_last:
+        return {name: np.ascontiguousarray(images.transpose(0, 2, 3, 1)) for name, images in batches.items()}
+    return batches
+
+
+def tensor_inputs(example: ExampleInput, *, batch: int) -> Mapping[str, Array]:
+    """Named batches for a model that does not say how it takes photos: token ids, or a program's raw tensors."""
+    generator = np.random.default_rng(0)
+    if example.vocabulary is not None:
+        shape = (batch, *example.shape)
+        return {"noise": generator.integers(1, example.vocabulary, shape, dtype=np.int64)}
+    noise = generator.standard_normal((batch, *example.shape), dtype=np.float32)
+    return {"noise": noise, "flat": np.full_like(noise, 0.25)}
+
+
+def _photos(count: int) -> list[Image.Image]:
+    """Photos that ship with scikit-learn; a batch longer than there are photos shifts them sideways."""
+    from sklearn.datasets import load_sample_images
+
+    photos = load_sample_images().images
+    return [
+        Image.fromarray(np.roll(photos[row % len(photos)], row // len(photos) * _SHIFT_PIXELS, axis=1))
+        for row in range(count)
+    ]

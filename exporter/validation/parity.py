@@ -1,0 +1,206 @@
+"""Parity: does an emitted artifact compute what the rewritten program computes in eager PyTorch?
+
+In: a `RewrittenProgram`, an `Artifact` and inputs. Out: a `ParityResult`, whose every number is reported and whose
+gate has no slack that is not in `Tolerances`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exporter.errors import ParityError
+from exporter.reduction.merge import matched_pairs, read_match
+from exporter.rewrite import RewrittenProgram
+from exporter.targets import Array, Artifact
+from exporter.validation.follow import follow_matches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerances:
+    """What an artifact may differ by.
+
+    Attributes:
+        max_abs_error: largest absolute difference, for outputs of magnitude 1 or less; it grows with the magnitude.
+        mean_abs_error: mean absolute difference, likewise.
+        cosine: smallest cosine similarity of an output row.
+        tie: largest regret of a match, in cosine similarity; below it two choices count as tied.
+    """
+
+    max_abs_error: float
+    mean_abs_error: float
+    cosine: float
+    tie: float
+
+
+TOLERANCES: Mapping[Literal["fp32", "fp16", "bf16"], Tolerances] = {
+    "fp32": Tolerances(max_abs_error=1e-4, mean_abs_error=1e-5, cosine=0.99999, tie=1e-5),
+    "fp16": Tolerances(max_abs_error=3e-2, mean_abs_error=1e-2, cosine=0.999, tie=1e-2),
+    "bf16": Tolerances(max_abs_error=1e-1, mean_abs_error=3e-2, cosine=0.99, tie=5e-2),
+}
+"""Defaults. fp16 follows NVIDIA's advice of 1e-2 on the mean error; bf16 has three bits less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One output against the expected one.
+
+    Attributes:
+        max_abs_error: largest absolute difference.
+        mean_abs_error: mean absolute difference.
+        cosine: smallest cosine similarity of a row.
+        magnitude: largest absolute value expected.
+    """
+
+    max_abs_error: float
+    mean_abs_error: float
+    cosine: float
+    magnitude: float
+
+    def shortfalls(self, allowed: Tolerances) -> list[str]:
+        """What exceeds the tolerances, each as a phrase."""
+        scale = max(1.0, self.magnitude)
+        return [
+            *_above("max_abs_error", self.max_abs_error, allowed.max_abs_error * scale),
+            *_above("mean_abs_error", self.mean_abs_error, allowed.mean_abs_error * scale),
+            *([] if self.cosine >= allowed.cosine else [f"cosine {self.cosine:.6f} below {allowed.cosine:g}"]),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityResult:
+    """The proof, in numbers.
+
+    Attributes:
+        comparisons: by input and output; where matches differ, of the artifact against eager PyTorch along the
+            artifact's matches.
+        match_agreement: per merging block, the share of merges that eager PyTorch makes as well, over all inputs.
+        followed: names of the inputs on which matches differ.
+        tie_regret: by how much, at most, a differing match misses the method's definition.
+        tolerances: what was demanded.
+    """
+
+    comparisons: Mapping[str, Comparison]
+    match_agreement: tuple[float, ...] = ()
+    followed: tuple[str, ...] = ()
+    tie_regret: float = 0.0
+    tolerances: Tolerances
+
+    @property
+    def max_abs_error(self) -> float:
+        """The worst of all comparisons."""
+        return max(each.max_abs_error for each in self.comparisons.values())
+
+    @property
+    def mean_abs_error(self) -> float:
+        """The worst of all comparisons."""
+        return max(each.mean_abs_error for each in self.comparisons.values())
+
+    @property
+    def cosine(self) -> float:
+        """The worst of all comparisons."""
+        return min(each.cosine for each in self.comparisons.values())
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What the gate was missed by, each as a phrase; empty if it was met."""
+        missed = [
+            f"{name}: {phrase}"
+            for name, comparison in self.comparisons.items()
+            for phrase in comparison.shortfalls(self.tolerances)
+        ]
+        return missed + _above("matches: regret", self.tie_regret, self.tolerances.tie)
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is within the tolerances."""
+        return not self.shortfalls
+
+
+def prove(
+    program: RewrittenProgram, artifact: Artifact, inputs: Mapping[str, Array], tolerances: Tolerances
+) -> ParityResult:
+    """Compare an artifact with its program on every input.
+
+    Args:
+        program: runs in eager PyTorch.
+        artifact: just emitted.
+        inputs: named batches of the artifact's input.
+        tolerances: the gate.
+    """
+    comparisons: dict[str, Comparison] = {}
+    agreements: list[list[float]] = []
+    followed: list[str] = []
+    regret = 0.0
+    for name, images in inputs.items():
+        got = artifact.runner(images)
+        expected = program(torch.from_numpy(images))
+        outputs = expected[: program.outputs]
+        records = _engine_records(program, artifact, images)
+        agreements.append(_agreements(program, records, expected[program.outputs :]))
+        if any(share < 1 for share in agreements[-1]):
+            outputs, worst = follow_matches(program, torch.from_numpy(images), records)
+            followed.append(name)
+            regret = max(regret, worst)
+        for (output, array), reference in zip(got.items(), outputs, strict=True):
+            comparisons[f"{name}/{output}"] = compare(array, reference.numpy())
+    return ParityResult(
+        comparisons=comparisons,
+        match_agreement=tuple(float(np.mean(block)) for block in zip(*agreements, strict=True)),
+        followed=tuple(followed),
+        tie_regret=regret,
+        tolerances=tolerances,
+    )
+
+
+def compare(got: Array, expected: Array) -> Comparison:
+    """Errors of an output (B, ...) against the expected one; another shape or a not-a-number is an infinite error."""
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        infinite = float("inf")
+        return Comparison(max_abs_error=infinite, mean_abs_error=infinite, cosine=-1.0, magnitude=0.0)
+    one, other = (array.astype(np.float64).reshape(len(array), -1) for array in (got, expected))
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    cosines = np.where(norms > 0, (one * other).sum(axis=1) / np.maximum(norms, 1e-300), (one == other).all(axis=1))
+    return Comparison(
+        max_abs_error=float(np.abs(one - other).max()),
+        mean_abs_error=float(np.abs(one - other).mean()),
+        cosine=float(cosines.min()),
+        magnitude=float(np.abs(other).max()),
+    )
+
+
+def require(result: ParityResult, target: str) -> None:
+    """Raise unless the gate was met.
+
+    Raises:
+        ParityError: naming each number that fell short.
+    """
+    if not result.passed:
+        raise ParityError(
+            f"parity: target {target} does not compute what eager PyTorch computes: {'; '.join(result.shortfalls)}; "
+            "if this much is acceptable, set the recipe's parity keys"
+        )
+
+
+def _above(what: str, value: float, limit: float) -> list[str]:
+    return [] if value <= limit else [f"{what} {value:.3g} above {limit:.3g}"]
+
+
+def _engine_records(program: RewrittenProgram, artifact: Artifact, images: Array) -> list[Tensor]:
+    if artifact.probe is None:
+        return []
+    results = list(artifact.probe(images).values())
+    return [torch.from_numpy(record) for record in results[program.outputs :]]
+
+
+def _agreements(program: RewrittenProgram, engine: Sequence[Tensor], eager: Sequence[Tensor]) -> list[float]:
+    """Per merging block the share of the engine's (source, destination) pairs that are among eager PyTorch's."""
+    shares = []
+    for block, record, own in zip(program.merging_blocks, engine, eager, strict=False):
+        pairs, own_pairs = (matched_pairs(read_match(each, program.merged[block])) for each in (record, own))
+        same = (pairs[:, :, None, :] == own_pairs[:, None, :, :]).all(dim=-1).any(dim=-1)
+        shares.append(float(same.float().mean()))
+    return shares

@@ -1,0 +1,97 @@
+"""The emitted ONNX model on ONNX Runtime against the independent eager reference."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from exporter.rewrite import RewrittenProgram
+from exporter.schedule import ScheduleRequest
+from exporter.targets import Artifact, EmitRequest, TensorSpec, target
+from tests.support.compiled import (
+    REQUESTS,
+    captured_family,
+    compiled_groups,
+    max_abs_error,
+    reference,
+    reference_groups,
+)
+from tests.support.families import FAMILY_PARAMS, IMAGE_SIZE, Family, family
+from tests.support.matching import Method
+
+TOLERANCE = 1e-4
+IMAGES = ("batch", 3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def emit(program: RewrittenProgram, family: Family, folder: Path, batch: int | str = 2) -> Artifact:
+    """Emit a program into `folder / artifact`, its probe into `folder / scratch`."""
+    artifact, scratch = folder / "artifact", folder / "scratch"
+    artifact.mkdir()
+    scratch.mkdir()
+    request = EmitRequest(
+        input=TensorSpec(name="images", dtype="float32", shape=(batch, *IMAGES[1:])),
+        outputs=(TensorSpec(name=family.output_name, dtype="float32", shape=(batch, 10)),),
+    )
+    return target("onnx").emit(program, request, artifact, scratch)
+
+
+@pytest.mark.parametrize("method", ["tome", "pitome"])
+@pytest.mark.parametrize("family", FAMILY_PARAMS)
+def test_onnx_runtime_equals_the_reference(family: Family, method: Method, tmp_path: Path) -> None:
+    captured, request = captured_family(family.name), REQUESTS["constant"]
+    run = reference(family, captured.schedule(request).merged, method)
+    program = captured.compile(request, method)
+    artifact = emit(program, family, tmp_path)
+    assert artifact.probe is not None
+
+    shipped = artifact.runner(family.images().numpy())
+    probed = artifact.probe(family.images().numpy())
+
+    assert list(shipped) == [family.output_name]
+    assert max_abs_error(torch.from_numpy(shipped[family.output_name]), run.output) < TOLERANCE
+    assert max_abs_error(torch.from_numpy(probed[family.output_name]), run.output) < TOLERANCE
+    for index, block in enumerate(program.merging_blocks):
+        record = torch.from_numpy(probed[f"match_{index}"])
+        assert compiled_groups(record, program.merged[block]) == reference_groups(run, block)
+
+
+@pytest.mark.parametrize("name", ["timm_vit", "torchvision_vit", "hf_siglip"])
+def test_dynamic_batch_serves_every_batch(name: str, tmp_path: Path) -> None:
+    captured, request = captured_family(name), REQUESTS["capped"]
+    run = reference(family(name), captured.schedule(request).merged, "tome", batch=3)
+    program = captured.compile(request, dynamic_batch=True)
+    runner = emit(program, family(name), tmp_path, batch="batch").runner
+    images = family(name).images(3)
+
+    for batch in (1, 2, 3):
+        output = torch.from_numpy(runner(images[:batch].numpy())[family(name).output_name])
+        assert max_abs_error(output, run.output[:batch]) < TOLERANCE
+
+
+def test_static_batch_pads_a_short_last_batch(tmp_path: Path) -> None:
+    vit, captured, request = family("timm_vit"), captured_family("timm_vit"), REQUESTS["constant"]
+    run = reference(vit, captured.schedule(request).merged, "tome", batch=3)
+    runner = emit(captured.compile(request), vit, tmp_path).runner
+
+    output = torch.from_numpy(runner(vit.images(3).numpy())[vit.output_name])
+
+    assert max_abs_error(output, run.output) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"proportional": False}, id="sizes left out"),
+        pytest.param({"name": "pitome"}, id="another method"),
+        pytest.param({"request": ScheduleRequest(r=5)}, id="another schedule"),
+    ],
+)
+def test_comparison_rejects_a_wrong_engine(wrong: dict[str, object], tmp_path: Path) -> None:
+    vit, captured, request = family("timm_vit"), captured_family("timm_vit"), REQUESTS["constant"]
+    run = reference(vit, captured.schedule(request).merged, "tome")
+    program = captured.compile(**({"request": request} | wrong))  # type: ignore[arg-type]
+    runner = emit(program, vit, tmp_path).runner
+
+    output = torch.from_numpy(runner(vit.images().numpy())[vit.output_name])
+
+    assert max_abs_error(output, run.output) > 100 * TOLERANCE

@@ -1,0 +1,201 @@
+"""The rewritten program against the independent eager reference: the same numbers, the same matches.
+
+The reference runs in fp64 and the program in fp32, so the tolerance is spent by the compiler alone. Outputs are of
+order one.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from exporter.capture.graph import aten, calls
+from exporter.rewrite import SWITCHES
+from exporter.schedule import ScheduleRequest
+from tests.support.compiled import (
+    REQUESTS,
+    capture_model,
+    captured_family,
+    compiled_groups,
+    max_abs_error,
+    reference,
+    reference_groups,
+)
+from tests.support.families import FAMILIES, FAMILY_PARAMS, Family, family
+from tests.support.matching import Method
+
+TOLERANCE = 1e-5
+METHODS = ("tome", "pitome")
+REQUEST_PARAMS = [pytest.param(request, id=name) for name, request in REQUESTS.items()]
+ONE_PER_HEAD = [
+    pytest.param(family("timm_vit"), id="class token"),
+    pytest.param(family("torchvision_vit"), id="folded token axis"),
+    pytest.param(family("timm_qk_norm"), id="normalised queries"),
+    pytest.param(family("timm_dinov2_registers"), id="registers and LayerScale"),
+    pytest.param(family("open_clip_mean_pool"), id="mean"),
+    pytest.param(family("hf_siglip"), id="attention pooling"),
+    pytest.param(family("hf_dinov2_registers_classifier"), id="class token and mean"),
+]
+WITH_SWITCHABLE_ATTENTION = [
+    pytest.param(each, id=each.name) for each in FAMILIES if each.name.startswith(("timm", "hf"))
+]
+TWO = [pytest.param(family(name), id=name) for name in ("timm_dinov2_registers", "open_clip_mean_pool")]
+
+
+@pytest.mark.parametrize("request_", REQUEST_PARAMS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILY_PARAMS)
+def test_rewritten_program_equals_the_reference(
+    family: Family, method: Method, request_: ScheduleRequest
+) -> None:
+    captured = captured_family(family.name)
+    schedule = captured.schedule(request_)
+    run = reference(family, schedule.merged, method)
+
+    program = captured.compile(request_, method)
+    output, *records = program(family.images())
+
+    assert max_abs_error(output, run.output) < TOLERANCE
+    assert list(schedule.tokens) == run.tokens
+    for record, block in zip(records, program.merging_blocks, strict=True):
+        assert compiled_groups(record, program.merged[block]) == reference_groups(run, block)
+
+
+@pytest.mark.parametrize("kind", ["decreasing", "increasing"])
+@pytest.mark.parametrize("family", TWO)
+def test_spread_schedules_equal_the_reference(family: Family, kind: Any) -> None:
+    captured = captured_family(family.name)
+    request = ScheduleRequest(r=4, kind=kind)
+    run = reference(family, captured.schedule(request).merged, "tome")
+
+    output, *_ = captured.compile(request)(family.images())
+
+    assert max_abs_error(output, run.output) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", [pytest.param(family("timm_siglip"), id="attention pooling")])
+def test_without_proportional_attention_equals_the_reference(family: Family, method: Method) -> None:
+    captured, request = captured_family(family.name), REQUESTS["constant"]
+    run = reference(family, captured.schedule(request).merged, method, proportional=False)
+
+    output, *_ = captured.compile(request, method, proportional=False)(family.images())
+
+    assert max_abs_error(output, run.output) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", ONE_PER_HEAD)
+def test_switching_all_passes_off_changes_no_number(family: Family) -> None:
+    captured, request = captured_family(family.name), REQUESTS["constant"]
+    run = reference(family, captured.schedule(request).merged, "tome")
+
+    program = captured.compile(request, disabled=frozenset(SWITCHES))
+
+    assert not set(SWITCHES) & {outcome.name for outcome in program.passes}
+    assert max_abs_error(program(family.images())[0], run.output) < TOLERANCE
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("family", TWO)
+def test_switching_one_pass_off_changes_no_number(family: Family, switch: str) -> None:
+    captured, request = captured_family(family.name), REQUESTS["constant"]
+    run = reference(family, captured.schedule(request).merged, "tome")
+
+    program = captured.compile(request, disabled=frozenset({switch}))
+
+    assert switch not in {outcome.name for outcome in program.passes}
+    assert max_abs_error(program(family.images())[0], run.output) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILY_PARAMS)
+def test_dense_program_equals_the_untouched_model(family: Family) -> None:
+    program = captured_family(family.name).compile(ScheduleRequest(r=0))
+
+    outputs = program(family.images())
+
+    assert len(outputs) == program.outputs == 1
+    assert program.merging_blocks == ()
+    assert max_abs_error(outputs[0], family.model()(family.images())) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILY_PARAMS)
+def test_dynamic_batch_serves_every_batch(family: Family) -> None:
+    captured, request = captured_family(family.name), REQUESTS["constant"]
+    program = captured.compile(request, dynamic_batch=True)
+    run = reference(family, captured.schedule(request).merged, "tome", batch=3)
+    images = family.images(3)
+
+    for batch in (1, 2, 3):
+        output, *_ = program(images[:batch])
+        assert max_abs_error(output, run.output[:batch]) < TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("family", [pytest.param(family("torchvision_vit"), id="folded token axis")])
+def test_static_batch_other_than_the_captured_one(family: Family, batch: int) -> None:
+    captured, request = captured_family(family.name), REQUESTS["constant"]
+    run = reference(family, captured.schedule(request).merged, "tome", batch=batch)
+
+    output, *_ = captured.compile(request, batch=batch)(family.images(batch))
+
+    assert max_abs_error(output, run.output) < TOLERANCE
+
+
+def without_fused_attention(model: nn.Module) -> nn.Module:
+    """Make the model write its attention out as matmul, softmax, matmul."""
+    for module in model.modules():
+        if isinstance(module, transformers.PreTrainedModel):
+            module.set_attn_implementation("eager")
+        elif hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    return model
+
+
+@pytest.mark.parametrize("family", WITH_SWITCHABLE_ATTENTION)
+def test_attention_written_out_equals_the_reference(family: Family) -> None:
+    captured, request = capture_model(without_fused_attention(family.model())), REQUESTS["constant"]
+    run = reference(family, captured.schedule(request).merged, "tome")
+
+    program = captured.compile(request)
+
+    rewrites = {outcome.name: outcome.rewrites for outcome in program.passes}
+    assert rewrites["canonicalize_attention"] >= 4
+    assert not calls(captured.program.graph_module.graph, aten.softmax.int)
+    assert max_abs_error(program(family.images())[0], run.output) < TOLERANCE
+
+
+WRONG = [
+    pytest.param({"proportional": False}, id="sizes left out"),
+    pytest.param({"name": "pitome"}, id="another method"),
+    pytest.param({"request": REQUESTS["with zeros"]}, id="another schedule"),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("family", TWO)
+def test_comparison_rejects_a_wrong_program(family: Family, wrong: dict[str, Any]) -> None:
+    captured, request = captured_family(family.name), REQUESTS["constant"]
+    run = reference(family, captured.schedule(request).merged, "tome")
+
+    output, *_ = captured.compile(**({"request": request} | wrong))(family.images())
+
+    assert max_abs_error(output, run.output) > 100 * TOLERANCE
+
+
+def test_comparison_rejects_what_is_not_a_number() -> None:
+    nothing = torch.full((2, 3), torch.nan)
+
+    assert max_abs_error(nothing, torch.zeros(2, 3)) == torch.inf
+
+
+def test_a_merge_that_nobody_reads_is_not_executed() -> None:
+    vit, captured = family("timm_vit"), captured_family("timm_vit")
+    request = ScheduleRequest(r_per_layer=(0, 0, 0, 4))
+
+    program = captured.compile(request)
+
+    assert captured.schedule(request).merged == (0, 0, 0, 4)
+    assert program.merged == (0, 0, 0, 0)
+    assert max_abs_error(program(vit.images())[0], vit.model()(vit.images())) < TOLERANCE

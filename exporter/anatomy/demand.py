@@ -11,7 +11,7 @@ from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.anatomy.token_axis import side_inputs, slice_bounds
-from exporter.capture.graph import aten, sdpa
+from exporter.capture.graph import aten, integer, operand, sdpa
 
 Demand = dict[fx.Node, int | None]
 
@@ -57,7 +57,7 @@ def _read_by(user: fx.Node, node: fx.Node, layouts: Mapping[fx.Node, Layout], de
         dropped = _dropped_in_front(user, layouts)
         return demand[user] if dropped == 0 else _ALL
     if layouts.get(user) is None and user.target is aten.select.int:
-        return int(user.args[2]) + 1  # type: ignore[arg-type]
+        return integer(user, 2) + 1
     if layouts.get(user) is None and user.target is aten.slice.Tensor:
         return slice_bounds(user)[2]
     return _ALL
@@ -84,7 +84,5 @@ def _can_cut(node: fx.Node, demand: Mapping[fx.Node, int], layouts: Mapping[fx.N
 def _followed(node: fx.Node) -> list[fx.Node]:
     """Operands whose tokens become the result's tokens one by one."""
     if node.target is sdpa:
-        query = node.args[0]
-        assert isinstance(query, fx.Node)
-        return [query]
+        return [operand(node, 0)]
     return node.all_input_nodes

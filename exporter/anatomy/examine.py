@@ -14,7 +14,7 @@ from exporter.anatomy.merge_points import cuts
 from exporter.anatomy.token_axis import reduced_axes, side_inputs, token_inputs, trace_tokens
 from exporter.anatomy.work import workload
 from exporter.capture.canonicalize_attention import mask_of
-from exporter.capture.graph import aten, calls, image_node, output_node, sdpa, shape_of
+from exporter.capture.graph import aten, calls, image_node, operand, output_node, sdpa, shape_of
 from exporter.errors import UnsupportedGraphError
 from exporter.schedule import Geometry, Workload
 
@@ -108,7 +108,7 @@ def examine(graph_module: fx.GraphModule) -> Anatomy:
         raise UnsupportedGraphError(f"model: {_why_no_attention(graph, layouts)}")
     blocks = _blocks(graph, layouts, sites)
     points = [block.merge_point for block in blocks]
-    first = layouts[sites[0].args[0]]  # type: ignore[index]
+    first = layouts[operand(sites[0], 0)]
     assert isinstance(first, TokenAxis)
     pools = tuple(node for node in calls(graph, aten.mean.dim) if _reduces_tokens(node, layouts))
     attention_pools = tuple(node for node in calls(graph, sdpa) if _is_pooling(node, layouts))
@@ -126,23 +126,21 @@ def examine(graph_module: fx.GraphModule) -> Anatomy:
 
 
 def _is_self_attention(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    query, key = layouts.get(node.args[0]), layouts.get(node.args[1])  # type: ignore[arg-type]
+    query, key = layouts.get(operand(node, 0)), layouts.get(operand(node, 1))
     return isinstance(layouts.get(node), TokenAxis) and query == key
 
 
 def _is_pooling(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    key = layouts.get(node.args[1])  # type: ignore[arg-type]
-    return isinstance(key, TokenAxis) and layouts.get(node.args[0]) is None  # type: ignore[arg-type]
+    key = layouts.get(operand(node, 1))
+    return isinstance(key, TokenAxis) and layouts.get(operand(node, 0)) is None
 
 
 def _reduces_tokens(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    source = layouts.get(node.args[0])  # type: ignore[arg-type]
+    source = layouts.get(operand(node, 0))
     return isinstance(source, TokenAxis) and source.axis in reduced_axes(node)
 
 
-def _blocks(
-    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], sites: Sequence[fx.Node]
-) -> tuple[Block, ...]:
+def _blocks(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], sites: Sequence[fx.Node]) -> tuple[Block, ...]:
     order = {node: position for position, node in enumerate(graph.nodes)}
     candidates = [node for node in cuts(graph) if isinstance(layouts.get(node), TokenAxis)]
     blocks = []
@@ -152,7 +150,7 @@ def _blocks(
         if point is None or not _is_stream(point, layouts):
             raise UnsupportedGraphError(
                 f"model: no merge point after attention {site.name} (block {index}): no single (B, N, C) value "
-                "carries the whole image between it and the next attention (parallel attentions, or skips across blocks)"
+                "carries the whole image before the next attention (parallel attentions, or skips across blocks)"
             )
         shape = shape_of(point)
         blocks.append(Block(attention=site, merge_point=point, heads=_heads(site), channels=shape[-1]))
@@ -165,16 +163,14 @@ def _is_stream(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
 
 
 def _heads(site: fx.Node) -> int:
-    query = site.args[0]
-    assert isinstance(query, fx.Node)
-    shape, batch = shape_of(query), shape_of(image_node(site.graph))[0]
+    shape, batch = shape_of(operand(site, 0)), shape_of(image_node(site.graph))[0]
     return shape[1] if len(shape) == 4 else shape[0] // batch
 
 
 def _why_no_attention(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> str:
     for node in calls(graph, sdpa):
-        operands = (layouts.get(operand) for operand in node.args[:3])  # type: ignore[arg-type]
-        for layout in operands:
+        found = (layouts.get(operand(node, position)) for position in range(3))
+        for layout in found:
             if isinstance(layout, Scrambled):
                 return f"no attention over the whole image: at node {layout.node}, {layout.reason}"
     scrambled = [layout for layout in layouts.values() if isinstance(layout, Scrambled)]
@@ -201,12 +197,13 @@ def _refusals(
     return tuple(refusal for refusal in found if refusal.block >= 0)
 
 
-def _obstacles(
-    node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[str]
-) -> list[tuple[str, str]]:
+def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[str]) -> list[tuple[str, str]]:
     layout = layouts.get(node)
     found = [
-        (f"a table with one entry per token ({source.name}) is applied here, and no rule merges it", node.name)
+        (
+            f"a table with one entry per token ({source.name}) is applied here, and no rule merges it",
+            node.name,
+        )
         for source in side_inputs(node, layouts)
     ]
     if isinstance(layout, Scrambled) and layout.node == node.name and layout.node not in scrambled:
@@ -232,13 +229,11 @@ def _obstacles(
 _REDUCTIONS = {aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.linalg_vector_norm.default}
 
 
-def _head(
-    layouts: Mapping[fx.Node, Layout], pools: Sequence[fx.Node], attention_pools: Sequence[fx.Node]
-) -> str:
+def _head(layouts: Mapping[fx.Node, Layout], pools: Sequence[fx.Node], attention_pools: Sequence[fx.Node]) -> str:
     picked = any(
         node.target in (aten.select.int, aten.slice.Tensor)
         and layout is None
-        and isinstance(layouts.get(node.args[0]), TokenAxis)  # type: ignore[arg-type]
+        and isinstance(layouts.get(operand(node, 0)), TokenAxis)
         for node, layout in layouts.items()
         if node.args
     )
@@ -252,5 +247,3 @@ def _head(
         if present
     ]
     return " + ".join(kinds) or "all tokens"
-
-

@@ -11,7 +11,18 @@ from typing import Any
 from torch import fx
 
 from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis, regroup
-from exporter.capture.graph import aten, axis_of, image_dependent, is_tensor, sdpa, shape_of
+from exporter.capture.graph import (
+    aten,
+    axis_of,
+    image_dependent,
+    integer,
+    integers,
+    is_tensor,
+    operand,
+    operands,
+    sdpa,
+    shape_of,
+)
 
 Layouts = Mapping[fx.Node, Layout]
 Rule = Callable[[fx.Node, Layouts], Layout | str]
@@ -68,12 +79,6 @@ def _name(node: fx.Node) -> str:
     return str(node.target).removeprefix("aten.")
 
 
-def _source(node: fx.Node) -> fx.Node:
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    return source
-
-
 def _shifted(layout: Layout, axis: int) -> Layout:
     match layout:
         case PatchGrid():
@@ -100,7 +105,7 @@ def _axes(layout: Layout) -> tuple[int, ...]:
 
 
 def _convolution(node: fx.Node, layouts: Layouts) -> Layout | str:
-    source = layouts[_source(node)]
+    source = layouts[operand(node, 0)]
     if isinstance(source, TokenAxis):
         return "a convolution mixes neighbouring tokens"
     shape = shape_of(node)
@@ -112,7 +117,7 @@ def _convolution(node: fx.Node, layouts: Layouts) -> Layout | str:
 def _spatial(node: fx.Node, layouts: Layouts) -> Layout | str:
     """Pooling over the patch grid: another grid; over tokens: not covered."""
     shape = shape_of(node)
-    if isinstance(layouts[_source(node)], PatchGrid) and len(shape) == 4:
+    if isinstance(layouts[operand(node, 0)], PatchGrid) and len(shape) == 4:
         return PatchGrid(axis=2, rows=shape[2], columns=shape[3])
     return "it pools over neighbouring tokens"
 
@@ -135,12 +140,12 @@ def _pointwise_layout(node: fx.Node, layouts: Layouts, ndim: int) -> Layout | st
 
 
 def _same(node: fx.Node, layouts: Layouts) -> Layout | str:
-    return layouts[_source(node)]
+    return layouts[operand(node, 0)]
 
 
 def _over_channels(node: fx.Node, layouts: Layouts) -> Layout | str:
     """Normalisation over the last axes."""
-    layout = layouts[_source(node)]
+    layout = layouts[operand(node, 0)]
     normalized = node.args[1]
     assert isinstance(normalized, list | tuple)
     first = len(shape_of(node)) - len(normalized)
@@ -151,13 +156,13 @@ def _over_channels(node: fx.Node, layouts: Layouts) -> Layout | str:
 
 def _along(node: fx.Node, layouts: Layouts) -> Layout | str:
     """Softmax, cumulative sums and the like along one axis."""
-    layout = layouts[_source(node)]
-    axis = axis_of(int(node.args[1]), len(shape_of(node)))  # type: ignore[arg-type]
+    layout = layouts[operand(node, 0)]
+    axis = axis_of(integer(node, 1), len(shape_of(node)))
     return f"{_name(node)} runs along the token axis" if axis in _axes(layout) else layout
 
 
 def _linear(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts.get(_source(node))
+    layout = layouts.get(operand(node, 0))
     if len(token_inputs(node, layouts)) != 1 and not isinstance(layout, PatchGrid):
         return "its weight depends on the tokens"
     if len(shape_of(node)) - 1 in _axes(layout):
@@ -166,8 +171,7 @@ def _linear(node: fx.Node, layouts: Layouts) -> Layout | str:
 
 
 def _addmm(node: fx.Node, layouts: Layouts) -> Layout | str:
-    left = node.args[1]
-    layout = layouts.get(left) if isinstance(left, fx.Node) else None
+    layout = layouts.get(operand(node, 1))
     if not isinstance(layout, TokenAxis) or layout.axis != 0 or len(token_inputs(node, layouts)) != 1:
         return "it multiplies along the token axis"
     return layout
@@ -175,8 +179,7 @@ def _addmm(node: fx.Node, layouts: Layouts) -> Layout | str:
 
 def _matmul(node: fx.Node, layouts: Layouts) -> Layout | str:
     """Products with constants keep the axis; products of tokens with tokens are attention that was not recognised."""
-    left, right = node.args[:2]
-    assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
+    left, right = operand(node, 0), operand(node, 1)
     left_layout, right_layout = layouts.get(left), layouts.get(right)
     ndim = len(shape_of(node))
     if left_layout is not None and right_layout is not None:
@@ -191,8 +194,7 @@ def _matmul(node: fx.Node, layouts: Layouts) -> Layout | str:
 
 
 def _attention(node: fx.Node, layouts: Layouts) -> Layout | str:
-    query, key, value = node.args[:3]
-    assert isinstance(query, fx.Node) and isinstance(key, fx.Node) and isinstance(value, fx.Node)
+    query, key, value = (operand(node, position) for position in range(3))
     layout_of = {role: layouts.get(source) for role, source in (("query", query), ("key", key), ("value", value))}
     for role, layout in layout_of.items():
         if layout is not None and not _is_row_axis(layout, len(shape_of(key))):
@@ -207,30 +209,30 @@ def _is_row_axis(layout: Layout, ndim: int) -> bool:
 
 
 def _reshape(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[_source(node)]
+    layout = layouts[operand(node, 0)]
     if not isinstance(layout, PatchGrid | TokenAxis):
         return layout
-    return regroup(layout, shape_of(_source(node)), shape_of(node))
+    return regroup(layout, shape_of(operand(node, 0)), shape_of(node))
 
 
 def _permute(node: fx.Node, layouts: Layouts) -> Layout | str:
     ndim = len(shape_of(node))
-    order = [axis_of(axis, ndim) for axis in node.args[1]]  # type: ignore[union-attr]
-    return _reordered(layouts[_source(node)], order)
+    order = [axis_of(axis, ndim) for axis in integers(node.args[1])]
+    return _reordered(layouts[operand(node, 0)], order)
 
 
 def _transpose(node: fx.Node, layouts: Layouts) -> Layout | str:
     ndim = len(shape_of(node))
-    first, second = axis_of(int(node.args[1]), ndim), axis_of(int(node.args[2]), ndim)  # type: ignore[arg-type]
+    first, second = axis_of(integer(node, 1), ndim), axis_of(integer(node, 2), ndim)
     order = list(range(ndim))
     order[first], order[second] = second, first
-    return _reordered(layouts[_source(node)], order)
+    return _reordered(layouts[operand(node, 0)], order)
 
 
 def _matrix_transpose(node: fx.Node, layouts: Layouts) -> Layout | str:
     ndim = len(shape_of(node))
     order = [*range(ndim - 2), ndim - 1, ndim - 2]
-    return _reordered(layouts[_source(node)], order)
+    return _reordered(layouts[operand(node, 0)], order)
 
 
 def _reordered(layout: Layout, order: list[int]) -> Layout | str:
@@ -241,17 +243,16 @@ def _reordered(layout: Layout, order: list[int]) -> Layout | str:
 
 
 def _unsqueeze(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[_source(node)]
-    axis = axis_of(int(node.args[1]), len(shape_of(node)))  # type: ignore[arg-type]
+    layout = layouts[operand(node, 0)]
+    axis = axis_of(integer(node, 1), len(shape_of(node)))
     return _shifted(layout, _axes(layout)[0] + (axis <= _axes(layout)[0]))
 
 
 def _squeeze(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout, ndim = layouts[_source(node)], len(shape_of(_source(node)))
-    given = node.args[1] if len(node.args) > 1 else list(range(ndim))
-    listed = given if isinstance(given, list | tuple) else [given]
-    gone = [a for a in (axis_of(int(x), ndim) for x in listed) if shape_of(_source(node))[a] == 1]  # type: ignore[arg-type]
-    return _without(layout, gone)
+    layout, ndim = layouts[operand(node, 0)], len(shape_of(operand(node, 0)))
+    given = integers(node.args[1]) if len(node.args) > 1 else range(ndim)
+    axes = [axis_of(axis, ndim) for axis in given]
+    return _without(layout, [axis for axis in axes if shape_of(operand(node, 0))[axis] == 1])
 
 
 def _without(layout: Layout, gone: list[int]) -> Layout:
@@ -262,7 +263,7 @@ def _without(layout: Layout, gone: list[int]) -> Layout:
 
 def _reduce(node: fx.Node, layouts: Layouts) -> Layout | str:
     """Mean, sum, maximum over some axes. Over the tokens: the result holds none, see `pooling`."""
-    layout, ndim = layouts[_source(node)], len(shape_of(_source(node)))
+    layout, ndim = layouts[operand(node, 0)], len(shape_of(operand(node, 0)))
     axes = reduced_axes(node)
     if set(axes) & set(_axes(layout)):
         folded = isinstance(layout, TokenAxis) and not layout.is_plain
@@ -273,28 +274,27 @@ def _reduce(node: fx.Node, layouts: Layouts) -> Layout | str:
 
 def reduced_axes(node: fx.Node) -> tuple[int, ...]:
     """The axes that a reduction runs over, counted from the front."""
-    ndim = len(shape_of(_source(node)))
+    ndim = len(shape_of(operand(node, 0)))
     position = 2 if node.target is aten.linalg_vector_norm.default else 1
     given = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
     if given is None:
         return tuple(range(ndim))
-    listed = given if isinstance(given, list | tuple) else [given]
-    return tuple(axis_of(int(axis), ndim) for axis in listed)  # type: ignore[arg-type]
+    return tuple(axis_of(axis, ndim) for axis in integers(given))
 
 
 def _select(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout, shape = layouts[_source(node)], shape_of(_source(node))
-    axis = axis_of(int(node.args[1]), len(shape))  # type: ignore[arg-type]
+    layout, shape = layouts[operand(node, 0)], shape_of(operand(node, 0))
+    axis = axis_of(integer(node, 1), len(shape))
     if axis not in _axes(layout):
         return _without(layout, [axis])
-    index = int(node.args[2]) % shape[axis]  # type: ignore[arg-type]
+    index = integer(node, 2) % shape[axis]
     if isinstance(layout, TokenAxis) and layout.is_plain and index < layout.prefix:
         return None
     return "it picks out one patch by its position"
 
 
 def _slice(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout, shape = layouts[_source(node)], shape_of(_source(node))
+    layout, shape = layouts[operand(node, 0)], shape_of(operand(node, 0))
     axis, start, end, step = slice_bounds(node)
     if axis not in _axes(layout):
         return layout
@@ -309,7 +309,7 @@ def _slice(node: fx.Node, layouts: Layouts) -> Layout | str:
 
 def slice_bounds(node: fx.Node) -> tuple[int, int, int, int]:
     """Axis, start, end and step of an `aten.slice`, resolved against the traced shape."""
-    shape = shape_of(_source(node))
+    shape = shape_of(operand(node, 0))
     given: list[Any] = [*node.args[1:], *[None] * 4][:4]
     axis = axis_of(given[0] or 0, len(shape))
     step = given[3] or 1
@@ -319,10 +319,9 @@ def slice_bounds(node: fx.Node) -> tuple[int, int, int, int]:
 
 def _concatenate(node: fx.Node, layouts: Layouts) -> Layout | str:
     """Along channels all parts agree; along tokens, parts in front of the patches become prefix tokens."""
-    parts = node.args[0]
-    assert isinstance(parts, list | tuple)
-    axis = axis_of(int(node.args[1]) if len(node.args) > 1 else 0, len(shape_of(node)))  # type: ignore[arg-type]
-    found = [layouts.get(part) for part in parts]  # type: ignore[arg-type]
+    parts = operands(node)
+    axis = axis_of(integer(node, 1), len(shape_of(node)))
+    found = [layouts.get(part) for part in parts]
     carriers = {layout for layout in found if layout is not None}
     if len(carriers) != 1:
         return "its parts carry tokens on different axes"
@@ -331,25 +330,24 @@ def _concatenate(node: fx.Node, layouts: Layouts) -> Layout | str:
         return layout if len(found) == sum(part is not None for part in found) else "only some of its parts have tokens"
     if not isinstance(layout, TokenAxis) or not layout.is_plain or found.count(layout) != 1 or found[-1] is None:
         return "it puts something else than prefix tokens beside the patches"
-    added = sum(shape_of(part)[axis] for part in parts[:-1])  # type: ignore[arg-type]
+    added = sum(shape_of(part)[axis] for part in parts[:-1])
     return TokenAxis(axis=axis, tokens=layout.tokens + added, prefix=layout.prefix + added)
 
 
 def _expand(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[_source(node)]
-    return _shifted(layout, _axes(layout)[0] + len(shape_of(node)) - len(shape_of(_source(node))))
+    layout = layouts[operand(node, 0)]
+    return _shifted(layout, _axes(layout)[0] + len(shape_of(node)) - len(shape_of(operand(node, 0))))
 
 
 def _unbind(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[_source(node)]
-    axis = axis_of(int(node.args[1]) if len(node.args) > 1 else 0, len(shape_of(_source(node))))  # type: ignore[arg-type]
+    layout = layouts[operand(node, 0)]
+    axis = axis_of(integer(node, 1), len(shape_of(operand(node, 0))))
     return "it takes the tokens apart" if axis in _axes(layout) else _without(layout, [axis])
 
 
 def _split(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[_source(node)]
-    given = node.args[2] if len(node.args) > 2 else 0
-    axis = axis_of(int(given), len(shape_of(_source(node))))  # type: ignore[arg-type]
+    layout = layouts[operand(node, 0)]
+    axis = axis_of(integer(node, 2), len(shape_of(operand(node, 0))))
     return "it takes the tokens apart" if axis in _axes(layout) else layout
 
 
@@ -357,12 +355,12 @@ def _stack(node: fx.Node, layouts: Layouts) -> Layout | str:
     agreed = _pointwise_layout(node, layouts, len(shape_of(node)) - 1)
     if isinstance(agreed, str):
         return agreed
-    axis = axis_of(int(node.args[1]) if len(node.args) > 1 else 0, len(shape_of(node)))  # type: ignore[arg-type]
+    axis = axis_of(integer(node, 1), len(shape_of(node)))
     return _shifted(agreed, _axes(agreed)[0] + (axis <= _axes(agreed)[0]))
 
 
 def _pad(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[_source(node)]
+    layout = layouts[operand(node, 0)]
     widths = node.args[1]
     assert isinstance(widths, list | tuple)
     padded = {len(shape_of(node)) - 1 - position // 2 for position, width in enumerate(widths) if width != 0}
@@ -442,4 +440,3 @@ _RULES: dict[Any, Rule] = {
     aten.split_with_sizes.default: _split,
     operator.getitem: _same,
 }
-

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
-from exporter.capture.graph import aten, image_dependent, image_node, sdpa, shape_of
+from exporter.capture.graph import aten, image_dependent, image_node, operand, sdpa, shape_of
 from exporter.schedule import Workload
 
 _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.convolution.default}
@@ -20,20 +20,13 @@ _PRODUCTS = {aten.matmul.default, aten.mm.default, aten.bmm.default}
 def macs_of(node: fx.Node) -> int:
     """Multiply-accumulates of one node, over the whole batch that it was traced with."""
     if node.target in _CONVOLUTIONS:
-        weight = node.args[1]
-        assert isinstance(weight, fx.Node)
-        return math.prod(shape_of(node)) * math.prod(shape_of(weight)[1:])
+        return math.prod(shape_of(node)) * math.prod(shape_of(operand(node, 1))[1:])
     if node.target is aten.linear.default or node.target in _PRODUCTS:
-        left = node.args[0]
-        assert isinstance(left, fx.Node)
-        return math.prod(shape_of(node)) * shape_of(left)[-1]
+        return math.prod(shape_of(node)) * shape_of(operand(node, 0))[-1]
     if node.target is aten.addmm.default:
-        left = node.args[1]
-        assert isinstance(left, fx.Node)
-        return math.prod(shape_of(node)) * shape_of(left)[-1]
+        return math.prod(shape_of(node)) * shape_of(operand(node, 1))[-1]
     if node.target is sdpa:
-        query, key, value = node.args[:3]
-        assert isinstance(query, fx.Node) and isinstance(key, fx.Node) and isinstance(value, fx.Node)
+        query, key, value = (operand(node, position) for position in range(3))
         pairs = math.prod(shape_of(query)[:-1]) * shape_of(key)[-2]
         return pairs * (shape_of(query)[-1] + shape_of(value)[-1])
     return 0
@@ -45,9 +38,7 @@ def executed_macs(graph: fx.Graph) -> int:
     return sum(macs_of(node) for node in image_dependent(graph)) // batch
 
 
-def workload(
-    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: Sequence[fx.Node]
-) -> Workload:
+def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: Sequence[fx.Node]) -> Workload:
     """Sort the MACs of one image by segment (between merge points) and by growth with the token count."""
     batch = shape_of(image_node(graph))[0]
     segments = len(merge_points) + 1
@@ -68,7 +59,7 @@ def workload(
 
 def _token_counts(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> list[int]:
     """The token axes that a product runs over: its left operand's, and for attention its keys' as well."""
-    operands = node.args[:2] if node.target is sdpa else node.all_input_nodes
-    found = [layouts.get(operand) for operand in operands]  # type: ignore[arg-type]
+    rows = [operand(node, 0), operand(node, 1)] if node.target is sdpa else node.all_input_nodes
+    found = [layouts.get(source) for source in rows]
     counts = [layout.tokens for layout in found if isinstance(layout, TokenAxis)]
     return counts if node.target is sdpa else counts[:1]

@@ -4,4 +4,14 @@ from exporter.capture.graph_pass import GraphPass, PassOutcome, copy_graph, run_
 from exporter.capture.precision import in_precision
 from exporter.capture.program import EXAMPLE_BATCH, Program, capture, export_graph
 
-__all__ = ["EXAMPLE_BATCH", "GraphPass", "PassOutcome", "Program", "capture", "copy_graph", "export_graph", "in_precision", "run_passes"]
+__all__ = [
+    "EXAMPLE_BATCH",
+    "GraphPass",
+    "PassOutcome",
+    "Program",
+    "capture",
+    "copy_graph",
+    "export_graph",
+    "in_precision",
+    "run_passes",
+]

@@ -7,7 +7,19 @@ from typing import ClassVar
 import torch
 from torch import fx
 
-from exporter.capture.graph import aten, axis_of, calls, evaluate, image_dependent, is_tensor, sdpa
+from exporter.capture.graph import (
+    aten,
+    axis_of,
+    calls,
+    evaluate,
+    image_dependent,
+    integer,
+    is_tensor,
+    operand,
+    optional_operand,
+    sdpa,
+    shape_of,
+)
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 
 _MATMULS = (aten.matmul.default, aten.bmm.default)
@@ -72,11 +84,9 @@ def mask_of(attention: fx.Node) -> fx.Node | None:
 def scale_of(attention: fx.Node) -> float:
     """The factor on q k^T, explicit or the default 1 / sqrt(D)."""
     scale = attention.kwargs.get("scale")
-    if scale is not None:
-        return float(scale)  # type: ignore[arg-type]
-    query = attention.args[0]
-    assert isinstance(query, fx.Node)
-    return 1.0 / math.sqrt(int(query.meta["val"].shape[-1]))
+    if isinstance(scale, int | float):
+        return float(scale)
+    return 1.0 / math.sqrt(shape_of(operand(attention, 0))[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +100,8 @@ class _Attention:
 
 
 def _attention_around(softmax: fx.Node) -> _Attention | str:
-    logits = softmax.args[0]
-    assert isinstance(logits, fx.Node)
-    if axis_of(int(softmax.args[1]), logits.meta["val"].ndim) != logits.meta["val"].ndim - 1:  # type: ignore[arg-type]
+    logits = operand(softmax, 0)
+    if axis_of(integer(softmax, 1), len(shape_of(logits))) != len(shape_of(logits)) - 1:
         return "the softmax is not over the last axis"
     product = _product_with_values(softmax)
     if isinstance(product, str):
@@ -103,9 +112,7 @@ def _attention_around(softmax: fx.Node) -> _Attention | str:
     query, key_transposed = scores.args[0], scores.args[1]
     value = product.args[1]
     assert isinstance(query, fx.Node) and isinstance(key_transposed, fx.Node) and isinstance(value, fx.Node)
-    return _Attention(
-        query=query, key_transposed=key_transposed, value=value, mask=mask, scale=scale, product=product
-    )
+    return _Attention(query=query, key_transposed=key_transposed, value=value, mask=mask, scale=scale, product=product)
 
 
 def _product_with_values(softmax: fx.Node) -> fx.Node | str:
@@ -124,19 +131,20 @@ def _peel_logits(logits: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
     """Undo `* scale`, `/ scale` and `+ mask` from the softmax back to the matrix product."""
     node, mask, scale = logits, None, 1.0
     while True:
-        first = node.args[0] if node.args else None
+        first = optional_operand(node, 0)
         second = node.args[1] if len(node.args) > 1 else None
-        if node.target in _CASTS and isinstance(first, fx.Node):
+        if first is None:
+            return node, mask, scale
+        if node.target in _CASTS:
             node = first
         elif node.target in (aten.mul.Tensor, aten.mul.Scalar) and isinstance(second, int | float):
-            scale, node = scale * second, first  # type: ignore[assignment]
+            scale, node = scale * second, first
         elif node.target in (aten.div.Tensor, aten.div.Scalar) and isinstance(second, int | float):
-            scale, node = scale / second, first  # type: ignore[assignment]
+            scale, node = scale / second, first
         elif (
             node.target is aten.add.Tensor
             and mask is None
             and scale == 1.0
-            and isinstance(first, fx.Node)
             and isinstance(second, fx.Node)
             and is_tensor(second)
         ):
@@ -160,11 +168,9 @@ def _replace(graph: fx.Graph, attention: _Attention) -> None:
 def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """`node` with its last two axes swapped; undoes a transpose rather than adding a second one."""
     if node.target is aten.transpose.int:
-        source, first, second = node.args
-        assert isinstance(source, fx.Node)
-        ndim = source.meta["val"].ndim
-        if {axis_of(int(first), ndim), axis_of(int(second), ndim)} == {ndim - 2, ndim - 1}:  # type: ignore[arg-type]
-            return source
+        ndim = len(shape_of(node))
+        if {axis_of(integer(node, 1), ndim), axis_of(integer(node, 2), ndim)} == {ndim - 2, ndim - 1}:
+            return operand(node, 0)
     swapped = graph.call_function(aten.transpose.int, (node, -2, -1))
     swapped.meta["val"] = node.meta["val"].transpose(-2, -1)
     return swapped
@@ -172,4 +178,3 @@ def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 def _is_neutral(mask: torch.Tensor) -> bool:
     return bool(mask.all()) if mask.dtype == torch.bool else not bool(mask.any())
-

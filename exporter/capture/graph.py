@@ -18,7 +18,7 @@ EXAMPLE_BATCH = 2
 
 def image_node(graph: fx.Graph) -> fx.Node:
     """The graph's one placeholder."""
-    placeholders = graph.find_nodes(op="placeholder")
+    placeholders: list[fx.Node] = list(graph.find_nodes(op="placeholder"))
     if len(placeholders) != 1:
         raise InternalError(f"a captured graph has one input, this one has {len(placeholders)}")
     return placeholders[0]
@@ -32,6 +32,42 @@ def output_node(graph: fx.Graph) -> fx.Node:
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The traced shape, with the symbolic batch at its example value."""
     return tuple(_concrete(size) for size in node.meta["val"].shape)
+
+
+def operand(node: fx.Node, position: int) -> fx.Node:
+    """The argument at a position, which is another node's value."""
+    value = node.args[position]
+    if not isinstance(value, fx.Node):
+        raise InternalError(f"argument {position} of {node.name} is {value!r}, expected a value")
+    return value
+
+
+def optional_operand(node: fx.Node, position: int) -> fx.Node | None:
+    """The argument at a position if it is there and is another node's value."""
+    value = node.args[position] if len(node.args) > position else None
+    return value if isinstance(value, fx.Node) else None
+
+
+def operands(node: fx.Node) -> list[fx.Node]:
+    """The values in a list that is the first argument, as `cat` and the output have it."""
+    values = node.args[0]
+    if not isinstance(values, list | tuple):
+        raise InternalError(f"the first argument of {node.name} is {values!r}, expected a list")
+    return [value for value in values if isinstance(value, fx.Node)]
+
+
+def integer(node: fx.Node, position: int, default: int = 0) -> int:
+    """The integer argument at a position, or its default."""
+    value = node.args[position] if len(node.args) > position else default
+    if not isinstance(value, int):
+        raise InternalError(f"argument {position} of {node.name} is {value!r}, expected an integer")
+    return value
+
+
+def integers(value: object) -> list[int]:
+    """An argument that is an integer or a list of them, as a list."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [each for each in listed if isinstance(each, int)]
 
 
 def is_tensor(node: fx.Node) -> bool:
@@ -68,7 +104,7 @@ def add_parameter(graph_module: fx.GraphModule, before: fx.Node, name: str, valu
 def add_call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """Append an operator at the graph's insertion point, with the shape it would have been traced with."""
     node = graph.call_function(target, args, kwargs)
-    values, keywords = fx.map_arg((args, kwargs), lambda source: source.meta["val"])  # type: ignore[misc]
+    values, keywords = fx.map_arg((args, kwargs), lambda source: source.meta["val"])
     with image_node(graph).meta["val"].fake_mode:
         node.meta["val"] = target(*values, **keywords)
     return node
@@ -85,15 +121,12 @@ def image_dependent(graph: fx.Graph) -> frozenset[fx.Node]:
     for node in graph.nodes:
         if node.op == "placeholder":
             dependent.add(node)
-        elif node.op == "call_function" and node.target is not aten.sym_size.int:
-            if any(source in dependent for source in node.all_input_nodes):
-                dependent.add(node)
+        elif node.op in ("call_function", "output") and node.target is not aten.sym_size.int:
+            dependent.update([node] if any(source in dependent for source in node.all_input_nodes) else [])
     return frozenset(dependent)
 
 
-def evaluate(
-    graph_module: fx.GraphModule, node: fx.Node, known: Mapping[fx.Node, Any]
-) -> Any:
+def evaluate(graph_module: fx.GraphModule, node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
     """Compute one node from `known` values and the graph's constants, at the example batch.
 
     Raises:
@@ -125,13 +158,11 @@ def _evaluate_one(graph_module: fx.GraphModule, node: fx.Node, values: Mapping[f
     if node.op != "call_function":
         raise InternalError(f"{node.name} cannot be evaluated without the image")
     if node.target is aten.sym_size.int:
-        source, axis = node.args
-        assert isinstance(source, fx.Node) and isinstance(axis, int)
-        return shape_of(source)[axis]
-    arguments = fx.map_arg((node.args, node.kwargs), lambda source: values[source])
+        return shape_of(operand(node, 0))[integer(node, 1)]
+    arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda source: values[source])
     assert callable(node.target)
     with torch.no_grad():
-        return node.target(*arguments[0], **arguments[1])  # type: ignore[index,call-overload]
+        return node.target(*arguments, **keywords)
 
 
 def _concrete(size: Any) -> int:

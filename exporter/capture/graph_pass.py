@@ -68,16 +68,15 @@ def run_passes(graph_module: fx.GraphModule, passes: Sequence[GraphPass]) -> tup
 def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A graph of one's own over the same parameters."""
     graph = fx.Graph()
-    output = graph.graph_copy(graph_module.graph, memo := {})
+    memo: dict[fx.Node, fx.Node] = {}
+    output = graph.graph_copy(graph_module.graph, memo)
     graph.output(output)
     for old, new in memo.items():
         new.meta = copy.copy(old.meta)
     return fx.GraphModule(graph_module, graph)
 
 
-def _check(
-    complaint: str | None, promise: str, graph_pass: GraphPass, outcomes: Sequence[PassOutcome]
-) -> None:
+def _check(complaint: str | None, promise: str, graph_pass: GraphPass, outcomes: Sequence[PassOutcome]) -> None:
     if complaint is not None:
         before = ", ".join(outcome.name for outcome in outcomes) or "none"
         raise InternalError(f"pass {graph_pass.name} {promise}: {complaint}; passes that ran: {before}")

@@ -6,7 +6,6 @@ the model allows it, so that the same graph serves any batch; tokens are static.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,11 @@ from exporter.capture.graph_pass import GraphPass, PassOutcome, run_passes
 from exporter.capture.remove_trace_artifacts import RemoveTraceArtifacts
 from exporter.errors import UnsupportedGraphError
 
-CANONICAL_PASSES: tuple[GraphPass, ...] = (RemoveTraceArtifacts(), CanonicalizeAttention(), FoldConstantMasks())
+CANONICAL_PASSES: tuple[GraphPass, ...] = (
+    RemoveTraceArtifacts(),
+    CanonicalizeAttention(),
+    FoldConstantMasks(),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ def capture(model: nn.Module | ExportedProgram, example: torch.Tensor) -> Progra
         UnsupportedGraphError: the model cannot be traced with static shapes, or has other inputs or outputs.
     """
     exported = model if isinstance(model, ExportedProgram) else _trace(model, example)
-    graph_module = _flat(exported.module(check_guards=False))  # type: ignore[call-arg]
+    graph_module = _flat(exported.module(check_guards=False))
     batch = image_node(graph_module.graph).meta["val"].shape[0]
     outcomes = run_passes(graph_module, CANONICAL_PASSES)
     return Program(
@@ -59,14 +62,12 @@ def capture(model: nn.Module | ExportedProgram, example: torch.Tensor) -> Progra
     )
 
 
-def export_graph(
-    module: nn.Module | Callable[..., object], example: torch.Tensor, *, dynamic_batch: bool
-) -> ExportedProgram:
+def export_graph(module: nn.Module, example: torch.Tensor, *, dynamic_batch: bool) -> ExportedProgram:
     """`torch.export` with everything else about it settled: no gradients, one input, an optional free batch axis."""
     shapes = ({0: Dim("batch")},) if dynamic_batch else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(module, (example,), dynamic_shapes=shapes)  # type: ignore[arg-type]
+        return torch.export.export(module, (example,), dynamic_shapes=shapes)
 
 
 def _trace(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
@@ -89,10 +90,11 @@ def _flat(module: nn.Module) -> fx.GraphModule:
     graph = module.graph
     output = output_node(graph)
     values = output.args[0]
-    flat: Sequence[object] = values if isinstance(values, list | tuple) else (values,)
-    if not all(isinstance(value, fx.Node) for value in flat):
+    given = values if isinstance(values, list | tuple) else (values,)
+    flat = tuple(value for value in given if isinstance(value, fx.Node))
+    if len(flat) != len(given):
         raise UnsupportedGraphError("model: expected it to return a tensor or a flat tuple of tensors")
-    output.args = (tuple(flat),)  # type: ignore[assignment]
+    output.args = (flat,)
     graph.set_codegen(fx.graph.CodeGen())
     graph.eliminate_dead_code()
     graph_module = fx.GraphModule(module, graph)
@@ -103,4 +105,3 @@ def _flat(module: nn.Module) -> fx.GraphModule:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]
-

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import fx
 
-from exporter.capture.graph import aten, calls
+from exporter.capture.graph import aten, calls, operand
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 
 _ALWAYS = {
@@ -42,7 +42,7 @@ class RemoveNoOps(GraphPass):
         graph, rewrites = graph_module.graph, 0
         for node in calls(graph, *_ALWAYS, *_WHEN_NOTHING_CHANGES):
             if _is_identity(node):
-                node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+                node.replace_all_uses_with(operand(node, 0))
                 graph.erase_node(node)
                 rewrites += 1
         return PassOutcome(name=self.name, rewrites=rewrites)
@@ -51,9 +51,7 @@ class RemoveNoOps(GraphPass):
 def _is_identity(node: fx.Node) -> bool:
     if node.target in _ALWAYS:
         return True
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    before, after = source.meta.get("val"), node.meta.get("val")
+    before, after = operand(node, 0).meta.get("val"), node.meta.get("val")
     if not (isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)):
         return False
     return before.dtype == after.dtype and tuple(before.shape) == tuple(after.shape)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import fx
 
-from exporter.capture.graph import aten, calls
+from exporter.capture.graph import aten, calls, operand
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 
 
@@ -28,7 +28,7 @@ class RemoveTraceArtifacts(GraphPass):
             graph.erase_node(node)
         dropouts = [node for node in calls(graph, aten.dropout.default) if not node.args[2]]
         for node in dropouts:
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+            node.replace_all_uses_with(operand(node, 0))
             graph.erase_node(node)
         casts = calls(graph, aten.type_as.default)
         for node in casts:

@@ -15,7 +15,9 @@ from exporter.cli.options import output_options, overrides, recipe_options
 @click.option("--out", help="The bundle's folder; default artifacts/NAME.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @output_options
-def export_command(model: str, out: str | None, force: bool, as_json: bool, quiet: bool, debug: bool, **given: Any) -> None:
+def export_command(
+    model: str, out: str | None, force: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
+) -> None:
     """Build a bundle from MODEL: an alias, SOURCE:NAME, or a .pt2 file."""
     from exporter.recipe import override, recipe_from_mapping
 
@@ -121,16 +123,20 @@ COMMANDS = (
 
 
 def _build(
-    recipe: Any, out: str | None, *, force: bool, as_json: bool, quiet: bool, weights_sha256: str | None = None
+    recipe: Any,
+    out: str | None,
+    *,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    weights_sha256: str | None = None,
 ) -> None:
     from exporter.cli import summary
     from exporter.cli.progress import observer
     from exporter.pipeline import build
 
     observe = observer(Console(stderr=True), quiet=quiet or as_json)
-    exported = build(
-        recipe, Path(out) if out else None, force=force, observe=observe, weights_sha256=weights_sha256
-    )
+    exported = build(recipe, Path(out) if out else None, force=force, observe=observe, weights_sha256=weights_sha256)
     if as_json:
         summary.print_json(summary.exported_tree(exported))
     elif quiet:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from exporter.errors import ExportError
@@ -46,7 +47,12 @@ def print_models(*, as_json: bool) -> None:
 
 def print_doctor(*, as_json: bool) -> None:
     """Versions, targets and devices."""
-    report = {"python": platform.python_version(), "packages": _packages(), "targets": _targets(), "devices": _devices()}
+    report: dict[str, Any] = {
+        "python": platform.python_version(),
+        "packages": _packages(),
+        "targets": _targets(),
+        "devices": _devices(),
+    }
     if as_json:
         print(json.dumps(report, indent=2))
         return
@@ -57,7 +63,7 @@ def print_doctor(*, as_json: bool) -> None:
             continue
         table = Table(title=title, title_justify="left", show_header=False)
         for name, status in rows.items():
-            table.add_row(name, status)
+            table.add_row(name, escape(status))
         console.print(table)
 
 
@@ -89,11 +95,12 @@ def _devices() -> dict[str, str]:
     import onnxruntime
     import torch
 
-    devices = {"cpu": f"{torch.get_num_threads()} threads", "onnxruntime": ", ".join(onnxruntime.get_available_providers())}
+    devices = {
+        "cpu": f"{torch.get_num_threads()} threads",
+        "onnxruntime": ", ".join(onnxruntime.get_available_providers()),
+    }
     for index in range(torch.cuda.device_count()):
         devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
     if not torch.cuda.is_available():
         devices["cuda"] = "no GPU that this torch can use"
     return devices
-
-

@@ -21,7 +21,11 @@ def print_json(tree: object) -> None:
 
 def exported_tree(exported: Exported) -> dict[str, Any]:
     """The manifest, where the bundle is, and accuracy if it was measured."""
-    return {"bundle": str(exported.bundle.path), **_manifest_tree(exported.bundle), **_accuracy_tree(exported.accuracy)}
+    return {
+        "bundle": str(exported.bundle.path),
+        **_manifest_tree(exported.bundle),
+        **_accuracy_tree(exported.accuracy),
+    }
 
 
 def validated_tree(validated: Validated) -> dict[str, Any]:

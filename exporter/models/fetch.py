@@ -61,7 +61,7 @@ def _hub_answers() -> bool:
 
     try:
         get_session().head(constants.ENDPOINT, timeout=CONNECT_TIMEOUT_S)
-    except Exception:  # noqa: BLE001 - whichever HTTP client is underneath
+    except Exception:
         return False
     return True
 

@@ -40,9 +40,9 @@ def key_metric(keys: Tensor, tokens_BNC: Tensor) -> Tensor:
     Returns:
         (B, N, D) fp32, normalised to unit length, so that products are cosines.
     """
-    keys_BHND = keys if keys.dim() == 4 else keys.unflatten(0, (tokens_BNC.shape[0], -1))
+    keys_BHND = keys if keys.dim() == 4 else keys.reshape(tokens_BNC.shape[0], -1, *keys.shape[1:])
     metric_BND = keys_BHND.float().mean(1)
-    return metric_BND / metric_BND.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return functional.normalize(metric_BND, dim=-1, eps=1e-12)
 
 
 def initial_sizes(tokens_BNC: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def record_match(match: Match) -> Tensor:
 
 def read_match(record: Tensor, r: int) -> Match:
     """The match that `record_match` wrote down, of r merged tokens."""
-    kept_BK, source_BR, target_BR = record.split([record.shape[1] - 2 * r, r, r], dim=1)
+    kept_BK, source_BR, target_BR = torch.split(record, [record.shape[1] - 2 * r, r, r], dim=1)
     return Match(kept_BK, source_BR, target_BR)
 
 

@@ -52,9 +52,7 @@ def read_elsewhere(graph_module: fx.GraphModule, heads: ProjectedHeads, value: f
     own = torch.zeros(shape_of(heads.linear)[-1], dtype=torch.bool)
     own[heads.rows_HD.flatten()] = True
     others = (leaf for leaf in _leaves(heads.linear) if leaf is not value)
-    return len(value.users) > 1 or any(
-        bool(own[_channels(graph_module, leaf, heads.linear)].any()) for leaf in others
-    )
+    return len(value.users) > 1 or any(bool(own[_channels(graph_module, leaf, heads.linear)].any()) for leaf in others)
 
 
 def _root(value: fx.Node) -> fx.Node | None:
@@ -81,5 +79,3 @@ def _channels(graph_module: fx.GraphModule, value: fx.Node, linear: fx.Node) -> 
     channels = evaluate(graph_module, value, {linear: numbered})
     assert isinstance(channels, Tensor)
     return channels
-
-

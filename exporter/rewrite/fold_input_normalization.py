@@ -6,7 +6,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import fx
 
-from exporter.capture.graph import add_call, add_parameter, aten, attribute, calls, image_node, is_tensor
+from exporter.capture.graph import (
+    add_call,
+    add_parameter,
+    aten,
+    attribute,
+    calls,
+    image_node,
+    operand,
+    optional_operand,
+)
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 from exporter.errors import UnsupportedGraphError
 
@@ -65,16 +74,16 @@ class FoldInputNormalization(GraphPass):
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Fold the one normalisation that `InsertInputNormalization` made, if it is there."""
         for scaled in calls(graph_module.graph, aten.div.Tensor):
-            centred, std = scaled.args[:2]
-            if not (_is_parameter(std) and isinstance(centred, fx.Node) and centred.target is aten.sub.Tensor):
+            centred, std = optional_operand(scaled, 0), optional_operand(scaled, 1)
+            if centred is None or std is None or centred.target is not aten.sub.Tensor:
                 continue
-            if not _is_parameter(centred.args[1]):
+            if std.op != "get_attr" or operand(centred, 1).op != "get_attr":
                 continue
             convolutions = list(scaled.users)
             if len(convolutions) != 1 or not _is_unpadded(convolutions[0]):
                 reason = f"{scaled.name}: it does not go into one convolution without padding"
                 return PassOutcome(name=self.name, rewrites=0, declined=(reason,))
-            _fold(graph_module, convolutions[0], centred, std)  # type: ignore[arg-type]
+            _fold(graph_module, convolutions[0], centred, std)
             return PassOutcome(name=self.name, rewrites=1)
         return PassOutcome(name=self.name, rewrites=0)
 
@@ -93,28 +102,23 @@ def _channelwise(values: tuple[float, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.tensor(values, dtype=dtype).reshape(1, -1, 1, 1)
 
 
-def _is_parameter(node: object) -> bool:
-    return isinstance(node, fx.Node) and node.op == "get_attr" and is_tensor(node)
-
-
 def _is_unpadded(node: fx.Node) -> bool:
     if node.target is aten.conv2d.padding:
-        return len(node.args) <= 4 or node.args[4] == "valid"
+        return bool(len(node.args) <= 4 or node.args[4] == "valid")
     if node.target is not aten.conv2d.default:
         return False
     padding = node.args[4] if len(node.args) > 4 else 0
     groups = node.args[6] if len(node.args) > 6 else 1
-    return groups == 1 and padding in (0, [0, 0], [0])
+    return bool(groups == 1 and padding in (0, [0, 0], [0]))
 
 
 def _fold(graph_module: fx.GraphModule, convolution: fx.Node, centred: fx.Node, std: fx.Node) -> None:
-    mean_value = attribute(graph_module, centred.args[1])  # type: ignore[arg-type]
+    mean_value = attribute(graph_module, operand(centred, 1))
     std_value = attribute(graph_module, std)
-    given, bias = convolution.args[1], convolution.args[2] if len(convolution.args) > 2 else None
-    assert isinstance(given, fx.Node)
-    weight = attribute(graph_module, given) / std_value
+    bias = optional_operand(convolution, 2)
+    weight = attribute(graph_module, operand(convolution, 1)) / std_value
     shift = -(weight * mean_value).sum(dim=(1, 2, 3))
-    if isinstance(bias, fx.Node):
+    if bias is not None:
         shift = shift + attribute(graph_module, bias)
     folded_weight = add_parameter(graph_module, convolution, "patch_weight_folded", weight)
     folded_bias = add_parameter(graph_module, convolution, "patch_bias_folded", shift)

@@ -52,7 +52,9 @@ def _fold(graph_module: fx.GraphModule, linear: fx.Node, factor: fx.Node) -> Non
     scale = attribute(graph_module, factor).flatten()
     weight, bias = linear.args[1], linear.args[2] if len(linear.args) > 2 else None
     assert isinstance(weight, fx.Node)
-    folded = [add_parameter(graph_module, linear, f"{weight.name}_scaled", attribute(graph_module, weight) * scale[:, None])]
+    folded = [
+        add_parameter(graph_module, linear, f"{weight.name}_scaled", attribute(graph_module, weight) * scale[:, None])
+    ]
     if isinstance(bias, fx.Node):
         folded.append(add_parameter(graph_module, linear, f"{bias.name}_scaled", attribute(graph_module, bias) * scale))
     linear.args = (linear.args[0], *folded)

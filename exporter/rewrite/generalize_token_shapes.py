@@ -10,7 +10,7 @@ from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.anatomy.token_axis import slice_bounds, trace_tokens
-from exporter.capture.graph import add_call, aten, axis_of, calls, image_node, shape_of
+from exporter.capture.graph import add_call, aten, axis_of, calls, image_node, operand, shape_of
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 from exporter.errors import InternalError
 
@@ -39,7 +39,8 @@ class GeneralizeTokenShapes(GraphPass):
         layouts = trace_tokens(graph_module.graph)
         for node in calls(graph_module.graph, aten.reshape.default):
             layout, sizes = layouts.get(node), node.args[1]
-            if isinstance(layout, TokenAxis) and sizes[layout.axis] != -1:  # type: ignore[index]
+            assert isinstance(sizes, list | tuple)
+            if isinstance(layout, TokenAxis) and sizes[layout.axis] != -1:
                 return f"{node.name} still names its token count"
         return None
 
@@ -93,10 +94,10 @@ def _unflatten(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
 
 
 def _slice(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    source = node.args[0]
-    layout = layouts.get(source)  # type: ignore[arg-type]
+    source = operand(node, 0)
+    layout = layouts.get(source)
     axis, start, end, step = slice_bounds(node)
-    if not isinstance(layout, TokenAxis) or layout.axis != axis or not isinstance(source, fx.Node):
+    if not isinstance(layout, TokenAxis) or layout.axis != axis:
         return False
     open_end = sys.maxsize if end == shape_of(source)[axis] else end
     before = node.args
@@ -122,4 +123,3 @@ _GENERALIZERS: dict[Any, Any] = {
     aten.slice.Tensor: _slice,
     aten.select.int: _select,
 }
-

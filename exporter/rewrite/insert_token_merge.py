@@ -9,7 +9,7 @@ from torch import fx
 
 from exporter.anatomy import Anatomy, Block, TokenAxis
 from exporter.anatomy.token_axis import reduced_axes
-from exporter.capture.graph import aten, output_node, sdpa
+from exporter.capture.graph import aten, operand, operands, output_node, sdpa
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 from exporter.reduction import Method
 from exporter.reduction.merge import (
@@ -72,12 +72,10 @@ class InsertTokenMerge(GraphPass):
                 records.append(record)
         if self.record:
             output = output_node(graph)
-            output.args = ((*output.args[0], *records),)  # type: ignore[misc]
+            output.args = ((*operands(output), *records),)
         return PassOutcome(name=self.name, rewrites=len(merging))
 
-    def _merge(
-        self, graph: fx.Graph, index: int, block: Block, sizes: fx.Node | None
-    ) -> tuple[fx.Node, fx.Node]:
+    def _merge(self, graph: fx.Graph, index: int, block: Block, sizes: fx.Node | None) -> tuple[fx.Node, fx.Node]:
         point = block.merge_point
         layout = self.anatomy.layouts[point]
         assert isinstance(layout, TokenAxis)
@@ -106,18 +104,15 @@ class InsertTokenMerge(GraphPass):
         return merged_sizes, record
 
     def _weigh_keys(self, graph: fx.Graph, attention: fx.Node, sizes: fx.Node) -> None:
-        keys = self.anatomy.layouts.get(attention.args[1])  # type: ignore[arg-type]
+        keys = self.anatomy.layouts.get(operand(attention, 1))
         if not self.proportional or not isinstance(keys, TokenAxis):
             return
         with graph.inserting_before(attention):
-            bias = graph.call_function(
-                log_size_bias, (sizes, attention.args[0], keys.prefix - self.anatomy.prefix)
-            )
+            bias = graph.call_function(log_size_bias, (sizes, attention.args[0], keys.prefix - self.anatomy.prefix))
         attention.kwargs = {**attention.kwargs, "attn_mask": bias}
 
     def _weigh_mean(self, graph: fx.Graph, mean: fx.Node, sizes: fx.Node) -> None:
-        values = mean.args[0]
-        assert isinstance(values, fx.Node)
+        values = operand(mean, 0)
         layout = self.anatomy.layouts[values]
         assert isinstance(layout, TokenAxis) and reduced_axes(mean) == (layout.axis,)
         keepdim = bool(mean.args[2]) if len(mean.args) > 2 else bool(mean.kwargs.get("keepdim", False))
@@ -126,4 +121,3 @@ class InsertTokenMerge(GraphPass):
                 weighted_mean, (values, sizes, layout.prefix - self.anatomy.prefix, layout.axis, keepdim)
             )
         mean.replace_all_uses_with(weighted)
-

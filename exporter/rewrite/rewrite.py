@@ -13,8 +13,16 @@ from torch.export import ExportedProgram
 
 from exporter.anatomy import examine, executed_macs
 from exporter.anatomy.demand import token_demand
-from exporter.capture import EXAMPLE_BATCH, GraphPass, PassOutcome, Program, copy_graph, export_graph, run_passes
-from exporter.capture.graph import image_node, output_node
+from exporter.capture import (
+    EXAMPLE_BATCH,
+    GraphPass,
+    PassOutcome,
+    Program,
+    copy_graph,
+    export_graph,
+    run_passes,
+)
+from exporter.capture.graph import image_node, operands, output_node
 from exporter.capture.remove_no_ops import RemoveNoOps
 from exporter.errors import UsageError, nearest
 from exporter.reduction import Method
@@ -111,14 +119,14 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
         outcomes += run_passes(graph_module, [merge])
     merged = merge.merged if merge is not None else tuple(0 for _ in schedule.merged)
     exported = export_graph(graph_module, _example(graph_module, options), dynamic_batch=options.dynamic_batch)
-    eager = exported.module(check_guards=False)  # type: ignore[call-arg]
+    eager = exported.module(check_guards=False)
     assert isinstance(eager, fx.GraphModule)
     return RewrittenProgram(
         exported=exported,
         eager=eager,
         merging=graph_module,
         method=options.method,
-        outputs=len(output_node(program.graph_module.graph).args[0]),  # type: ignore[arg-type]
+        outputs=len(operands(output_node(program.graph_module.graph))),
         merging_blocks=tuple(block for block, r in enumerate(merged) if r),
         merged=merged,
         executed_macs=executed_macs(eager.graph),
@@ -136,9 +144,7 @@ def _trimming(options: RewriteOptions) -> list[GraphPass]:
     return [] if RemoveDeadTokens.name in options.disabled else [SplitFusedProjection(), RemoveDeadTokens()]
 
 
-def _plan_merges(
-    graph_module: fx.GraphModule, schedule: Schedule, options: RewriteOptions
-) -> InsertTokenMerge | None:
+def _plan_merges(graph_module: fx.GraphModule, schedule: Schedule, options: RewriteOptions) -> InsertTokenMerge | None:
     """The merges to insert, looked up before dead tokens hide the last block; None where none would be read."""
     if schedule.is_dense:
         return None

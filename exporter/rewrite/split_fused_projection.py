@@ -61,9 +61,7 @@ def _order(linear: fx.Node) -> list[int] | None:
     return [1 - layout.axis, 2, layout.axis, 3]
 
 
-def _projections(
-    graph_module: fx.GraphModule, attention: fx.Node, parts: list[ProjectedHeads]
-) -> list[fx.Node]:
+def _projections(graph_module: fx.GraphModule, attention: fx.Node, parts: list[ProjectedHeads]) -> list[fx.Node]:
     """One linear layer for all `parts`, and each part of it as (B, H, N, D)."""
     graph, linear = graph_module.graph, parts[0].linear
     rows = torch.cat([part.rows_HD.flatten() for part in parts])

@@ -55,10 +55,11 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
     Raises:
         UsageError: r is negative, or an explicit list has the wrong length or cannot be met.
     """
+    notes: tuple[str, ...] = ()
     if request.r_per_layer is not None:
-        merged, notes = _explicit(request.r_per_layer, geometry), ()
+        merged = _explicit(request.r_per_layer, geometry)
     elif request.keep_per_layer is not None:
-        merged, notes = _explicit(_merges_of_keeps(request.keep_per_layer, geometry), geometry), ()
+        merged = _explicit(_merges_of_keeps(request.keep_per_layer, geometry), geometry)
     else:
         merged, notes = _spread(request, geometry)
     tokens = tuple(accumulate(merged, lambda count, r: count - r, initial=geometry.tokens))

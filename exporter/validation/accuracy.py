@@ -76,9 +76,7 @@ def image_folder(folder: Path) -> LabelledImages:
     ]
     if not found:
         raise UsageError(f"data: {folder} holds no images in sub-folders (one sub-folder per class)")
-    return LabelledImages(
-        labels=[label for _, label in found], open=lambda position: _open(found[position][0])
-    )
+    return LabelledImages(labels=[label for _, label in found], open=lambda position: _open(found[position][0]))
 
 
 def labelled_arrays(images_BHWC: Array, labels: Array) -> LabelledImages:

@@ -27,7 +27,11 @@ def image_inputs(preprocess: Preprocess, *, batch: int, as_bytes: bool, channels
     """
     noise = np.random.default_rng(0).integers(0, 256, (batch, *preprocess.image_size, 3), dtype=np.uint8)
     flat = np.full((batch, *preprocess.image_size, 3), (128, 96, 64), dtype=np.uint8)
-    pictures = {"photo": _photos(batch), "noise": list(map(Image.fromarray, noise)), "flat": list(map(Image.fromarray, flat))}
+    pictures = {
+        "photo": _photos(batch),
+        "noise": list(map(Image.fromarray, noise)),
+        "flat": list(map(Image.fromarray, flat)),
+    }
     make = crop_image if as_bytes else preprocess_image
     batches = {name: np.stack([make(image, preprocess) for image in images]) for name, images in pictures.items()}
     if channels_last:

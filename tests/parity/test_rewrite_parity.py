@@ -28,7 +28,10 @@ from tests.support.matching import Method
 
 TOLERANCE = 1e-5
 METHODS = ("tome", "pitome")
-REQUEST_PARAMS = [pytest.param(request, id=name) for name, request in REQUESTS.items()]
+METHODS_AND_REQUESTS = [
+    *(pytest.param("tome", request, id=f"tome-{name}") for name, request in REQUESTS.items()),
+    *(pytest.param("pitome", REQUESTS[name], id=f"pitome-{name}") for name in ("with zeros", "capped")),
+]
 ONE_PER_HEAD = [
     pytest.param(family("timm_vit"), id="class token"),
     pytest.param(family("torchvision_vit"), id="folded token axis"),
@@ -44,8 +47,7 @@ WITH_SWITCHABLE_ATTENTION = [
 TWO = [pytest.param(family(name), id=name) for name in ("timm_dinov2_registers", "open_clip_mean_pool")]
 
 
-@pytest.mark.parametrize("request_", REQUEST_PARAMS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "request_"), METHODS_AND_REQUESTS)
 @pytest.mark.parametrize("family", FAMILY_PARAMS)
 def test_rewritten_program_equals_the_reference(
     family: Family, method: Method, request_: ScheduleRequest

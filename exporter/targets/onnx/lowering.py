@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript import opset20 as op
+from onnxscript import opset20
+
+op: Any = opset20
+"""Untyped: the operators take values of a graph under construction, which their signatures do not know."""
 
 OPSET = 20
 

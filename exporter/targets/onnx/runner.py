@@ -41,9 +41,7 @@ class OnnxRunner:
         batch = self.input.shape[0]
         size = len(images) if isinstance(batch, str) else batch
         parts = [self._run(images[start : start + size], size) for start in range(0, len(images), size)]
-        return {
-            spec.name: np.concatenate([part[place] for part in parts]) for place, spec in enumerate(self.outputs)
-        }
+        return {spec.name: np.concatenate([part[place] for part in parts]) for place, spec in enumerate(self.outputs)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}

@@ -26,7 +26,7 @@ class OnnxTarget:
     name: str = "onnx"
 
     def check_available(self) -> None:
-        """onnx and onnxruntime are core dependencies: this module would not have been imported without them."""
+        """Always: onnx and onnxruntime are core dependencies, without which this module could not be imported."""
 
     def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path, scratch: Path) -> Artifact:
         """Write `model.onnx`, and in `scratch` the same model with its matches as further outputs."""

@@ -13,7 +13,9 @@ def exact_unit_vectors() -> list[list[float]]:
     """Return 24 unit vectors whose products are multiples of 1/4, exact in every float: the 24-cell."""
     signs = (1.0, -1.0)
     axes = [[sign if place == axis else 0.0 for place in range(4)] for axis in range(4) for sign in signs]
-    halves = [[0.5 * a, 0.5 * b, 0.5 * c, 0.5 * d] for a in signs for b in signs for c in signs for d in signs]
+    halves = [
+        [0.5 * a, 0.5 * b, 0.5 * c, 0.5 * d] for a in signs for b in signs for c in signs for d in signs
+    ]
     return axes + halves
 
 

@@ -64,7 +64,9 @@ def operators(program: ExportedProgram) -> Iterator[str]:
         pytest.param("pitome", 2, True, id="pitome, dynamic batch"),
     ],
 )
-def test_graph_has_no_scatter_and_no_sort_and_computes_the_same(name: str, prefix: int, dynamic_batch: bool) -> None:
+def test_graph_has_no_scatter_and_no_sort_and_computes_the_same(
+    name: str, prefix: int, dynamic_batch: bool
+) -> None:
     model = EveryOperation(name, prefix).eval()
     keys = torch.randn(BATCH, HEADS, TOKENS, WIDTH, generator=torch.Generator().manual_seed(0))
 

@@ -222,7 +222,9 @@ def mean_by_loops(values_NC: Tensor, sizes: list[float]) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("prefix_change", [pytest.param(0, id="all tokens"), pytest.param(-2, id="patches only")])
+@pytest.mark.parametrize(
+    "prefix_change", [pytest.param(0, id="all tokens"), pytest.param(-2, id="patches only")]
+)
 @pytest.mark.parametrize("keepdim", [False, True])
 @pytest.mark.parametrize("token_axis", [1, 0])
 def test_weighted_mean_counts_every_original_once(token_axis: int, keepdim: bool, prefix_change: int) -> None:

@@ -54,9 +54,7 @@ def test_sizes_and_weighted_tokens_add_up_to_what_entered(name: str, case: Match
     torch.testing.assert_close(
         (merged * merged_sizes).sum(1), (tokens_BNC * sizes_BN1).sum(1), atol=1e-4, rtol=1e-5
     )
-    torch.testing.assert_close(
-        merged[:, : case.prefix], tokens_BNC[:, : case.prefix], atol=1e-6, rtol=1e-6
-    )
+    torch.testing.assert_close(merged[:, : case.prefix], tokens_BNC[:, : case.prefix], atol=1e-6, rtol=1e-6)
 
 
 @given(name=METHODS, seed=st.integers(0, 1000), order=st.permutations(range(4)))
@@ -77,7 +75,9 @@ def test_methods_are_the_files_of_the_folder() -> None:
 
 
 def test_unknown_method_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(UsageError, match=r'^method: expected one of pitome, tome, got tomee\. Did you mean "tome"\?$'):
+    with pytest.raises(
+        UsageError, match=r'^method: expected one of pitome, tome, got tomee\. Did you mean "tome"\?$'
+    ):
         method("tomee")
 
 

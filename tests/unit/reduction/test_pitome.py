@@ -36,7 +36,9 @@ def test_groups_are_those_of_the_definition(case: MatchCase, block: int, margin:
 
 
 @given(tokens=st.integers(2, 64), prefix=st.integers(0, 5), data=st.data())
-def test_equal_tokens_are_dealt_alternately_by_position(tokens: int, prefix: int, data: st.DataObject) -> None:
+def test_equal_tokens_are_dealt_alternately_by_position(
+    tokens: int, prefix: int, data: st.DataObject
+) -> None:
     total = tokens + prefix
     r = data.draw(st.integers(1, tokens // 2))
     metric = torch.full((1, total, 64), 64**-0.5)
@@ -80,5 +82,7 @@ def test_margin_decides_who_is_in_a_large_cluster(margin: float) -> None:
 
     found = match(metric, r=1, prefix=0, depth=0.0, margin=margin)
 
-    expected = match_pitome((metric[0].double() @ metric[0].T.double()).tolist(), r=1, prefix=0, margin=margin)
+    expected = match_pitome(
+        (metric[0].double() @ metric[0].T.double()).tolist(), r=1, prefix=0, margin=margin
+    )
     assert groups_of(found) == expected.groups

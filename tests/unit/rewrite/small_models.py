@@ -45,7 +45,9 @@ class Attention(nn.Module):
         if self.projection == "fused":
             q, k, v = self.qkv(x).reshape(batch, tokens, 3, HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
             return q, k, v
-        q, k, v = (part(x).view(batch, tokens, HEADS, -1).transpose(1, 2) for part in (self.q, self.k, self.v))
+        q, k, v = (
+            part(x).view(batch, tokens, HEADS, -1).transpose(1, 2) for part in (self.q, self.k, self.v)
+        )
         return q, k, v
 
 
@@ -109,7 +111,9 @@ def seeded(module: nn.Module, seed: int = 0) -> nn.Module:
         if not parameter.requires_grad:
             continue
         noise = torch.randn(parameter.shape, generator=generator)
-        parameter.copy_(noise / parameter[0].numel() ** 0.5 if "weight" in name and noise.dim() > 1 else 0.5 * noise)
+        parameter.copy_(
+            noise / parameter[0].numel() ** 0.5 if "weight" in name and noise.dim() > 1 else 0.5 * noise
+        )
     return module.eval().requires_grad_(False)
 
 

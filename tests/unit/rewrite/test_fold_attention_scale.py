@@ -35,7 +35,9 @@ def test_scale_is_folded_and_numbers_stay(projection: str, bias: bool) -> None:
 
 
 def test_every_block_is_folded() -> None:
-    pair = rewritten(seeded(nn.Sequential(Block(), Block("separate"))), random(2, TOKENS, WIDTH), FoldAttentionScale())
+    pair = rewritten(
+        seeded(nn.Sequential(Block(), Block("separate"))), random(2, TOKENS, WIDTH), FoldAttentionScale()
+    )
 
     assert pair.outcome.rewrites == 2
     pair.assert_same_numbers(random(2, TOKENS, WIDTH, seed=5), atol=1e-5)
@@ -43,7 +45,10 @@ def test_every_block_is_folded() -> None:
 
 def test_second_run_finds_nothing_to_do() -> None:
     pair = rewritten(
-        seeded(Attention("fused")), random(2, TOKENS, WIDTH), FoldAttentionScale(), first=(FoldAttentionScale(),)
+        seeded(Attention("fused")),
+        random(2, TOKENS, WIDTH),
+        FoldAttentionScale(),
+        first=(FoldAttentionScale(),),
     )
 
     pair.assert_untouched()

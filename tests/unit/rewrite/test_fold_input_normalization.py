@@ -22,7 +22,9 @@ def normalization(layout: Layout) -> InsertInputNormalization:
 
 def bytes_of(layout: Layout, batch: int = 2) -> Tensor:
     """Return random bytes with both extremes in them."""
-    values = torch.randint(0, 256, (batch, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    values = torch.randint(0, 256, (batch, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
     values[:, :, 0, 0], values[:, :, 0, 1] = 0, 255
     return values if layout == "nchw" else values.permute(0, 2, 3, 1).contiguous()
 
@@ -106,7 +108,9 @@ def test_padding_declines_with_a_reason_and_keeps_the_numbers(convolution: nn.Mo
     (reason,) = pair.outcome.declined
     assert "without padding" in reason
     assert not pair.outcome.modified
-    torch.testing.assert_close(pair.after(values)[0], pair.before(preprocessed(values))[0], atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(
+        pair.after(values)[0], pair.before(preprocessed(values))[0], atol=1e-5, rtol=0.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,9 @@ def test_convolution_without_padding_is_folded(convolution: nn.Module) -> None:
     values = bytes_of("nchw")
 
     assert pair.outcome.rewrites == 1
-    torch.testing.assert_close(pair.after(values)[0], pair.before(preprocessed(values))[0], atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(
+        pair.after(values)[0], pair.before(preprocessed(values))[0], atol=1e-5, rtol=0.0
+    )
 
 
 class TwoStems(nn.Module):
@@ -162,7 +168,9 @@ def test_other_patch_embeddings_decline_and_keep_the_numbers(model: nn.Module) -
 
     assert not pair.outcome.modified
     assert pair.outcome.declined
-    torch.testing.assert_close(pair.after(values)[0], pair.before(preprocessed(values))[0], atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(
+        pair.after(values)[0], pair.before(preprocessed(values))[0], atol=1e-5, rtol=0.0
+    )
 
 
 class NormalizesItself(nn.Module):

@@ -17,7 +17,9 @@ WIDTH = 6
 class Scaled(nn.Module):
     """x + g * linear(x), in several spellings."""
 
-    def __init__(self, *, shape: tuple[int, ...] = (WIDTH,), bias: bool = True, factor_first: bool = False) -> None:
+    def __init__(
+        self, *, shape: tuple[int, ...] = (WIDTH,), bias: bool = True, factor_first: bool = False
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(WIDTH, WIDTH, bias=bias)
         self.gamma = nn.Parameter(torch.ones(shape))
@@ -138,7 +140,11 @@ class GatedByTheImage(nn.Module):
     ],
 )
 def test_what_is_no_layer_scale_is_left_alone(model: nn.Module) -> None:
-    pair = rewritten(seeded(model), random(2, WIDTH if isinstance(model, PerTokenOfOneChannel) else 4, WIDTH), FoldLayerScale())
+    pair = rewritten(
+        seeded(model),
+        random(2, WIDTH if isinstance(model, PerTokenOfOneChannel) else 4, WIDTH),
+        FoldLayerScale(),
+    )
 
     pair.assert_untouched()
 

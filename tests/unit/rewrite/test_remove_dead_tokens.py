@@ -10,6 +10,7 @@ from torch.nn import functional
 from exporter.anatomy import executed_macs
 from exporter.capture import capture, run_passes
 from exporter.capture.graph import aten, calls
+from exporter.capture.remove_no_ops import RemoveNoOps
 from exporter.errors import InternalError
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
@@ -29,7 +30,7 @@ from tests.unit.rewrite.small_models import (
     seeded,
 )
 
-FIRST = (GeneralizeTokenShapes(), SplitFusedProjection())
+FIRST = (RemoveNoOps(), GeneralizeTokenShapes(), SplitFusedProjection())
 
 
 def trimmed(model: nn.Module) -> Rewritten:
@@ -115,7 +116,9 @@ class BiasedAttention(Attention):
             attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
             image = x.mean(dim=(1, 2), keepdim=True).unsqueeze(1) if self.per_image else 0.0
-            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.table + image * self.table)
+            attended = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=self.table + image * self.table
+            )
         return cast(Tensor, self.out(attended.transpose(1, 2).flatten(2)))
 
 
@@ -162,5 +165,7 @@ def test_literal_token_counts_are_a_missing_requirement() -> None:
     literals = [node for node in calls(graph_module.graph, aten.reshape.default) if 17 in node.args[1]]  # type: ignore[operator]
 
     assert literals
-    with pytest.raises(InternalError, match="pass remove_dead_tokens requires: .* still names its token count"):
+    with pytest.raises(
+        InternalError, match=r"pass remove_dead_tokens requires: .* still names its token count"
+    ):
         run_passes(graph_module, [RemoveDeadTokens()])

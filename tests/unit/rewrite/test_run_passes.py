@@ -47,14 +47,18 @@ def graph_module() -> fx.GraphModule:
     return capture(nn.Sequential(nn.Linear(4, 4), nn.GELU()), random(2, 4)).graph_module
 
 
-def test_missing_requirement_is_blamed_on_the_pass_and_names_those_that_ran(graph_module: fx.GraphModule) -> None:
+def test_missing_requirement_is_blamed_on_the_pass_and_names_those_that_ran(
+    graph_module: fx.GraphModule,
+) -> None:
     message = "pass need_gelu requires: there is no gelu; passes that ran: remove_gelu, remove_gelu "
     with pytest.raises(InternalError, match=message):
         run_passes(graph_module, [RemoveGelu(), RemoveGelu(), NeedGelu()])
 
 
 def test_broken_promise_is_blamed_on_the_pass_that_made_it(graph_module: fx.GraphModule) -> None:
-    with pytest.raises(InternalError, match="pass need_gelu ensures: a gelu is left; passes that ran: need_gelu "):
+    with pytest.raises(
+        InternalError, match="pass need_gelu ensures: a gelu is left; passes that ran: need_gelu "
+    ):
         run_passes(graph_module, [NeedGelu(), RemoveGelu()])
 
 

@@ -38,7 +38,9 @@ def test_queries_come_from_a_projection_that_computes_nothing_else() -> None:
 
     (attention,) = calls(pair.after.graph, sdpa)
     query, key, _ = attention.args[:3]
-    projections = [node for node in calls(pair.after.graph, aten.linear.default) if shape_of(node)[-1] == WIDTH]
+    projections = [
+        node for node in calls(pair.after.graph, aten.linear.default) if shape_of(node)[-1] == WIDTH
+    ]
     assert shape_of(query) == shape_of(key)  # type: ignore[arg-type]
     assert any(query in _behind(node) for node in projections)
 

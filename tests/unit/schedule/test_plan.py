@@ -132,8 +132,12 @@ def test_explicit_merges_are_taken_as_they_are() -> None:
         pytest.param((4, 4, 4), "each of the model's 4 blocks, got 3", id="too short"),
         pytest.param((1,) * 5, "each of the model's 4 blocks, got 5", id="too long"),
         pytest.param((), "each of the model's 4 blocks, got 0", id="empty"),
-        pytest.param((9, 0, 0, 0), r"block 0 has 17 tokens \(1 protected\) and can merge 0 to 8, got 9", id="first"),
-        pytest.param((8, 4, 3, 0), r"block 2 has 5 tokens \(1 protected\) and can merge 0 to 2, got 3", id="later"),
+        pytest.param(
+            (9, 0, 0, 0), r"block 0 has 17 tokens \(1 protected\) and can merge 0 to 8, got 9", id="first"
+        ),
+        pytest.param(
+            (8, 4, 3, 0), r"block 2 has 5 tokens \(1 protected\) and can merge 0 to 2, got 3", id="later"
+        ),
         pytest.param((4, -1, 0, 0), "block 1 has 13 tokens .* can merge 0 to 6, got -1", id="negative"),
     ],
 )
@@ -190,7 +194,9 @@ def test_fraction_merges_the_floor_of_exact_arithmetic(tokens: int, percent: int
         pytest.param((0.0, 1.0, 1.0, 1.0), id="fraction 0"),
     ],
 )
-def test_survivors_that_cannot_be_met_are_refused_in_one_line(keeps: tuple[int, ...] | tuple[float, ...]) -> None:
+def test_survivors_that_cannot_be_met_are_refused_in_one_line(
+    keeps: tuple[int, ...] | tuple[float, ...],
+) -> None:
     with pytest.raises(UsageError, match=r"^schedule: ") as raised:
         plan(ScheduleRequest(keep_per_layer=keeps), FOUR)
 

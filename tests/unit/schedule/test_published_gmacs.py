@@ -6,6 +6,7 @@ The models are built and traced on the meta device: no weight is ever allocated.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import timm
@@ -78,7 +79,7 @@ def formula_macs(vit: Vit, tokens: Sequence[int]) -> int:
     patch_embedding = vit.patches * (3 * vit.patch**2) * c
     blocks = sum(
         4 * entering * c**2 + 2 * entering**2 * c + 2 * MLP_RATIO * leaving * c**2
-        for entering, leaving in zip(tokens[:-1], tokens[1:], strict=True)
+        for entering, leaving in pairwise(tokens)
     )
     return patch_embedding + blocks + c * CLASSES
 

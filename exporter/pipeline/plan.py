@@ -1,0 +1,77 @@
+"""Everything before the first rewrite: load, capture, examine, schedule."""
+
+from dataclasses import dataclass
+
+import torch
+
+from exporter.anatomy import Anatomy, examine
+from exporter.bundle import GmacsRecord
+from exporter.capture import EXAMPLE_BATCH, Program, capture, in_precision
+from exporter.models import LoadedModel, load
+from exporter.pipeline.observe import Observer, silent
+from exporter.recipe import Recipe, default_name
+from exporter.schedule import Schedule, plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What is known before anything is built.
+
+    Attributes:
+        model: loaded.
+        program: captured.
+        anatomy: None for a tower that is exported as it is.
+        schedule: merges per block, empty without an anatomy.
+    """
+
+    model: LoadedModel
+    program: Program
+    anatomy: Anatomy | None
+    schedule: Schedule
+
+
+def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = True) -> Planned:
+    """Load, capture, examine, schedule: everything that `inspect` shows; builds nothing.
+
+    Args:
+        recipe: what to plan.
+        observe: told about each stage.
+        strict: whether an obstacle to merging is an error, or only listed in the anatomy.
+
+    Raises:
+        ExportError: the model is not available, not supported, or cannot be scheduled as asked.
+    """
+    with observe("load") as note:
+        model = load(recipe.model)
+        note(f"{model.source}:{model.id}, {model.weights_kind} weights")
+    with observe("capture") as note:
+        example = torch.zeros((EXAMPLE_BATCH, *model.example_input.shape), dtype=model.example_input.dtype)
+        program = capture(in_precision(model.module, recipe.precision), example)
+        note(f"{len(program.graph_module.graph.nodes)} nodes")
+    if recipe.model.tower == "text":
+        return Planned(model=model, program=program, anatomy=None, schedule=_as_it_is())
+    with observe("plan") as note:
+        anatomy = examine(program.graph_module)
+        schedule = plan(recipe.schedule, anatomy.geometry)
+        if strict:
+            anatomy.check_mergeable(schedule.merged)
+        note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
+    return Planned(model=model, program=program, anatomy=anatomy, schedule=schedule)
+
+
+def bundle_name(recipe: Recipe, model: LoadedModel) -> str:
+    """The bundle's name: the recipe's own, or one made of what it asks."""
+    return recipe.name or default_name(recipe, model.name)
+
+
+def gmacs(planned: Planned, executed: int) -> GmacsRecord:
+    """The arithmetic of one image: as the method describes it, and as the graph executes it."""
+    if planned.anatomy is None:
+        return GmacsRecord(dense=executed / 1e9, reduced=executed / 1e9, ratio=1.0, executed=executed / 1e9)
+    tokens, workload = planned.schedule.tokens, planned.anatomy.workload
+    dense, reduced = workload.macs([tokens[0]] * len(tokens)), workload.macs(tokens)
+    return GmacsRecord(dense=dense / 1e9, reduced=reduced / 1e9, ratio=dense / reduced, executed=executed / 1e9)
+
+
+def _as_it_is() -> Schedule:
+    return Schedule(requested="as it is", merged=(), tokens=())

@@ -1,0 +1,81 @@
+"""What each stage gets of a recipe: its own options, never the whole."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+from exporter.capture import EXAMPLE_BATCH
+from exporter.errors import UsageError
+from exporter.models import LoadedModel
+from exporter.pipeline.plan import Planned, bundle_name
+from exporter.pipeline.toolchain import toolchain
+from exporter.recipe import Recipe
+from exporter.reduction import method
+from exporter.rewrite import InsertInputNormalization, RewriteOptions
+from exporter.targets import Array, EmitRequest, TensorSpec
+from exporter.validation import TOLERANCES, Tolerances, image_inputs, tensor_inputs
+
+
+def rewrite_options(recipe: Recipe, model: LoadedModel) -> RewriteOptions:
+    """The rewrite's."""
+    proportional = recipe.proportional_attention
+    return RewriteOptions(
+        method=method(recipe.method),
+        method_options=recipe.method_options,
+        proportional=model.proportional_attention if proportional is None else proportional,
+        normalization=_normalization(recipe, model),
+        disabled=frozenset(recipe.disable_passes),
+        batch=recipe.batch,
+        dynamic_batch=recipe.dynamic_batch,
+    )
+
+
+def parity_inputs(recipe: Recipe, model: LoadedModel) -> Mapping[str, Array]:
+    """The inputs that parity is proven on."""
+    batch = EXAMPLE_BATCH if recipe.dynamic_batch else recipe.batch
+    if model.preprocess is None:
+        return tensor_inputs(model.example_input, batch=batch)
+    return image_inputs(
+        model.preprocess,
+        batch=batch,
+        as_bytes=recipe.input == "uint8",
+        channels_last=recipe.layout == "nhwc",
+    )
+
+
+def tolerances(recipe: Recipe) -> Tolerances:
+    """The parity gate: the defaults of the precision, and the recipe's own numbers over them."""
+    asked = {key: value for key, value in asdict(recipe.parity).items() if value is not None}
+    return replace(TOLERANCES[recipe.precision], **asked)
+
+
+def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) -> EmitRequest:
+    """Names, dtypes, shapes and metadata of what is emitted; `sample` holds the input first, then the outputs."""
+    batch: int | str = "batch" if recipe.dynamic_batch else recipe.batch
+    model = planned.model
+    specs = [
+        TensorSpec(name=name, dtype=array.dtype.name, shape=(batch, *array.shape[1:])) for name, array in sample.items()
+    ]
+    return EmitRequest(
+        input=specs[0],
+        outputs=tuple(specs[1:]),
+        metadata={
+            "exporter": toolchain().get("exporter", ""),
+            "name": bundle_name(recipe, model),
+            "source": f"{model.source}:{model.id}",
+            "weights_sha256": model.weights_sha256,
+            "method": recipe.method,
+            "schedule": planned.schedule.requested,
+            "merged": ",".join(map(str, planned.schedule.merged)),
+            "tokens": ",".join(map(str, planned.schedule.tokens)),
+            "preprocess": json.dumps(model.preprocess.to_dict() if model.preprocess else None, sort_keys=True),
+        },
+    )
+
+
+def _normalization(recipe: Recipe, model: LoadedModel) -> InsertInputNormalization | None:
+    if recipe.input == "float":
+        return None
+    if model.preprocess is None:
+        raise UsageError(f"input: {model.name} does not say how its images are normalised; expected input float")
+    return InsertInputNormalization(mean=model.preprocess.mean, std=model.preprocess.std, layout=recipe.layout)

@@ -1,0 +1,168 @@
+"""Merging inside a graph: what follows reads fewer tokens, and every original keeps its weight."""
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from exporter.anatomy import examine
+from exporter.capture import Program, capture, copy_graph, run_passes
+from exporter.capture.canonicalize_attention import mask_of
+from exporter.capture.graph import calls, sdpa
+from exporter.errors import InternalError
+from exporter.reduction import method
+from exporter.reduction.merge import read_match
+from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
+from exporter.rewrite.insert_token_merge import InsertTokenMerge
+from tests.unit.rewrite.small_models import Block, SmallVit, images, results, seeded
+
+TOKENS = 17
+
+
+def captured(model: nn.Module) -> Program:
+    program = capture(seeded(model), images())
+    run_passes(program.graph_module, [GeneralizeTokenShapes()])
+    return program
+
+
+def with_merges(
+    program: Program,
+    merged: tuple[int, ...],
+    *,
+    name: str = "tome",
+    proportional: bool = True,
+    record: bool = True,
+) -> fx.GraphModule:
+    graph_module = copy_graph(program.graph_module)
+    chosen = method(name)
+    merge = InsertTokenMerge(
+        anatomy=examine(graph_module),
+        merged=merged,
+        method=chosen,
+        options=chosen.options({}),
+        proportional=proportional,
+        record=record,
+    )
+    (outcome,) = run_passes(graph_module, [merge])
+    assert outcome.rewrites == sum(r > 0 for r in merged)
+    return graph_module
+
+
+def one_colour(batch: int = 2) -> Tensor:
+    """Return images each of one colour, another one per image: all of its patches are equal."""
+    colours = torch.linspace(-1, 1, 3 * batch).reshape(batch, 3, 1, 1)
+    return colours.expand(batch, 3, 8, 8).contiguous()
+
+
+@pytest.mark.parametrize("name", ["tome", "pitome"])
+@pytest.mark.parametrize("head", ["class", "mean", "patch mean", "both"])
+@pytest.mark.parametrize("projection", ["fused", "separate", "torch"])
+def test_merging_equal_tokens_changes_nothing(projection: str, head: str, name: str) -> None:
+    blocks = [Block(projection) for _ in range(3)]  # type: ignore[arg-type]
+    program = captured(SmallVit(*blocks, head=head, positions=False))  # type: ignore[arg-type]
+
+    reduced = with_merges(program, (5, 0, 4), name=name)
+
+    expected = program.graph_module(one_colour())
+    for found, dense in zip(reduced(one_colour()), expected, strict=False):
+        torch.testing.assert_close(found, dense, atol=1e-5, rtol=0.0)
+
+
+def test_without_proportional_attention_merged_tokens_lose_their_weight() -> None:
+    program = captured(SmallVit(Block(), Block(), positions=False))
+
+    found, *_ = with_merges(program, (8, 0), proportional=False)(one_colour())
+
+    assert (found - program.graph_module(one_colour())[0]).abs().max() > 1e-3
+
+
+def test_merging_different_tokens_is_visible() -> None:
+    program = captured(SmallVit(Block(), Block()))
+
+    found, *_ = with_merges(program, (4, 0))(images())
+
+    assert (found - program.graph_module(images())[0]).abs().max() > 1e-4
+
+
+def test_matches_of_merging_blocks_become_outputs_behind_the_model_s_own() -> None:
+    program = captured(SmallVit(Block(), Block(), Block(), head="both"))
+
+    graph_module = with_merges(program, (5, 0, 3))
+
+    assert [tuple(value.shape) for value in graph_module(images(3))] == [
+        (3, 5),
+        (3, 16),
+        (3, 12 + 5 + 5),
+        (3, 9 + 3 + 3),
+    ]
+
+
+def test_recorded_matches_are_of_patches_each_source_once() -> None:
+    records = with_merges(captured(SmallVit(Block(), Block())), (5, 4))(images())[1:]
+
+    for tokens, r, record in zip((TOKENS, TOKENS - 5), (5, 4), records, strict=True):
+        match = read_match(record, r)
+        assert match.kept_BK[:, 0].tolist() == [0, 0]
+        assert torch.cat(match[:2], dim=1).sort(dim=1).values.tolist() == [list(range(tokens))] * 2
+        assert match.target_BR.min() >= 1
+        assert match.target_BR.max() < tokens - r
+
+
+def test_without_recording_the_signature_is_the_model_s() -> None:
+    program = captured(SmallVit(Block(), Block()))
+
+    graph_module = with_merges(program, (5, 3), record=False)
+
+    assert len(results(graph_module)) == len(results(program.graph_module)) == 1
+    assert len(graph_module.graph.find_nodes(op="placeholder")) == 1
+
+
+def test_only_attention_behind_a_merge_is_weighed_by_size() -> None:
+    graph_module = with_merges(captured(SmallVit(Block(), Block(), Block(), Block())), (0, 5, 0, 0))
+
+    assert [mask_of(node) is not None for node in calls(graph_module.graph, sdpa)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_token_counts_fall_block_by_block() -> None:
+    graph_module = with_merges(captured(SmallVit(Block(), Block(), Block(), head="tokens")), (5, 0, 0))
+    counts: list[int] = []
+
+    class Watch(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> object:
+            if n.target is sdpa:
+                counts.append(self.env[n.args[0]].shape[-2])
+            return super().run_node(n)
+
+    Watch(graph_module).run(images())
+
+    assert counts == [TOKENS, TOKENS - 5, TOKENS - 5]
+
+
+def test_batch_of_another_size_runs() -> None:
+    graph_module = with_merges(captured(SmallVit(Block("torch"), Block("torch"))), (5, 3))
+
+    (alone, *_), (together, *_) = graph_module(images(3)[:1]), graph_module(images(3))
+
+    torch.testing.assert_close(alone, together[:1], atol=1e-6, rtol=0.0)
+
+
+def test_registers_are_protected() -> None:
+    record = with_merges(captured(SmallVit(Block(), prefix=5)), (8,))(images())[1]
+
+    match = read_match(record, 8)
+    assert match.kept_BK[:, :5].tolist() == [list(range(5))] * 2
+    assert match.target_BR.min() >= 5
+
+
+def test_literal_token_counts_are_a_missing_requirement() -> None:
+    graph_module = capture(seeded(SmallVit(Block())), images()).graph_module
+    merge = InsertTokenMerge(anatomy=examine(graph_module), merged=(4,), method=method("tome"))
+
+    with pytest.raises(
+        InternalError, match=r"pass insert_token_merge requires: .* still names its token count"
+    ):
+        run_passes(graph_module, [merge])

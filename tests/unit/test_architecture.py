@@ -1,0 +1,230 @@
+"""The house rules that a file can be checked for: who imports whom, sizes, names, docstrings."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "exporter"
+MOST_LINES = 400
+
+# What each room may import beside itself and whatever those rooms may import, as the design's table has it.
+# One addition: anatomy gives the schedule its geometry and workload.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "models": ("errors",),
+    "capture": ("models",),
+    "schedule": ("errors",),
+    "reduction": ("errors",),
+    "anatomy": ("capture", "schedule"),
+    "rewrite": ("anatomy", "schedule", "reduction", "capture"),
+    "targets": ("rewrite",),
+    "validation": ("targets",),
+    "benchmark": ("targets",),
+    "recipe": ("targets", "validation"),
+    "bundle": ("recipe", "validation", "benchmark"),
+    "report": ("bundle",),
+    "pipeline": ("report",),
+    "cli": ("pipeline",),
+    "__init__": ("pipeline",),
+    "__main__": ("cli",),
+}
+
+# Where an optional library may be imported. Importing the package must not need it.
+HOMES: dict[str, tuple[str, ...]] = {
+    "transformers": ("models",),
+    "open_clip": ("models",),
+    "tensorrt": ("targets/trt",),
+    "torch_tensorrt": ("targets/torch_trt",),
+    "openvino": ("targets/openvino",),
+}
+
+# Engine libraries that always come along: anywhere in their own room.
+ALWAYS_THERE: dict[str, tuple[str, ...]] = {
+    "onnx": ("targets/onnx",),
+    "onnx_ir": ("targets/onnx",),
+    "onnxscript": ("targets/onnx",),
+    "onnxruntime": ("targets/onnx",),
+}
+
+ANYWHERE = ("anywhere",)
+
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """One import statement.
+
+    Attributes:
+        name: in full: the module, or the module and what is taken from it.
+        line: where it stands.
+        lazy: whether it is inside a function, or for the type checker only.
+    """
+
+    name: str
+    line: int
+    lazy: bool
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(path: Path) -> list[Import]:
+    return list(_imports(tree(path), path, lazy=False))
+
+
+def _imports(node: ast.AST, path: Path, *, lazy: bool) -> Iterator[Import]:
+    match node:
+        case ast.Import(names=names):
+            yield from (Import(name=alias.name, line=node.lineno, lazy=lazy) for alias in names)
+        case ast.ImportFrom(module=module, names=names, level=level):
+            start = ".".join(path.relative_to(ROOT).parts[:-level]) if level else ""
+            name = ".".join(part for part in (start, module) if part)
+            yield from (Import(name=f"{name}.{alias.name}", line=node.lineno, lazy=lazy) for alias in names)
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            lazy = True
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            lazy = True
+    for child in ast.iter_child_nodes(node):
+        yield from _imports(child, path, lazy=lazy)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def reachable(room: str) -> set[str]:
+    """Return a room and every room that it may import."""
+    return {room}.union(*(reachable(other) for other in MAY_IMPORT[room]))
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+OWN_MODULES = [*MODULES, *sorted((ROOT / "tools").rglob("*.py"))]
+MODULE_PARAMS = [pytest.param(path, id=path.relative_to(PACKAGE).as_posix()) for path in MODULES]
+OWN_MODULE_PARAMS = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in OWN_MODULES]
+
+
+def test_table_has_every_room_and_no_circle() -> None:
+    assert {room_of(path) for path in MODULES} <= set(MAY_IMPORT)
+    assert all(room not in reachable(other) for room, others in MAY_IMPORT.items() for other in others)
+
+
+@pytest.mark.parametrize("path", MODULE_PARAMS)
+def test_imports_point_up_the_table(path: Path) -> None:
+    allowed = reachable(room_of(path))
+
+    wrong = [
+        f"line {found.line}: {found.name}"
+        for found in imports_of(path)
+        if found.name.startswith("exporter.") and found.name.split(".")[1] not in allowed
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", MODULE_PARAMS)
+def test_schedule_and_errors_are_free_of_torch(path: Path) -> None:
+    torch_free = room_of(path) in ("schedule", "errors")
+
+    assert not (torch_free and [found for found in imports_of(path) if found.name.split(".")[0] == "torch"])
+
+
+@pytest.mark.parametrize("path", OWN_MODULE_PARAMS)
+def test_optional_libraries_are_imported_in_their_own_room_only(path: Path) -> None:
+    assert strays(path, HOMES) == []
+
+
+@pytest.mark.parametrize("path", OWN_MODULE_PARAMS)
+def test_what_needs_an_optional_library_is_imported_inside_functions_only(path: Path) -> None:
+    needing = {module_name(other) for other in MODULES if needs_an_extra(other)}
+
+    wrong = [
+        f"line {found.line}: {found.name}"
+        for found in imports_of(path)
+        if not found.lazy and not needs_an_extra(path)
+        if any(f"{found.name}.".startswith(f"{name}.") for name in needing)
+    ]
+
+    assert wrong == []
+
+
+def strays(path: Path, homes: dict[str, tuple[str, ...]]) -> list[str]:
+    """Return the imports of these libraries that stand outside of their homes."""
+    return [
+        f"line {found.line}: {found.name}"
+        for found in imports_of(path)
+        if not _is_in(path, homes.get(found.name.split(".")[0], ANYWHERE))
+    ]
+
+
+def needs_an_extra(path: Path) -> bool:
+    """Return whether importing a module imports an optional library."""
+    return any(not found.lazy and found.name.split(".")[0] in HOMES for found in imports_of(path))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", MODULE_PARAMS)
+def test_engine_libraries_are_imported_in_their_own_room_only(path: Path) -> None:
+    assert strays(path, ALWAYS_THERE) == []
+
+
+def _is_in(path: Path, homes: tuple[str, ...]) -> bool:
+    return homes == ANYWHERE or any((PACKAGE / home) in path.parents for home in homes)
+
+
+@pytest.mark.parametrize("path", OWN_MODULE_PARAMS)
+def test_module_is_at_most_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", OWN_MODULE_PARAMS)
+def test_name_says_what_is_inside(path: Path) -> None:
+    assert not VAGUE_NAMES & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
+
+
+@pytest.mark.parametrize("path", OWN_MODULE_PARAMS)
+def test_module_and_everything_public_in_it_has_a_docstring(path: Path) -> None:
+    module = tree(path)
+
+    assert ast.get_docstring(module), "the module has none"
+    assert [
+        f"line {node.lineno}: {node.name}" for node in public(module) if not ast.get_docstring(node)
+    ] == []
+
+
+def public(
+    node: ast.Module | ast.ClassDef,
+) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Yield public functions and classes, and the public methods of the latter."""
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and child.name[0] != "_":
+            yield child
+            if isinstance(child, ast.ClassDef):
+                yield from public(child)
+
+
+def test_relative_import_is_read_as_the_module_that_it_names(tmp_path: Path) -> None:
+    names = [
+        found.name
+        for found in _imports(ast.parse("from ..errors import X"), PACKAGE / "cli" / "a.py", lazy=False)
+    ]
+
+    assert names == ["exporter.errors.X"]
+
+
+def test_import_inside_a_function_or_for_types_is_lazy() -> None:
+    source = "import a\nif TYPE_CHECKING:\n    import b\ndef f():\n    import c\n"
+
+    found = {item.name: item.lazy for item in _imports(ast.parse(source), PACKAGE / "x.py", lazy=False)}
+
+    assert found == {"a": False, "b": True, "c": True}

@@ -21,7 +21,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "format": ("ruff", "format", "--check", "--quiet", "."),
     "lint": ("ruff", "check", "--quiet", "."),
     "types": ("mypy",),
-    "tests": ("pytest", "--numprocesses=2", "--quiet"),
+    "tests": ("pytest", "--numprocesses=2"),
 }
 """Module and arguments, in order."""
 

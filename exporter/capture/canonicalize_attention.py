@@ -109,10 +109,14 @@ def _attention_around(softmax: fx.Node) -> _Attention | str:
     scores, mask, scale = _peel_logits(logits)
     if scores.target not in _MATMULS:
         return f"its logits come from {scores.target}, not from a matrix product"
-    query, key_transposed = scores.args[0], scores.args[1]
-    value = product.args[1]
-    assert isinstance(query, fx.Node) and isinstance(key_transposed, fx.Node) and isinstance(value, fx.Node)
-    return _Attention(query=query, key_transposed=key_transposed, value=value, mask=mask, scale=scale, product=product)
+    return _Attention(
+        query=operand(scores, 0),
+        key_transposed=operand(scores, 1),
+        value=operand(product, 1),
+        mask=mask,
+        scale=scale,
+        product=product,
+    )
 
 
 def _product_with_values(softmax: fx.Node) -> fx.Node | str:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from exporter.cli.options import output_options, overrides, recipe_options
+from exporter.cli.terminal import console
 
 
 @click.command("export")
@@ -55,11 +55,11 @@ def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given
     from exporter.recipe import override, recipe_from_mapping
 
     recipe = override(recipe_from_mapping({"schema_version": 1, "model": model}, "options"), overrides(given))
-    planned = plan_export(recipe, observer(Console(stderr=True), quiet=quiet or as_json), strict=False)
+    planned = plan_export(recipe, observer(console(stderr=True), quiet=quiet or as_json), strict=False)
     if as_json:
         summary.print_json(summary.planned_tree(planned))
     else:
-        summary.print_planned(Console(), planned)
+        summary.print_planned(console(), planned)
 
 
 @click.command("validate")
@@ -75,12 +75,12 @@ def validate_command(
     from exporter.cli.progress import observer
     from exporter.pipeline import validate
 
-    observe = observer(Console(stderr=True), quiet=quiet or as_json)
+    observe = observer(console(stderr=True), quiet=quiet or as_json)
     validated = validate(bundle, data=data, weights=weights, observe=observe)
     if as_json:
         summary.print_json(summary.validated_tree(validated))
     elif not quiet:
-        summary.print_validated(Console(), validated)
+        summary.print_validated(console(), validated)
 
 
 @click.command("recipe-schema")
@@ -135,11 +135,11 @@ def _build(
     from exporter.cli.progress import observer
     from exporter.pipeline import build
 
-    observe = observer(Console(stderr=True), quiet=quiet or as_json)
+    observe = observer(console(stderr=True), quiet=quiet or as_json)
     exported = build(recipe, Path(out) if out else None, force=force, observe=observe, weights_sha256=weights_sha256)
     if as_json:
         summary.print_json(summary.exported_tree(exported))
     elif quiet:
         print(exported.bundle.path)
     else:
-        summary.print_exported(Console(), exported)
+        summary.print_exported(console(), exported)

@@ -4,11 +4,12 @@ import json
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from exporter.cli.terminal import console
 from exporter.errors import ExportError
 
 _PACKAGES = (
@@ -40,9 +41,9 @@ def print_models(*, as_json: bool) -> None:
     for alias in aliases().values():
         numbers = map(str, (alias.image_size, alias.patch_size, alias.tokens, alias.blocks))
         table.add_row(alias.name, f"{alias.source}:{alias.id}", alias.weights, *numbers, alias.note)
-    console = Console()
-    console.print(table)
-    console.print("also: timm:NAME, torchvision:NAME, hf:REPO_OR_DIR, open_clip:NAME, or a saved .pt2", highlight=False)
+    out = console()
+    out.print(table)
+    out.print("also: timm:NAME, torchvision:NAME, hf:REPO_OR_DIR, open_clip:NAME, or a saved .pt2")
 
 
 def print_doctor(*, as_json: bool) -> None:
@@ -56,15 +57,15 @@ def print_doctor(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report, indent=2))
         return
-    console = Console()
+    out = console()
     for title, rows in report.items():
         if isinstance(rows, str):
-            console.print(f"{title} {rows}", highlight=False)
+            out.print(f"{title} {rows}")
             continue
         table = Table(title=title, title_justify="left", show_header=False)
         for name, status in rows.items():
             table.add_row(name, escape(status))
-        console.print(table)
+        out.print(table)
 
 
 def _packages() -> dict[str, str]:

@@ -21,6 +21,6 @@ def observer(console: Console, *, quiet: bool) -> Observer:
         with console.status(f"{stage} ..."):
             yield outcome.append
         seconds = time.perf_counter() - started
-        console.print(f"[green]✓[/] {stage:<18} [dim]{seconds:6.1f} s[/]  {' '.join(outcome)}", highlight=False)
+        console.print(f"[green]✓[/] {stage:<18} [dim]{seconds:6.1f} s[/]  {' '.join(outcome)}")
 
     return observe

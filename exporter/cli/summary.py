@@ -59,8 +59,8 @@ def print_exported(console: Console, exported: Exported) -> None:
     lines.add_row("bundle", f"{exported.bundle.path} ({_folder_size(exported.bundle.path)})")
     for note in manifest.notes:
         lines.add_row("[yellow]note[/]", note)
-    console.print(f"[bold]{manifest.name}[/]", highlight=False)
-    console.print(lines, highlight=False)
+    console.print(f"[bold]{manifest.name}[/]")
+    console.print(lines)
 
 
 def print_validated(console: Console, validated: Validated) -> None:
@@ -68,8 +68,8 @@ def print_validated(console: Console, validated: Validated) -> None:
     lines = Table.grid(padding=(0, 2))
     lines.add_row("files", f"{len(validated.bundle.manifest.files) + 1} unchanged")
     _add_proof(lines, validated.parity, validated.accuracy)
-    console.print(f"[bold]{validated.bundle.manifest.name}[/]", highlight=False)
-    console.print(lines, highlight=False)
+    console.print(f"[bold]{validated.bundle.manifest.name}[/]")
+    console.print(lines)
 
 
 def planned_tree(planned: Planned) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def build(
     `weights_sha256` is what the weights must hash to, where the recipe comes out of a bundle.
     """
     check(recipe)
-    engines = [target(name) for name in recipe.targets]
+    engines = [target(name, recipe.precision) for name in recipe.targets]
     if out_dir is not None:
         check_out_dir(out_dir, force)
     planned = plan_export(recipe, observe)

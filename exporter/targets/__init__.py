@@ -13,12 +13,16 @@ PLANNED = ("trt", "torch-trt", "aoti", "openvino")
 """Engines that recipes may name and this version cannot emit for yet."""
 
 
-def target(name: str) -> Target:
+def target(name: str, precision: str | None = None) -> Target:
     """The target of that name; its libraries are imported now.
+
+    Args:
+        name: of the target.
+        precision: that it has to compute in, if that matters.
 
     Raises:
         UsageError: there is no such target.
-        TargetUnavailableError: this version or this machine cannot emit for it.
+        TargetUnavailableError: this version or this machine cannot emit for it, or not in that precision.
     """
     if name in PLANNED:
         raise TargetUnavailableError(
@@ -28,6 +32,10 @@ def target(name: str) -> Target:
         raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got {name}.{nearest(name, TARGETS)}")
     found: Target = importlib.import_module(f"{__name__}.{name}.target").TARGET
     found.check_available()
+    if precision is not None and precision not in found.precisions:
+        raise TargetUnavailableError(
+            f"target {name}: expected precision {' or '.join(found.precisions)}, got {precision}"
+        )
     return found
 
 

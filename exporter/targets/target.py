@@ -71,6 +71,7 @@ class Target(Protocol):
     """One engine. A target is a module's `TARGET`, found through the table in `exporter.targets`."""
 
     name: str
+    precisions: tuple[str, ...]
 
     def check_available(self) -> None:
         """Raise a TargetUnavailableError that says what is missing and how to get it."""

@@ -24,6 +24,8 @@ class OnnxTarget:
     """Standard operators of one opset, run by ONNX Runtime."""
 
     name: str = "onnx"
+    precisions: tuple[str, ...] = ("fp32", "fp16")
+    """ONNX has no bfloat16 convolution before opset 22, and ONNX Runtime no kernels for it on a CPU."""
 
     def check_available(self) -> None:
         """Always: onnx and onnxruntime are core dependencies, without which this module could not be imported."""

@@ -88,7 +88,8 @@ class ProjectionSummed(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(x)
-        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2) + self.q(x)
+        residual: Tensor = self.q(x)
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2) + residual
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class Scaled(nn.Module):
         self.factor_first = factor_first
 
     def forward(self, x: Tensor) -> Tensor:
-        projected = self.linear(x)
+        projected: Tensor = self.linear(x)
         return x + (self.gamma * projected if self.factor_first else projected * self.gamma)
 
 
@@ -44,7 +44,8 @@ def test_every_layer_scale_is_folded_and_numbers_stay(model: nn.Module) -> None:
     pair = rewritten(seeded(model), random(2, 4, WIDTH), FoldLayerScale())
 
     assert pair.outcome.rewrites == len(calls(pair.before.graph, aten.mul.Tensor))
-    assert pair.outcome.modified and pair.outcome.declined == ()
+    assert pair.outcome.modified
+    assert pair.outcome.declined == ()
     assert not calls(pair.after.graph, aten.mul.Tensor)
     pair.assert_same_signature()
     pair.assert_same_numbers(random(3, 4, WIDTH, seed=5), atol=1e-6)

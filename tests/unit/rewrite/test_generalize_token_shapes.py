@@ -37,9 +37,7 @@ class FoldedHeads(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, channels = x.shape
         heads = x.transpose(0, 1).contiguous().view(tokens, batch * 2, channels // 2).transpose(0, 1)
-        return cast(
-            Tensor, x + heads.transpose(0, 1).contiguous().view(tokens, batch, channels).transpose(0, 1)
-        )
+        return x + heads.transpose(0, 1).contiguous().view(tokens, batch, channels).transpose(0, 1)
 
 
 class Spellings(nn.Module):

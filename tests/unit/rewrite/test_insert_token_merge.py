@@ -134,7 +134,7 @@ def test_token_counts_fall_block_by_block() -> None:
     class Watch(fx.Interpreter):
         def run_node(self, n: fx.Node) -> object:
             if n.target is sdpa:
-                counts.append(self.env[n.args[0]].shape[-2])
+                counts.append(self.env[n.all_input_nodes[0]].shape[-2])
             return super().run_node(n)
 
     Watch(graph_module).run(images())

@@ -52,7 +52,8 @@ def test_constant_r_hits_the_cap_late_and_says_so_in_one_line(geometry: Geometry
 
     assert schedule.tokens[-1] == final
     (note,) = schedule.notes
-    assert "capped" in note and "\n" not in note
+    assert "capped" in note
+    assert "\n" not in note
 
 
 def test_cap_note_names_the_block_and_both_totals() -> None:

@@ -1,0 +1,123 @@
+"""Tiny checkpoints on disk, and bundles built once per session through the command line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.cli.commands import Build, run, tree
+from tests.support.families import family, randomise
+
+
+@pytest.fixture(scope="session")
+def vit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face ViT: 24 pixels, patch 4 (37 tokens), 4 blocks, 10 classes."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-vit"
+    model = family("hf_vit").model().tower
+    assert isinstance(model, transformers.PreTrainedModel)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face CLIP with both towers."""
+    tower = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    text = tower | {"vocab_size": 99, "max_position_embeddings": 16, "bos_token_id": 97, "eos_token_id": 98}
+    model = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            vision_config=tower | {"image_size": 32, "patch_size": 8},
+            text_config=text | {"pad_token_id": 1},
+            projection_dim=16,
+        )
+    )
+    randomise(model, 3)
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-clip"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def saved_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `.pt2` of a tiny timm ViT with a free batch axis."""
+    vit = family("timm_vit")
+    path = tmp_path_factory.mktemp("programs") / "tiny.pt2"
+    with torch.no_grad():
+        exported = torch.export.export(
+            vit.model(), (vit.images(2),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
+    torch.export.save(exported, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights_file(vit_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other weights for the ViT of `vit_dir`, as a safetensors state dict."""
+    model = transformers.ViTForImageClassification.from_pretrained(vit_dir)
+    randomise(model, 77)
+    path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of three images each, of several sizes and formats."""
+    folder = tmp_path_factory.mktemp("labelled")
+    generator = np.random.default_rng(5)
+    for label in ("cats", "dogs"):
+        (folder / label).mkdir()
+        for number, suffix in enumerate(("png", "jpg", "bmp")):
+            pixels = generator.integers(0, 256, (30 + 4 * number, 28, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.{suffix}")
+    (folder / "notes.txt").write_text("not an image", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Build through the command line, once for the same words; the folder is called `bundle`."""
+    built: dict[tuple[str, ...], Path] = {}
+
+    def get(*words: str | Path) -> Path:
+        key = tuple(map(str, words))
+        if key not in built:
+            folder = tmp_path_factory.mktemp("built") / "bundle"
+            outcome = run(*key, "--out", folder, "--quiet")
+            assert outcome.status == 0, outcome.err
+            built[key] = folder
+        return built[key]
+
+    return get
+
+
+@pytest.fixture
+def vit_bundle(build: Build, vit_dir: Path) -> Path:
+    """The tiny ViT with r=4; shared, so not to be changed."""
+    return build(f"hf:{vit_dir}", "--r", "4")
+
+
+@pytest.fixture
+def digits_bundle(build: Build) -> Path:
+    """`vit_digits --r 4`; shared, so not to be changed."""
+    return build("vit_digits", "--r", "4")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory; after the test it must be as the test left it before its command."""
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield folder
+    assert tree(folder) == {}, "something was left behind"

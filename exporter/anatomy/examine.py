@@ -212,7 +212,7 @@ def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[
     if node.target is sdpa and token_inputs(node, layouts):
         if mask_of(node) is not None:
             found.append(("its mask or position bias has one entry per token, and no rule merges it", node.name))
-        if node.kwargs.get("is_causal") or (len(node.args) > 5 and node.args[5]):
+        if node.kwargs.get("is_causal"):
             found.append(("causal attention depends on the order of the tokens", node.name))
     if node.op == "call_function" and layout is None and node.target is not aten.mean.dim:
         for source in token_inputs(node, layouts):

@@ -29,10 +29,10 @@ _CASTS = (aten.to.dtype, aten._to_copy.default, aten.dropout.default)
 
 @dataclass(frozen=True)
 class CanonicalizeAttention(GraphPass):
-    """Turn attention written out into one node.
+    """Turn attention written out into one node, and spell all such nodes alike.
 
     Given: `matmul(softmax(matmul(q, k^T) * scale [+ mask]), v)`, with q, k, v of (..., N, D).
-    Result: `scaled_dot_product_attention(q, k, v, mask, scale=scale)`.
+    Result: `scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)`; everything but q, k, v by name.
 
     Declines where the probabilities are read by anything else than the product with v.
     """
@@ -41,7 +41,7 @@ class CanonicalizeAttention(GraphPass):
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Replace every such chain; the parts that nobody else reads die."""
-        rewrites, declined = 0, []
+        rewrites, declined = sum(map(_name_arguments, calls(graph_module.graph, sdpa))), []
         for softmax in calls(graph_module.graph, *_SOFTMAXES):
             match _attention_around(softmax):
                 case str() as reason:
@@ -69,7 +69,6 @@ class FoldConstantMasks(GraphPass):
         for node in calls(graph_module.graph, sdpa):
             mask = mask_of(node)
             if mask is not None and mask not in dependent and _is_neutral(evaluate(graph_module, mask, {})):
-                node.args = node.args[:3]
                 node.kwargs = {key: value for key, value in node.kwargs.items() if key != "attn_mask"}
                 rewrites += 1
         return PassOutcome(name=self.name, rewrites=rewrites)
@@ -77,7 +76,7 @@ class FoldConstantMasks(GraphPass):
 
 def mask_of(attention: fx.Node) -> fx.Node | None:
     """The mask argument of a `scaled_dot_product_attention` node."""
-    mask = attention.args[3] if len(attention.args) > 3 else attention.kwargs.get("attn_mask")
+    mask = attention.kwargs.get("attn_mask")
     return mask if isinstance(mask, fx.Node) else None
 
 
@@ -97,6 +96,12 @@ class _Attention:
     mask: fx.Node | None
     scale: float
     product: fx.Node
+
+
+def _name_arguments(attention: fx.Node) -> bool:
+    named = dict(zip(("attn_mask", "dropout_p", "is_causal"), attention.args[3:], strict=False))
+    attention.args, attention.kwargs = attention.args[:3], {**named, **attention.kwargs}
+    return bool(named)
 
 
 def _attention_around(softmax: fx.Node) -> _Attention | str:

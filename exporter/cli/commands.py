@@ -1,5 +1,6 @@
 """The commands. Each one turns options into one call of the pipeline, and its result into text or JSON."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,16 @@ def run_command(
 @recipe_options
 @output_options
 def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given: Any) -> None:
-    """Show a model's anatomy and schedule; builds nothing."""
+    """Show a model's anatomy and schedule; builds nothing, and downloads no weights unless --weights asks for them."""
+    from exporter.models import without_download
     from exporter.cli import summary
     from exporter.cli.progress import observer
     from exporter.pipeline import plan_export
     from exporter.recipe import override, recipe_from_mapping
 
     recipe = override(recipe_from_mapping({"schema_version": 1, "model": model}, "options"), overrides(given))
+    if given["weights"] is None:
+        recipe = replace(recipe, model=without_download(recipe.model))
     planned = plan_export(recipe, observer(console(stderr=True), quiet=quiet or as_json), strict=False)
     if as_json:
         summary.print_json(summary.planned_tree(planned))

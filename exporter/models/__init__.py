@@ -4,7 +4,7 @@ In: a `ModelRequest`. Out: a `LoadedModel`, which `capture` takes.
 """
 
 from exporter.models.alias_table import Alias
-from exporter.models.load import aliases, load, shipped_images, ships_images
+from exporter.models.load import aliases, load, shipped_images, ships_images, without_download
 from exporter.models.loaded import ExampleInput, LoadedModel
 from exporter.models.preprocess import Preprocess, crop_image, preprocess_image
 from exporter.models.request import ModelRequest
@@ -21,4 +21,5 @@ __all__ = [
     "preprocess_image",
     "shipped_images",
     "ships_images",
+    "without_download",
 ]

@@ -5,6 +5,7 @@ imported only when that source is asked for.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,14 @@ def load(request: ModelRequest) -> LoadedModel:
 def aliases() -> Mapping[str, Alias]:
     """Every alias by name, in the order in which they are shown."""
     return MappingProxyType(ALIASES)
+
+
+def without_download(request: ModelRequest) -> ModelRequest:
+    """The same model with weights that cost no download: enough to look at its structure."""
+    brings_its_own = resolve(request).source in ("exporter", "pt2")
+    if brings_its_own or request.weights != "pretrained":
+        return request
+    return replace(request, weights="random")
 
 
 def ships_images(request: ModelRequest) -> bool:

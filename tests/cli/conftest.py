@@ -41,7 +41,8 @@ def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             projection_dim=16,
         )
     )
-    randomise(model, 3)
+    randomise(model.vision_model, 3)
+    randomise(model.text_model, 4)
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-clip"
     model.save_pretrained(folder)
     return folder

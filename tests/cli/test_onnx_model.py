@@ -12,18 +12,19 @@ from tests.cli.commands import Build, manifest
 Shape = list[int | str]
 
 
-def models(build: Build, vit_dir: Path) -> dict[str, Path]:
-    return {
-        "digits": build("vit_digits", "--r", "4"),
-        "static": build(f"hf:{vit_dir}", "--r", "4"),
-        "dynamic": build(f"hf:{vit_dir}", "--r", "4", "--dynamic-batch"),
-        "pitome": build(f"hf:{vit_dir}", "--r", "4", "--method", "pitome"),
-    }
+VARIANTS = {
+    "static": (),
+    "dynamic": ("--dynamic-batch",),
+    "pitome": ("--method", "pitome"),
+}
+"""What of the tiny ViT is looked at, beside `vit_digits`."""
 
 
-@pytest.fixture(params=["digits", "static", "dynamic", "pitome"])
+@pytest.fixture(params=["digits", *VARIANTS])
 def bundle(request: pytest.FixtureRequest, build: Build, vit_dir: Path) -> Path:
-    return models(build, vit_dir)[request.param]
+    if request.param == "digits":
+        return build("vit_digits", "--r", "4")
+    return build(f"hf:{vit_dir}", "--r", "4", *VARIANTS[request.param])
 
 
 @pytest.fixture

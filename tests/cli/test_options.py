@@ -71,7 +71,9 @@ def test_runner_travels_to_another_process(vit_bundle: Path, expected: npt.NDArr
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        pytest.param(np.zeros((1, 3, 25, 24), np.float32), ["images", "3x24x24", "(1, 3, 25, 24)"], id="size"),
+        pytest.param(
+            np.zeros((1, 3, 25, 24), np.float32), ["images", "3x24x24", "(1, 3, 25, 24)"], id="size"
+        ),
         pytest.param(np.zeros((3, 24, 24), np.float32), ["images", "3x24x24"], id="no batch axis"),
         pytest.param(np.zeros((0, 3, 24, 24), np.float32), ["images", "at least one"], id="no images"),
         pytest.param(np.zeros((1, 3, 24, 24), np.float64), ["float32", "float64"], id="double"),
@@ -120,7 +122,9 @@ def test_half_precision_is_close_and_smaller(
     assert close.mean() >= 0.6  # a near-tie may merge other tokens of an image
 
 
-def test_bf16_without_an_engine_for_it_is_a_target_that_is_not_available(vit_dir: Path, workplace: Path) -> None:
+def test_bf16_without_an_engine_for_it_is_a_target_that_is_not_available(
+    vit_dir: Path, workplace: Path
+) -> None:
     complaint = refused(7, f"hf:{vit_dir}", "--r", "4", "--precision", "bf16")
 
     assert "bf16" in complaint

@@ -37,7 +37,7 @@ class OnnxTarget:
         without_matches(model, request)
         _save(model, folder / FILE)
         _check(folder / FILE)
-        runner = self.open(folder / FILE, request.input, request.outputs)
+        runner = OnnxRunner(path=folder / FILE, input=request.input, outputs=request.outputs, spinning=False)
         return Artifact(target=self.name, file=FILE, opset=OPSET, runner=runner, probe=probe)
 
     def open(self, path: Path, input: TensorSpec, outputs: tuple[TensorSpec, ...]) -> Runner:
@@ -50,7 +50,8 @@ class OnnxTarget:
             replace(request.outputs[0], name=f"match_{index}", dtype="int64")
             for index in range(len(program.merging_blocks))
         )
-        return self.open(scratch / FILE, request.input, (*request.outputs, *matches))
+        outputs = (*request.outputs, *matches)
+        return OnnxRunner(path=scratch / FILE, input=request.input, outputs=outputs, spinning=False)
 
 
 TARGET = OnnxTarget()

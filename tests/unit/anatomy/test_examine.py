@@ -1,5 +1,7 @@
 """What is found in the graph of every family: blocks, merge points, prefix tokens, head, work."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, fx
@@ -104,7 +106,8 @@ def counted_macs(family: Family) -> int:
             family.model()(family.images(1))
     finally:
         mha.set_fastpath_enabled(fastpath)
-    return counter.get_total_flops() // 2
+    macs: int = counter.get_total_flops() // 2
+    return macs
 
 
 def dense_macs(captured: Captured) -> int:
@@ -130,8 +133,7 @@ def test_reduced_work_equals_the_formula_of_the_literature(name: str, request_: 
     tokens = captured.schedule(request_).tokens
 
     blocks = sum(
-        4 * n * WIDTH**2 + 2 * n**2 * WIDTH + 2 * 4 * left * WIDTH**2
-        for n, left in zip(tokens, tokens[1:], strict=False)
+        4 * n * WIDTH**2 + 2 * n**2 * WIDTH + 2 * 4 * left * WIDTH**2 for n, left in pairwise(tokens)
     )
     patch_embedding, head = PATCHES * WIDTH * 3 * 4 * 4, WIDTH * 10
 

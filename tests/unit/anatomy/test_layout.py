@@ -58,7 +58,9 @@ def reshapes_of_tokens(draw: st.DrawFn) -> tuple[TokenAxis, Shape, Shape]:
     tokens, outer, inner = draw(st.integers(2, 7)), draw(SIZES), draw(SIZES)
     before, after_axis = draw(st.lists(SIZES, max_size=2)), draw(st.lists(SIZES, max_size=2))
     shape = (*before, outer * tokens * inner, *after_axis)
-    layout = TokenAxis(axis=len(before), tokens=tokens, prefix=draw(st.integers(0, 2)), outer=outer, inner=inner)
+    layout = TokenAxis(
+        axis=len(before), tokens=tokens, prefix=draw(st.integers(0, 2)), outer=outer, inner=inner
+    )
     return layout, shape, draw(factorisations(math.prod(shape)))
 
 
@@ -67,7 +69,11 @@ def reshapes_of_patches(draw: st.DrawFn) -> tuple[PatchGrid, Shape, Shape]:
     rows, columns = draw(st.integers(2, 4)), draw(st.integers(2, 4))
     before, behind = draw(st.lists(SIZES, max_size=2)), draw(st.lists(SIZES, max_size=2))
     shape = (*before, rows, columns, *behind)
-    return PatchGrid(axis=len(before), rows=rows, columns=columns), shape, draw(factorisations(math.prod(shape)))
+    return (
+        PatchGrid(axis=len(before), rows=rows, columns=columns),
+        shape,
+        draw(factorisations(math.prod(shape))),
+    )
 
 
 @given(reshapes_of_tokens())
@@ -98,7 +104,9 @@ def test_regrouped_layout_says_where_every_token_is(case: tuple[TokenAxis, Shape
 
 
 @given(reshapes_of_patches())
-def test_patches_survive_a_reshape_exactly_when_they_can_be_told(case: tuple[PatchGrid, Shape, Shape]) -> None:
+def test_patches_survive_a_reshape_exactly_when_they_can_be_told(
+    case: tuple[PatchGrid, Shape, Shape],
+) -> None:
     grid, before, after = case
     marks = mark_patches(grid, before).reshape(after)
 

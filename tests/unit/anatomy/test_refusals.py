@@ -1,6 +1,7 @@
 """Real models that cannot be merged are refused in one line that names the node."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -17,7 +18,7 @@ from tests.support.families import randomise, timm_vit
 MERGE = ScheduleRequest(r=2)
 
 
-def pretrained_architecture(name: str, **options: object) -> nn.Module:
+def pretrained_architecture(name: str, **options: Any) -> nn.Module:
     """Build a timm model by name with random weights."""
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(name, **options).eval()
@@ -72,7 +73,9 @@ def test_merging_is_refused_and_dense_still_works(
     model = build().eval()
     captured, images = capture_model(model, size), torch.randn(2, 3, size, size)
 
-    with pytest.raises(UnsupportedGraphError, match=rf"because of node {node}.*{reason}.*use --r 0") as refusal:
+    with pytest.raises(
+        UnsupportedGraphError, match=rf"because of node {node}.*{reason}.*use --r 0"
+    ) as refusal:
         captured.compile(MERGE)
     dense, *_ = captured.compile(ScheduleRequest(r=0))(images)
 
@@ -134,7 +137,7 @@ class SkippingBlock(Block):
 
     first: torch.Tensor | None = None
 
-    def forward(self, x: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         """Run the block; the very first tokens are added at the end."""
         if SkippingBlock.first is None or SkippingBlock.first.shape != x.shape:
             SkippingBlock.first = x
@@ -162,7 +165,8 @@ class CausalAttention(nn.Module):
         for _ in range(2):
             q = x.unsqueeze(1)
             x = x + nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True).squeeze(1)
-        return self.head(x.mean(dim=1))
+        logits: torch.Tensor = self.head(x.mean(dim=1))
+        return logits
 
 
 def test_causal_attention_is_refused() -> None:

@@ -25,7 +25,7 @@ class Attends(nn.Module):
         torch.manual_seed(0)
         self.patches = nn.Conv2d(3, HEADS * WIDTH, 4, 4)
         self.qkv = nn.Linear(HEADS * WIDTH, 3 * HEADS * WIDTH)
-        self.register_buffer("bias", torch.randn(HEADS, TOKENS, TOKENS))
+        self.bias = nn.Parameter(torch.randn(HEADS, TOKENS, TOKENS))
         self.attention = attention
 
     def forward(self, images: Tensor) -> Tensor:
@@ -208,7 +208,9 @@ def from_the_image(q: Tensor) -> Tensor:
     return torch.zeros(TOKENS, TOKENS) * q.mean()
 
 
-@pytest.mark.parametrize("mask", [pytest.param(all_true, id="all true"), pytest.param(all_zero, id="all zero")])
+@pytest.mark.parametrize(
+    "mask", [pytest.param(all_true, id="all true"), pytest.param(all_zero, id="all zero")]
+)
 def test_neutral_constant_mask_is_folded(mask: Callable[[Tensor], Tensor]) -> None:
     model = Attends(fused(mask))
 

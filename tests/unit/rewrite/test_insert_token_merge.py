@@ -53,9 +53,17 @@ def one_colour(batch: int = 2) -> Tensor:
     return colours.expand(batch, 3, 8, 8).contiguous()
 
 
-@pytest.mark.parametrize("name", ["tome", "pitome"])
-@pytest.mark.parametrize("head", ["class", "mean", "patch mean", "both"])
-@pytest.mark.parametrize("projection", ["fused", "separate", "torch"])
+@pytest.mark.parametrize(
+    ("projection", "head", "name"),
+    [
+        pytest.param("fused", "class", "tome", id="class token"),
+        pytest.param("fused", "mean", "tome", id="mean of all tokens"),
+        pytest.param("separate", "patch mean", "tome", id="mean of the patches"),
+        pytest.param("separate", "both", "tome", id="class token and mean of the patches"),
+        pytest.param("torch", "mean", "tome", id="nn.MultiheadAttention"),
+        pytest.param("fused", "both", "pitome", id="pitome"),
+    ],
+)
 def test_merging_equal_tokens_changes_nothing(projection: str, head: str, name: str) -> None:
     blocks = [Block(projection) for _ in range(3)]  # type: ignore[arg-type]
     program = captured(SmallVit(*blocks, head=head, positions=False))  # type: ignore[arg-type]

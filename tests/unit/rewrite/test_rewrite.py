@@ -29,9 +29,18 @@ def reduced(source: Program, merged: tuple[int, ...], options: RewriteOptions = 
     return rewrite(source, plan(ScheduleRequest(r_per_layer=merged), anatomy.geometry), options)
 
 
-def test_dense_program_computes_what_the_captured_model_computes() -> None:
-    source = program()
+@pytest.fixture(scope="module")
+def source() -> Program:
+    return program()
 
+
+@pytest.fixture(scope="module")
+def merging(source: Program) -> RewrittenProgram:
+    """Return the program with two merges and every exact pass."""
+    return reduced(source, (4, 0, 3))
+
+
+def test_dense_program_computes_what_the_captured_model_computes(source: Program) -> None:
     dense = reduced(source, (0, 0, 0))
 
     (found,), (expected,) = dense(images()), source.graph_module(images())
@@ -49,45 +58,37 @@ def test_reduced_program_returns_the_outputs_then_the_matches_of_blocks_that_mer
     assert [tuple(value.shape) for value in outputs[2:]] == [(2, 13 + 4 + 4), (2, 11 + 2 + 2)]
 
 
-def test_merge_whose_tokens_nobody_reads_is_not_executed() -> None:
-    result = reduced(program(), (4, 4, 4))
+def test_merge_whose_tokens_nobody_reads_is_not_executed(source: Program) -> None:
+    result = reduced(source, (4, 4, 4))
 
     assert result.merged == (4, 4, 0)
     assert result.merging_blocks == (0, 1)
 
 
-def test_merge_whose_tokens_nobody_reads_is_executed_when_dead_tokens_stay() -> None:
+def test_merge_whose_tokens_nobody_reads_is_executed_when_dead_tokens_stay(source: Program) -> None:
     options = dataclasses.replace(OPTIONS, disabled=frozenset({"remove_dead_tokens"}))
 
-    result = reduced(program(), (4, 4, 4), options)
+    result = reduced(source, (4, 4, 4), options)
 
     assert result.merged == (4, 4, 4)
 
 
-def test_exported_program_and_eager_module_agree() -> None:
-    result = reduced(program(), (4, 4, 0))
-
-    for exported, eager in zip(result.exported.module()(images()), result(images()), strict=True):
+def test_exported_program_and_eager_module_agree(merging: RewrittenProgram) -> None:
+    for exported, eager in zip(merging.exported.module()(images()), merging(images()), strict=True):
         torch.testing.assert_close(exported, eager, atol=1e-6, rtol=0.0)
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.parametrize(
-    "merged", [pytest.param((0, 0, 0), id="dense"), pytest.param((4, 0, 3), id="merging")]
-)
 def test_exact_pass_that_is_switched_off_does_not_run_and_changes_no_number(
-    switch: str, merged: tuple[int, ...]
+    switch: str, source: Program, merging: RewrittenProgram
 ) -> None:
-    source = program()
     options = dataclasses.replace(OPTIONS, disabled=frozenset({switch}))
 
-    without = reduced(source, merged, options)
+    without = reduced(source, (4, 0, 3), options)
 
     assert switch not in [outcome.name for outcome in without.passes]
-    assert switch in [outcome.name for outcome in reduced(source, merged).passes]
-    torch.testing.assert_close(
-        without(images())[0], reduced(source, merged)(images())[0], atol=1e-5, rtol=0.0
-    )
+    assert switch in [outcome.name for outcome in merging.passes]
+    torch.testing.assert_close(without(images())[0], merging(images())[0], atol=1e-5, rtol=0.0)
 
 
 @pytest.mark.parametrize("projection", ["fused", "separate", "torch"])
@@ -106,8 +107,7 @@ def test_every_attention_behind_a_merge_weighs_its_keys_also_where_dead_tokens_w
     torch.testing.assert_close(result(images())[0], expected, atol=1e-5, rtol=0.0)
 
 
-def test_executed_macs_fall_with_merges_and_with_dead_tokens() -> None:
-    source = program()
+def test_executed_macs_fall_with_merges_and_with_dead_tokens(source: Program) -> None:
     keep_dead = dataclasses.replace(OPTIONS, disabled=frozenset({"remove_dead_tokens"}))
 
     whole = reduced(source, (0, 0, 0), keep_dead).executed_macs
@@ -118,35 +118,29 @@ def test_executed_macs_fall_with_merges_and_with_dead_tokens() -> None:
     assert reduced(source, (8, 0, 0)).executed_macs < reduced(source, (4, 0, 0)).executed_macs
 
 
-def test_program_without_fixed_batch_serves_the_batch_asked_for() -> None:
-    result = reduced(program(), (4, 0, 0), dataclasses.replace(OPTIONS, batch=5))
+def test_program_without_fixed_batch_serves_the_batch_asked_for(source: Program) -> None:
+    result = reduced(source, (4, 0, 0), dataclasses.replace(OPTIONS, batch=5))
 
     assert tuple(result.exported.example_inputs[0][0].shape) == (5, 3, 8, 8)
     assert result(images(5))[0].shape == (5, 5)
 
 
-def test_dynamic_batch_serves_every_batch() -> None:
-    result = reduced(program(), (4, 0, 0), dataclasses.replace(OPTIONS, dynamic_batch=True))
+def test_dynamic_batch_serves_every_batch(source: Program) -> None:
+    result = reduced(source, (4, 0, 0), dataclasses.replace(OPTIONS, dynamic_batch=True))
 
     assert [result(images(batch))[0].shape[0] for batch in (1, 2, 7)] == [1, 2, 7]
 
 
-@pytest.mark.parametrize(
-    "merged", [pytest.param((0, 0, 0), id="dense"), pytest.param((4, 0, 3), id="merging")]
-)
-def test_bytes_in_give_what_normalised_floats_give(merged: tuple[int, ...]) -> None:
-    source = program()
+def test_bytes_in_give_what_normalised_floats_give(source: Program, merging: RewrittenProgram) -> None:
     values = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     mean, std = torch.tensor(BYTES.mean).reshape(3, 1, 1), torch.tensor(BYTES.std).reshape(3, 1, 1)
 
-    found = reduced(source, merged, dataclasses.replace(OPTIONS, normalization=BYTES))(values)[0]
+    found = reduced(source, (4, 0, 3), dataclasses.replace(OPTIONS, normalization=BYTES))(values)[0]
 
-    expected = reduced(source, merged)((values / 255 - mean) / std)[0]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(found, merging((values / 255 - mean) / std)[0], atol=1e-5, rtol=0.0)
 
 
-def test_source_program_is_not_written_to() -> None:
-    source = program()
+def test_source_program_is_not_written_to(source: Program) -> None:
     before = [node.format_node() for node in source.graph_module.graph.nodes]
     weights = {name: value.clone() for name, value in source.graph_module.state_dict().items()}
 
@@ -158,11 +152,11 @@ def test_source_program_is_not_written_to() -> None:
     assert all(torch.equal(after[name], value) for name, value in weights.items())
 
 
-def test_unknown_pass_is_refused_with_the_nearest_name() -> None:
+def test_unknown_pass_is_refused_with_the_nearest_name(source: Program) -> None:
     options = dataclasses.replace(OPTIONS, disabled=frozenset({"fold_layer_scales"}))
 
     with pytest.raises(UsageError, match=r'got fold_layer_scales\. Did you mean "fold_layer_scale"\?$'):
-        reduced(program(), (0, 0, 0), options)
+        reduced(source, (0, 0, 0), options)
 
 
 def fixed_program() -> Program:
@@ -192,9 +186,9 @@ def test_fixed_program_serves_its_own_batch() -> None:
     torch.testing.assert_close(result(images())[0], source.graph_module(images())[0], atol=1e-5, rtol=0.0)
 
 
-def test_unknown_method_option_is_refused() -> None:
+def test_unknown_method_option_is_refused(source: Program) -> None:
     with pytest.raises(UsageError, match="method tome: unknown option margin"):
-        reduced(program(), (4, 0, 0), dataclasses.replace(OPTIONS, method_options={"margin": 0.5}))
+        reduced(source, (4, 0, 0), dataclasses.replace(OPTIONS, method_options={"margin": 0.5}))
 
 
 def test_model_whose_output_is_its_tokens_is_refused_with_merges_and_served_without() -> None:

@@ -1,0 +1,69 @@
+"""`inspect`: what would be done, without doing it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import run
+
+
+def test_table_shows_every_block(vit_dir: Path, workplace: Path) -> None:
+    outcome = run("inspect", f"hf:{vit_dir}", "--r", "4")
+
+    assert outcome.status == 0
+    rows = [line.split("│")[1:-1] for line in outcome.out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row[:4]] for row in rows] == [
+        ["0", "37", "4", "33"],
+        ["1", "33", "4", "29"],
+        ["2", "29", "4", "25"],
+        ["3", "25", "4", "21"],
+    ]
+    for fact in ("GMACs", "merge point", "1 protected prefix tokens", "dense", "reduced"):
+        assert fact in " ".join(outcome.out.split())
+
+
+def test_json_has_what_the_table_has(vit_dir: Path, workplace: Path) -> None:
+    outcome = run("inspect", f"hf:{vit_dir}", "--r", "4", "--json")
+
+    assert outcome.err == ""
+    document = outcome.document
+    assert document.keys() == {"model", "schedule", "tokens_protected", "head", "gmacs", "blocks", "refusals"}
+    assert document["tokens_protected"] == 1
+    assert document["refusals"] == []
+    assert [block["tokens_out"] for block in document["blocks"]] == [33, 29, 25, 21]
+    assert all(block["attention"] and block["merge_point"] for block in document["blocks"])
+
+
+def test_capped_schedule_is_noted(vit_dir: Path, workplace: Path) -> None:
+    outcome = run("inspect", f"hf:{vit_dir}", "--r", "40")
+
+    assert "note schedule capped" in " ".join(outcome.out.split())
+    document = run("inspect", f"hf:{vit_dir}", "--r", "40", "--json").document
+    assert len(document["schedule"]["notes"]) == 1
+
+
+def test_refusals_are_listed_and_no_failure(workplace: Path) -> None:
+    words = ("inspect", "timm:eva02_tiny_patch14_224", "--weights", "random", "--r", "4")
+
+    shown, document = run(*words), run(*words, "--json").document
+
+    assert shown.status == 0
+    assert "refused" in shown.out
+    assert document["refusals"]
+    assert document["refusals"][0].keys() == {"block", "node", "reason"}
+    assert document["refusals"][0]["node"] in shown.out
+
+
+def test_text_tower_has_no_blocks(clip_dir: Path, workplace: Path) -> None:
+    outcome = run("inspect", f"hf:{clip_dir}", "--tower", "text")
+
+    assert outcome.status == 0
+    assert "as it is" in outcome.out
+
+
+@pytest.mark.parametrize(("r", "gmacs"), [(0, 1.254), (8, 0.924), (13, 0.731)])
+def test_published_gmacs(r: int, gmacs: float, workplace: Path) -> None:
+    """Ti/16 in ToMe's table, at the printed digits."""
+    words = ("inspect", "timm:vit_tiny_patch16_224", "--weights", "random", "--r", str(r), "--json")
+
+    assert round(run(*words).document["gmacs"]["reduced"], 3) == gmacs

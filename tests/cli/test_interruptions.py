@@ -1,0 +1,222 @@
+"""Failures and interrupts in the middle of a build: the right status, nothing left behind, the old bundle unhurt."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from exporter.targets.onnx.runner import OnnxRunner
+from tests.cli.commands import ROOT, Outcome, refused, run, tree
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@pytest.fixture
+def occupied(tmp_path: Path, vit_bundle: Path) -> Iterator[Path]:
+    """A place where a bundle stands, which must be unhurt after the test, without anything new beside it."""
+    place = tmp_path / "occupied"
+    shutil.copytree(vit_bundle, place / "bundle")
+    before = tree(place)
+    yield place / "bundle"
+    assert tree(place) == before
+
+
+def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[Arrays], Arrays]) -> None:
+    """Have ONNX Runtime return something else than it computed."""
+    honest = OnnxRunner.__call__
+    monkeypatch.setattr(OnnxRunner, "__call__", lambda self, images: change(honest(self, images)))
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    return fail
+
+
+# The gates ------------------------------------------------------------------------------------------
+
+
+def slightly_wrong(outputs: Arrays) -> Arrays:
+    return {name: array + 2e-3 if name == "logits" else array for name, array in outputs.items()}
+
+
+def not_a_number(outputs: Arrays) -> Arrays:
+    return {name: array * np.nan if name == "logits" else array for name, array in outputs.items()}
+
+
+def first_image_for_all(outputs: Arrays) -> Arrays:
+    return {name: np.zeros_like(array) if name == "logits" else array for name, array in outputs.items()}
+
+
+def other_partner(outputs: Arrays) -> Arrays:
+    """The last source of the first block, sent to the destination next to its own."""
+    changed = {name: array.copy() for name, array in outputs.items()}
+    if "match_0" in changed:
+        changed["match_0"][:, -1] -= 1
+    return changed
+
+
+def nonsense_match(outputs: Arrays) -> Arrays:
+    return {
+        name: np.full_like(array, 10**6) if name == "match_0" else array for name, array in outputs.items()
+    }
+
+
+def doubled_token(outputs: Arrays) -> Arrays:
+    """A match that loses a token and keeps another twice."""
+    changed = {name: array.copy() for name, array in outputs.items()}
+    if "match_0" in changed:
+        changed["match_0"][:, 3] = changed["match_0"][:, 2]
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        pytest.param(slightly_wrong, "max_abs_error", id="numbers"),
+        pytest.param(not_a_number, "max_abs_error inf", id="NaN"),
+        pytest.param(first_image_for_all, "cosine", id="zeros"),
+        pytest.param(other_partner, "regret", id="match"),
+        pytest.param(nonsense_match, "match", id="match out of range"),
+        pytest.param(doubled_token, "match", id="match with a token twice"),
+    ],
+)
+def test_wrong_engine_leaves_no_bundle(
+    change: Callable[[Arrays], Arrays],
+    fact: str,
+    vit_dir: Path,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tampering(monkeypatch, change)
+
+    complaint = refused(5, f"hf:{vit_dir}", "--r", "4")
+
+    assert "onnx" in complaint
+    assert fact in complaint
+
+
+def test_wrong_engine_leaves_the_old_bundle(
+    vit_dir: Path, occupied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tampering(monkeypatch, slightly_wrong)
+
+    refused(5, f"hf:{vit_dir}", "--r", "2", "--out", occupied, "--force")
+
+
+def test_lost_accuracy_leaves_no_bundle(workplace: Path) -> None:
+    complaint = refused(6, "vit_digits", "--r", "30", "--max-drop", "0.1")
+
+    assert "points of top-1" in complaint
+    assert "at most 0.1" in complaint
+
+
+# The disk -------------------------------------------------------------------------------------------
+
+WRITERS = ("onnx_ir.save", "numpy.savez", "pathlib.Path.write_text", "pathlib.Path.write_bytes")
+
+
+@pytest.mark.parametrize(
+    "writer", ["onnx_ir.save", "numpy.savez", "pathlib.Path.write_text", "pathlib.Path.write_bytes"]
+)
+def test_full_disk_leaves_nothing(
+    writer: str, vit_dir: Path, occupied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+
+    complaint = refused(2, f"hf:{vit_dir}", "--r", "2", "--out", occupied, "--force")
+
+    assert "No space left on device" in complaint
+    assert "--out" in complaint
+
+
+def test_file_size_limit_leaves_nothing(vit_dir: Path, workplace: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        complaint = refused(2, f"hf:{vit_dir}", "--r", "4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert "cannot be written" in complaint
+
+
+# Ctrl-C ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["exporter.targets.onnx.target.OnnxTarget.emit", "numpy.savez", "os.fsync"])
+def test_interrupt_at_any_stage_leaves_the_old_bundle(
+    place: str, vit_dir: Path, occupied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, failing(KeyboardInterrupt()))
+
+    outcome = run(f"hf:{vit_dir}", "--r", "2", "--out", occupied, "--force", "--json")
+
+    assert outcome.status == 130
+    assert outcome.document["exit_status"] == 130
+    assert "Traceback" not in outcome.err
+    assert "interrupted" in outcome.err
+
+
+def interrupted_after_rewrite(*words: str | Path, cwd: Path) -> Outcome:
+    """Run a command in a process of its own, and press Ctrl-C when it has rewritten the graph."""
+    command = [sys.executable, "-m", "exporter", *map(str, words)]
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stderr is not None
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if "rewrite" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        out, rest = process.communicate(timeout=120)
+    return Outcome(status=process.returncode, out=out, err="".join(seen) + rest)
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(workplace: Path) -> None:
+    outcome = interrupted_after_rewrite("vit_digits", "--r", "4", cwd=workplace)
+
+    assert outcome.status == 130
+    assert outcome.out == ""
+    assert [line for line in outcome.err.splitlines() if line][-1].startswith("error: interrupted")
+    assert "Traceback" not in outcome.err
+
+
+def test_ctrl_c_leaves_the_old_bundle(occupied: Path, vit_dir: Path) -> None:
+    words = (f"hf:{vit_dir}", "--r", "2", "--out", occupied, "--force")
+    outcome = interrupted_after_rewrite(*words, cwd=occupied.parent)
+
+    assert outcome.status == 130
+
+
+def test_own_process_gives_one_document_on_stdout(vit_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "exporter", f"hf:{vit_dir}", "--r", "4", "--json", "--out", "made"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bundle"] == "made"
+    assert done.stderr == ""
+    assert sorted(tree(tmp_path))[0] == "made"
+    assert all(name.startswith("made") for name in tree(tmp_path))

@@ -1,0 +1,89 @@
+"""`run`: recipes, among them those that lie in bundles."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import manifest, refused, run, tree
+
+
+def test_recipe_of_a_bundle_rebuilds_the_same_bytes(digits_bundle: Path, tmp_path: Path) -> None:
+    again = tmp_path / digits_bundle.name
+
+    outcome = run("run", digits_bundle / "recipe.yaml", "--out", again, "--quiet")
+
+    assert outcome.status == 0, outcome.err
+    assert (again / "model.onnx").read_bytes() == (digits_bundle / "model.onnx").read_bytes()
+    assert tree(again) == tree(digits_bundle)
+
+
+def test_local_model_is_found_beside_the_recipe(vit_bundle: Path, vit_dir: Path, tmp_path: Path) -> None:
+    shutil.copy(vit_bundle / "recipe.yaml", tmp_path / "mine.yaml")
+    shutil.copytree(vit_dir, tmp_path / vit_dir.name)
+
+    outcome = run("run", tmp_path / "mine.yaml", "--out", tmp_path / "out" / vit_bundle.name, "--quiet")
+
+    assert outcome.status == 0, outcome.err
+    assert tree(tmp_path / "out" / vit_bundle.name) == tree(vit_bundle)
+
+
+def test_options_override_the_recipe(vit_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: hf:{vit_dir}\nschedule: {{r: 4}}\nbatch: 2\n", encoding="utf-8"
+    )
+    words = ("--r-per-layer", "3,2,1,0", "--out", tmp_path / "out", "--quiet")
+
+    assert run("run", tmp_path / "recipe.yaml", *words).status == 0
+
+    assert manifest(tmp_path / "out")["schedule"]["merged"] == [3, 2, 1, 0]
+    assert manifest(tmp_path / "out")["inputs"][0]["shape"][0] == 2
+    assert "r_per_layer: [3, 2, 1, 0]" in (tmp_path / "out" / "recipe.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def file_bundle(vit_dir: Path, weights_file: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "from-file"
+    outcome = run(f"hf:{vit_dir}", "--r", "4", "--weights", weights_file, "--out", folder, "--quiet")
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
+def test_recipe_of_a_bundle_takes_no_other_weights(
+    file_bundle: Path, vit_dir: Path, weights_file: Path, tmp_path: Path
+) -> None:
+    assert manifest(file_bundle)["model"]["weights"]["kind"] == "file"
+    copied = tmp_path / "copied"
+    shutil.copytree(file_bundle, copied)
+    shutil.copytree(vit_dir, copied / vit_dir.name)
+    shutil.copy(vit_dir / "model.safetensors", copied / weights_file.name)
+    before = tree(tmp_path)
+
+    complaint = refused(3, "run", copied / "recipe.yaml", "--out", tmp_path / "again")
+
+    assert "expected the ones that the bundle was built from" in complaint
+    assert tree(tmp_path) == before
+    shutil.copy(weights_file, copied / weights_file.name)
+    assert run("run", copied / "recipe.yaml", "--out", tmp_path / "again", "--quiet").status == 0
+    assert (tmp_path / "again/model.onnx").read_bytes() == (file_bundle / "model.onnx").read_bytes()
+
+
+def test_recipe_beside_a_damaged_manifest_is_refused(
+    vit_bundle: Path, tmp_path: Path, workplace: Path
+) -> None:
+    shutil.copytree(vit_bundle, tmp_path / "bundle")
+    text = (vit_bundle / "manifest.json").read_text(encoding="utf-8")
+    (tmp_path / "bundle/manifest.json").write_text(text.replace('"tome"', '"tame"'), encoding="utf-8")
+
+    assert "changed" in refused(8, "run", tmp_path / "bundle" / "recipe.yaml")
+
+
+def test_text_tower_recipe_round_trips(clip_dir: Path, tmp_path: Path) -> None:
+    words = (f"hf:{clip_dir}", "--tower", "text", "--out", tmp_path / "a", "--quiet")
+    assert run(*words).status == 0
+    shutil.copy(tmp_path / "a" / "recipe.yaml", tmp_path / "text.yaml")
+    shutil.copytree(clip_dir, tmp_path / clip_dir.name)
+
+    assert run("run", tmp_path / "text.yaml", "--out", tmp_path / "b", "--quiet").status == 0
+
+    assert (tmp_path / "a/model.onnx").read_bytes() == (tmp_path / "b/model.onnx").read_bytes()

@@ -1,0 +1,92 @@
+"""Failures as statuses and lines, whatever is thrown below."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporter.cli import main
+from exporter.errors import (
+    BundleError,
+    ExportError,
+    GateError,
+    InternalError,
+    ModelUnavailableError,
+    ParityError,
+    RecipeError,
+    TargetUnavailableError,
+    UnsupportedGraphError,
+    UsageError,
+    WeightsError,
+)
+
+STATUSES: list[tuple[BaseException, int]] = [
+    (UsageError("no"), 2),
+    (RecipeError("no"), 2),
+    (ModelUnavailableError("no"), 3),
+    (WeightsError("no"), 3),
+    (UnsupportedGraphError("no"), 4),
+    (ParityError("no"), 5),
+    (GateError("no"), 6),
+    (TargetUnavailableError("no"), 7),
+    (BundleError("no"), 8),
+    (InternalError("no"), 70),
+    (ValueError("several\nlines\r\nof text"), 70),
+    (RecursionError("no"), 70),
+    (MemoryError(), 70),
+    (KeyboardInterrupt(), 130),
+]
+
+
+@pytest.mark.parametrize(("error", "status"), STATUSES, ids=lambda value: type(value).__name__)
+def test_every_failure_is_a_status_and_one_line(
+    error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("exporter.pipeline.validate", fail)
+
+    assert main(["validate", "anything", "--json"]) == status
+
+    captured = capsys.readouterr()
+    (line,) = [line for line in captured.err.splitlines() if line]
+    assert line.startswith("error: ")
+    assert json.loads(captured.out) == {"error": line.removeprefix("error: "), "exit_status": status}
+
+
+def test_unexpected_failures_ask_for_a_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("exporter.pipeline.validate", fail)
+
+    assert main(["validate", "anything"]) == 70
+    assert "please report this, with --debug" in capsys.readouterr().err
+
+    assert main(["validate", "anything", "--debug"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_statuses_of_the_contract_are_those_of_the_errors() -> None:
+    found = {kind.__name__: kind.exit_status for kind in ExportError.__subclasses__()}
+
+    assert found == {
+        "UsageError": 2,
+        "RecipeError": 2,
+        "ModelUnavailableError": 3,
+        "WeightsError": 3,
+        "UnsupportedGraphError": 4,
+        "ParityError": 5,
+        "GateError": 6,
+        "TargetUnavailableError": 7,
+        "BundleError": 8,
+    }
+
+
+def test_option_values_are_not_taken_for_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(tmp_path), "--data", "--json"]) == 8
+
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,92 @@
+"""Command-line options as recipe keys."""
+
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from exporter.cli.options import overrides, recipe_options
+from exporter.errors import UsageError
+from exporter.recipe import recipe_to_mapping
+from exporter.recipe.load import recipe_from_mapping
+
+
+def parsed(*words: str) -> dict[str, object]:
+    """What `overrides` makes of the words of a command line."""
+    found: dict[str, Any] = {}
+
+    @click.command()
+    @recipe_options
+    def command(**given: Any) -> None:
+        found.update(given)
+
+    result = CliRunner().invoke(command, list(words))
+    assert result.exit_code == 0, result.output
+    return overrides(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        pytest.param([], {}, id="nothing"),
+        pytest.param(["--r", "0"], {"schedule.r": 0}, id="zero is something"),
+        pytest.param(["--r-per-layer", "1, 2,3"], {"schedule.r_per_layer": [1, 2, 3]}, id="list"),
+        pytest.param(["--keep-per-layer", "9,8"], {"schedule.keep_per_layer": [9, 8]}, id="counts"),
+        pytest.param(
+            ["--keep-per-layer", "0.9,1.0"], {"schedule.keep_per_layer": [0.9, 1.0]}, id="fractions"
+        ),
+        pytest.param(["--target", "onnx,trt"], {"targets": ["onnx", "trt"]}, id="comma list"),
+        pytest.param(["--target", "onnx", "--target", "trt"], {"targets": ["onnx", "trt"]}, id="repeated"),
+        pytest.param(["--dynamic-batch"], {"dynamic_batch": True}, id="flag"),
+        pytest.param(["--static-batch"], {"dynamic_batch": False}, id="flag off"),
+        pytest.param(["--no-proportional-attention"], {"proportional_attention": False}, id="switched off"),
+        pytest.param(
+            ["--method-option", "margin=0.5"], {"method_options": {"margin": 0.5}}, id="method option"
+        ),
+        pytest.param(["--disable-pass", "a,b"], {"disable_passes": ["a", "b"]}, id="passes"),
+        pytest.param(["--max-drop", "0"], {"accuracy.max_drop": 0.0}, id="no drop"),
+        pytest.param(["--schedule", "decreasing"], {"schedule.kind": "decreasing"}, id="kind"),
+    ],
+)
+def test_words_become_recipe_values(words: list[str], values: dict[str, object]) -> None:
+    assert parsed(*words) == values
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--r-per-layer", "1,,2"],
+        ["--r-per-layer", "1.5"],
+        ["--keep-per-layer", "0.9;0.8"],
+        ["--method-option", "margin"],
+        ["--method-option", "margin=much"],
+    ],
+)
+def test_what_cannot_be_read_names_its_option(words: list[str]) -> None:
+    with pytest.raises(UsageError, match=words[0]):
+        parsed(*words)
+
+
+def test_every_recipe_key_has_an_option() -> None:
+    """Only gates on parity have none: whoever loosens them writes it into a recipe."""
+    recipe = recipe_from_mapping({"model": "vit_digits"}, "test")
+    keys = recipe_to_mapping(recipe).keys() - {"schema_version", "model", "parity", "schedule", "accuracy"}
+    given = parsed(
+        *("--weights", "random", "--seed", "1", "--image-size", "32", "--tower", "image", "--method", "tome"),
+        *("--method-option", "a=1", "--proportional-attention", "--target", "onnx", "--batch", "1"),
+        *(
+            "--dynamic-batch",
+            "--precision",
+            "fp32",
+            "--input",
+            "float",
+            "--layout",
+            "nchw",
+            "--disable-pass",
+            "a",
+        ),
+        *("--name", "x"),
+    )
+
+    assert given.keys() == keys

@@ -1,0 +1,59 @@
+"""What parity is shown."""
+
+import numpy as np
+import pytest
+import torch
+
+from exporter.models import ExampleInput, Preprocess
+from exporter.validation import image_inputs, tensor_inputs
+
+PREPROCESS = Preprocess(
+    image_size=(16, 16), interpolation="bicubic", crop_fraction=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)
+)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_photo_comes_first_then_noise_then_one_colour(batch: int) -> None:
+    inputs = image_inputs(PREPROCESS, batch=batch, as_bytes=False, channels_last=False)
+
+    assert list(inputs) == ["photo", "noise", "flat"]
+    assert {each.shape for each in inputs.values()} == {(batch, 3, 16, 16)}
+    assert {each.dtype for each in inputs.values()} == {np.dtype(np.float32)}
+    assert np.ptp(inputs["flat"], axis=(0, 2, 3)).max() == 0
+    assert inputs["photo"].std() > 0.1
+    assert len(np.unique(inputs["photo"], axis=0)) == batch
+
+
+def test_bytes_are_the_same_pictures() -> None:
+    floats = image_inputs(PREPROCESS, batch=2, as_bytes=False, channels_last=False)
+    pixels = image_inputs(PREPROCESS, batch=2, as_bytes=True, channels_last=True)
+    mean, std = np.array(PREPROCESS.mean), np.array(PREPROCESS.std)
+
+    assert pixels["photo"].shape == (2, 16, 16, 3)
+    assert pixels["photo"].dtype == np.uint8
+    normalized = ((pixels["photo"] / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(normalized, floats["photo"], atol=1e-5)
+
+
+def test_inputs_are_the_same_every_time() -> None:
+    first, second = (image_inputs(PREPROCESS, batch=2, as_bytes=True, channels_last=False) for _ in range(2))
+
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_token_ids_are_within_the_vocabulary() -> None:
+    example = ExampleInput(shape=(77,), dtype=torch.int64, vocabulary=99)
+
+    (ids,) = tensor_inputs(example, batch=3).values()
+
+    assert ids.shape == (3, 77)
+    assert ids.dtype == np.int64
+    assert ids.min() >= 0
+    assert ids.max() < 99
+
+
+def test_raw_tensors_for_a_program_that_says_nothing() -> None:
+    inputs = tensor_inputs(ExampleInput(shape=(3, 8, 8), dtype=torch.float32), batch=2)
+
+    assert {each.shape for each in inputs.values()} == {(2, 3, 8, 8)}
+    assert {each.dtype for each in inputs.values()} == {np.dtype(np.float32)}

@@ -1,0 +1,180 @@
+"""The proof of an engine, shown honest engines, flipped near-ties, and engines that merge wrongly."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import EXAMPLE_BATCH
+from exporter.reduction import method
+from exporter.reduction.merge import Match
+from exporter.reduction.method import Method
+from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
+from exporter.schedule import ScheduleRequest
+from exporter.targets import Artifact
+from exporter.validation import TOLERANCES, prove
+from tests.support.compiled import Captured, capture_model, captured_family
+from tests.support.families import family
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+METHODS = ("tome", "pitome")
+FP32 = TOLERANCES["fp32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeEngine:
+    """Runs a program in eager PyTorch, in place of an engine; `offset` is added to what it returns.
+
+    Attributes:
+        program: what it computes.
+        results: how many results it returns.
+        flipped: whether it reports that the first source of the first match went to the last destination.
+        offset: added to the outputs.
+    """
+
+    program: RewrittenProgram
+    results: int
+    flipped: bool = False
+    offset: float = 0.0
+
+    def __call__(self, images: npt.NDArray[Any]) -> Arrays:
+        """The results by name."""
+        results = [each.clone() for each in self.program(torch.from_numpy(images))]
+        results[0] += self.offset
+        if self.flipped and self.results > 1:
+            record = results[1]
+            r = self.program.merged[self.program.merging_blocks[0]]
+            record[:, -r] = record.shape[1] - 2 * r - 1
+        return {f"result_{index}": each.numpy() for index, each in enumerate(results[: self.results])}
+
+
+def artifact(program: RewrittenProgram, **behaviour: Any) -> Artifact:
+    probe = FakeEngine(program=program, results=1 + len(program.merging_blocks), **behaviour)
+    runner = FakeEngine(program=program, results=1, **behaviour)
+    return Artifact(target="fake", file="fake", opset=None, runner=runner, probe=probe)
+
+
+def photo() -> Mapping[str, npt.NDArray[np.float32]]:
+    return {"photo": family("timm_vit").images(EXAMPLE_BATCH).numpy()}
+
+
+@cache
+def compiled(name: str) -> RewrittenProgram:
+    return captured_family("timm_vit").compile(ScheduleRequest(r=4), name)  # type: ignore[arg-type]
+
+
+@cache
+def all_patches_equal() -> Captured:
+    """A ViT without positions: a flat image makes all its patch tokens equal, so that every match is a tie."""
+    model = family("timm_vit").model()
+    assert isinstance(model.pos_embed, nn.Parameter)
+    model.pos_embed.zero_()
+    return capture_model(model)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_honest_engine_passes(name: str) -> None:
+    found = prove(compiled(name), artifact(compiled(name)), photo(), FP32)
+
+    assert found.passed
+    assert found.max_abs_error == 0.0
+    assert found.match_agreement == (1.0,) * len(compiled(name).merging_blocks)
+    assert found.followed == ()
+    assert found.tie_regret == 0.0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_wrong_numbers_fail(name: str) -> None:
+    found = prove(compiled(name), artifact(compiled(name), offset=1e-3), photo(), FP32)
+
+    assert not found.passed
+    assert found.max_abs_error == pytest.approx(1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_flipped_tie_passes_and_is_reported(name: str) -> None:
+    program = all_patches_equal().compile(ScheduleRequest(r=4), name)  # type: ignore[arg-type]
+    inputs = {**photo(), "flat": np.full((EXAMPLE_BATCH, 3, 24, 24), 0.3, dtype=np.float32)}
+    flipped = artifact(program, flipped=True)
+
+    found = prove(program, flipped, {"flat": inputs["flat"]}, FP32)
+
+    assert found.passed, found.shortfalls
+    assert found.followed == ("flat",)
+    assert found.match_agreement[0] < 1
+    assert found.tie_regret < FP32.tie
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_flipped_match_that_is_no_tie_fails(name: str) -> None:
+    found = prove(compiled(name), artifact(compiled(name), flipped=True), photo(), FP32)
+
+    assert not found.passed
+    assert found.followed == ("photo",)
+    assert found.tie_regret > 100 * FP32.tie
+
+
+@pytest.mark.parametrize(("asked", "engine"), [METHODS, METHODS[::-1]])
+def test_engine_of_another_method_fails_on_its_matches_alone(asked: str, engine: str) -> None:
+    found = prove(compiled(asked), artifact(compiled(engine)), photo(), FP32)
+
+    assert found.max_abs_error < FP32.max_abs_error, "along the engine's own matches the numbers agree"
+    assert found.followed == ("photo",)
+    assert min(found.match_agreement) < 1
+    assert found.tie_regret > 100 * FP32.tie
+    assert not found.passed
+    assert "regret" in " ".join(found.shortfalls)
+
+
+def test_what_counts_as_a_tie_is_the_tolerance() -> None:
+    found = prove(compiled("tome"), artifact(compiled("pitome")), photo(), replace(FP32, tie=2.0))
+
+    assert found.passed
+
+
+def with_match(change: str, name: str) -> RewrittenProgram:
+    """The program of a method whose every match is broken in a consistent way: reported and executed alike."""
+    sound = method(name)
+
+    def broken(metric_BNC: Tensor, **options: Any) -> Match:
+        kept_BK, source_BR, target_BR = sound.match(metric_BNC, **options)
+        if change == "token kept twice":
+            kept_BK = torch.cat((kept_BK[:, :1], kept_BK[:, 2:3], kept_BK[:, 2:]), dim=1)
+        elif change == "order of kept tokens":
+            kept_BK = torch.cat((kept_BK[:, :1], kept_BK[:, 2:3], kept_BK[:, 1:2], kept_BK[:, 3:]), dim=1)
+        elif change == "source twice":
+            source_BR = torch.cat((source_BR[:, :1], source_BR[:, :1], source_BR[:, 2:]), dim=1)
+            target_BR = torch.cat((target_BR[:, :1], target_BR[:, :1], target_BR[:, 2:]), dim=1)
+        return Match(kept_BK, source_BR, target_BR)
+
+    custom = Method(
+        name=name, reference=sound.reference, match=broken, regret=sound.regret, defaults=sound.defaults
+    )
+    captured = captured_family("timm_vit")
+    options = RewriteOptions(method=custom, batch=EXAMPLE_BATCH)
+    return rewrite(captured.program, captured.schedule(ScheduleRequest(r=4)), options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("change", ["token kept twice", "order of kept tokens", "source twice"])
+def test_engine_that_loses_or_reorders_tokens_fails(change: str, name: str) -> None:
+    """Its numbers follow from its matches, so only the matches can tell."""
+    engine = with_match(change, name)
+
+    assert not prove(compiled(name), artifact(engine), photo(), FP32).passed
+
+
+def test_engine_without_a_probe_is_judged_by_its_numbers() -> None:
+    silent = replace(artifact(compiled("tome")), probe=None)
+    wrong = replace(artifact(compiled("pitome")), probe=None)
+
+    assert prove(compiled("tome"), silent, photo(), FP32).match_agreement == ()
+    assert prove(compiled("tome"), silent, photo(), FP32).passed
+    assert not prove(compiled("tome"), wrong, photo(), FP32).passed

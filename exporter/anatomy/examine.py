@@ -12,7 +12,7 @@ from torch import fx
 from exporter.anatomy.layout import Layout, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import cuts
 from exporter.anatomy.token_axis import reduced_axes, side_inputs, token_inputs, trace_tokens
-from exporter.anatomy.work import workload
+from exporter.anatomy.work import per_token_macs, workload
 from exporter.capture.canonicalize_attention import mask_of
 from exporter.capture.graph import aten, calls, image_node, operand, output_node, sdpa, shape_of
 from exporter.errors import UnsupportedGraphError
@@ -28,12 +28,14 @@ class Block:
         merge_point: the value after which everything flows through the merged tokens.
         heads: attention heads.
         channels: width of the merge point's value.
+        mlp_per_token: multiply-accumulates per token between the merge point and the block's end.
     """
 
     attention: fx.Node
     merge_point: fx.Node
     heads: int
     channels: int
+    mlp_per_token: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +110,7 @@ def examine(graph_module: fx.GraphModule) -> Anatomy:
         raise UnsupportedGraphError(f"model: {_why_no_attention(graph, layouts)}")
     blocks = _blocks(graph, layouts, sites)
     points = [block.merge_point for block in blocks]
-    first = layouts[operand(sites[0], 0)]
-    assert isinstance(first, TokenAxis)
+    first = _tokens_of_all(sites, layouts)
     pools = tuple(node for node in calls(graph, aten.mean.dim) if _reduces_tokens(node, layouts))
     attention_pools = tuple(node for node in calls(graph, sdpa) if _is_pooling(node, layouts))
     return Anatomy(
@@ -123,6 +124,18 @@ def examine(graph_module: fx.GraphModule) -> Anatomy:
         workload=workload(graph, layouts, points),
         head=_head(layouts, pools, attention_pools),
     )
+
+
+def _tokens_of_all(sites: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) -> TokenAxis:
+    first, *others = (layouts[operand(site, 0)] for site in sites)
+    assert isinstance(first, TokenAxis)
+    for site, other in zip(sites[1:], others, strict=True):
+        if other != first:
+            raise UnsupportedGraphError(
+                f"model: at {site.name} other tokens attend to each other than in the first block; expected the same "
+                "prefix tokens and patches in all blocks"
+            )
+    return first
 
 
 def _is_self_attention(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
@@ -141,19 +154,28 @@ def _reduces_tokens(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
 
 
 def _blocks(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], sites: Sequence[fx.Node]) -> tuple[Block, ...]:
-    order = {node: position for position, node in enumerate(graph.nodes)}
+    nodes = list(graph.nodes)
+    order = {node: position for position, node in enumerate(nodes)}
     candidates = [node for node in cuts(graph) if isinstance(layouts.get(node), TokenAxis)]
     blocks = []
     for index, site in enumerate(sites):
         limit = order[sites[index + 1]] if index + 1 < len(sites) else len(order)
-        point = next((node for node in candidates if order[site] < order[node] < limit), None)
+        point, end, *_ = [node for node in candidates if order[site] < order[node] < limit] + [None, None]
         if point is None or not _is_stream(point, layouts):
             raise UnsupportedGraphError(
                 f"model: no merge point after attention {site.name} (block {index}): no single (B, N, C) value "
                 "carries the whole image before the next attention (parallel attentions, or skips across blocks)"
             )
-        shape = shape_of(point)
-        blocks.append(Block(attention=site, merge_point=point, heads=_heads(site), channels=shape[-1]))
+        mlp = nodes[order[point] + 1 : order[end]] if end is not None else []
+        blocks.append(
+            Block(
+                attention=site,
+                merge_point=point,
+                heads=_heads(site),
+                channels=shape_of(point)[-1],
+                mlp_per_token=per_token_macs(mlp, layouts),
+            )
+        )
     return tuple(blocks)
 
 

@@ -57,6 +57,13 @@ def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: S
     return Workload(fixed=fixed, per_token=tuple(per_token), per_pair=tuple(per_pair))
 
 
+def per_token_macs(nodes: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) -> int:
+    """Multiply-accumulates per token and image of a run of nodes without attention."""
+    batch = shape_of(image_node(nodes[0].graph))[0] if nodes else 1
+    counted = ((macs_of(node) // batch, _token_counts(node, layouts)) for node in nodes if macs_of(node))
+    return sum(macs // tokens[0] for macs, tokens in counted if tokens)
+
+
 def _token_counts(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> list[int]:
     """The token axes that a product runs over: its left operand's, and for attention its keys' as well."""
     rows = [operand(node, 0), operand(node, 1)] if node.target is sdpa else node.all_input_nodes

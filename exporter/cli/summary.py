@@ -119,15 +119,18 @@ def _block_rows(planned: Planned) -> list[dict[str, Any]]:
     assert planned.anatomy is not None
     tokens, workload = planned.schedule.tokens, planned.anatomy.workload
     rows = []
+    earlier_mlp = 0
     for index, block in enumerate(planned.anatomy.blocks):
         before, after = tokens[index], tokens[index + 1]
+        attention = before * (workload.per_token[index] - earlier_mlp) + before * before * workload.per_pair[index]
+        earlier_mlp = block.mlp_per_token
         rows.append(
             {
                 "block": index,
                 "tokens_in": before,
                 "merged": planned.schedule.merged[index],
                 "tokens_out": after,
-                "gmacs": (before * workload.per_token[index] + before * before * workload.per_pair[index]) / 1e9,
+                "gmacs": (attention + after * block.mlp_per_token) / 1e9,
                 "attention": block.attention.name,
                 "merge_point": block.merge_point.name,
             }

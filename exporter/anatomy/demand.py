@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
-from exporter.anatomy.token_axis import side_inputs, slice_bounds
-from exporter.capture.graph import aten, integer, operand, sdpa
+from exporter.anatomy.token_axis import side_inputs
+from exporter.anatomy.token_rules import slice_bounds
+from exporter.capture.canonicalize_attention import mask_of
+from exporter.capture.graph import aten, integer, operand, sdpa, shape_of
 
 Demand = dict[fx.Node, int | None]
 
@@ -50,7 +52,9 @@ def _demand(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], whole: set[fx.No
     return demand
 
 
-def _read_by(user: fx.Node, node: fx.Node, layouts: Mapping[fx.Node, Layout], demand: Mapping[fx.Node, int]) -> int:
+def _read_by(
+    user: fx.Node, node: fx.Node, layouts: Mapping[fx.Node, Layout], demand: Mapping[fx.Node, int]
+) -> int:
     if user.target is sdpa and node in user.args[1:3]:
         return _ALL
     if isinstance(layouts.get(user), TokenAxis):
@@ -67,12 +71,17 @@ def _dropped_in_front(user: fx.Node, layouts: Mapping[fx.Node, Layout]) -> int:
     """Whether token positions shift between the operands and the result, as slices and concatenations do."""
     result = layouts[user]
     assert isinstance(result, TokenAxis)
-    counts = {layout.tokens for source in user.all_input_nodes if isinstance(layout := layouts.get(source), TokenAxis)}
+    counts = {
+        layout.tokens
+        for source in user.all_input_nodes
+        if isinstance(layout := layouts.get(source), TokenAxis)
+    }
     return 0 if counts <= {result.tokens} else 1
 
 
 def _can_cut(node: fx.Node, demand: Mapping[fx.Node, int], layouts: Mapping[fx.Node, Layout]) -> bool:
-    if side_inputs(node, layouts):
+    mask = mask_of(node) if node.target is sdpa else None
+    if side_inputs(node, layouts) or (mask is not None and shape_of(mask)[-2:-1] != (1,)):
         return False
     for source in _followed(node):
         layout = layouts.get(source)

@@ -11,7 +11,8 @@ from torch import fx
 
 from exporter.anatomy.layout import Layout, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import cuts
-from exporter.anatomy.token_axis import reduced_axes, side_inputs, token_inputs, trace_tokens
+from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
+from exporter.anatomy.token_rules import reduced_axes
 from exporter.anatomy.work import per_token_macs, workload
 from exporter.capture.canonicalize_attention import mask_of
 from exporter.capture.graph import aten, calls, image_node, operand, output_node, sdpa, shape_of
@@ -153,7 +154,9 @@ def _reduces_tokens(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
     return isinstance(source, TokenAxis) and source.axis in reduced_axes(node)
 
 
-def _blocks(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], sites: Sequence[fx.Node]) -> tuple[Block, ...]:
+def _blocks(
+    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], sites: Sequence[fx.Node]
+) -> tuple[Block, ...]:
     nodes = list(graph.nodes)
     order = {node: position for position, node in enumerate(nodes)}
     candidates = [node for node in cuts(graph) if isinstance(layouts.get(node), TokenAxis)]
@@ -199,7 +202,9 @@ def _why_no_attention(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> str
     if not calls(graph, sdpa) and not scrambled:
         return "expected attention over image tokens, found none; token merging needs a Vision Transformer"
     detail = f" (tokens are lost at node {scrambled[0].node}: {scrambled[0].reason})" if scrambled else ""
-    return f"expected attention over image tokens, found none{detail}; token merging needs a Vision Transformer"
+    return (
+        f"expected attention over image tokens, found none{detail}; token merging needs a Vision Transformer"
+    )
 
 
 def _refusals(
@@ -219,7 +224,9 @@ def _refusals(
     return tuple(refusal for refusal in found if refusal.block >= 0)
 
 
-def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[str]) -> list[tuple[str, str]]:
+def _obstacles(
+    node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[str]
+) -> list[tuple[str, str]]:
     layout = layouts.get(node)
     found = [
         (
@@ -233,7 +240,9 @@ def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[
         found.append((layout.reason, node.name))
     if node.target is sdpa and token_inputs(node, layouts):
         if mask_of(node) is not None:
-            found.append(("its mask or position bias has one entry per token, and no rule merges it", node.name))
+            found.append(
+                ("its mask or position bias has one entry per token, and no rule merges it", node.name)
+            )
         if node.kwargs.get("is_causal"):
             found.append(("causal attention depends on the order of the tokens", node.name))
     if node.op == "call_function" and layout is None and node.target is not aten.mean.dim:
@@ -251,7 +260,9 @@ def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[
 _REDUCTIONS = {aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.linalg_vector_norm.default}
 
 
-def _head(layouts: Mapping[fx.Node, Layout], pools: Sequence[fx.Node], attention_pools: Sequence[fx.Node]) -> str:
+def _head(
+    layouts: Mapping[fx.Node, Layout], pools: Sequence[fx.Node], attention_pools: Sequence[fx.Node]
+) -> str:
     picked = any(
         node.target in (aten.select.int, aten.slice.Tensor)
         and layout is None

@@ -54,6 +54,30 @@ class Scrambled:
 Layout = PatchGrid | TokenAxis | Scrambled | None
 
 
+def shifted(layout: Layout, axis: int) -> Layout:
+    """The same tokens on another axis (of a grid, its first)."""
+    match layout:
+        case PatchGrid():
+            return PatchGrid(axis=axis, rows=layout.rows, columns=layout.columns)
+        case TokenAxis():
+            return TokenAxis(
+                axis=axis, tokens=layout.tokens, prefix=layout.prefix, outer=layout.outer, inner=layout.inner
+            )
+        case _:
+            return layout
+
+
+def axes_of(layout: Layout) -> tuple[int, ...]:
+    """The axes that hold tokens; none where there are no tokens to speak of."""
+    match layout:
+        case PatchGrid():
+            return (layout.axis, layout.axis + 1)
+        case TokenAxis():
+            return (layout.axis,)
+        case _:
+            return ()
+
+
 def regroup(layout: PatchGrid | TokenAxis, before: Sequence[int], after: Sequence[int]) -> Layout | str:
     """The layout after a reshape from shape `before` to shape `after`, or the reason why tokens do not survive it."""
     leading, tokens, trailing = _extent(layout, before)

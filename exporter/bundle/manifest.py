@@ -152,7 +152,9 @@ def sealed(manifest: Manifest, files: Mapping[str, str]) -> Manifest:
     missing = [record.file for record in manifest.artifacts.values() if record.file not in files]
     if missing:
         raise InternalError(f"the bundle has no file {missing[0]}, which its manifest names as an artifact")
-    artifacts = {target: replace(record, sha256=files[record.file]) for target, record in manifest.artifacts.items()}
+    artifacts = {
+        target: replace(record, sha256=files[record.file]) for target, record in manifest.artifacts.items()
+    }
     complete = replace(manifest, artifacts=artifacts, files=dict(files), digest="")
     return replace(complete, digest=digest_of(to_tree(complete)))
 

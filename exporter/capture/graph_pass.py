@@ -76,7 +76,9 @@ def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(graph_module, graph)
 
 
-def _check(complaint: str | None, promise: str, graph_pass: GraphPass, outcomes: Sequence[PassOutcome]) -> None:
+def _check(
+    complaint: str | None, promise: str, graph_pass: GraphPass, outcomes: Sequence[PassOutcome]
+) -> None:
     if complaint is not None:
         before = ", ".join(outcome.name for outcome in outcomes) or "none"
         raise InternalError(f"pass {graph_pass.name} {promise}: {complaint}; passes that ran: {before}")

@@ -19,6 +19,8 @@ _ALWAYS = {
 _WHEN_NOTHING_CHANGES = {
     aten.to.dtype,
     aten.to.dtype_layout,
+    aten.to.device,
+    aten.to.other,
     aten._to_copy.default,
     aten.reshape.default,
     aten.flatten.using_ints,

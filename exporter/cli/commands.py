@@ -50,9 +50,9 @@ def run_command(
 @output_options
 def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given: Any) -> None:
     """Show a model's anatomy and schedule; builds nothing, and downloads no weights unless --weights asks for them."""
-    from exporter.models import without_download
     from exporter.cli import summary
     from exporter.cli.progress import observer
+    from exporter.models import without_download
     from exporter.pipeline import plan_export
     from exporter.recipe import override, recipe_from_mapping
 
@@ -140,7 +140,9 @@ def _build(
     from exporter.pipeline import build
 
     observe = observer(console(stderr=True), quiet=quiet or as_json)
-    exported = build(recipe, Path(out) if out else None, force=force, observe=observe, weights_sha256=weights_sha256)
+    exported = build(
+        recipe, Path(out) if out else None, force=force, observe=observe, weights_sha256=weights_sha256
+    )
     if as_json:
         summary.print_json(summary.exported_tree(exported))
     elif quiet:

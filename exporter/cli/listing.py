@@ -37,7 +37,9 @@ def print_models(*, as_json: bool) -> None:
         return
     table = Table()
     for heading in ("alias", "model", "weights", "size", "patch", "tokens", "blocks", "what it is"):
-        table.add_column(heading, justify="right" if heading in ("size", "patch", "tokens", "blocks") else "left")
+        table.add_column(
+            heading, justify="right" if heading in ("size", "patch", "tokens", "blocks") else "left"
+        )
     for alias in aliases().values():
         numbers = map(str, (alias.image_size, alias.patch_size, alias.tokens, alias.blocks))
         table.add_row(alias.name, f"{alias.source}:{alias.id}", alias.weights, *numbers, alias.note)
@@ -85,21 +87,16 @@ def _targets() -> dict[str, str]:
     found = {}
     for name in (*TARGETS, *PLANNED):
         try:
-            target(name)
-            found[name] = "works here"
+            found[name] = target(name).describe()
         except ExportError as error:
             found[name] = str(error)
     return found
 
 
 def _devices() -> dict[str, str]:
-    import onnxruntime
     import torch
 
-    devices = {
-        "cpu": f"{torch.get_num_threads()} threads",
-        "onnxruntime": ", ".join(onnxruntime.get_available_providers()),
-    }
+    devices = {"cpu": f"{torch.get_num_threads()} threads"}
     for index in range(torch.cuda.device_count()):
         devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
     if not torch.cuda.is_available():

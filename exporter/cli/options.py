@@ -38,7 +38,9 @@ _RECIPE_OPTIONS = (
     click.option("--schedule", help="How r is spread over the blocks: constant, decreasing or increasing."),
     click.option("--align", type=int, help="Make later token counts multiples of this."),
     click.option("--r-per-layer", help="Tokens merged in each block, such as 16,14,12."),
-    click.option("--keep-per-layer", help="Tokens left after each block (150,120), or fractions kept (0.9,0.9)."),
+    click.option(
+        "--keep-per-layer", help="Tokens left after each block (150,120), or fractions kept (0.9,0.9)."
+    ),
     click.option("--method", help="How tokens are matched: tome, pitome."),
     click.option("--method-option", multiple=True, metavar="NAME=NUMBER", help="An option of the method."),
     click.option(
@@ -52,7 +54,9 @@ _RECIPE_OPTIONS = (
     click.option("--tower", help="Of a CLIP: image, or text (exported as it is)."),
     click.option("--image-size", type=int, help="Other than the model's own."),
     click.option("--batch", type=int, help="Images per call."),
-    click.option("--dynamic-batch/--static-batch", default=None, help="Leave the batch free; tokens stay static."),
+    click.option(
+        "--dynamic-batch/--static-batch", default=None, help="Leave the batch free; tokens stay static."
+    ),
     click.option("--precision", help="fp32, fp16 or bf16."),
     click.option("--input", help="float, or uint8 for bytes that the engine normalises itself."),
     click.option("--layout", help="Of bytes: nchw or nhwc."),

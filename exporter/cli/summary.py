@@ -110,7 +110,9 @@ def print_planned(console: Console, planned: Planned) -> None:
         highlight=False,
     )
     for refusal in planned.anatomy.refusals:
-        console.print(f"[yellow]refused[/] to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}")
+        console.print(
+            f"[yellow]refused[/] to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}"
+        )
     for note in planned.schedule.notes:
         console.print(f"[yellow]note[/] {note}")
 
@@ -122,7 +124,9 @@ def _block_rows(planned: Planned) -> list[dict[str, Any]]:
     earlier_mlp = 0
     for index, block in enumerate(planned.anatomy.blocks):
         before, after = tokens[index], tokens[index + 1]
-        attention = before * (workload.per_token[index] - earlier_mlp) + before * before * workload.per_pair[index]
+        attention = (
+            before * (workload.per_token[index] - earlier_mlp) + before * before * workload.per_pair[index]
+        )
         earlier_mlp = block.mlp_per_token
         rows.append(
             {

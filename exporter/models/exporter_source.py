@@ -19,7 +19,9 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
     check_image_tower(asked)
     height, width = DIGITS_PREPROCESS.image_size
     if asked.image_size not in (None, height):
-        raise UsageError(f"{asked.spelling} takes {height} pixel images only, got --image-size {asked.image_size}")
+        raise UsageError(
+            f"{asked.spelling} takes {height} pixel images only, got --image-size {asked.image_size}"
+        )
     kind = asked.weights_kind
     if kind == "random":
         module = build_random(build_vit_digits, asked.request.seed)

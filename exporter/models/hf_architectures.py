@@ -93,7 +93,9 @@ IMAGE_TOWERS: dict[str, HFTower] = {
         class_name="Dinov2WithRegistersModel", pick="pooler_output", output_name="features"
     ),
     "CLIPModel": _embedding("CLIPVisionModelWithProjection", "image_embeds", "vision_config"),
-    "CLIPVisionModelWithProjection": _embedding("CLIPVisionModelWithProjection", "image_embeds", "vision_config"),
+    "CLIPVisionModelWithProjection": _embedding(
+        "CLIPVisionModelWithProjection", "image_embeds", "vision_config"
+    ),
     "CLIPVisionModel": HFTower(class_name="CLIPVisionModel", pick="pooler_output", output_name="features"),
     "CLIPForImageClassification": _classifier("CLIPForImageClassification"),
     "SiglipModel": _embedding("SiglipVisionModel", "pooler_output", "vision_config"),

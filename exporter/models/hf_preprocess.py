@@ -38,7 +38,9 @@ def read_preprocess(
     if data is None:
         return family_preprocess(model_type, asked.image_size or own_size)
     if not data.get("do_rescale", True) or abs(data.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
-        raise ModelUnavailableError(f"{asked.spelling}: its {PROCESSOR_FILE} does not rescale pixels to [0, 1]")
+        raise ModelUnavailableError(
+            f"{asked.spelling}: its {PROCESSOR_FILE} does not rescale pixels to [0, 1]"
+        )
     resized = data.get("size", own_size)
     is_squash = isinstance(resized, dict) and "height" in resized
     resize_to = _side(resized, own_size)
@@ -63,7 +65,9 @@ def _processor(asked: ResolvedRequest, where: str, revision: str | None) -> dict
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelUnavailableError(f"{asked.spelling}: its {PROCESSOR_FILE} is not JSON ({error})") from error
+        raise ModelUnavailableError(
+            f"{asked.spelling}: its {PROCESSOR_FILE} is not JSON ({error})"
+        ) from error
     return data
 
 

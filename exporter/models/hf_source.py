@@ -70,7 +70,9 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
     tower_config = _tower_config(config, tower)
     is_text = asked.request.tower == "text"
     preprocess = (
-        None if is_text else read_preprocess(asked, config.model_type, tower_config.image_size, where, revision)
+        None
+        if is_text
+        else read_preprocess(asked, config.model_type, tower_config.image_size, where, revision)
     )
     size = 0 if preprocess is None else preprocess.image_size[0]
     if preprocess is not None:
@@ -98,7 +100,9 @@ def _location(asked: ResolvedRequest) -> tuple[str, str | None]:
     folder = Path(asked.id).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelUnavailableError(f'"{folder}" has no config.json: expected a folder of save_pretrained')
+            raise ModelUnavailableError(
+                f'"{folder}" has no config.json: expected a folder of save_pretrained'
+            )
         return str(folder), None
     if asked.id.startswith((".", "/", "~")) or asked.id.count("/") > 1:
         raise ModelUnavailableError(f'there is no folder "{folder}": expected hf:FOLDER or hf:OWNER/NAME')
@@ -112,7 +116,9 @@ def _read_config(asked: ResolvedRequest, where: str, revision: str | None) -> An
 
 
 def _tower(asked: ResolvedRequest, config: Any) -> HFTower:
-    named = getattr(config, "architectures", None) or [DEFAULT_ARCHITECTURES.get(config.model_type, config.model_type)]
+    named = getattr(config, "architectures", None) or [
+        DEFAULT_ARCHITECTURES.get(config.model_type, config.model_type)
+    ]
     architecture = named[0]
     towers = TEXT_TOWERS if asked.request.tower == "text" else IMAGE_TOWERS
     if architecture in towers:
@@ -131,7 +137,11 @@ def _tower(asked: ResolvedRequest, config: Any) -> HFTower:
 def _tower_config(config: Any, tower: HFTower) -> Any:
     """The configuration of one tower, with the joint embedding's width, which CLIP keeps a level up."""
     if tower.class_name == "ViTModel" and config.model_type == "vit_mae":
-        kept = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
+        kept = {
+            key: value
+            for key, value in config.to_dict().items()
+            if key not in ("model_type", "architectures")
+        }
         return transformers.ViTConfig(**kept)
     part = getattr(config, tower.sub_config, None) if tower.sub_config else None
     if part is None:
@@ -142,7 +152,9 @@ def _tower_config(config: Any, tower: HFTower) -> Any:
     return part
 
 
-def _build(asked: ResolvedRequest, tower: HFTower, config: Any, size: int, place: tuple[str, str | None]) -> nn.Module:
+def _build(
+    asked: ResolvedRequest, tower: HFTower, config: Any, size: int, place: tuple[str, str | None]
+) -> nn.Module:
     model_class = getattr(transformers, tower.class_name)
     arguments = dict(tower.arguments)
     if asked.weights_kind == "random":
@@ -155,7 +167,9 @@ def _build(asked: ResolvedRequest, tower: HFTower, config: Any, size: int, place
     where, revision = place
     if asked.weights_kind == "file":
         state = read_state_dict(asked.weights_path)
-        model = _load(model_class, None, tower, asked.weights_path, config=config, state_dict=state, **arguments)
+        model = _load(
+            model_class, None, tower, asked.weights_path, config=config, state_dict=state, **arguments
+        )
     else:
         with fetching(f"the weights of {asked.spelling}", via=_via(where)):
             model = _load(model_class, where, tower, where, config=config, **_pinned(revision), **arguments)
@@ -164,10 +178,14 @@ def _build(asked: ResolvedRequest, tower: HFTower, config: Any, size: int, place
     resampled = resample_positions(
         model.state_dict(), config.image_size // config.patch_size, size // config.patch_size
     )
-    return _load(model_class, None, tower, where, config=_resized(config, size), state_dict=resampled, **arguments)
+    return _load(
+        model_class, None, tower, where, config=_resized(config, size), state_dict=resampled, **arguments
+    )
 
 
-def _load(model_class: Any, source: str | None, tower: HFTower, where: Path | str, **arguments: Any) -> nn.Module:
+def _load(
+    model_class: Any, source: str | None, tower: HFTower, where: Path | str, **arguments: Any
+) -> nn.Module:
     """`from_pretrained`, strictly: whatever it would only warn about is an error."""
     with quiet():
         model, report = model_class.from_pretrained(
@@ -181,7 +199,8 @@ def _load(model_class: Any, source: str | None, tower: HFTower, where: Path | st
         )
     unexpected = sorted(key for key in report["unexpected_keys"] if not _is_dropped(key, tower))
     misshaped = sorted(
-        f"{key} (expected {tuple(expected)}, got {tuple(got)})" for key, got, expected in report["mismatched_keys"]
+        f"{key} (expected {tuple(expected)}, got {tuple(got)})"
+        for key, got, expected in report["mismatched_keys"]
     )
     report_wrong_keys(sorted(report["missing_keys"]), unexpected, misshaped, where)
     module: nn.Module = model
@@ -193,7 +212,9 @@ def _is_dropped(key: str, tower: HFTower) -> bool:
     return key.startswith(tower.dropped) or key.endswith("position_ids")
 
 
-def resample_positions(state: Mapping[str, torch.Tensor], own_side: int, side: int) -> dict[str, torch.Tensor]:
+def resample_positions(
+    state: Mapping[str, torch.Tensor], own_side: int, side: int
+) -> dict[str, torch.Tensor]:
     """Resample the positional table to another grid of patches, bicubically; prefix tokens keep theirs.
 
     Args:
@@ -230,5 +251,7 @@ def _pinned(revision: str | None) -> dict[str, str]:
 
 def _example_input(config: Any, size: int, *, is_text: bool) -> ExampleInput:
     if is_text:
-        return ExampleInput(shape=(config.max_position_embeddings,), dtype=torch.int64, vocabulary=config.vocab_size)
+        return ExampleInput(
+            shape=(config.max_position_embeddings,), dtype=torch.int64, vocabulary=config.vocab_size
+        )
     return ExampleInput(shape=(config.num_channels, size, size), dtype=torch.float32)

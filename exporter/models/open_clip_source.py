@@ -80,11 +80,14 @@ def _name_and_tag(asked: ResolvedRequest) -> tuple[str, str]:
         tag = asked.alias.weights
     names = open_clip.list_models()
     if name not in names:
-        raise ModelUnavailableError(f'open_clip {open_clip.__version__} has no model "{name}".{nearest(name, names)}')
+        raise ModelUnavailableError(
+            f'open_clip {open_clip.__version__} has no model "{name}".{nearest(name, names)}'
+        )
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag and tag not in tags:
         raise ModelUnavailableError(
-            f'open_clip has no weights "{tag}" for {name}: it has {", ".join(tags) or "none"}.' + nearest(tag, tags)
+            f'open_clip has no weights "{tag}" for {name}: it has {", ".join(tags) or "none"}.'
+            + nearest(tag, tags)
         )
     if not tag and asked.weights_kind == "pretrained":
         if not tags:
@@ -116,7 +119,9 @@ def _patch_size(asked: ResolvedRequest, vision: dict[str, Any]) -> int:
     with quiet(), torch.device("meta"):
         embedding = getattr(timm.create_model(vision["timm_model_name"]), "patch_embed", None)
     if embedding is None:
-        raise ModelUnavailableError(f"{asked.spelling} has no patch embedding to resize: leave --image-size out")
+        raise ModelUnavailableError(
+            f"{asked.spelling} has no patch embedding to resize: leave --image-size out"
+        )
     return int(max(embedding.patch_size))
 
 

@@ -50,7 +50,9 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a bundle's `preprocess.json`: JSON types only."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preprocess":
@@ -61,7 +63,9 @@ class Preprocess:
         """
         known = {field.name for field in fields(cls)}
         if wrong := sorted(known.symmetric_difference(data)):
-            raise BundleError(f"preprocess.json: missing or unknown keys {', '.join(wrong)}; export the bundle again")
+            raise BundleError(
+                f"preprocess.json: missing or unknown keys {', '.join(wrong)}; export the bundle again"
+            )
         try:
             _check_choices(data)
             height, width = (int(side) for side in data["image_size"])
@@ -88,7 +92,9 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uin
         (3, H, W) bytes.
     """
     height, width = preprocess.image_size
-    resized = image.convert("RGB").resize(_resized_size(image.size, preprocess), _FILTERS[preprocess.interpolation])
+    resized = image.convert("RGB").resize(
+        _resized_size(image.size, preprocess), _FILTERS[preprocess.interpolation]
+    )
     left = round((resized.width - width) / 2)
     top = round((resized.height - height) / 2)
     cropped = resized.crop((left, top, left + width, top + height))

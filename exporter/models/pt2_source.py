@@ -73,7 +73,9 @@ def _check_request(asked: ResolvedRequest) -> None:
 
 def _image_shape(program: ExportedProgram, path: Path) -> tuple[int, int, int]:
     """(C, H, W) of the program's one input, all of it static."""
-    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    names = [
+        spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
+    ]
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     if len(names) != 1:
         raise UnsupportedGraphError(
@@ -81,7 +83,9 @@ def _image_shape(program: ExportedProgram, path: Path) -> tuple[int, int, int]:
         )
     value = values[names[0]]
     if not isinstance(value, torch.Tensor) or value.dim() != 4 or value.dtype != torch.float32:
-        got = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
+        got = (
+            f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
+        )
         raise UnsupportedGraphError(
             f"{path.name}: expected one float32 input (batch, channels, height, width), got {got}"
         )
@@ -105,7 +109,9 @@ def _output_names(program: ExportedProgram, path: Path) -> tuple[OutputName, ...
     (output,) = program.graph.find_nodes(op="output")
     values: list[Any] = [getattr(node, "meta", {}).get("val") for node in output.args[0]]
     if not values or not all(isinstance(value, torch.Tensor) for value in values):
-        raise UnsupportedGraphError(f"{path.name} must return a tensor or a tuple of tensors, and nothing else")
+        raise UnsupportedGraphError(
+            f"{path.name} must return a tensor or a tuple of tensors, and nothing else"
+        )
     return tuple("logits" if value.dim() == 2 else "features" for value in values)
 
 

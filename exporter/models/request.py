@@ -101,7 +101,9 @@ def resolve(request: ModelRequest) -> ResolvedRequest:
 
 def safe_name(text: str) -> str:
     """A file-system safe name: letters, digits, `.`, `_` and `-`; never empty, never hidden."""
-    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text)
+    safe = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text
+    )
     return safe.strip(".-") or "model"
 
 
@@ -127,7 +129,9 @@ def check_image_tower(asked: ResolvedRequest) -> None:
         UsageError: The text tower was asked for.
     """
     if asked.request.tower == "text":
-        raise UsageError(f"{asked.spelling} has no text tower: expected a CLIP or SigLIP model for --tower text")
+        raise UsageError(
+            f"{asked.spelling} has no text tower: expected a CLIP or SigLIP model for --tower text"
+        )
 
 
 def _check_values(request: ModelRequest) -> None:
@@ -137,7 +141,9 @@ def _check_values(request: ModelRequest) -> None:
     if size is not None and not 1 <= size <= MAX_IMAGE_SIZE:
         raise UsageError(f"--image-size must be between 1 and {MAX_IMAGE_SIZE}, got {size}")
     if size is not None and request.tower == "text":
-        raise UsageError("--image-size says nothing about a text tower: leave one of --image-size and --tower out")
+        raise UsageError(
+            "--image-size says nothing about a text tower: leave one of --image-size and --tower out"
+        )
 
 
 def _unknown_model(model: str, prefix: str | None) -> str:

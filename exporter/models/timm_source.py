@@ -79,7 +79,9 @@ def _architecture_and_tag(asked: ResolvedRequest) -> tuple[str, str]:
 
 def _own_size(architecture: str, config: Any) -> tuple[int, int]:
     if config is None:
-        raise ModelUnavailableError(f"timm has no configuration for {architecture}: its input size is not known")
+        raise ModelUnavailableError(
+            f"timm has no configuration for {architecture}: its input size is not known"
+        )
     _, height, width = config.input_size
     return height, width
 
@@ -134,7 +136,9 @@ def _preprocess(module: Any, size: tuple[int, int]) -> Preprocess:
         {}, pretrained_cfg=module.pretrained_cfg
     )
     if data["crop_mode"] not in ("center", "squash"):
-        raise ModelUnavailableError(f'crop mode "{data["crop_mode"]}" is not supported: expected center or squash')
+        raise ModelUnavailableError(
+            f'crop mode "{data["crop_mode"]}" is not supported: expected center or squash'
+        )
     return Preprocess(
         image_size=size,
         interpolation=data["interpolation"],

@@ -98,7 +98,9 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         hint = nearest(str(path), ("pretrained", "random"))
-        raise WeightsError(f'weights file "{path}" {kind}: expected pretrained, random or a .safetensors file.{hint}')
+        raise WeightsError(
+            f'weights file "{path}" {kind}: expected pretrained, random or a .safetensors file.{hint}'
+        )
     try:
         state: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -126,10 +128,14 @@ def check_state_dict(
         for name, tensor in sorted(found.items())
         if name in expected and expected[name].shape != tensor.shape
     ]
-    report_wrong_keys(sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys()), misshaped, where)
+    report_wrong_keys(
+        sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys()), misshaped, where
+    )
 
 
-def report_wrong_keys(missing: list[str], unexpected: list[str], misshaped: list[str], where: Path | str) -> None:
+def report_wrong_keys(
+    missing: list[str], unexpected: list[str], misshaped: list[str], where: Path | str
+) -> None:
     """Say which keys of a state dict do not fit the model.
 
     Raises:

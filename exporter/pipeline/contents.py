@@ -26,11 +26,15 @@ from exporter.targets import Array, Artifact, EmitRequest, TensorSpec
 from exporter.validation import ParityResult
 
 
-def eager_sample(model: LoadedModel, program: RewrittenProgram, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def eager_sample(
+    model: LoadedModel, program: RewrittenProgram, inputs: Mapping[str, Array]
+) -> dict[str, Array]:
     """The first of the inputs and the eager outputs for it, by the model's own names, the input first."""
     images = next(iter(inputs.values()))
     results = program(torch.from_numpy(images))[: program.outputs]
-    named: dict[str, Array] = {name: result.numpy() for name, result in zip(model.output_names, results, strict=True)}
+    named: dict[str, Array] = {
+        name: result.numpy() for name, result in zip(model.output_names, results, strict=True)
+    }
     return {model.input_name: images, **named}
 
 

@@ -70,7 +70,9 @@ def gmacs(planned: Planned, executed: int) -> GmacsRecord:
         return GmacsRecord(dense=executed / 1e9, reduced=executed / 1e9, ratio=1.0, executed=executed / 1e9)
     tokens, workload = planned.schedule.tokens, planned.anatomy.workload
     dense, reduced = workload.macs([tokens[0]] * len(tokens)), workload.macs(tokens)
-    return GmacsRecord(dense=dense / 1e9, reduced=reduced / 1e9, ratio=dense / reduced, executed=executed / 1e9)
+    return GmacsRecord(
+        dense=dense / 1e9, reduced=reduced / 1e9, ratio=dense / reduced, executed=executed / 1e9
+    )
 
 
 def _as_it_is() -> Schedule:

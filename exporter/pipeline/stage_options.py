@@ -54,7 +54,8 @@ def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) 
     batch: int | str = "batch" if recipe.dynamic_batch else recipe.batch
     model = planned.model
     specs = [
-        TensorSpec(name=name, dtype=array.dtype.name, shape=(batch, *array.shape[1:])) for name, array in sample.items()
+        TensorSpec(name=name, dtype=array.dtype.name, shape=(batch, *array.shape[1:]))
+        for name, array in sample.items()
     ]
     return EmitRequest(
         input=specs[0],
@@ -68,7 +69,9 @@ def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) 
             "schedule": planned.schedule.requested,
             "merged": ",".join(map(str, planned.schedule.merged)),
             "tokens": ",".join(map(str, planned.schedule.tokens)),
-            "preprocess": json.dumps(model.preprocess.to_dict() if model.preprocess else None, sort_keys=True),
+            "preprocess": json.dumps(
+                model.preprocess.to_dict() if model.preprocess else None, sort_keys=True
+            ),
         },
     )
 
@@ -77,5 +80,9 @@ def _normalization(recipe: Recipe, model: LoadedModel) -> InsertInputNormalizati
     if recipe.input == "float":
         return None
     if model.preprocess is None:
-        raise UsageError(f"input: {model.name} does not say how its images are normalised; expected input float")
-    return InsertInputNormalization(mean=model.preprocess.mean, std=model.preprocess.std, layout=recipe.layout)
+        raise UsageError(
+            f"input: {model.name} does not say how its images are normalised; expected input float"
+        )
+    return InsertInputNormalization(
+        mean=model.preprocess.mean, std=model.preprocess.std, layout=recipe.layout
+    )

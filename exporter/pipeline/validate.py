@@ -48,7 +48,9 @@ def validate(
     for name in bundle.manifest.artifacts:
         with observe(f"prove {name}") as note:
             got = bundle.runner(name)(images)
-            comparisons = {f"sample/{output}": compare(array, sample[output]) for output, array in got.items()}
+            comparisons = {
+                f"sample/{output}": compare(array, sample[output]) for output, array in got.items()
+            }
             parity[name] = ParityResult(comparisons=comparisons, tolerances=tolerances(recipe))
             require(parity[name], name)
             note(f"max error {parity[name].max_abs_error:.1e}")

@@ -229,7 +229,9 @@ class RecipeDocument(_Document):
             if name not in known:
                 options = ", ".join(known) or "none"
                 hint = nearest(name, known)
-                raise refuse(f"method_options.{name}: unknown option of {self.method}; known: {options}.{hint}")
+                raise refuse(
+                    f"method_options.{name}: unknown option of {self.method}; known: {options}.{hint}"
+                )
 
     def _plain_text_tower(self) -> None:
         schedule = self.schedule

@@ -126,7 +126,9 @@ def aligned_sizes(sizes_BN1: Tensor, prefix_change: int) -> Tensor:
     return torch.cat((torch.ones_like(sizes_BN1[:, :prefix_change]), sizes_BN1), dim=1)
 
 
-def weighted_mean(values: Tensor, sizes_BN1: Tensor, prefix_change: int, token_axis: int, keepdim: bool) -> Tensor:
+def weighted_mean(
+    values: Tensor, sizes_BN1: Tensor, prefix_change: int, token_axis: int, keepdim: bool
+) -> Tensor:
     """The mean over tokens, each counted as often as it has originals.
 
     Args:

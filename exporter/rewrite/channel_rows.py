@@ -38,7 +38,7 @@ class ProjectedHeads:
 def projected_heads(graph_module: fx.GraphModule, value: fx.Node) -> ProjectedHeads | None:
     """Trace `value` (B, H, N, D) back to a linear layer, or None where it is computed in any other way."""
     linear = _root(value)
-    if linear is None or len(shape_of(value)) != 4:
+    if linear is None or len(shape_of(value)) != 4 or not has_parameters(linear):
         return None
     rows = _channels(graph_module, value, linear)
     rows_HD = rows[0, :, 0, :].clone()
@@ -47,12 +47,22 @@ def projected_heads(graph_module: fx.GraphModule, value: fx.Node) -> ProjectedHe
     return ProjectedHeads(linear=linear, rows_HD=rows_HD)
 
 
+def has_parameters(layer: fx.Node) -> bool:
+    """Whether a layer's weight and bias are parameters, and not computed in the graph."""
+    return all(value.op == "get_attr" for value in layer.args[1:3] if isinstance(value, fx.Node))
+
+
 def read_elsewhere(graph_module: fx.GraphModule, heads: ProjectedHeads, value: fx.Node) -> bool:
     """Whether anything but `value` reads one of the channels that `value` consists of."""
     own = torch.zeros(shape_of(heads.linear)[-1], dtype=torch.bool)
     own[heads.rows_HD.flatten()] = True
     others = (leaf for leaf in _leaves(heads.linear) if leaf is not value)
-    return len(value.users) > 1 or any(bool(own[_channels(graph_module, leaf, heads.linear)].any()) for leaf in others)
+    readings = sum(argument is value for user in value.users for argument in user.args)
+    return (
+        readings > 1
+        or len(value.users) > 1
+        or any(bool(own[_channels(graph_module, leaf, heads.linear)].any()) for leaf in others)
+    )
 
 
 def _root(value: fx.Node) -> fx.Node | None:

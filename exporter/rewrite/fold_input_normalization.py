@@ -13,11 +13,14 @@ from exporter.capture.graph import (
     attribute,
     calls,
     image_node,
+    integer,
     operand,
     optional_operand,
+    shape_of,
 )
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 from exporter.errors import UnsupportedGraphError
+from exporter.rewrite.channel_rows import has_parameters
 
 Channels = Literal["nchw", "nhwc"]
 
@@ -50,7 +53,11 @@ class InsertInputNormalization(GraphPass):
         std = add_parameter(graph_module, first, "input_std", _channelwise(self.std, dtype) * 255)
         mean = add_parameter(graph_module, first, "input_mean", _channelwise(self.mean, dtype) * 255)
         with graph.inserting_before(first):
-            planes = add_call(graph, aten.permute.default, images, [0, 3, 1, 2]) if self.layout == "nhwc" else images
+            planes = (
+                add_call(graph, aten.permute.default, images, [0, 3, 1, 2])
+                if self.layout == "nhwc"
+                else images
+            )
             floats = add_call(graph, aten.to.dtype, planes, dtype)
             centred = add_call(graph, aten.sub.Tensor, floats, mean)
             normalized = add_call(graph, aten.div.Tensor, centred, std)
@@ -66,7 +73,7 @@ class FoldInputNormalization(GraphPass):
     Given: `conv2d((x - m) / s, W, b)` without padding.
     Result: `conv2d(x, W / s, b - sum(W * m / s))`.
 
-    Declines with padding (padded zeros are not zeros any more) and with other patch embeddings.
+    Declines with padding (padded zeros are not zeros any more), groups, and other patch embeddings.
     """
 
     name: ClassVar[str] = "fold_input_normalization"
@@ -77,11 +84,11 @@ class FoldInputNormalization(GraphPass):
             centred, std = optional_operand(scaled, 0), optional_operand(scaled, 1)
             if centred is None or std is None or centred.target is not aten.sub.Tensor:
                 continue
-            if std.op != "get_attr" or operand(centred, 1).op != "get_attr":
+            if not all(_is_per_channel(table, centred) for table in (std, operand(centred, 1))):
                 continue
             convolutions = list(scaled.users)
-            if len(convolutions) != 1 or not _is_unpadded(convolutions[0]):
-                reason = f"{scaled.name}: it does not go into one convolution without padding"
+            if len(convolutions) != 1 or not _is_foldable(convolutions[0]):
+                reason = f"{scaled.name}: it does not go into one convolution without padding and groups"
                 return PassOutcome(name=self.name, rewrites=0, declined=(reason,))
             _fold(graph_module, convolutions[0], centred, std)
             return PassOutcome(name=self.name, rewrites=1)
@@ -95,21 +102,26 @@ def _retype(images: fx.Node, layout: Channels) -> None:
         images.meta["val"] = planes.permute(0, 2, 3, 1).contiguous() if layout == "nhwc" else planes
     for user in images.users:
         if user.target is aten.sym_size.int and user.args[1] != 0:
-            raise UnsupportedGraphError("model: its graph reads the image's size; expected static image sizes")
+            raise UnsupportedGraphError(
+                "model: its graph reads the image's size; expected static image sizes"
+            )
 
 
 def _channelwise(values: tuple[float, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.tensor(values, dtype=dtype).reshape(1, -1, 1, 1)
 
 
-def _is_unpadded(node: fx.Node) -> bool:
-    if node.target is aten.conv2d.padding:
-        return bool(len(node.args) <= 4 or node.args[4] == "valid")
-    if node.target is not aten.conv2d.default:
+def _is_per_channel(table: fx.Node, images: fx.Node) -> bool:
+    """Whether a parameter has one entry per channel of (B, C, H, W) images."""
+    return table.op == "get_attr" and shape_of(table)[-3:] == (shape_of(images)[1], 1, 1)
+
+
+def _is_foldable(node: fx.Node) -> bool:
+    """Whether a node is a convolution with parameters of its own, one group and no padding."""
+    if node.target not in (aten.conv2d.default, aten.conv2d.padding) or not has_parameters(node):
         return False
     padding = node.args[4] if len(node.args) > 4 else 0
-    groups = node.args[6] if len(node.args) > 6 else 1
-    return bool(groups == 1 and padding in (0, [0, 0], [0]))
+    return integer(node, 6, default=1) == 1 and padding in (0, [0], [0, 0], "valid")
 
 
 def _fold(graph_module: fx.GraphModule, convolution: fx.Node, centred: fx.Node, std: fx.Node) -> None:

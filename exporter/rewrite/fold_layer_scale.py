@@ -7,6 +7,7 @@ from torch import fx
 
 from exporter.capture.graph import add_parameter, aten, attribute, calls, shape_of
 from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.rewrite.channel_rows import has_parameters
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class FoldLayerScale(GraphPass):
         for scaled in calls(graph_module.graph, aten.mul.Tensor):
             linear, factor = _projection_and_factor(scaled)
             if linear is None or factor is None:
+                continue
+            if not has_parameters(linear):
+                declined.append(f"{scaled.name}: the weight of {linear.name} is computed in the graph")
                 continue
             if len(linear.users) > 1:
                 declined.append(f"{scaled.name}: {linear.name} is read without the scale as well")
@@ -53,8 +57,12 @@ def _fold(graph_module: fx.GraphModule, linear: fx.Node, factor: fx.Node) -> Non
     weight, bias = linear.args[1], linear.args[2] if len(linear.args) > 2 else None
     assert isinstance(weight, fx.Node)
     folded = [
-        add_parameter(graph_module, linear, f"{weight.name}_scaled", attribute(graph_module, weight) * scale[:, None])
+        add_parameter(
+            graph_module, linear, f"{weight.name}_scaled", attribute(graph_module, weight) * scale[:, None]
+        )
     ]
     if isinstance(bias, fx.Node):
-        folded.append(add_parameter(graph_module, linear, f"{bias.name}_scaled", attribute(graph_module, bias) * scale))
+        folded.append(
+            add_parameter(graph_module, linear, f"{bias.name}_scaled", attribute(graph_module, bias) * scale)
+        )
     linear.args = (linear.args[0], *folded)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
-from exporter.anatomy.token_axis import slice_bounds, trace_tokens
+from exporter.anatomy.token_axis import trace_tokens
+from exporter.anatomy.token_rules import slice_bounds
 from exporter.capture.graph import add_call, aten, axis_of, calls, image_node, operand, shape_of
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 from exporter.errors import InternalError

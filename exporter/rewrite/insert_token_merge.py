@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import fx
 
-from exporter.anatomy import Anatomy, Block, TokenAxis
-from exporter.anatomy.token_axis import reduced_axes
+from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
+from exporter.anatomy.token_axis import trace_tokens
+from exporter.anatomy.token_rules import reduced_axes
 from exporter.capture.graph import aten, operand, operands, output_node, sdpa
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 from exporter.reduction import Method
@@ -55,6 +56,7 @@ class InsertTokenMerge(GraphPass):
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Walk the graph once, carrying the node that holds the current sizes."""
         graph = graph_module.graph
+        layouts = trace_tokens(graph)
         merging = {
             block.merge_point: (index, block)
             for index, (block, r) in enumerate(zip(self.anatomy.blocks, self.merged, strict=True))
@@ -64,7 +66,7 @@ class InsertTokenMerge(GraphPass):
         records: list[fx.Node] = []
         for node in list(graph.nodes):
             if sizes is not None and node.target is sdpa:
-                self._weigh_keys(graph, node, sizes)
+                self._weigh_keys(node, layouts, sizes)
             elif sizes is not None and node in self.anatomy.pooling:
                 self._weigh_mean(graph, node, sizes)
             if node in merging:
@@ -75,7 +77,9 @@ class InsertTokenMerge(GraphPass):
             output.args = ((*operands(output), *records),)
         return PassOutcome(name=self.name, rewrites=len(merging))
 
-    def _merge(self, graph: fx.Graph, index: int, block: Block, sizes: fx.Node | None) -> tuple[fx.Node, fx.Node]:
+    def _merge(
+        self, graph: fx.Graph, index: int, block: Block, sizes: fx.Node | None
+    ) -> tuple[fx.Node, fx.Node]:
         point = block.merge_point
         layout = self.anatomy.layouts[point]
         assert isinstance(layout, TokenAxis)
@@ -103,12 +107,14 @@ class InsertTokenMerge(GraphPass):
             reader.replace_input_with(point, result)
         return merged_sizes, record
 
-    def _weigh_keys(self, graph: fx.Graph, attention: fx.Node, sizes: fx.Node) -> None:
-        keys = self.anatomy.layouts.get(operand(attention, 1))
+    def _weigh_keys(self, attention: fx.Node, layouts: Mapping[fx.Node, Layout], sizes: fx.Node) -> None:
+        keys = layouts.get(operand(attention, 1))
         if not self.proportional or not isinstance(keys, TokenAxis):
             return
-        with graph.inserting_before(attention):
-            bias = graph.call_function(log_size_bias, (sizes, attention.args[0], keys.prefix - self.anatomy.prefix))
+        with attention.graph.inserting_before(attention):
+            bias = attention.graph.call_function(
+                log_size_bias, (sizes, attention.args[0], keys.prefix - self.anatomy.prefix)
+            )
         attention.kwargs = {**attention.kwargs, "attn_mask": bias}
 
     def _weigh_mean(self, graph: fx.Graph, mean: fx.Node, sizes: fx.Node) -> None:

@@ -43,7 +43,9 @@ class RemoveDeadTokens(GraphPass):
                 assert isinstance(layout, TokenAxis)
                 if (operand, wanted) not in cut:
                     with graph.inserting_after(operand):
-                        cut[operand, wanted] = add_call(graph, aten.slice.Tensor, operand, layout.axis, 0, wanted)
+                        cut[operand, wanted] = add_call(
+                            graph, aten.slice.Tensor, operand, layout.axis, 0, wanted
+                        )
                 _replace_row_input(node, operand, cut[operand, wanted])
         return PassOutcome(name=self.name, rewrites=len(cut))
 

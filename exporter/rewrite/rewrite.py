@@ -118,7 +118,9 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     if merge is not None:
         outcomes += run_passes(graph_module, [merge])
     merged = merge.merged if merge is not None else tuple(0 for _ in schedule.merged)
-    exported = export_graph(graph_module, _example(graph_module, options), dynamic_batch=options.dynamic_batch)
+    exported = export_graph(
+        graph_module, _example(graph_module, options), dynamic_batch=options.dynamic_batch
+    )
     eager = exported.module(check_guards=False)
     assert isinstance(eager, fx.GraphModule)
     return RewrittenProgram(
@@ -144,7 +146,9 @@ def _trimming(options: RewriteOptions) -> list[GraphPass]:
     return [] if RemoveDeadTokens.name in options.disabled else [SplitFusedProjection(), RemoveDeadTokens()]
 
 
-def _plan_merges(graph_module: fx.GraphModule, schedule: Schedule, options: RewriteOptions) -> InsertTokenMerge | None:
+def _plan_merges(
+    graph_module: fx.GraphModule, schedule: Schedule, options: RewriteOptions
+) -> InsertTokenMerge | None:
     """The merges to insert, looked up before dead tokens hide the last block; None where none would be read."""
     if schedule.is_dense:
         return None
@@ -170,7 +174,9 @@ def _plan_merges(graph_module: fx.GraphModule, schedule: Schedule, options: Rewr
 def _check_options(program: Program, options: RewriteOptions) -> None:
     for name in options.disabled:
         if name not in SWITCHES:
-            raise UsageError(f"passes: expected one of {', '.join(SWITCHES)}, got {name}.{nearest(name, SWITCHES)}")
+            raise UsageError(
+                f"passes: expected one of {', '.join(SWITCHES)}, got {name}.{nearest(name, SWITCHES)}"
+            )
     if program.fixed_batch is None:
         return
     if options.dynamic_batch or options.batch != program.fixed_batch:

@@ -45,7 +45,11 @@ def _split(graph_module: fx.GraphModule, attention: fx.Node) -> bool:
         return False
     if not (query.linear is key.linear is value.linear) or _order(query.linear) is None:
         return False
-    if any(read_elsewhere(graph_module, part, operand) for part, operand in zip(heads, operands, strict=True) if part):
+    if any(
+        read_elsewhere(graph_module, part, operand)
+        for part, operand in zip(heads, operands, strict=True)
+        if part
+    ):
         return False
     (new_query,) = _projections(graph_module, attention, [query])
     new_key, new_value = _projections(graph_module, attention, [key, value])
@@ -61,7 +65,9 @@ def _order(linear: fx.Node) -> list[int] | None:
     return [1 - layout.axis, 2, layout.axis, 3]
 
 
-def _projections(graph_module: fx.GraphModule, attention: fx.Node, parts: list[ProjectedHeads]) -> list[fx.Node]:
+def _projections(
+    graph_module: fx.GraphModule, attention: fx.Node, parts: list[ProjectedHeads]
+) -> list[fx.Node]:
     """One linear layer for all `parts`, and each part of it as (B, H, N, D)."""
     graph, linear = graph_module.graph, parts[0].linear
     rows = torch.cat([part.rows_HD.flatten() for part in parts])
@@ -78,7 +84,11 @@ def _projections(graph_module: fx.GraphModule, attention: fx.Node, parts: list[P
         for part in parts:
             heads, width = part.rows_HD.shape
             stop = start + heads * width
-            channels = add_call(graph, aten.slice.Tensor, projected, -1, start, stop) if len(parts) > 1 else projected
+            channels = (
+                add_call(graph, aten.slice.Tensor, projected, -1, start, stop)
+                if len(parts) > 1
+                else projected
+            )
             split = add_call(graph, aten.unflatten.int, channels, -1, [heads, width])
             results.append(add_call(graph, aten.permute.default, split, order))
             start = stop

@@ -56,6 +56,11 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
         UsageError: r is negative, or an explicit list has the wrong length or cannot be met.
     """
     notes: tuple[str, ...] = ()
+    explicit = request.r_per_layer is not None or request.keep_per_layer is not None
+    if explicit and request.align is not None:
+        raise UsageError(
+            "schedule: --align moves a schedule that is spread by --r, and cannot move an explicit list"
+        )
     if request.r_per_layer is not None:
         merged = _explicit(request.r_per_layer, geometry)
     elif request.keep_per_layer is not None:
@@ -66,19 +71,18 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
     return Schedule(requested=request.describe(), merged=merged, tokens=tokens, notes=notes)
 
 
-def spread(r: int, inflect: float, blocks: int) -> tuple[int, ...]:
+def spread(r: int, inflect: int, blocks: int) -> tuple[int, ...]:
     """ToMe's rule (parse_r in its appendix): `blocks` integers whose mean is about r, along a line.
 
-    min = int(r * (1 - inflect)), max = 2r - min, and block l gets int(min + (max - min) / (L - 1) * l). An inflect of
-    0 is constant, -1 decreasing to 0, 1 increasing from 0.
+    min = int(r * (1 - inflect)), max = 2r - min, and block l gets int(min + (max - min) / (L - 1) * l), in
+    exact arithmetic. An inflect of 0 is constant, -1 decreasing to 0, 1 increasing from 0.
     """
     first = int(r * (1 - inflect))
     last = 2 * r - first
-    step = (last - first) / (blocks - 1) if blocks > 1 else 0.0
-    return tuple(int(first + step * block) for block in range(blocks))
+    return tuple(first + (last - first) * block // max(blocks - 1, 1) for block in range(blocks))
 
 
-_INFLECT = {"constant": 0.0, "decreasing": -1.0, "increasing": 1.0}
+_INFLECT = {"constant": 0, "decreasing": -1, "increasing": 1}
 
 
 def _spread(request: ScheduleRequest, geometry: Geometry) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -91,7 +95,8 @@ def _spread(request: ScheduleRequest, geometry: Geometry) -> tuple[tuple[int, ..
     notes = _cap_note(asked, possible)
     if request.align is None:
         return possible, notes
-    return _aligned(possible, geometry, request.align), notes
+    aligned = _aligned(possible, geometry, request.align)
+    return aligned, notes + _align_note(possible, aligned, request.align)
 
 
 def _cap(tokens: int, geometry: Geometry) -> int:
@@ -113,6 +118,15 @@ def _cap_note(asked: tuple[int, ...], possible: tuple[int, ...]) -> tuple[str, .
     return (
         f"schedule capped: a block merges at most half of its unprotected tokens, so from block {first} on "
         f"{sum(possible[first:])} tokens merge where {sum(asked[first:])} were asked ({_listed(possible)})",
+    )
+
+
+def _align_note(asked: tuple[int, ...], aligned: tuple[int, ...], multiple: int) -> tuple[str, ...]:
+    if asked == aligned:
+        return ()
+    return (
+        f"schedule aligned: {sum(aligned)} tokens merge where {sum(asked)} were asked, so that the counts after a "
+        f"merge are multiples of {multiple} ({_listed(aligned)})",
     )
 
 

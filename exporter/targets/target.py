@@ -77,6 +77,10 @@ class Target(Protocol):
         """Raise a TargetUnavailableError that says what is missing and how to get it."""
         ...
 
+    def describe(self) -> str:
+        """What runs the artifacts here, for people: library, version, devices."""
+        ...
+
     def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path, scratch: Path) -> Artifact:
         """Write the artifact into `folder`; anything temporary goes into `scratch`."""
         ...

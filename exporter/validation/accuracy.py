@@ -76,7 +76,9 @@ def image_folder(folder: Path) -> LabelledImages:
     ]
     if not found:
         raise UsageError(f"data: {folder} holds no images in sub-folders (one sub-folder per class)")
-    return LabelledImages(labels=[label for _, label in found], open=lambda position: _open(found[position][0]))
+    return LabelledImages(
+        labels=[label for _, label in found], open=lambda position: _open(found[position][0])
+    )
 
 
 def labelled_arrays(images_BHWC: Array, labels: Array) -> LabelledImages:
@@ -166,5 +168,7 @@ def _difference(first: Array, dense_first: Array) -> Difference:
     top1 = float(paired.mean())
     if np.ptp(paired) == 0:
         return Difference(top1=top1, interval=(top1, top1))
-    interval = bootstrap((paired,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    interval = bootstrap(
+        (paired,), np.mean, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
     return Difference(top1=top1, interval=(float(interval.low), float(interval.high)))

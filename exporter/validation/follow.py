@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from exporter.reduction.merge import read_match
+from exporter.reduction.merge import Match, read_match
 from exporter.rewrite import RewrittenProgram
 
 
@@ -45,5 +45,12 @@ class _Follower(fx.Interpreter):
         if target is not self._method.match:
             return super().call_function(target, args, kwargs)
         match = read_match(next(self._records), kwargs["r"])
-        self.regret = max(self.regret, float(self._method.regret(*args, match, **kwargs).max()))
+        regret = self._method.regret(*args, match, **kwargs).max() if _is_partition(match) else float("inf")
+        self.regret = max(self.regret, float(regret))
         return match
+
+
+def _is_partition(match: Match) -> bool:
+    """Whether every token either stays or merges, once."""
+    order_BN = torch.cat((match.kept_BK, match.source_BR), dim=1)
+    return bool((order_BN.sort(dim=1).values == torch.arange(order_BN.shape[1])).all())

@@ -16,7 +16,9 @@ from exporter.targets import Array
 _SHIFT_PIXELS = 7
 
 
-def image_inputs(preprocess: Preprocess, *, batch: int, as_bytes: bool, channels_last: bool) -> Mapping[str, Array]:
+def image_inputs(
+    preprocess: Preprocess, *, batch: int, as_bytes: bool, channels_last: bool
+) -> Mapping[str, Array]:
     """Named batches (B, 3, H, W) or (B, H, W, 3), preprocessed as the model expects.
 
     Args:
@@ -33,7 +35,9 @@ def image_inputs(preprocess: Preprocess, *, batch: int, as_bytes: bool, channels
         "flat": list(map(Image.fromarray, flat)),
     }
     make = crop_image if as_bytes else preprocess_image
-    batches = {name: np.stack([make(image, preprocess) for image in images]) for name, images in pictures.items()}
+    batches = {
+        name: np.stack([make(image, preprocess) for image in images]) for name, images in pictures.items()
+    }
     if channels_last:
         return {name: np.ascontiguousarray(images.transpose(0, 2, 3, 1)) for name, images in batches.items()}
     return batches
@@ -51,7 +55,7 @@ def tensor_inputs(example: ExampleInput, *, batch: int) -> Mapping[str, Array]:
 
 def _photos(count: int) -> list[Image.Image]:
     """Photos that ship with scikit-learn; a batch longer than there are photos shifts them sideways."""
-    from sklearn.datasets import load_sample_images
+    from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
 
     photos = load_sample_images().images
     return [

@@ -66,7 +66,11 @@ class Comparison:
         return [
             *_above("max_abs_error", self.max_abs_error, allowed.max_abs_error * scale),
             *_above("mean_abs_error", self.mean_abs_error, allowed.mean_abs_error * scale),
-            *([] if self.cosine >= allowed.cosine else [f"cosine {self.cosine:.6f} below {allowed.cosine:g}"]),
+            *(
+                []
+                if self.cosine >= allowed.cosine
+                else [f"cosine {self.cosine:.6f} below {allowed.cosine:g}"]
+            ),
         ]
 
 
@@ -163,7 +167,9 @@ def compare(got: Array, expected: Array) -> Comparison:
         return Comparison(max_abs_error=infinite, mean_abs_error=infinite, cosine=-1.0, magnitude=0.0)
     one, other = (array.astype(np.float64).reshape(len(array), -1) for array in (got, expected))
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    cosines = np.where(norms > 0, (one * other).sum(axis=1) / np.maximum(norms, 1e-300), (one == other).all(axis=1))
+    cosines = np.where(
+        norms > 0, (one * other).sum(axis=1) / np.maximum(norms, 1e-300), (one == other).all(axis=1)
+    )
     return Comparison(
         max_abs_error=float(np.abs(one - other).max()),
         mean_abs_error=float(np.abs(one - other).mean()),

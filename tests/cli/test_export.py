@@ -155,3 +155,12 @@ def test_dense_bundle_executes_less_than_the_method_counts(build: Build, vit_dir
 
     assert dense["dense"] == dense["reduced"]
     assert dense["executed"] < dense["dense"]
+
+
+def test_folder_names_are_text_and_not_markup(vit_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a[" / "b]"
+
+    outcome = run(f"hf:{vit_dir}", "--r", "4", "--out", folder)
+
+    assert outcome.status == 0, outcome.err
+    assert "a[/b]" in "".join(outcome.out.split())

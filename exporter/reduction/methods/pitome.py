@@ -48,16 +48,21 @@ def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: floa
     """How far a match is from the definition of PiToMe, (B,): see `Method.regret`.
 
     The largest of three shortfalls: energies that rise in the order of dealing, a protected patch of higher energy
-    than a dealt one, and a source's best similarity to a destination less that to its own partner.
+    than a dealt one, and a source's best similarity to a destination less that to its own partner. Infinite if a
+    prefix token takes part, or a target is not a destination.
     """
     cosine_BNN, energy_BN = _energies(metric_BNC, prefix, margin * (1 - depth))
     kept = match.kept_BK.shape[1]
     source_BR, destination_BR = match.source_BR - prefix, match.kept_BK[:, kept - r :] - prefix
+    if int(source_BR.min()) < 0 or int(destination_BR.min()) < 0 or int(match.target_BR.min()) < kept - r:
+        return torch.full((len(metric_BNC),), float("inf"))
     dealt_B2R = torch.stack((source_BR, destination_BR), dim=2).flatten(1)
     dealt_energy = energy_BN.gather(1, dealt_B2R)
     rise = (dealt_energy[:, 1:] - dealt_energy[:, :-1]).amax(dim=1)
     protected = energy_BN.scatter(1, dealt_B2R, float("-inf")).amax(dim=1) - dealt_energy.amin(dim=1)
-    pairs_BRR = cosine_BNN[torch.arange(len(cosine_BNN))[:, None, None], source_BR[:, :, None], destination_BR[:, None]]
+    pairs_BRR = cosine_BNN[
+        torch.arange(len(cosine_BNN))[:, None, None], source_BR[:, :, None], destination_BR[:, None]
+    ]
     chosen_BR1 = pairs_BRR.gather(2, (match.target_BR - (kept - r)).unsqueeze(2))
     partner = (pairs_BRR.amax(dim=2) - chosen_BR1.squeeze(2)).amax(dim=1)
     return torch.stack((rise, protected, partner)).amax(dim=0).clamp_min(0)

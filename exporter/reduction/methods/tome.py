@@ -43,7 +43,8 @@ def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: floa
     """How far a match is from the definition of ToMe, (B,): see `Method.regret`.
 
     The larger of two shortfalls: a source's best similarity less that to its own partner, and the best similarity of
-    a token that stayed less the lowest of one that merged.
+    a token that stayed less the lowest of one that merged. Infinite if a source is not at an even position, or a
+    target is not a token at an odd one.
     """
     first_even, first_odd = prefix + prefix % 2, prefix + 1 - prefix % 2
     even_BXC, odd_BYC = metric_BNC[:, first_even::2], metric_BNC[:, first_odd::2]
@@ -51,6 +52,12 @@ def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: floa
     best_BX = scores_BXY.amax(dim=2)
     source_BR = (match.source_BR - first_even) // 2
     partner_BR = match.target_BR - (match.kept_BK.shape[1] - odd_BYC.shape[1])
+    if (
+        int(partner_BR.min()) < 0
+        or int(((match.source_BR - first_even) % 2).max())
+        or int(source_BR.min()) < 0
+    ):
+        return torch.full((len(metric_BNC),), float("inf"))
     chosen_BR = scores_BXY[torch.arange(len(scores_BXY)).unsqueeze(1), source_BR, partner_BR]
     merged_best_BR = best_BX.gather(1, source_BR)
     stayed_BX = best_BX.scatter(1, source_BR, float("-inf")).amax(dim=1)

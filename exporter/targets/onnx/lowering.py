@@ -58,7 +58,9 @@ def unbind(tensor: Any, dim: int = 0) -> Sequence[Any]:
 def _additive(mask: Any, query: Any) -> Any:
     if mask.dtype != ir.DataType.BOOL:
         return mask
-    zero, minus_infinity = (op.CastLike(op.Constant(value_float=each), query) for each in (0.0, float("-inf")))
+    zero, minus_infinity = (
+        op.CastLike(op.Constant(value_float=each), query) for each in (0.0, float("-inf"))
+    )
     return op.Where(mask, zero, minus_infinity)
 
 

@@ -43,7 +43,10 @@ class OnnxRunner:
         batch = self.input.shape[0]
         size = len(images) if isinstance(batch, str) else batch
         parts = [self._run(images[start : start + size], size) for start in range(0, len(images), size)]
-        return {spec.name: np.concatenate([part[place] for part in parts]) for place, spec in enumerate(self.outputs)}
+        return {
+            spec.name: np.concatenate([part[place] for part in parts])
+            for place, spec in enumerate(self.outputs)
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}
@@ -75,6 +78,8 @@ class OnnxRunner:
         expected = self.input.shape[1:]
         if images.ndim != len(expected) + 1 or images.shape[1:] != expected or len(images) == 0:
             shape = "x".join(map(str, expected))
-            raise UsageError(f"{self.input.name}: expected at least one row of {shape}, got an array {images.shape}")
+            raise UsageError(
+                f"{self.input.name}: expected at least one row of {shape}, got an array {images.shape}"
+            )
         if images.dtype != np.dtype(self.input.dtype):
             raise UsageError(f"{self.input.name}: expected {self.input.dtype}, got {images.dtype}")

@@ -30,6 +30,12 @@ class OnnxTarget:
     def check_available(self) -> None:
         """Always: onnx and onnxruntime are core dependencies, without which this module could not be imported."""
 
+    def describe(self) -> str:
+        """ONNX Runtime's version and execution providers."""
+        import onnxruntime
+
+        return f"ONNX Runtime {onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}"
+
     def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path, scratch: Path) -> Artifact:
         """Write `model.onnx`, and in `scratch` the same model with its matches as further outputs."""
         model = build(program.exported, request)
@@ -44,7 +50,9 @@ class OnnxTarget:
         """ONNX Runtime over a file."""
         return OnnxRunner(path=path, input=input, outputs=outputs)
 
-    def _probe(self, model: ir.Model, program: RewrittenProgram, request: EmitRequest, scratch: Path) -> Runner:
+    def _probe(
+        self, model: ir.Model, program: RewrittenProgram, request: EmitRequest, scratch: Path
+    ) -> Runner:
         _save(model, scratch / FILE)
         matches = tuple(
             replace(request.outputs[0], name=f"match_{index}", dtype="int64")
@@ -58,7 +66,9 @@ TARGET = OnnxTarget()
 
 
 def _save(model: ir.Model, path: Path) -> None:
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    weights = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
+    )
     ir.save(model, path, external_data=f"{path.name}.data" if weights > _EXTERNAL_ABOVE_BYTES else None)
 
 

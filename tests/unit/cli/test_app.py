@@ -1,7 +1,6 @@
 """Failures as statuses and lines, whatever is thrown below."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -84,9 +83,3 @@ def test_statuses_of_the_contract_are_those_of_the_errors() -> None:
         "TargetUnavailableError": 7,
         "BundleError": 8,
     }
-
-
-def test_option_values_are_not_taken_for_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", str(tmp_path), "--data", "--json"]) == 8
-
-    assert capsys.readouterr().out == ""

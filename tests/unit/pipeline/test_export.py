@@ -1,5 +1,6 @@
 """The road from Python: a recipe in, a bundle out."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,11 +33,6 @@ def recipe(program: Path) -> Recipe:
     return Recipe(model=ModelRequest(model=str(program)), schedule=ScheduleRequest(r=4))
 
 
-@pytest.fixture(scope="module")
-def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> exporter.Bundle:
-    return exporter.export(recipe, tmp_path_factory.mktemp("bundles") / "tiny")
-
-
 class Stages:
     """Notes down which stages it was told of, and what they said."""
 
@@ -49,6 +45,16 @@ class Stages:
         lines: list[str] = []
         yield lines.append
         self.seen.append((stage, " ".join(lines)))
+
+
+@pytest.fixture(scope="module")
+def stages() -> Stages:
+    return Stages()
+
+
+@pytest.fixture(scope="module")
+def bundle(recipe: Recipe, stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> exporter.Bundle:
+    return exporter.export(recipe, tmp_path_factory.mktemp("bundles") / "tiny", observe=stages.observe)
 
 
 def test_bundle_runs(bundle: exporter.Bundle) -> None:
@@ -67,12 +73,10 @@ def test_recipe_of_the_bundle_is_the_one_asked_for(bundle: exporter.Bundle, reci
     assert Path(stored.model.model) == bundle.path / "tiny.pt2"
 
 
-def test_stages_are_told_in_the_order_of_the_road(recipe: Recipe, tmp_path: Path) -> None:
-    stages = Stages()
-
-    exporter.export(recipe, tmp_path / "out", observe=stages.observe)
-
+@pytest.mark.usefixtures("bundle")
+def test_stages_are_told_in_the_order_of_the_road(stages: Stages) -> None:
     names = [name for name, _ in stages.seen]
+
     assert names == ["load", "capture", "plan", "rewrite", "emit onnx", "prove onnx", "bundle"]
     assert all(note for _, note in stages.seen)
 
@@ -89,8 +93,10 @@ def test_merged_engine_is_not_the_dense_one(bundle: exporter.Bundle, recipe: Rec
     assert np.abs(merged - whole).max() > 1e-3
 
 
-def test_existing_bundles_are_only_replaced_by_force(recipe: Recipe, tmp_path: Path) -> None:
-    exporter.export(recipe, tmp_path / "out")
+def test_existing_bundles_are_only_replaced_by_force(
+    recipe: Recipe, bundle: exporter.Bundle, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "out")
     with pytest.raises(UsageError, match="--force"):
         exporter.export(recipe, tmp_path / "out")
 

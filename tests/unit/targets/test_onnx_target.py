@@ -31,19 +31,27 @@ def emit(program: RewrittenProgram, folder: Path) -> Artifact:
     return target("onnx").emit(program, REQUEST, folder / "out", folder / "scratch")
 
 
-def test_ships_the_model_alone(program: RewrittenProgram, tmp_path: Path) -> None:
-    artifact = emit(program, tmp_path)
-    model = onnx.load(str(tmp_path / "out/model.onnx"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("emitted")
+
+
+@pytest.fixture(scope="module")
+def artifact(program: RewrittenProgram, folder: Path) -> Artifact:
+    return emit(program, folder)
+
+
+def test_ships_the_model_alone(artifact: Artifact, folder: Path) -> None:
+    model = onnx.load(str(folder / "out/model.onnx"))
 
     assert (artifact.target, artifact.file, artifact.opset) == ("onnx", "model.onnx", 20)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
+    assert [path.name for path in (folder / "out").iterdir()] == ["model.onnx"]
     assert [output.name for output in model.graph.output] == ["logits"]
     assert {entry.key: entry.value for entry in model.metadata_props} == dict(REQUEST.metadata)
     assert (model.graph.name, model.producer_name, model.producer_version) == ("tiny", "exporter", "1.2.3")
 
 
-def test_probe_returns_the_matches_as_well(program: RewrittenProgram, tmp_path: Path) -> None:
-    artifact = emit(program, tmp_path)
+def test_probe_returns_the_matches_as_well(program: RewrittenProgram, artifact: Artifact) -> None:
     assert artifact.probe is not None
     images = family("timm_vit").images()
 
@@ -73,10 +81,5 @@ def test_large_weights_lie_beside_the_model(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model.onnx", "model.onnx.data"]
     np.testing.assert_allclose(outputs["logits"], program(torch.from_numpy(images))[0].numpy(), atol=1e-4)
     stored = onnx.load(str(tmp_path / "out/model.onnx"), load_external_data=False)
-    locations = {
-        entry.value
-        for each in stored.graph.initializer
-        for entry in each.external_data
-        if entry.key == "location"
-    }
-    assert locations == {"model.onnx.data"}
+    entries = [entry for each in stored.graph.initializer for entry in each.external_data]
+    assert {entry.value for entry in entries if entry.key == "location"} == {"model.onnx.data"}

@@ -122,21 +122,11 @@ def test_flipped_match_that_is_no_tie_fails(name: str) -> None:
 
 
 @pytest.mark.parametrize(("asked", "engine"), [METHODS, METHODS[::-1]])
-def test_engine_of_another_method_fails_on_its_matches_alone(asked: str, engine: str) -> None:
+def test_engine_of_another_method_fails(asked: str, engine: str) -> None:
+    """Its matches may be none that the method could make at all."""
     found = prove(compiled(asked), artifact(compiled(engine)), photo(), FP32)
 
-    assert found.max_abs_error < FP32.max_abs_error, "along the engine's own matches the numbers agree"
-    assert found.followed == ("photo",)
-    assert min(found.match_agreement) < 1
-    assert found.tie_regret > 100 * FP32.tie
     assert not found.passed
-    assert "regret" in " ".join(found.shortfalls)
-
-
-def test_what_counts_as_a_tie_is_the_tolerance() -> None:
-    found = prove(compiled("tome"), artifact(compiled("pitome")), photo(), replace(FP32, tie=2.0))
-
-    assert found.passed
 
 
 def with_match(change: str, name: str) -> RewrittenProgram:
@@ -145,6 +135,8 @@ def with_match(change: str, name: str) -> RewrittenProgram:
 
     def broken(metric_BNC: Tensor, **options: Any) -> Match:
         kept_BK, source_BR, target_BR = sound.match(metric_BNC, **options)
+        if change == "half of the metric":
+            return sound.match(metric_BNC[..., : metric_BNC.shape[-1] // 2], **options)
         if change == "token kept twice":
             kept_BK = torch.cat((kept_BK[:, :1], kept_BK[:, 2:3], kept_BK[:, 2:]), dim=1)
         elif change == "order of kept tokens":
@@ -160,6 +152,20 @@ def with_match(change: str, name: str) -> RewrittenProgram:
     captured = captured_family("timm_vit")
     options = RewriteOptions(method=custom, batch=EXAMPLE_BATCH)
     return rewrite(captured.program, captured.schedule(ScheduleRequest(r=4)), options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_wrong_matches_fail_on_their_regret_alone(name: str) -> None:
+    engine = artifact(with_match("half of the metric", name))
+
+    found = prove(compiled(name), engine, photo(), FP32)
+
+    assert found.max_abs_error < FP32.max_abs_error, "along the engine's own matches the numbers agree"
+    assert found.followed == ("photo",)
+    assert min(found.match_agreement) < 1
+    assert found.tie_regret > 100 * FP32.tie
+    assert [phrase.split()[1] for phrase in found.shortfalls] == ["regret"]
+    assert replace(found, tolerances=replace(FP32, tie=2.0)).passed
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -57,7 +57,9 @@ def _passes(name: str) -> bool:
 
 
 def _run(command: Sequence[str]) -> int:
-    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env={**ONE_THREAD, **os.environ}).returncode
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env={**ONE_THREAD, **os.environ}
+    ).returncode
 
 
 def _steps(text: str) -> list[str]:
@@ -71,7 +73,9 @@ def _steps(text: str) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.check", description=__doc__.splitlines()[0])
     parser.add_argument("--fix", action="store_true", help="rewrite what can be rewritten, first")
-    parser.add_argument("--only", type=_steps, default=list(STEPS), metavar="STEP,...", help="run these steps only")
+    parser.add_argument(
+        "--only", type=_steps, default=list(STEPS), metavar="STEP,...", help="run these steps only"
+    )
     return parser
 
 

@@ -13,7 +13,7 @@ from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.anatomy.token_axis import side_inputs
 from exporter.anatomy.token_rules import slice_bounds
 from exporter.capture.canonicalize_attention import mask_of
-from exporter.capture.graph import aten, integer, operand, sdpa, shape_of
+from exporter.capture.graph import aten, integer, is_tensor, operand, sdpa, shape_of
 
 Demand = dict[fx.Node, int | None]
 
@@ -24,7 +24,7 @@ def token_demand(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> Demand:
     """Tokens read of every value with a token axis, from the front; None where all are.
 
     A value is only said to need fewer tokens if every operand that has more can be cut down to them, on a plain
-    token axis.
+    token axis of a tensor (and not of the list that an unbind gives).
     """
     whole: set[fx.Node] = set()
     while True:
@@ -85,7 +85,8 @@ def _can_cut(node: fx.Node, demand: Mapping[fx.Node, int], layouts: Mapping[fx.N
         return False
     for source in _followed(node):
         layout = layouts.get(source)
-        if isinstance(layout, TokenAxis) and demand[source] != demand[node] and not layout.is_plain:
+        must_be_cut = isinstance(layout, TokenAxis) and demand[source] != demand[node]
+        if must_be_cut and not (layout.is_plain and is_tensor(source)):
             return False
     return True
 

@@ -123,7 +123,7 @@ def examine(graph_module: fx.GraphModule) -> Anatomy:
         attention_pooling=attention_pools,
         refusals=_refusals(graph, layouts, points, sites),
         workload=workload(graph, layouts, points),
-        head=_head(layouts, pools, attention_pools),
+        head=_head(graph, layouts, points[-1], pools, attention_pools),
     )
 
 
@@ -194,17 +194,18 @@ def _heads(site: fx.Node) -> int:
 
 def _why_no_attention(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> str:
     for node in calls(graph, sdpa):
-        found = (layouts.get(operand(node, position)) for position in range(3))
-        for layout in found:
+        for layout in (layouts.get(operand(node, position)) for position in range(3)):
             if isinstance(layout, Scrambled):
                 return f"no attention over the whole image: at node {layout.node}, {layout.reason}"
-    scrambled = [layout for layout in layouts.values() if isinstance(layout, Scrambled)]
-    if not calls(graph, sdpa) and not scrambled:
-        return "expected attention over image tokens, found none; token merging needs a Vision Transformer"
-    detail = f" (tokens are lost at node {scrambled[0].node}: {scrambled[0].reason})" if scrambled else ""
-    return (
-        f"expected attention over image tokens, found none{detail}; token merging needs a Vision Transformer"
+    needed = "expected attention over image tokens, found none"
+    hidden = next(
+        (node for node in calls(graph, aten.softmax.int) if isinstance(layouts.get(node), Scrambled)), None
     )
+    if hidden is None:
+        return f"{needed}; token merging needs a Vision Transformer"
+    layout = layouts[hidden]
+    assert isinstance(layout, Scrambled)
+    return f"{needed} in a form that is recognised: at node {layout.node}, {layout.reason}"
 
 
 def _refusals(
@@ -260,23 +261,22 @@ def _obstacles(
 _REDUCTIONS = {aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.linalg_vector_norm.default}
 
 
+_PICKS = {aten.select.int, aten.slice.Tensor}
+
+
 def _head(
-    layouts: Mapping[fx.Node, Layout], pools: Sequence[fx.Node], attention_pools: Sequence[fx.Node]
+    graph: fx.Graph,
+    layouts: Mapping[fx.Node, Layout],
+    last_point: fx.Node,
+    pools: Sequence[fx.Node],
+    attention_pools: Sequence[fx.Node],
 ) -> str:
+    nodes = list(graph.nodes)
     picked = any(
         node.target in (aten.select.int, aten.slice.Tensor)
-        and layout is None
-        and isinstance(layouts.get(operand(node, 0)), TokenAxis)
-        for node, layout in layouts.items()
-        if node.args
+        and layouts.get(node) is None
+        and token_inputs(node, layouts)
+        for node in nodes[nodes.index(last_point) :]
     )
-    kinds = [
-        word
-        for word, present in (
-            ("prefix tokens", picked),
-            ("mean over tokens", bool(pools)),
-            ("attention pooling", bool(attention_pools)),
-        )
-        if present
-    ]
-    return " + ".join(kinds) or "all tokens"
+    kinds = (("prefix tokens", picked), ("mean over tokens", pools), ("attention pooling", attention_pools))
+    return " + ".join(word for word, present in kinds if present) or "tokens otherwise"

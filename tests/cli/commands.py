@@ -58,6 +58,8 @@ class Outcome:
 Build = Callable[..., Path]
 """Builds a bundle out of the words of a command, once per session, and gives its folder."""
 
+FirstCommand = tuple[Outcome, Path]
+
 
 def run(*words: str | Path) -> Outcome:
     """Run one command in this process."""

@@ -10,7 +10,7 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.cli.commands import Build, run, tree
+from tests.cli.commands import Build, FirstCommand, run, tree
 from tests.support.families import family, randomise
 
 
@@ -108,10 +108,21 @@ def vit_bundle(build: Build, vit_dir: Path) -> Path:
     return build(f"hf:{vit_dir}", "--r", "4")
 
 
+@pytest.fixture(scope="session")
+def first_command(tmp_path_factory: pytest.TempPathFactory) -> FirstCommand:
+    """`vit_digits --r 4` in an empty folder: what it said, and the folder."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return run("vit_digits", "--r", "4", "--target", "onnx", "--json"), folder
+
+
 @pytest.fixture
-def digits_bundle(build: Build) -> Path:
-    """`vit_digits --r 4`; shared, so not to be changed."""
-    return build("vit_digits", "--r", "4")
+def digits_bundle(first_command: FirstCommand) -> Path:
+    """The bundle of the first command; shared, so not to be changed."""
+    outcome, folder = first_command
+    assert outcome.status == 0, outcome.err
+    return folder / "artifacts" / "vit_digits-tome-r4"
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ VARIANTS = {
 @pytest.fixture(params=["digits", *VARIANTS])
 def bundle(request: pytest.FixtureRequest, build: Build, vit_dir: Path) -> Path:
     if request.param == "digits":
-        return build("vit_digits", "--r", "4")
+        folder = request.getfixturevalue("digits_bundle")
+        assert isinstance(folder, Path)
+        return folder
     return build(f"hf:{vit_dir}", "--r", "4", *VARIANTS[request.param])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import manifest, refused, run, tree
+from tests.cli.commands import Build, manifest, refused, run, tree
 
 
 def test_recipe_of_a_bundle_rebuilds_the_same_bytes(digits_bundle: Path, tmp_path: Path) -> None:
@@ -78,12 +78,11 @@ def test_recipe_beside_a_damaged_manifest_is_refused(
     assert "changed" in refused(8, "run", tmp_path / "bundle" / "recipe.yaml")
 
 
-def test_text_tower_recipe_round_trips(clip_dir: Path, tmp_path: Path) -> None:
-    words = (f"hf:{clip_dir}", "--tower", "text", "--out", tmp_path / "a", "--quiet")
-    assert run(*words).status == 0
-    shutil.copy(tmp_path / "a" / "recipe.yaml", tmp_path / "text.yaml")
+def test_text_tower_recipe_round_trips(build: Build, clip_dir: Path, tmp_path: Path) -> None:
+    bundle = build(f"hf:{clip_dir}", "--tower", "text")
+    shutil.copy(bundle / "recipe.yaml", tmp_path / "text.yaml")
     shutil.copytree(clip_dir, tmp_path / clip_dir.name)
 
-    assert run("run", tmp_path / "text.yaml", "--out", tmp_path / "b", "--quiet").status == 0
+    assert run("run", tmp_path / "text.yaml", "--out", tmp_path / "again", "--quiet").status == 0
 
-    assert (tmp_path / "a/model.onnx").read_bytes() == (tmp_path / "b/model.onnx").read_bytes()
+    assert (tmp_path / "again/model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()

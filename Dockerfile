@@ -1,5 +1,5 @@
 # Build:  docker build -t exporter .
-# Run:    docker run --rm --user "$(id -u)" -e HOME=/tmp -v "$PWD:/work" exporter vit_digits --r 4
+# Run:    docker run --rm --user "$(id -u)" -e HOME=/tmp -v "$PWD:/data" exporter vit_digits --r 4
 # The bundle is then in ./artifacts. With a GPU, add --gpus all.
 FROM nvidia/cuda:13.0.1-runtime-ubuntu24.04
 
@@ -7,7 +7,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 exporter \
-    && install --directory --owner=exporter /opt/build /opt/venv /work
+    && install --directory --owner=exporter /opt/build /opt/venv /data
 
 USER exporter
 ENV PATH=/opt/venv/bin:$PATH \
@@ -22,7 +22,7 @@ RUN python3 -m venv /opt/venv \
 COPY --chown=exporter . /opt/build/
 RUN pip install -c /opt/build/constraints.txt "/opt/build[hf,open-clip]"
 
-WORKDIR /work
+WORKDIR /data
 # -P: a folder that is mounted here and holds an `exporter` of its own is not taken for the installed one.
 ENTRYPOINT ["python", "-P", "-m", "exporter"]
 CMD ["--help"]

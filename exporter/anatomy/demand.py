@@ -85,8 +85,9 @@ def _can_cut(node: fx.Node, demand: Mapping[fx.Node, int], layouts: Mapping[fx.N
         return False
     for source in _followed(node):
         layout = layouts.get(source)
-        must_be_cut = isinstance(layout, TokenAxis) and demand[source] != demand[node]
-        if must_be_cut and not (layout.is_plain and is_tensor(source)):
+        if not isinstance(layout, TokenAxis) or demand[source] == demand[node]:
+            continue
+        if not (layout.is_plain and is_tensor(source)):
             return False
     return True
 

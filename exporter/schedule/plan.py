@@ -71,7 +71,7 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
     return Schedule(requested=request.describe(), merged=merged, tokens=tokens, notes=notes)
 
 
-def spread(r: int, inflect: int, blocks: int) -> tuple[int, ...]:
+def spread(r: int, inflect: float, blocks: int) -> tuple[int, ...]:
     """ToMe's rule (parse_r in its appendix): `blocks` integers whose mean is about r, along a line.
 
     min = int(r * (1 - inflect)), max = 2r - min, and block l gets int(min + (max - min) / (L - 1) * l), in

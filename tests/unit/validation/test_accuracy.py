@@ -178,12 +178,11 @@ def test_unreadable_image_is_named(tmp_path: Path, content: bytes) -> None:
         image_folder(tmp_path).open(0)
 
 
-@pytest.mark.parametrize("kind", ["missing", "file", "empty", "flat"])
-def test_folder_without_classes_is_refused(tmp_path: Path, kind: str) -> None:
-    if kind == "file":
-        (tmp_path / "data").touch()
-    elif kind != "missing":
-        (tmp_path / "data").mkdir()
+@pytest.mark.parametrize("name", ["missing", "file", "empty"])
+def test_folder_without_classes_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "loose.png").touch()
 
     with pytest.raises(UsageError, match="sub-folder"):
-        image_folder(tmp_path / "data")
+        image_folder(tmp_path / name)

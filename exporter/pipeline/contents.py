@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from exporter.bundle import (
     ArtifactRecord,
     Manifest,
@@ -23,19 +21,16 @@ from exporter.pipeline.toolchain import toolchain
 from exporter.recipe import Recipe, portable, recipe_to_yaml
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact, EmitRequest, TensorSpec
-from exporter.validation import ParityResult
+from exporter.validation import ParityResult, Reference
 
 
-def eager_sample(
-    model: LoadedModel, program: RewrittenProgram, inputs: Mapping[str, Array]
-) -> dict[str, Array]:
-    """The first of the inputs and the eager outputs for it, by the model's own names, the input first."""
-    images = next(iter(inputs.values()))
-    results = program(torch.from_numpy(images))[: program.outputs]
+def first_as_sample(model: LoadedModel, references: Mapping[str, Reference]) -> dict[str, Array]:
+    """The first input and the eager outputs for it, by the model's own names, the input first."""
+    first = next(iter(references.values()))
     named: dict[str, Array] = {
-        name: result.numpy() for name, result in zip(model.output_names, results, strict=True)
+        name: output.numpy() for name, output in zip(model.output_names, first.outputs, strict=True)
     }
-    return {model.input_name: images, **named}
+    return {model.input_name: first.images, **named}
 
 
 def write_files(

@@ -14,14 +14,14 @@ from exporter.bundle import Bundle, check_out_dir, load_bundle, seal, stage_bund
 from exporter.errors import WeightsError
 from exporter.models import LoadedModel
 from exporter.pipeline.accuracy import labelled_images, measure_runners, require_accuracy
-from exporter.pipeline.contents import eager_sample, manifest, write_files
+from exporter.pipeline.contents import first_as_sample, manifest, write_files
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.plan import bundle_name, plan_export
 from exporter.pipeline.stage_options import emit_request, parity_inputs, rewrite_options, tolerances
 from exporter.recipe import Recipe, check
 from exporter.rewrite import rewrite
 from exporter.targets import target
-from exporter.validation import AccuracyReport, ParityResult, prove, require
+from exporter.validation import AccuracyReport, ParityResult, prove, require, run_eager
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,9 @@ def build(
     with observe("rewrite") as note:
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
         note(f"{program.executed_macs / 1e9:.4g} GMACs executed")
-    inputs = parity_inputs(recipe, planned.model)
-    sample = eager_sample(planned.model, program, inputs)
+    with observe("run eager"):
+        references = run_eager(program, parity_inputs(recipe, planned.model))
+        sample = first_as_sample(planned.model, references)
     request = emit_request(recipe, planned, sample)
     with stage_bundle(folder, force) as staging, tempfile.TemporaryDirectory() as scratch:
         artifacts, parity = {}, {}
@@ -84,7 +85,7 @@ def build(
                 artifacts[engine.name] = engine.emit(program, request, staging, Path(scratch))
                 note(f"{(staging / artifacts[engine.name].file).stat().st_size / 1e6:.1f} MB")
             with observe(f"prove {engine.name}") as note:
-                parity[engine.name] = prove(program, artifacts[engine.name], inputs, tolerances(recipe))
+                parity[engine.name] = prove(program, artifacts[engine.name], references, tolerances(recipe))
                 require(parity[engine.name], engine.name)
                 note(f"max error {parity[engine.name].max_abs_error:.1e}")
         runners = {name: artifact.runner for name, artifact in artifacts.items()}

@@ -19,6 +19,7 @@ from exporter.validation.parity import (
     prove,
     require,
 )
+from exporter.validation.reference import Reference, run_eager
 
 __all__ = [
     "TOLERANCES",
@@ -28,6 +29,7 @@ __all__ = [
     "Difference",
     "LabelledImages",
     "ParityResult",
+    "Reference",
     "Tolerances",
     "compare",
     "image_folder",
@@ -36,5 +38,6 @@ __all__ = [
     "measure",
     "prove",
     "require",
+    "run_eager",
     "tensor_inputs",
 ]

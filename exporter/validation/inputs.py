@@ -5,6 +5,8 @@ every choice among tokens is a tie or close to one.
 """
 
 from collections.abc import Mapping
+from importlib.metadata import distribution
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,6 +15,7 @@ from exporter.models import ExampleInput, Preprocess, preprocess_image
 from exporter.models.preprocess import crop_image
 from exporter.targets import Array
 
+_PHOTOS = ("china.jpg", "flower.jpg")
 _SHIFT_PIXELS = 7
 
 
@@ -54,10 +57,12 @@ def tensor_inputs(example: ExampleInput, *, batch: int) -> Mapping[str, Array]:
 
 
 def _photos(count: int) -> list[Image.Image]:
-    """Photos that ship with scikit-learn; a batch longer than there are photos shifts them sideways."""
-    from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
+    """Photos that ship with scikit-learn; a batch longer than there are photos shifts them sideways.
 
-    photos = load_sample_images().images
+    The files are opened where they are: importing the library for them would take longer than the proof.
+    """
+    folder = distribution("scikit-learn").locate_file("sklearn/datasets/images")
+    photos = [np.asarray(Image.open(Path(str(folder)) / name).convert("RGB")) for name in _PHOTOS]
     return [
         Image.fromarray(np.roll(photos[row % len(photos)], row // len(photos) * _SHIFT_PIXELS, axis=1))
         for row in range(count)

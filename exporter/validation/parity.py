@@ -17,6 +17,7 @@ from exporter.reduction.merge import matched_pairs, read_match
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact
 from exporter.validation.follow import follow_matches
+from exporter.validation.reference import Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,32 +126,33 @@ class ParityResult:
 
 
 def prove(
-    program: RewrittenProgram, artifact: Artifact, inputs: Mapping[str, Array], tolerances: Tolerances
+    program: RewrittenProgram,
+    artifact: Artifact,
+    references: Mapping[str, Reference],
+    tolerances: Tolerances,
 ) -> ParityResult:
     """Compare an artifact with its program on every input.
 
     Args:
-        program: runs in eager PyTorch.
+        program: what was emitted.
         artifact: just emitted.
-        inputs: named batches of the artifact's input.
+        references: inputs by name, and what eager PyTorch makes of them (`run_eager`).
         tolerances: the gate.
     """
     comparisons: dict[str, Comparison] = {}
     agreements: list[list[float]] = []
     followed: list[str] = []
     regret = 0.0
-    for name, images in inputs.items():
-        got = artifact.runner(images)
-        expected = program(torch.from_numpy(images))
-        outputs = expected[: program.outputs]
-        records = _engine_records(program, artifact, images)
-        agreements.append(_agreements(program, records, expected[program.outputs :]))
+    for name, reference in references.items():
+        got, expected = artifact.runner(reference.images), reference.outputs
+        records = _engine_records(program, artifact, reference.images)
+        agreements.append(_agreements(program, records, reference.records))
         if any(share < 1 for share in agreements[-1]):
-            outputs, worst = follow_matches(program, torch.from_numpy(images), records)
+            expected, worst = follow_matches(program, torch.from_numpy(reference.images), records)
             followed.append(name)
             regret = max(regret, worst)
-        for (output, array), reference in zip(got.items(), outputs, strict=True):
-            comparisons[f"{name}/{output}"] = compare(array, reference.numpy())
+        for (output, array), tensor in zip(got.items(), expected, strict=True):
+            comparisons[f"{name}/{output}"] = compare(array, tensor.numpy())
     return ParityResult(
         comparisons=comparisons,
         match_agreement=tuple(float(np.mean(block)) for block in zip(*agreements, strict=True)),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.cli.commands import refused, run, tree
 from tests.support.families import family
 
-# The model ----------------------------------------------------------------------------------------
+# The model
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,11 @@ def test_saved_program_that_is_damaged(workplace: Path, tmp_path: Path) -> None:
     assert "cut.pt2" in refused(3, path)
 
 
-@pytest.mark.parametrize(("size", "fitting"), [(30, "28 or 32"), (25, "24 or 28")])
-def test_image_size_must_be_tiled_by_patches(vit_dir: Path, workplace: Path, size: int, fitting: str) -> None:
-    complaint = refused(2, f"hf:{vit_dir}", "--image-size", str(size))
+def test_image_size_must_be_tiled_by_patches(vit_dir: Path, workplace: Path) -> None:
+    complaint = refused(2, f"hf:{vit_dir}", "--image-size", "30")
 
     assert "multiple of its patch size 4" in complaint
-    assert fitting in complaint
+    assert "28 or 32" in complaint
 
 
 def test_image_size_must_be_tiled_by_patches_of_timm(workplace: Path) -> None:

@@ -53,7 +53,7 @@ class OnnxTarget:
     def _probe(
         self, model: ir.Model, program: RewrittenProgram, request: EmitRequest, scratch: Path
     ) -> Runner:
-        _save(model, scratch / FILE)
+        _save(model, scratch / FILE, external=True)
         matches = tuple(
             replace(request.outputs[0], name=f"match_{index}", dtype="int64")
             for index in range(len(program.merging_blocks))
@@ -65,11 +65,12 @@ class OnnxTarget:
 TARGET = OnnxTarget()
 
 
-def _save(model: ir.Model, path: Path) -> None:
+def _save(model: ir.Model, path: Path, *, external: bool = False) -> None:
     weights = sum(
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
     )
-    ir.save(model, path, external_data=f"{path.name}.data" if weights > _EXTERNAL_ABOVE_BYTES else None)
+    apart = external or weights > _EXTERNAL_ABOVE_BYTES
+    ir.save(model, path, external_data=f"{path.name}.data" if apart else None)
 
 
 def _check(path: Path) -> None:

@@ -18,7 +18,7 @@ from exporter.reduction.method import Method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact
-from exporter.validation import TOLERANCES, prove
+from exporter.validation import TOLERANCES, ParityResult, Tolerances, prove, run_eager
 from tests.support.compiled import Captured, capture_model, captured_family
 from tests.support.families import family
 
@@ -61,6 +61,15 @@ def artifact(program: RewrittenProgram, **behaviour: Any) -> Artifact:
     return Artifact(target="fake", file="fake", opset=None, runner=runner, probe=probe)
 
 
+def proven(
+    program: RewrittenProgram,
+    engine: Artifact,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    tolerances: Tolerances,
+) -> ParityResult:
+    return prove(program, engine, run_eager(program, inputs), tolerances)
+
+
 def photo() -> Mapping[str, npt.NDArray[np.float32]]:
     return {"photo": family("timm_vit").images(EXAMPLE_BATCH).numpy()}
 
@@ -81,7 +90,7 @@ def all_patches_equal() -> Captured:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_honest_engine_passes(name: str) -> None:
-    found = prove(compiled(name), artifact(compiled(name)), photo(), FP32)
+    found = proven(compiled(name), artifact(compiled(name)), photo(), FP32)
 
     assert found.passed
     assert found.max_abs_error == 0.0
@@ -92,7 +101,7 @@ def test_honest_engine_passes(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_wrong_numbers_fail(name: str) -> None:
-    found = prove(compiled(name), artifact(compiled(name), offset=1e-3), photo(), FP32)
+    found = proven(compiled(name), artifact(compiled(name), offset=1e-3), photo(), FP32)
 
     assert not found.passed
     assert found.max_abs_error == pytest.approx(1e-3, rel=0.1)
@@ -104,7 +113,7 @@ def test_flipped_tie_passes_and_is_reported(name: str) -> None:
     inputs = {**photo(), "flat": np.full((EXAMPLE_BATCH, 3, 24, 24), 0.3, dtype=np.float32)}
     flipped = artifact(program, flipped=True)
 
-    found = prove(program, flipped, {"flat": inputs["flat"]}, FP32)
+    found = proven(program, flipped, {"flat": inputs["flat"]}, FP32)
 
     assert found.passed, found.shortfalls
     assert found.followed == ("flat",)
@@ -114,7 +123,7 @@ def test_flipped_tie_passes_and_is_reported(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_flipped_match_that_is_no_tie_fails(name: str) -> None:
-    found = prove(compiled(name), artifact(compiled(name), flipped=True), photo(), FP32)
+    found = proven(compiled(name), artifact(compiled(name), flipped=True), photo(), FP32)
 
     assert not found.passed
     assert found.followed == ("photo",)
@@ -124,7 +133,7 @@ def test_flipped_match_that_is_no_tie_fails(name: str) -> None:
 @pytest.mark.parametrize(("asked", "engine"), [METHODS, METHODS[::-1]])
 def test_engine_of_another_method_fails(asked: str, engine: str) -> None:
     """Its matches may be none that the method could make at all."""
-    found = prove(compiled(asked), artifact(compiled(engine)), photo(), FP32)
+    found = proven(compiled(asked), artifact(compiled(engine)), photo(), FP32)
 
     assert not found.passed
 
@@ -158,7 +167,7 @@ def with_match(change: str, name: str) -> RewrittenProgram:
 def test_wrong_matches_fail_on_their_regret_alone(name: str) -> None:
     engine = artifact(with_match("half of the metric", name))
 
-    found = prove(compiled(name), engine, photo(), FP32)
+    found = proven(compiled(name), engine, photo(), FP32)
 
     assert found.max_abs_error < FP32.max_abs_error, "along the engine's own matches the numbers agree"
     assert found.followed == ("photo",)
@@ -174,13 +183,13 @@ def test_engine_that_loses_or_reorders_tokens_fails(change: str, name: str) -> N
     """Its numbers follow from its matches, so only the matches can tell."""
     engine = with_match(change, name)
 
-    assert not prove(compiled(name), artifact(engine), photo(), FP32).passed
+    assert not proven(compiled(name), artifact(engine), photo(), FP32).passed
 
 
 def test_engine_without_a_probe_is_judged_by_its_numbers() -> None:
     silent = replace(artifact(compiled("tome")), probe=None)
     wrong = replace(artifact(compiled("pitome")), probe=None)
 
-    assert prove(compiled("tome"), silent, photo(), FP32).match_agreement == ()
-    assert prove(compiled("tome"), silent, photo(), FP32).passed
-    assert not prove(compiled("tome"), wrong, photo(), FP32).passed
+    assert proven(compiled("tome"), silent, photo(), FP32).match_agreement == ()
+    assert proven(compiled("tome"), silent, photo(), FP32).passed
+    assert not proven(compiled("tome"), wrong, photo(), FP32).passed

@@ -9,6 +9,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from exporter.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from exporter.bundle import Bundle as Bundle
     from exporter.bundle import load_bundle as load_bundle

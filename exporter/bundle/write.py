@@ -73,6 +73,7 @@ def check_out_dir(out_dir: str | Path, force: bool) -> None:
         if out_dir.is_symlink():
             raise UsageError(f"{out_dir}: expected a folder, got a symbolic link; give what it points to")
         if not out_dir.exists():
+            _check_parent(out_dir)
             return
         if not out_dir.is_dir():
             raise UsageError(f"{out_dir}: expected a folder for the bundle, got a file; give another --out")
@@ -85,6 +86,14 @@ def check_out_dir(out_dir: str | Path, force: bool) -> None:
             )
     except (OSError, ValueError) as error:
         raise _unwritable(out_dir, error) from None
+
+
+def _check_parent(out_dir: Path) -> None:
+    parent = next(folder for folder in out_dir.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise UsageError(f"{out_dir}: cannot be written: {parent} is a file; give another --out")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{out_dir}: cannot be written: {parent} is not writable; give another --out")
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:

@@ -9,6 +9,7 @@ import click
 
 from exporter.cli.commands import COMMANDS
 from exporter.errors import EXIT_INTERRUPTED, ExportError, InternalError
+from exporter.version import __version__
 
 _EXIT_USAGE = 2
 
@@ -23,7 +24,7 @@ class _DefaultsToExport(click.Group):
 
 
 @click.group(cls=_DefaultsToExport, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="exporter")
+@click.version_option(__version__, message="exporter %(version)s")
 def app() -> None:
     """Make Vision Transformers and CLIP encoders cheaper to serve: merge tokens, emit engines, prove them."""
 

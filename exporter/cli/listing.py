@@ -6,7 +6,6 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from exporter.cli.terminal import console
@@ -66,7 +65,7 @@ def print_doctor(*, as_json: bool) -> None:
             continue
         table = Table(title=title, title_justify="left", show_header=False)
         for name, status in rows.items():
-            table.add_row(name, escape(status))
+            table.add_row(name, status)
         out.print(table)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.text import Text
 
 from exporter.pipeline import Note, Observer, silent
 
@@ -21,6 +22,7 @@ def observer(console: Console, *, quiet: bool) -> Observer:
         with console.status(f"{stage} ..."):
             yield outcome.append
         seconds = time.perf_counter() - started
-        console.print(f"[green]✓[/] {stage:<18} [dim]{seconds:6.1f} s[/]  {' '.join(outcome)}")
+        took = (f"{stage:<18} {seconds:6.1f} s  ", "dim")
+        console.print(Text.assemble(("✓ ", "green"), took, " ".join(outcome)), soft_wrap=True)
 
     return observe

@@ -1,7 +1,7 @@
 """What a command ends with: tables and lines for people, one JSON document for scripts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,9 @@ def print_exported(console: Console, exported: Exported) -> None:
     )
     _add_proof(lines, exported.parity, exported.accuracy)
     lines.add_row("bundle", f"{exported.bundle.path} ({_folder_size(exported.bundle.path)})")
-    for note in manifest.notes:
-        lines.add_row("[yellow]note[/]", note)
-    console.print(f"[bold]{manifest.name}[/]")
+    console.print(manifest.name, style="bold")
     console.print(lines)
+    _print_notes(console, manifest.notes)
 
 
 def print_validated(console: Console, validated: Validated) -> None:
@@ -68,7 +67,7 @@ def print_validated(console: Console, validated: Validated) -> None:
     lines = Table.grid(padding=(0, 2))
     lines.add_row("files", f"{len(validated.bundle.manifest.files) + 1} unchanged")
     _add_proof(lines, validated.parity, validated.accuracy)
-    console.print(f"[bold]{validated.bundle.manifest.name}[/]")
+    console.print(validated.bundle.manifest.name, style="bold")
     console.print(lines)
 
 
@@ -111,10 +110,15 @@ def print_planned(console: Console, planned: Planned) -> None:
     )
     for refusal in planned.anatomy.refusals:
         console.print(
-            f"[yellow]refused[/] to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}"
+            f"refused to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}",
+            soft_wrap=True,
         )
-    for note in planned.schedule.notes:
-        console.print(f"[yellow]note[/] {note}")
+    _print_notes(console, planned.schedule.notes)
+
+
+def _print_notes(console: Console, notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", soft_wrap=True)
 
 
 def _block_rows(planned: Planned) -> list[dict[str, Any]]:

@@ -110,7 +110,10 @@ def _check_graph(model: dict[str, Any], path: Path) -> None:
                     raise _unsafe(path, f"the operator {value}")
             case "expr_str":
                 if not (isinstance(value, str) and _PLAIN_SIZE.fullmatch(value)):
-                    raise _unsafe(path, f"the size {value}")
+                    raise UnsupportedGraphError(
+                        f"{path.name} has dynamic tokens: it computes with the free size {value}; export it with a "
+                        "static image size (only the batch axis may be dynamic)"
+                    )
             case "in_spec" | "out_spec" if isinstance(value, str):
                 _check_tree(json.loads(value), path)
             case "as_custom_obj":

@@ -8,12 +8,12 @@ from exporter.capture import EXAMPLE_BATCH
 from exporter.errors import UsageError
 from exporter.models import LoadedModel
 from exporter.pipeline.plan import Planned, bundle_name
-from exporter.pipeline.toolchain import toolchain
 from exporter.recipe import Recipe
 from exporter.reduction import method
 from exporter.rewrite import InsertInputNormalization, RewriteOptions
 from exporter.targets import Array, EmitRequest, TensorSpec
 from exporter.validation import TOLERANCES, Tolerances, image_inputs, tensor_inputs
+from exporter.version import __version__
 
 
 def rewrite_options(recipe: Recipe, model: LoadedModel) -> RewriteOptions:
@@ -61,7 +61,7 @@ def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) 
         input=specs[0],
         outputs=tuple(specs[1:]),
         metadata={
-            "exporter": toolchain().get("exporter", ""),
+            "exporter": __version__,
             "name": bundle_name(recipe, model),
             "source": f"{model.source}:{model.id}",
             "weights_sha256": model.weights_sha256,

@@ -1,16 +1,15 @@
 """Which package versions made a bundle."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
-TOOLCHAIN = ("exporter", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
+from exporter.version import __version__
+
+TOOLCHAIN = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 def toolchain() -> dict[str, str]:
     """Versions of the packages that decide the bytes of an export."""
-    versions = {}
+    versions = {"exporter": __version__}
     for package in TOOLCHAIN:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        versions[package] = version(package)
     return versions

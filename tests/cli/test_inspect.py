@@ -37,7 +37,7 @@ def test_json_has_what_the_table_has(vit_dir: Path, workplace: Path) -> None:
 def test_capped_schedule_is_noted(vit_dir: Path, workplace: Path) -> None:
     outcome = run("inspect", f"hf:{vit_dir}", "--r", "40")
 
-    assert "note schedule capped" in " ".join(outcome.out.split())
+    assert "note: schedule capped" in " ".join(outcome.out.split())
     document = run("inspect", f"hf:{vit_dir}", "--r", "40", "--json").document
     assert len(document["schedule"]["notes"]) == 1
 

@@ -367,9 +367,6 @@ def test_out_without_permission(vit_dir: Path, tmp_path: Path, monkeypatch: pyte
     assert tree(tmp_path) == {}
 
 
-# JSON -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("words", "status"),
     [

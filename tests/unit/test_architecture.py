@@ -15,7 +15,8 @@ MOST_LINES = 400
 # What each room may import beside itself and whatever those rooms may import, as the design's table has it.
 # One addition: anatomy gives the schedule its geometry and workload.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "errors": (),
+    "version": (),
+    "errors": ("version",),
     "models": ("errors",),
     "capture": ("models",),
     "schedule": ("errors",),

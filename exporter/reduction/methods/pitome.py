@@ -48,13 +48,16 @@ def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: floa
     """How far a match is from the definition of PiToMe, (B,): see `Method.regret`.
 
     The largest of three shortfalls: energies that rise in the order of dealing, a protected patch of higher energy
-    than a dealt one, and a source's best similarity to a destination less that to its own partner. Infinite if a
-    prefix token takes part, or a target is not a destination.
+    than a dealt one, and a source's best similarity to a destination less that to its own partner. Infinite if the
+    tokens are not in the output order of `match`, a prefix token is dealt, or a target is not a destination.
     """
     cosine_BNN, energy_BN = _energies(metric_BNC, prefix, margin * (1 - depth))
     kept = match.kept_BK.shape[1]
     source_BR, destination_BR = match.source_BR - prefix, match.kept_BK[:, kept - r :] - prefix
-    if int(source_BR.min()) < 0 or int(destination_BR.min()) < 0 or int(match.target_BR.min()) < kept - r:
+    kept_prefix, stayed = match.kept_BK[:, :prefix], match.kept_BK[:, prefix : kept - r]
+    in_order = bool((kept_prefix == torch.arange(prefix)).all() and (stayed.diff(dim=1) > 0).all())
+    dealt_patches = int(torch.minimum(source_BR, destination_BR).min()) >= 0
+    if not (in_order and dealt_patches and int(match.target_BR.min()) >= kept - r):
         return torch.full((len(metric_BNC),), float("inf"))
     dealt_B2R = torch.stack((source_BR, destination_BR), dim=2).flatten(1)
     dealt_energy = energy_BN.gather(1, dealt_B2R)

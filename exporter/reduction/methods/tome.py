@@ -43,8 +43,8 @@ def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: floa
     """How far a match is from the definition of ToMe, (B,): see `Method.regret`.
 
     The larger of two shortfalls: a source's best similarity less that to its own partner, and the best similarity of
-    a token that stayed less the lowest of one that merged. Infinite if a source is not at an even position, or a
-    target is not a token at an odd one.
+    a token that stayed less the lowest of one that merged. Infinite if the tokens are not in the output order of
+    `match`, or a target is not at an odd position.
     """
     first_even, first_odd = prefix + prefix % 2, prefix + 1 - prefix % 2
     even_BXC, odd_BYC = metric_BNC[:, first_even::2], metric_BNC[:, first_odd::2]
@@ -53,9 +53,9 @@ def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: floa
     source_BR = (match.source_BR - first_even) // 2
     partner_BR = match.target_BR - (match.kept_BK.shape[1] - odd_BYC.shape[1])
     if (
-        int(partner_BR.min()) < 0
-        or int(((match.source_BR - first_even) % 2).max())
-        or int(source_BR.min()) < 0
+        not _has_form(match, r, prefix)
+        or int(partner_BR.min()) < 0
+        or int(partner_BR.max()) >= odd_BYC.shape[1]
     ):
         return torch.full((len(metric_BNC),), float("inf"))
     chosen_BR = scores_BXY[torch.arange(len(scores_BXY)).unsqueeze(1), source_BR, partner_BR]
@@ -63,6 +63,18 @@ def regret(metric_BNC: Tensor, match: Match, *, r: int, prefix: int, depth: floa
     stayed_BX = best_BX.scatter(1, source_BR, float("-inf")).amax(dim=1)
     partner_regret = (merged_best_BR - chosen_BR).amax(dim=1)
     return torch.maximum(partner_regret, stayed_BX - merged_best_BR.amin(dim=1)).clamp_min(0)
+
+
+def _has_form(match: Match, r: int, prefix: int) -> bool:
+    """Whether a match merges even tokens and keeps the others in order: prefix, even, odd."""
+    count = match.kept_BK.shape[1] + r
+    positions = torch.arange(count)
+    odd = positions[prefix + 1 - prefix % 2 :: 2]
+    kept_prefix, even, kept_odd = match.kept_BK.tensor_split((prefix, count - r - len(odd)), dim=1)
+    in_order = bool((kept_prefix == positions[:prefix]).all() and (kept_odd == odd).all())
+    evens = torch.cat((even, match.source_BR), dim=1)
+    all_even = bool((evens >= prefix).all() and (evens % 2 == 0).all())
+    return in_order and all_even and bool((even.diff(dim=1) > 0).all())
 
 
 METHOD = Method(name="tome", reference="Bolya et al., ICLR 2023", match=match, regret=regret)

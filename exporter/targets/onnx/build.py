@@ -35,6 +35,7 @@ def build(exported: ExportedProgram, request: EmitRequest) -> ir.Model:
     model = _translate(exported, request.input.name, names)
     _simplify(model)
     _check_scatter_free(model)
+    _name_batch(model, request)
     _annotate(model, request.metadata)
     return model
 
@@ -88,6 +89,22 @@ def _check_scatter_free(model: ir.Model) -> None:
     scatters = sorted({node.op_type for node in model.graph.all_nodes() if "Scatter" in node.op_type})
     if scatters:
         raise InternalError(f"the ONNX graph holds {', '.join(scatters)}")
+
+
+def _name_batch(model: ir.Model, request: EmitRequest) -> None:
+    """Call a free batch axis what the request calls it, where the exporter of torch made up a symbol."""
+    wanted, traced = request.input.shape[0], model.graph.inputs[0].shape
+    if isinstance(wanted, int) or traced is None or isinstance(traced[0], int):
+        return
+    symbol = str(traced[0].value)
+    values = [*model.graph.inputs, *(output for node in model.graph.all_nodes() for output in node.outputs)]
+    for value in values:
+        if value.shape is not None and not value.shape.is_static():
+            named = [
+                size if isinstance(size, int) else str(size.value).replace(symbol, wanted)
+                for size in value.shape
+            ]
+            value.shape = ir.Shape(named)
 
 
 def _annotate(model: ir.Model, metadata: Mapping[str, str]) -> None:

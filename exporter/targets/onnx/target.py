@@ -1,5 +1,7 @@
 """The ONNX target."""
 
+import errno
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,7 +72,12 @@ def _save(model: ir.Model, path: Path, *, external: bool = False) -> None:
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
     )
     apart = external or weights > _EXTERNAL_ABOVE_BYTES
-    ir.save(model, path, external_data=f"{path.name}.data" if apart else None)
+    try:
+        ir.save(model, path, external_data=f"{path.name}.data" if apart else None)
+    except OSError as error:
+        if error.errno is None:  # numpy forgets why a write stopped short: there was no room for the rest
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
 
 
 def _check(path: Path) -> None:

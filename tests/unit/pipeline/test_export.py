@@ -77,7 +77,7 @@ def test_recipe_of_the_bundle_is_the_one_asked_for(bundle: exporter.Bundle, reci
 def test_stages_are_told_in_the_order_of_the_road(stages: Stages) -> None:
     names = [name for name, _ in stages.seen]
 
-    assert names == ["load", "capture", "plan", "rewrite", "emit onnx", "prove onnx", "bundle"]
+    assert names == ["load", "capture", "plan", "rewrite", "run eager", "emit onnx", "prove onnx", "bundle"]
     assert all(note for _, note in stages.seen)
 
 

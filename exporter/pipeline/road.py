@@ -74,9 +74,10 @@ def build(
     with observe("rewrite") as note:
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
         note(f"{program.executed_macs / 1e9:.4g} GMACs executed")
-    with observe("run eager"):
+    with observe("run eager") as note:
         references = run_eager(program, parity_inputs(recipe, planned.model))
         sample = first_as_sample(planned.model, references)
+        note(", ".join(references))
     request = emit_request(recipe, planned, sample)
     with stage_bundle(folder, force) as staging, tempfile.TemporaryDirectory() as scratch:
         artifacts, parity = {}, {}

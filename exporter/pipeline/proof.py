@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.bundle import Bundle, load_bundle
+from exporter.errors import BundleError
 from exporter.models import ships_images
 from exporter.pipeline.accuracy import labelled_images, measure_runners
-from exporter.pipeline.export import check_weights
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.plan import plan_export
+from exporter.pipeline.road import check_weights
 from exporter.pipeline.stage_options import tolerances
 from exporter.recipe import Recipe, override
 from exporter.validation import AccuracyReport, ParityResult, compare, require
@@ -43,7 +44,13 @@ def validate(
         bundle = load_bundle(path)
         recipe = bundle.recipe()
     sample = bundle.sample()
-    images = next(iter(sample.values()))
+    expected = {record.name for record in (*bundle.manifest.inputs, *bundle.manifest.outputs)}
+    if set(sample) != expected:
+        raise BundleError(
+            f"{bundle.path}: sample.npz: expected {', '.join(sorted(expected))}, got {', '.join(sorted(sample))}; "
+            "export the bundle again"
+        )
+    images = sample[bundle.manifest.inputs[0].name]
     parity = {}
     for name in bundle.manifest.artifacts:
         with observe(f"prove {name}") as note:

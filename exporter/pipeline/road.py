@@ -5,7 +5,6 @@ load -> capture -> anatomy -> schedule -> rewrite -> emit -> prove -> measure ->
 Each stage is one function with one frozen result, which is all that the next one gets.
 """
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +78,11 @@ def build(
         sample = first_as_sample(planned.model, references)
         note(", ".join(references))
     request = emit_request(recipe, planned, sample)
-    with stage_bundle(folder, force) as staging, tempfile.TemporaryDirectory() as scratch:
+    with stage_bundle(folder, force) as staging:
         artifacts, parity = {}, {}
         for engine in engines:
             with observe(f"emit {engine.name}") as note:
-                artifacts[engine.name] = engine.emit(program, request, staging, Path(scratch))
+                artifacts[engine.name] = engine.emit(program, request, staging)
                 note(f"{(staging / artifacts[engine.name].file).stat().st_size / 1e6:.1f} MB")
             with observe(f"prove {engine.name}") as note:
                 parity[engine.name] = prove(program, artifacts[engine.name], references, tolerances(recipe))

@@ -56,8 +56,7 @@ class Artifact:
         file: the main file's name in the folder.
         opset: of an ONNX model.
         runner: over the file just written.
-        probe: runs the same program and returns its matches as well, or None where a target cannot; lives in a
-            scratch folder and is never shipped.
+        probe: runs the same program and returns its matches as well, or None where a target cannot; never shipped.
     """
 
     target: str
@@ -81,8 +80,8 @@ class Target(Protocol):
         """What runs the artifacts here, for people: library, version, devices."""
         ...
 
-    def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path, scratch: Path) -> Artifact:
-        """Write the artifact into `folder`; anything temporary goes into `scratch`."""
+    def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+        """Write the artifact into `folder`."""
         ...
 
     def open(self, path: Path, input: TensorSpec, outputs: tuple[TensorSpec, ...]) -> Runner:

@@ -23,15 +23,11 @@ IMAGES = ("batch", 3, IMAGE_SIZE, IMAGE_SIZE)
 
 
 def emit(program: RewrittenProgram, family: Family, folder: Path, batch: int | str = 2) -> Artifact:
-    """Emit a program into `folder / artifact`, its probe into `folder / scratch`."""
-    artifact, scratch = folder / "artifact", folder / "scratch"
-    artifact.mkdir()
-    scratch.mkdir()
     request = EmitRequest(
         input=TensorSpec(name="images", dtype="float32", shape=(batch, *IMAGES[1:])),
         outputs=(TensorSpec(name=family.output_name, dtype="float32", shape=(batch, 10)),),
     )
-    return target("onnx").emit(program, request, artifact, scratch)
+    return target("onnx").emit(program, request, folder)
 
 
 TOME_EVERYWHERE = [pytest.param(each, "tome", id=f"{each.name}-tome") for each in FAMILIES]

@@ -62,10 +62,7 @@ class OnnxRunner:
         if self._session is None:
             import onnxruntime
 
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self.threads
-            options.log_severity_level = 3
-            options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
+            options = session_options(threads=self.threads, spinning=self.spinning)
             try:
                 self._session = onnxruntime.InferenceSession(
                     str(self.path), options, providers=["CPUExecutionProvider"]
@@ -83,3 +80,14 @@ class OnnxRunner:
             )
         if images.dtype != np.dtype(self.input.dtype):
             raise UsageError(f"{self.input.name}: expected {self.input.dtype}, got {images.dtype}")
+
+
+def session_options(*, threads: int, spinning: bool) -> Any:
+    """ONNX Runtime's options; see `OnnxRunner` for the arguments."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    return options

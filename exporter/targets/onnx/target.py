@@ -2,7 +2,7 @@
 
 import errno
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -12,6 +12,7 @@ from exporter.errors import InternalError
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.onnx.build import build, without_matches
 from exporter.targets.onnx.lowering import OPSET
+from exporter.targets.onnx.probe import probe
 from exporter.targets.onnx.runner import OnnxRunner
 from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
 
@@ -38,40 +39,29 @@ class OnnxTarget:
 
         return f"ONNX Runtime {onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}"
 
-    def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path, scratch: Path) -> Artifact:
-        """Write `model.onnx`, and in `scratch` the same model with its matches as further outputs."""
+    def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+        """Write `model.onnx`; the probe is the same model with its matches as further outputs, in memory."""
         model = build(program.exported, request)
-        probe = self._probe(model, program, request, scratch) if program.merging_blocks else None
+        prober = probe(model) if program.merging_blocks else None
         without_matches(model, request)
         _save(model, folder / FILE)
         _check(folder / FILE)
         runner = OnnxRunner(path=folder / FILE, input=request.input, outputs=request.outputs, spinning=False)
-        return Artifact(target=self.name, file=FILE, opset=OPSET, runner=runner, probe=probe)
+        return Artifact(target=self.name, file=FILE, opset=OPSET, runner=runner, probe=prober)
 
     def open(self, path: Path, input: TensorSpec, outputs: tuple[TensorSpec, ...]) -> Runner:
         """ONNX Runtime over a file."""
         return OnnxRunner(path=path, input=input, outputs=outputs)
 
-    def _probe(
-        self, model: ir.Model, program: RewrittenProgram, request: EmitRequest, scratch: Path
-    ) -> Runner:
-        _save(model, scratch / FILE, external=True)
-        matches = tuple(
-            replace(request.outputs[0], name=f"match_{index}", dtype="int64")
-            for index in range(len(program.merging_blocks))
-        )
-        outputs = (*request.outputs, *matches)
-        return OnnxRunner(path=scratch / FILE, input=request.input, outputs=outputs, spinning=False)
-
 
 TARGET = OnnxTarget()
 
 
-def _save(model: ir.Model, path: Path, *, external: bool = False) -> None:
+def _save(model: ir.Model, path: Path) -> None:
     weights = sum(
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
     )
-    apart = external or weights > _EXTERNAL_ABOVE_BYTES
+    apart = weights > _EXTERNAL_ABOVE_BYTES
     try:
         ir.save(model, path, external_data=f"{path.name}.data" if apart else None)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the ONNX target writes: the shipped model, the probe in scratch, weights beyond protobuf."""
+"""What the ONNX target writes: the shipped model, the probe in memory, weights beyond protobuf."""
 
 from pathlib import Path
 
@@ -27,8 +27,7 @@ def program() -> RewrittenProgram:
 
 def emit(program: RewrittenProgram, folder: Path) -> Artifact:
     (folder / "out").mkdir()
-    (folder / "scratch").mkdir()
-    return target("onnx").emit(program, REQUEST, folder / "out", folder / "scratch")
+    return target("onnx").emit(program, REQUEST, folder / "out")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,6 @@ def test_dense_programs_need_no_probe(tmp_path: Path) -> None:
     dense = captured_family("timm_vit").compile(ScheduleRequest(r=0))
 
     assert emit(dense, tmp_path).probe is None
-    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_large_weights_lie_beside_the_model(

@@ -44,6 +44,7 @@ class OnnxProbe:
             import onnxruntime
 
             options = session_options(threads=0, spinning=False)
+            options.add_session_config_entry("session.disable_prepacking", "1")  # runs a few times only
             buffers = [
                 np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in self.weights.values()
             ]
@@ -61,7 +62,7 @@ def probe(model: ir.Model) -> OnnxProbe:
     large = {name: tensor for name, tensor in kept.items() if tensor and tensor.nbytes > _INLINE_BYTES}
     for name, tensor in large.items():
         model.graph.initializers[name].const_value = ir.ExternalTensor(
-            name, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(list(tensor.shape)), name=name
+            name, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.numpy().shape), name=name
         )
     graph = ir.to_proto(model).SerializeToString()
     for name, tensor in large.items():

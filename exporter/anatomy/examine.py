@@ -112,7 +112,7 @@ def examine(graph_module: fx.GraphModule) -> Anatomy:
     blocks = _blocks(graph, layouts, sites)
     points = [block.merge_point for block in blocks]
     first = _tokens_of_all(sites, layouts)
-    pools = tuple(node for node in calls(graph, aten.mean.dim) if _reduces_tokens(node, layouts))
+    pools = tuple(node for node in calls(graph, aten.mean.dim) if _is_mean_of_tokens(node, layouts))
     attention_pools = tuple(node for node in calls(graph, sdpa) if _is_pooling(node, layouts))
     return Anatomy(
         layouts=layouts,
@@ -152,6 +152,13 @@ def _is_pooling(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
 def _reduces_tokens(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
     source = layouts.get(operand(node, 0))
     return isinstance(source, TokenAxis) and source.axis in reduced_axes(node)
+
+
+def _is_mean_of_tokens(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    """Whether a node is a mean over the tokens of a (B, N, C) or (N, B, C) value, and over nothing else."""
+    if node.target is not aten.mean.dim or not _reduces_tokens(node, layouts):
+        return False
+    return len(reduced_axes(node)) == 1 and _is_stream(operand(node, 0), layouts)
 
 
 def _blocks(
@@ -246,19 +253,25 @@ def _obstacles(
             )
         if node.kwargs.get("is_causal"):
             found.append(("causal attention depends on the order of the tokens", node.name))
-    if node.op == "call_function" and layout is None and node.target is not aten.mean.dim:
-        for source in token_inputs(node, layouts):
-            axis = layouts[source]
-            assert isinstance(axis, TokenAxis)
-            if node.target in _REDUCTIONS and axis.axis in reduced_axes(node):
-                found.append(("only a mean over the tokens can be weighted by their sizes", node.name))
+    if (
+        node.target in _REDUCTIONS
+        and _reduces_tokens(node, layouts)
+        and not _is_mean_of_tokens(node, layouts)
+    ):
+        found.append(("only a mean of (B, N, C) over the tokens can be weighted by their sizes", node.name))
     if node is output_node(node.graph):
         for source in token_inputs(node, layouts):
             found.append((f"the output {source.name} has one entry per token", node.name))
     return found
 
 
-_REDUCTIONS = {aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.linalg_vector_norm.default}
+_REDUCTIONS = {
+    aten.mean.dim,
+    aten.sum.dim_IntList,
+    aten.amax.default,
+    aten.amin.default,
+    aten.linalg_vector_norm.default,
+}
 
 
 _PICKS = {aten.select.int, aten.slice.Tensor}

@@ -9,7 +9,6 @@ from torch import fx
 
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
-from exporter.anatomy.token_rules import reduced_axes
 from exporter.capture.graph import aten, operand, operands, output_node, sdpa
 from exporter.capture.graph_pass import GraphPass, PassOutcome
 from exporter.reduction import Method
@@ -38,7 +37,6 @@ class InsertTokenMerge(GraphPass):
         method: who merges with whom.
         options: of the method.
         proportional: whether attention adds log(size).
-        record: whether matches become outputs.
     """
 
     anatomy: Anatomy
@@ -46,7 +44,6 @@ class InsertTokenMerge(GraphPass):
     method: Method
     options: Mapping[str, float] = field(default_factory=dict)
     proportional: bool = True
-    record: bool = True
     name: ClassVar[str] = "insert_token_merge"
 
     def requires(self, graph_module: fx.GraphModule) -> str | None:
@@ -72,9 +69,8 @@ class InsertTokenMerge(GraphPass):
             if node in merging:
                 sizes, record = self._merge(graph, *merging[node], sizes)
                 records.append(record)
-        if self.record:
-            output = output_node(graph)
-            output.args = ((*operands(output), *records),)
+        output = output_node(graph)
+        output.args = ((*operands(output), *records),)
         return PassOutcome(name=self.name, rewrites=len(merging))
 
     def _merge(
@@ -120,7 +116,7 @@ class InsertTokenMerge(GraphPass):
     def _weigh_mean(self, graph: fx.Graph, mean: fx.Node, sizes: fx.Node) -> None:
         values = operand(mean, 0)
         layout = self.anatomy.layouts[values]
-        assert isinstance(layout, TokenAxis) and reduced_axes(mean) == (layout.axis,)
+        assert isinstance(layout, TokenAxis)
         keepdim = bool(mean.args[2]) if len(mean.args) > 2 else bool(mean.kwargs.get("keepdim", False))
         with graph.inserting_before(mean):
             weighted = graph.call_function(

@@ -13,7 +13,7 @@ from exporter.reduction import method
 from exporter.reduction.merge import read_match
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.insert_token_merge import InsertTokenMerge
-from tests.unit.rewrite.small_models import Block, SmallVit, images, results, seeded
+from tests.unit.rewrite.small_models import Block, SmallVit, images, seeded
 
 TOKENS = 17
 
@@ -30,7 +30,6 @@ def with_merges(
     *,
     name: str = "tome",
     proportional: bool = True,
-    record: bool = True,
 ) -> fx.GraphModule:
     graph_module = copy_graph(program.graph_module)
     chosen = method(name)
@@ -40,7 +39,6 @@ def with_merges(
         method=chosen,
         options=chosen.options({}),
         proportional=proportional,
-        record=record,
     )
     (outcome,) = run_passes(graph_module, [merge])
     assert outcome.rewrites == sum(r > 0 for r in merged)
@@ -113,15 +111,6 @@ def test_recorded_matches_are_of_patches_each_source_once() -> None:
         assert torch.cat(match[:2], dim=1).sort(dim=1).values.tolist() == [list(range(tokens))] * 2
         assert match.target_BR.min() >= 1
         assert match.target_BR.max() < tokens - r
-
-
-def test_without_recording_the_signature_is_the_model_s() -> None:
-    program = captured(SmallVit(Block(), Block()))
-
-    graph_module = with_merges(program, (5, 3), record=False)
-
-    assert len(results(graph_module)) == len(results(program.graph_module)) == 1
-    assert len(graph_module.graph.find_nodes(op="placeholder")) == 1
 
 
 def test_only_attention_behind_a_merge_is_weighed_by_size() -> None:

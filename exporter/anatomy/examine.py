@@ -258,7 +258,9 @@ def _obstacles(
         and _reduces_tokens(node, layouts)
         and not _is_mean_of_tokens(node, layouts)
     ):
-        found.append(("only a mean of (B, N, C) over the tokens can be weighted by their sizes", node.name))
+        found.append(
+            ("only a mean over the tokens of a (B, N, C) value can be weighted by their sizes", node.name)
+        )
     if node is output_node(node.graph):
         for source in token_inputs(node, layouts):
             found.append((f"the output {source.name} has one entry per token", node.name))

@@ -110,6 +110,8 @@ def _check_graph(model: dict[str, Any], path: Path) -> None:
                     raise _unsafe(path, f"the operator {value}")
             case "expr_str":
                 if not (isinstance(value, str) and _PLAIN_SIZE.fullmatch(value)):
+                    if "Symbol(" not in str(value):
+                        raise _unsafe(path, f"the size {value}")
                     raise UnsupportedGraphError(
                         f"{path.name} has dynamic tokens: it computes with the free size {value}; export it with a "
                         "static image size (only the batch axis may be dynamic)"

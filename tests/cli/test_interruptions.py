@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from exporter.targets.onnx.probe import OnnxProbe
 from exporter.targets.onnx.runner import OnnxRunner
 from tests.cli.commands import ROOT, Outcome, refused, run, tree
 
@@ -34,8 +35,12 @@ def occupied(tmp_path: Path, vit_bundle: Path) -> Iterator[Path]:
 
 def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[Arrays], Arrays]) -> None:
     """Have ONNX Runtime return something else than it computed."""
-    honest = OnnxRunner.__call__
-    monkeypatch.setattr(OnnxRunner, "__call__", lambda self, images: change(honest(self, images)))
+    for runner in (OnnxRunner, OnnxProbe):
+        monkeypatch.setattr(runner, "__call__", _changed(runner.__call__, change))
+
+
+def _changed(honest: Callable[..., Arrays], change: Callable[[Arrays], Arrays]) -> Callable[..., Arrays]:
+    return lambda self, images: change(honest(self, images))
 
 
 def failing(error: BaseException) -> Callable[..., None]:

@@ -146,10 +146,13 @@ def prove(
     for name, reference in references.items():
         got, expected = artifact.runner(reference.images), reference.outputs
         records = _engine_records(program, artifact, reference.images)
-        if not all(map(_is_match, records, reference.records)):
-            records, regret = [], float("inf")
-        agreements.append(_agreements(program, records, reference.records))
-        if any(share < 1 for share in agreements[-1]):
+        readable = all(map(_is_match, records, reference.records))
+        agreements.append(
+            _agreements(program, records, reference.records) if readable else [0.0] * len(records)
+        )
+        if not readable:
+            regret = float("inf")
+        elif any(share < 1 for share in agreements[-1]):
             expected, worst = follow_matches(program, torch.from_numpy(reference.images), records)
             followed.append(name)
             regret = max(regret, worst)

@@ -186,6 +186,25 @@ def test_engine_that_loses_or_reorders_tokens_fails(change: str, name: str) -> N
     assert not proven(compiled(name), artifact(engine), photo(), FP32).passed
 
 
+def test_match_that_cannot_be_read_fails_on_that_input() -> None:
+    honest = artifact(compiled("tome"))
+    assert honest.probe is not None
+    inputs = {"photo": photo()["photo"], "negative": -photo()["photo"]}
+
+    def probe(images: npt.NDArray[Any]) -> Arrays:
+        assert honest.probe is not None
+        results = dict(honest.probe(images))
+        if np.array_equal(images, inputs["negative"]):
+            results["result_1"] = np.full_like(results["result_1"], 10**6)
+        return results
+
+    found = proven(compiled("tome"), replace(honest, probe=probe), inputs, FP32)
+
+    assert found.tie_regret == float("inf")
+    assert not found.passed
+    assert found.match_agreement == (0.5,) * len(compiled("tome").merging_blocks)
+
+
 def test_engine_without_a_probe_is_judged_by_its_numbers() -> None:
     silent = replace(artifact(compiled("tome")), probe=None)
     wrong = replace(artifact(compiled("pitome")), probe=None)

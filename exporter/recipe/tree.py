@@ -99,12 +99,11 @@ def default_name(recipe: Recipe, model_name: str) -> str:
 
     Args:
         recipe: the recipe.
-        model_name: the loaded model's file-system safe name.
+        model_name: the loaded model's file-system safe name; a text tower's says that it is one.
     """
     model = recipe.model
     parts = [
         model_name,
-        "text" if model.tower == "text" else None,
         str(model.image_size) if model.image_size is not None else None,
         _merging(recipe),
         "uint8" if recipe.input == "uint8" else None,

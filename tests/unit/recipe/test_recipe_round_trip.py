@@ -192,7 +192,9 @@ def test_kind_alone_does_not_turn_an_explicit_list_into_a_dense_model() -> None:
         pytest.param(replace(vit(r=8), batch=4, input="uint8"), "m-tome-r8-uint8-batch4", id="batch"),
         pytest.param(replace(vit(), dynamic_batch=True), "m-dense-dynamic", id="dynamic"),
         pytest.param(
-            replace(vit(), model=ModelRequest(model="x", tower="text")), "m-text-dense", id="text-tower"
+            replace(vit(), model=ModelRequest(model="x", tower="text")),
+            "m-dense",
+            id="text-tower, which the model's own name tells",
         ),
     ],
 )

@@ -83,7 +83,8 @@ def build(
         for engine in engines:
             with observe(f"emit {engine.name}") as note:
                 artifacts[engine.name] = engine.emit(program, request, staging)
-                note(f"{(staging / artifacts[engine.name].file).stat().st_size / 1e6:.1f} MB")
+                written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
+                note(f"{written / 1e6:.1f} MB")
             with observe(f"prove {engine.name}") as note:
                 parity[engine.name] = prove(program, artifacts[engine.name], references, tolerances(recipe))
                 require(parity[engine.name], engine.name)

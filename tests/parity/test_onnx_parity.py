@@ -30,17 +30,16 @@ def emit(program: RewrittenProgram, family: Family, folder: Path, batch: int | s
     return target("onnx").emit(program, request, folder)
 
 
-TOME_EVERYWHERE = [pytest.param(each, "tome", id=f"{each.name}-tome") for each in FAMILIES]
-PITOME_BY_KIND = [
-    pytest.param(family(name), "pitome", id=f"{name}-pitome")
-    for name in ("timm_vit", "torchvision_vit", "timm_dinov2_registers", "hf_siglip", "open_clip_mean_pool")
-]
-"""What the method emits does not depend on the family, only on prefix tokens and the head."""
+METHODS: tuple[Method, ...] = ("tome", "pitome")
 
 
-@pytest.mark.parametrize(("family", "method"), TOME_EVERYWHERE + PITOME_BY_KIND)
-def test_onnx_runtime_equals_the_reference(family: Family, method: Method, tmp_path: Path) -> None:
-    captured, request = captured_family(family.name), REQUESTS["constant"]
+@pytest.mark.parametrize("schedule", ["constant", "with zeros"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", [pytest.param(each, id=each.name) for each in FAMILIES])
+def test_onnx_runtime_equals_the_reference(
+    family: Family, method: Method, schedule: str, tmp_path: Path
+) -> None:
+    captured, request = captured_family(family.name), REQUESTS[schedule]
     run = reference(family, captured.schedule(request).merged, method)
     program = captured.compile(request, method)
     artifact = emit(program, family, tmp_path)

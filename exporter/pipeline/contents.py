@@ -24,13 +24,12 @@ from exporter.targets import Array, Artifact, EmitRequest, TensorSpec
 from exporter.validation import ParityResult, Reference
 
 
-def first_as_sample(model: LoadedModel, references: Mapping[str, Reference]) -> dict[str, Array]:
-    """The first input and the eager outputs for it, by the model's own names, the input first."""
-    first = next(iter(references.values()))
+def as_sample(model: LoadedModel, reference: Reference) -> dict[str, Array]:
+    """An input and the eager outputs for it, by the model's own names, the input first."""
     named: dict[str, Array] = {
-        name: output.numpy() for name, output in zip(model.output_names, first.outputs, strict=True)
+        name: output.numpy() for name, output in zip(model.output_names, reference.outputs, strict=True)
     }
-    return {model.input_name: first.images, **named}
+    return {model.input_name: reference.images, **named}
 
 
 def write_files(

@@ -6,21 +6,21 @@ Each stage is one function with one frozen result, which is all that the next on
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.bundle import Bundle, check_out_dir, load_bundle, seal, stage_bundle
 from exporter.errors import WeightsError
 from exporter.models import LoadedModel
 from exporter.pipeline.accuracy import labelled_images, measure_runners, require_accuracy
-from exporter.pipeline.contents import first_as_sample, manifest, write_files
+from exporter.pipeline.contents import as_sample, manifest, write_files
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.plan import bundle_name, plan_export
 from exporter.pipeline.stage_options import emit_request, parity_inputs, rewrite_options, tolerances
 from exporter.recipe import Recipe, check
 from exporter.rewrite import rewrite
 from exporter.targets import target
-from exporter.validation import AccuracyReport, ParityResult, prove, require, run_eager
+from exporter.validation import AccuracyReport, ParityResult, outputs_along_matches, prove, require, run_eager
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,9 @@ def build(
         note(f"{program.executed_macs / 1e9:.4g} GMACs executed")
     with observe("run eager") as note:
         references = run_eager(program, parity_inputs(recipe, planned.model))
-        sample = first_as_sample(planned.model, references)
         note(", ".join(references))
-    request = emit_request(recipe, planned, sample)
+    first_name, first = next(iter(references.items()))
+    request = emit_request(recipe, planned, as_sample(planned.model, first))
     with stage_bundle(folder, force) as staging:
         artifacts, parity = {}, {}
         for engine in engines:
@@ -89,11 +89,13 @@ def build(
                 parity[engine.name] = prove(program, artifacts[engine.name], references, tolerances(recipe))
                 require(parity[engine.name], engine.name)
                 note(f"max error {parity[engine.name].max_abs_error:.1e}")
+            if first_name in parity[engine.name].followed:
+                first = replace(first, outputs=outputs_along_matches(program, artifacts[engine.name], first))
         runners = {name: artifact.runner for name, artifact in artifacts.items()}
         accuracy = measure_runners(recipe, planned, runners, images, observe) if images is not None else None
         require_accuracy(recipe, accuracy)
         with observe("bundle") as note:
-            write_files(staging, recipe, planned.model, sample, parity)
+            write_files(staging, recipe, planned.model, as_sample(planned.model, first), parity)
             seal(staging, manifest(recipe, planned, program, request, artifacts, parity))
             note(str(folder))
     return Exported(bundle=load_bundle(folder), parity=parity, accuracy=accuracy)

@@ -16,6 +16,7 @@ from exporter.validation.parity import (
     ParityResult,
     Tolerances,
     compare,
+    outputs_along_matches,
     prove,
     require,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "image_inputs",
     "labelled_arrays",
     "measure",
+    "outputs_along_matches",
     "prove",
     "require",
     "run_eager",

@@ -16,6 +16,7 @@ from exporter.models import ModelRequest
 from exporter.pipeline import Note, build, plan_export, validate
 from exporter.recipe import ParityGate, Recipe
 from exporter.schedule import ScheduleRequest
+from exporter.validation import prove
 from tests.support.families import family
 
 
@@ -106,6 +107,22 @@ def test_existing_bundles_are_only_replaced_by_force(
 
     assert replaced.manifest.schedule.merged == (2, 2, 2, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_sample_holds_what_the_engine_computes_where_a_tie_was_flipped(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "exporter.pipeline.road.prove", lambda *given: replace(prove(*given), followed=("noise",))
+    )
+    monkeypatch.setattr(
+        "exporter.pipeline.road.outputs_along_matches",
+        lambda program, artifact, reference: tuple(torch.full_like(each, 7.0) for each in reference.outputs),
+    )
+
+    bundle = exporter.export(recipe, tmp_path / "out")
+
+    assert (bundle.sample()["logits"] == 7.0).all()
 
 
 def test_recipes_built_in_python_are_checked(recipe: Recipe, tmp_path: Path) -> None:

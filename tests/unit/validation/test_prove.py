@@ -18,7 +18,15 @@ from exporter.reduction.method import Method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact
-from exporter.validation import TOLERANCES, ParityResult, Tolerances, prove, run_eager
+from exporter.validation import (
+    TOLERANCES,
+    ParityResult,
+    Tolerances,
+    compare,
+    outputs_along_matches,
+    prove,
+    run_eager,
+)
 from tests.support.compiled import Captured, capture_model, captured_family
 from tests.support.families import family
 
@@ -184,6 +192,20 @@ def test_engine_that_loses_or_reorders_tokens_fails(change: str, name: str) -> N
     engine = with_match(change, name)
 
     assert not proven(compiled(name), artifact(engine), photo(), FP32).passed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_outputs_along_matches_are_what_the_engine_computes(name: str) -> None:
+    engine, own = (
+        artifact(with_match("half of the metric", name)),
+        run_eager(compiled(name), photo())["photo"],
+    )
+
+    (along,) = outputs_along_matches(compiled(name), engine, own)
+    got = engine.runner(own.images)["result_0"]
+
+    assert compare(got, along.numpy()).max_abs_error < 1e-5
+    assert compare(got, own.outputs[0].numpy()).max_abs_error > 1e-3
 
 
 def test_match_that_cannot_be_read_fails_on_that_input() -> None:

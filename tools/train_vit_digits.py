@@ -105,17 +105,26 @@ def prepare(scans_BHW: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.stack(prepared))
 
 
-def jitter(images_BCHW: Tensor, recipe: TrainingRecipe, generator: torch.Generator) -> Tensor:
-    """Rotates, scales and shifts every image by a small random amount; what comes in is background."""
-    angle, scale_x, scale_y, shift_x, shift_y = torch.rand(5, len(images_BCHW), generator=generator) * 2 - 1
+def draw_affine_maps(count: int, recipe: TrainingRecipe, generator: torch.Generator) -> Tensor:
+    """Small random rotations, scales and shifts, float32 (count, 2, 3): from places after to places before."""
+    angle, scale_x, scale_y, shift_x, shift_y = torch.rand(5, count, generator=generator) * 2 - 1
     angle = angle * math.radians(recipe.rotation_degrees)
     scale_x, scale_y = 1 + recipe.scale * scale_x, 1 + recipe.scale * scale_y
     shift_x, shift_y = 2 * recipe.shift * shift_x, 2 * recipe.shift * shift_y  # the grid spans -1..1
     row_x = torch.stack([scale_x * angle.cos(), -scale_y * angle.sin(), shift_x], dim=1)
     row_y = torch.stack([scale_x * angle.sin(), scale_y * angle.cos(), shift_y], dim=1)
-    maps_B23 = torch.stack([row_x, row_y], dim=1)
+    return torch.stack([row_x, row_y], dim=1)
+
+
+def move(images_BCHW: Tensor, maps_B23: Tensor) -> Tensor:
+    """Moves every image by its map; what comes in is background."""
     grid_BHW2 = functional.affine_grid(maps_B23, list(images_BCHW.shape), align_corners=False)
     return functional.grid_sample(images_BCHW - BACKGROUND, grid_BHW2, align_corners=False) + BACKGROUND
+
+
+def jitter(images_BCHW: Tensor, recipe: TrainingRecipe, generator: torch.Generator) -> Tensor:
+    """Moves every image by a small random map."""
+    return move(images_BCHW, draw_affine_maps(len(images_BCHW), recipe, generator))
 
 
 def learning_rate_factor(recipe: TrainingRecipe) -> Callable[[int], float]:
@@ -264,18 +273,21 @@ def require_place(path: Path) -> None:
         raise UsageError(f"cannot write {path}: expected a file's name, got a folder; add the file's name")
 
 
-def require_shipped_recipe(metadata: Mapping[str, str]) -> None:
+def require_shipped_recipe(metadata: Mapping[str, str], shipped: Path = VIT_DIGITS_WEIGHTS) -> None:
     """Refuses to compare with weights that were made by another seed, split or recipe.
+
+    Args:
+        metadata: What the file would say of itself.
+        shipped: The weights that ship.
 
     Raises:
         GateError: They were.
     """
-    with safe_open(VIT_DIGITS_WEIGHTS, framework="pt") as file:
+    with safe_open(shipped, framework="pt") as file:
         recorded = file.metadata()
     if recorded != metadata:
-        name = VIT_DIGITS_WEIGHTS.name
         raise GateError(
-            f"{name} was made by another recipe: expected {metadata}, got {recorded}; train it again"
+            f"{shipped.name} was made by another recipe: expected {metadata}, got {recorded}; train it again"
         )
 
 

@@ -1,6 +1,8 @@
 """Bundles: folders with engines and the proof that they are right, written at once, verified on opening."""
 
-from exporter.bundle.load import RECIPE_FILE, Bundle, load_bundle, recorded_weights_sha256
+from exporter.bundle.amend import amend, check_amendable
+from exporter.bundle.json_tree import canonical_json
+from exporter.bundle.load import RECIPE_FILE, TEXT_FOLDER, Bundle, load_bundle, recorded_weights_sha256
 from exporter.bundle.manifest import (
     MANIFEST_FILE,
     ArtifactRecord,
@@ -18,6 +20,7 @@ __all__ = [
     "MANIFEST_FILE",
     "RECIPE_FILE",
     "SAMPLE_FILE",
+    "TEXT_FOLDER",
     "ArtifactRecord",
     "Bundle",
     "GmacsRecord",
@@ -27,6 +30,9 @@ __all__ = [
     "ScheduleRecord",
     "TensorRecord",
     "WeightsRecord",
+    "amend",
+    "canonical_json",
+    "check_amendable",
     "check_out_dir",
     "load_bundle",
     "recorded_weights_sha256",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from exporter.targets import Runner, TensorSpec
 
 RECIPE_FILE = "recipe.yaml"
+TEXT_FOLDER = "text"
 
 _MAX_MANIFEST_BYTES = 1 << 24
 
@@ -70,6 +71,11 @@ class Bundle:
                 return {name: archive[name] for name in archive.files}
         except (ValueError, OSError) as error:
             raise BundleError(f"{self.path / SAMPLE_FILE}: cannot be read: {error}") from None
+
+    def text(self) -> "Bundle | None":
+        """The bundle of the text tower that lies in this one, or None."""
+        inner = f"{TEXT_FOLDER}/{MANIFEST_FILE}"
+        return load_bundle(self.path / TEXT_FOLDER) if inner in self.manifest.files else None
 
     def preprocess(self) -> "Preprocess | None":
         """How an image becomes the input; None for a text tower."""

@@ -47,12 +47,13 @@ class ScheduleRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class GmacsRecord:
-    """10^9 multiply-accumulates per image: dense, reduced, dense over reduced, and executed by the graph."""
+    """1e9 multiply-accumulates per image: dense, reduced, their ratio, executed by the graph, per reduced block."""
 
     dense: float
     reduced: float
     ratio: float
     executed: float
+    blocks: tuple[float, ...] | None = field(default=None, metadata={"omit": True})
 
 
 @dataclass(frozen=True, kw_only=True)

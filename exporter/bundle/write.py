@@ -96,12 +96,13 @@ def _check_parent(out_dir: Path) -> None:
         raise UsageError(f"{out_dir}: cannot be written: {parent} is not writable; give another --out")
 
 
-def seal(folder: Path, manifest: Manifest) -> Manifest:
+def seal(folder: Path, manifest: Manifest, known: Mapping[str, str] | None = None) -> Manifest:
     """Hashes every file in a folder, and writes its manifest.
 
     Args:
         folder: the staging folder, complete but for the manifest.
         manifest: what the pipeline knows; hashes are filled in here.
+        known: hashes of files that need not be read again, by name.
 
     Returns:
         The manifest as written.
@@ -110,7 +111,8 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
         InternalError: an artifact is missing, or a file has a name that no bundle may hold.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    manifest = sealed(manifest, {name: sha256_of(folder / name) for name in names})
+    hashes = {name: (known or {}).get(name) or sha256_of(folder / name) for name in names}
+    manifest = sealed(manifest, hashes)
     (folder / MANIFEST_FILE).write_bytes(encode(manifest))
     return manifest
 

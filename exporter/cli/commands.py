@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from exporter.cli.options import output_options, overrides, recipe_options
+from exporter.cli.options import integers, measure_options, output_options, overrides, recipe_options
+from exporter.cli.sweep_options import sweep_axes, sweep_options
 from exporter.cli.terminal import console
 
 
@@ -68,23 +69,131 @@ def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given
 
 @click.command("validate")
 @click.argument("bundle")
-@click.option("--data", help="Labelled image folder to measure accuracy on.")
+@measure_options
 @click.option("--weights", help="The weights file of the dense model, where the bundle was built from one.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images; 0 for none.")
+@click.option("--save/--no-save", default=True, help="Put validation.json into the bundle.")
 @output_options
 def validate_command(
-    bundle: str, data: str | None, weights: str | None, as_json: bool, quiet: bool, debug: bool
+    bundle: str, workers: int | None, save: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
 ) -> None:
-    """Check a bundle's files, and prove its engines again on this machine."""
+    """Check a bundle's files, prove its engines again here, and measure them against the dense model."""
     from exporter.cli import summary
     from exporter.cli.progress import observer
     from exporter.pipeline import validate
 
     observe = observer(console(stderr=True), quiet=quiet or as_json)
-    validated = validate(bundle, data=data, weights=weights, observe=observe)
+    validated = validate(bundle, overrides(given), workers=workers, save=save, observe=observe)
     if as_json:
         summary.print_json(summary.validated_tree(validated))
     elif not quiet:
         summary.print_validated(console(), validated)
+
+
+@click.command("bench")
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--batch", help="Images per call, such as 1,8; default is the bundle's own.")
+@click.option("--threads", type=click.IntRange(min=1), help="Of each contender; default is all cores.")
+@click.option("--launches", type=int, default=5, show_default=True, help="Processes per contender.")
+@click.option("--rounds", type=int, default=5, show_default=True, help="Rounds per launch.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--compile/--no-compile", "compiled", default=True, help="Race torch.compile of the dense model."
+)
+@click.option("--eager/--no-eager", default=True, help="Race eager PyTorch.")
+@click.option("--weights", help="The weights file of the dense model, where the bundle was built from one.")
+@click.option("--save/--no-save", default=True, help="Put bench.json into the bundles.")
+@output_options
+def bench_command(
+    bundles: tuple[str, ...],
+    batch: str | None,
+    weights: str | None,
+    save: bool,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **given: Any,
+) -> None:
+    """Race the engines of one or more bundles of a model against their dense engine and eager PyTorch."""
+    from exporter.cli import bench_summary
+    from exporter.cli.progress import observer
+    from exporter.cli.summary import print_json
+    from exporter.pipeline import BenchOptions, bench
+
+    options = BenchOptions(batches=tuple(integers(batch, "--batch")) if batch else (), **given)
+    observe = observer(console(stderr=True), quiet=quiet or as_json)
+    benched = bench(bundles, options, weights=weights, save=save, observe=observe)
+    if as_json:
+        print_json(bench_summary.benched_tree(benched))
+    elif not quiet:
+        bench_summary.print_benched(console(), benched)
+
+
+@click.command("sweep")
+@click.argument("model")
+@sweep_options
+@click.option("--out", help="The sweep's folder; default artifacts/sweep-MODEL.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Builds at once; default as memory and cores allow.")
+@click.option("--threads", type=click.IntRange(min=1), help="Of each timed engine; default is all cores.")
+@click.option("--launches", type=int, default=3, show_default=True, help="Processes per timed engine.")
+@click.option("--rounds", type=int, default=5, show_default=True, help="Rounds per launch.")
+@output_options
+def sweep_command(
+    model: str,
+    out: str | None,
+    jobs: int | None,
+    threads: int | None,
+    launches: int,
+    rounds: int,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **given: Any,
+) -> None:
+    """Measure a grid of schedules, or find the one that meets a goal; goes on where it was stopped."""
+    from exporter.cli import sweep_summary
+    from exporter.cli.progress import observer
+    from exporter.models import safe_name
+    from exporter.pipeline import BenchOptions, SweepRequest, sweep
+    from exporter.recipe import override, recipe_from_mapping
+
+    axes, goal, values = sweep_axes(given)
+    recipe = override(recipe_from_mapping({"schema_version": 1, "model": model}, "options"), values)
+    options = BenchOptions(launches=launches, rounds=rounds, threads=threads, eager=False, compiled=False)
+    request = SweepRequest(recipe=recipe, axes=axes, goal=goal, options=options, jobs=jobs)
+    folder = Path(out) if out else Path("artifacts") / f"sweep-{safe_name(model)}"
+    observe = observer(console(stderr=True), quiet=quiet or as_json)
+    record = sweep(request, folder, observe)
+    if as_json:
+        sweep_summary.print_record_json(folder, record)
+    elif not quiet:
+        sweep_summary.print_record(console(), folder, record)
+
+
+@click.command("report")
+@click.argument("path", metavar="BUNDLE_OR_SWEEP")
+@click.option("--image", help="Show what is merged in this image instead of the bundle's sample.")
+@click.option(
+    "--weights", help="For --image: the weights file of the model, where the bundle was built from one."
+)
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@output_options
+def report_command(
+    path: str, image: str | None, weights: str | None, show: bool, as_json: bool, quiet: bool, debug: bool
+) -> None:
+    """Write report.html and report.md into a bundle or a sweep folder."""
+    from exporter.cli.progress import observer
+    from exporter.cli.summary import print_json
+    from exporter.pipeline import report
+
+    observe = observer(console(stderr=True), quiet=quiet or as_json)
+    html, markdown = report(path, image=image, weights=weights, observe=observe)
+    if as_json:
+        print_json({"html": str(html), "markdown": str(markdown)})
+    elif not quiet:
+        console().print(f"{html}\n{markdown}", soft_wrap=True)
+    if show:
+        click.launch(html.absolute().as_uri())
 
 
 @click.command("recipe-schema")
@@ -120,6 +229,9 @@ COMMANDS = (
     run_command,
     inspect_command,
     validate_command,
+    bench_command,
+    sweep_command,
+    report_command,
     doctor_command,
     models_command,
     recipe_schema_command,

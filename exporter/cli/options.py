@@ -1,6 +1,6 @@
 """The options that stand for recipe keys, once for every command that takes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -27,51 +27,98 @@ _KEYS = {
     "input": "input",
     "layout": "layout",
     "disable_pass": "disable_passes",
-    "data": "accuracy.data",
-    "max_drop": "accuracy.max_drop",
+    "data": "validate.data",
+    "unlabelled": "validate.unlabelled",
+    "pairs": "validate.pairs",
+    "classes": "validate.classes",
+    "templates": "validate.templates",
+    "max_drop": "validate.accuracy.max_drop",
+    "min_agreement": "validate.agreement.min",
+    "min_speedup": "bench.min_speedup",
     "name": "name",
 }
 """Option by recipe key."""
 
-_RECIPE_OPTIONS = (
-    click.option("--r", type=int, help="Tokens merged per block; 0 is the dense model."),
-    click.option("--schedule", help="How r is spread over the blocks: constant, decreasing or increasing."),
-    click.option("--align", type=int, help="Make later token counts multiples of this."),
-    click.option("--r-per-layer", help="Tokens merged in each block, such as 16,14,12."),
-    click.option(
+_RECIPE_OPTIONS = {
+    "r": click.option("--r", type=int, help="Tokens merged per block; 0 is the dense model."),
+    "schedule": click.option(
+        "--schedule", help="How r is spread over the blocks: constant, decreasing or increasing."
+    ),
+    "align": click.option("--align", type=int, help="Make later token counts multiples of this."),
+    "r_per_layer": click.option("--r-per-layer", help="Tokens merged in each block, such as 16,14,12."),
+    "keep_per_layer": click.option(
         "--keep-per-layer", help="Tokens left after each block (150,120), or fractions kept (0.9,0.9)."
     ),
-    click.option("--method", help="How tokens are matched: tome, pitome."),
-    click.option("--method-option", multiple=True, metavar="NAME=NUMBER", help="An option of the method."),
-    click.option(
+    "method": click.option("--method", help="How tokens are matched: tome, pitome."),
+    "method_option": click.option(
+        "--method-option", multiple=True, metavar="NAME=NUMBER", help="An option of the method."
+    ),
+    "proportional_attention": click.option(
         "--proportional-attention/--no-proportional-attention",
         default=None,
         help="Weigh merged tokens by size in attention; default by weight family.",
     ),
-    click.option("--target", multiple=True, help="Engines to emit: a comma list, or repeated."),
-    click.option("--weights", help="pretrained, random, or a .safetensors file."),
-    click.option("--seed", type=int, help="For random weights."),
-    click.option("--tower", help="Of a CLIP: image, or text (exported as it is)."),
-    click.option("--image-size", type=int, help="Other than the model's own."),
-    click.option("--batch", type=int, help="Images per call."),
-    click.option(
+    "target": click.option("--target", multiple=True, help="Engines to emit: a comma list, or repeated."),
+    "weights": click.option("--weights", help="pretrained, random, or a .safetensors file."),
+    "seed": click.option("--seed", type=int, help="For random weights."),
+    "tower": click.option("--tower", help="Of a CLIP: image, text (exported as it is), or both."),
+    "image_size": click.option("--image-size", type=int, help="Other than the model's own."),
+    "batch": click.option("--batch", type=int, help="Images per call."),
+    "dynamic_batch": click.option(
         "--dynamic-batch/--static-batch", default=None, help="Leave the batch free; tokens stay static."
     ),
-    click.option("--precision", help="fp32, fp16 or bf16."),
-    click.option("--input", help="float, or uint8 for bytes that the engine normalises itself."),
-    click.option("--layout", help="Of bytes: nchw or nhwc."),
-    click.option("--disable-pass", multiple=True, help="An exact pass to leave out; repeatable."),
-    click.option("--data", help="Labelled image folder to measure accuracy on."),
-    click.option("--max-drop", type=float, help="Points of top-1 that may be lost."),
-    click.option("--name", help="The bundle's name."),
-)
+    "precision": click.option("--precision", help="fp32, fp16 or bf16."),
+    "input": click.option("--input", help="float, or uint8 for bytes that the engine normalises itself."),
+    "layout": click.option("--layout", help="Of bytes: nchw or nhwc."),
+    "disable_pass": click.option(
+        "--disable-pass", multiple=True, help="An exact pass to leave out; repeatable."
+    ),
+    "name": click.option("--name", help="The bundle's name."),
+}
+
+_MEASURE_OPTIONS = {
+    "data": click.option(
+        "--data", help="Images: a folder, with a sub-folder per class if labelled, or a CSV of image,label."
+    ),
+    "unlabelled": click.option(
+        "--unlabelled",
+        is_flag=True,
+        default=None,
+        help="Take the images of --data as unlabelled, however they lie.",
+    ),
+    "pairs": click.option("--pairs", help="CSV of image,caption: retrieval with a two-tower model."),
+    "classes": click.option(
+        "--classes", help="Class names, one per line: zero-shot classification with a two-tower model."
+    ),
+    "templates": click.option(
+        "--templates", help="Prompts for the class names, one per line, each with one {}."
+    ),
+    "max_drop": click.option("--max-drop", type=float, help="Points of top-1 that may be lost."),
+    "min_agreement": click.option(
+        "--min-agreement", type=float, help="Percent of images on which dense model and engine must agree."
+    ),
+}
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add every option that stands for a recipe key."""
-    for option in reversed(_RECIPE_OPTIONS):
+    """Add every option that stands for a recipe key, what to measure on included."""
+    speed = click.option("--min-speedup", type=float, help="Times as fast as the dense engine it must be.")
+    for option in reversed((*_RECIPE_OPTIONS.values(), *_MEASURE_OPTIONS.values(), speed)):
         command = option(command)
     return command
+
+
+def measure_options(command: Callable[..., Any], without: Sequence[str] = ()) -> Callable[..., Any]:
+    """Add every option that says what to measure on and what has to be reached, but for those named."""
+    for name, option in reversed(_MEASURE_OPTIONS.items()):
+        if name not in without:
+            command = option(command)
+    return command
+
+
+def recipe_options_named(names: Sequence[str]) -> list[Callable[..., Any]]:
+    """Some of the options that stand for recipe keys."""
+    return [_RECIPE_OPTIONS[name] for name in names]
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,7 +140,7 @@ def overrides(given: dict[str, Any]) -> dict[str, object]:
     """
     values: dict[str, object] = {}
     for option, key in _KEYS.items():
-        value = given[option]
+        value = given.get(option)
         if value is None or value == ():
             continue
         values[key] = _PARSERS.get(option, _unchanged)(value)
@@ -104,12 +151,18 @@ def _unchanged(value: object) -> object:
     return value
 
 
-def _names(value: tuple[str, ...]) -> list[str]:
+def integers(value: str, option: str) -> list[int]:
+    """A comma list of integers.
+
+    Raises:
+        UsageError: an entry is none; the line names the option.
+    """
+    return [int(_number(item, int, option)) for item in value.split(",")]
+
+
+def names(value: tuple[str, ...]) -> list[str]:
+    """A comma list of names, or several."""
     return [name.strip() for item in value for name in item.split(",") if name.strip()]
-
-
-def _integers(value: str) -> list[int]:
-    return [int(_number(item, int, "--r-per-layer")) for item in value.split(",")]
 
 
 def _keeps(value: str) -> list[int | float]:
@@ -135,9 +188,9 @@ def _number(text: str, kind: type[int] | type[float], option: str) -> int | floa
 
 
 _PARSERS: dict[str, Callable[[Any], object]] = {
-    "target": _names,
-    "disable_pass": _names,
-    "r_per_layer": _integers,
+    "target": names,
+    "disable_pass": names,
+    "r_per_layer": lambda value: integers(value, "--r-per-layer"),
     "keep_per_layer": _keeps,
     "method_option": _options,
 }

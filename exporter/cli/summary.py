@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from exporter.bundle import MANIFEST_FILE, Bundle
-from exporter.pipeline import Exported, Planned, Validated, gmacs
-from exporter.validation import AccuracyReport, ParityResult
+from exporter.cli.measured_summary import add_measured, measured_tree
+from exporter.pipeline import Exported, Planned, Validated, block_macs, gmacs
+from exporter.validation import ParityResult
 
 
 def print_json(tree: object) -> None:
@@ -24,7 +25,8 @@ def exported_tree(exported: Exported) -> dict[str, Any]:
     return {
         "bundle": str(exported.bundle.path),
         **_manifest_tree(exported.bundle),
-        **_accuracy_tree(exported.accuracy),
+        **measured_tree(exported.findings.measured),
+        **({"bench": exported.findings.bench.to_tree()} if exported.findings.bench is not None else {}),
     }
 
 
@@ -41,7 +43,7 @@ def validated_tree(validated: Validated) -> dict[str, Any]:
         for target, result in validated.parity.items()
     }
     tree = {"bundle": str(validated.bundle.path), **_manifest_tree(validated.bundle), "parity": parity}
-    return {**tree, **_accuracy_tree(validated.accuracy)}
+    return {**tree, **measured_tree(validated.measured)}
 
 
 def print_exported(console: Console, exported: Exported) -> None:
@@ -55,7 +57,8 @@ def print_exported(console: Console, exported: Exported) -> None:
         "GMACs",
         f"{counts.dense:.4g} to {counts.reduced:.4g} ({counts.ratio:.2f}x fewer), {counts.executed:.4g} executed",
     )
-    _add_proof(lines, exported.parity, exported.accuracy)
+    _add_proof(lines, exported.findings.parity)
+    add_measured(lines, exported.findings.measured)
     lines.add_row("bundle", f"{exported.bundle.path} ({_folder_size(exported.bundle.path)})")
     console.print(manifest.name, style="bold")
     console.print(lines)
@@ -66,7 +69,8 @@ def print_validated(console: Console, validated: Validated) -> None:
     """The closing summary of a validation."""
     lines = Table.grid(padding=(0, 2))
     lines.add_row("files", f"{len(validated.bundle.manifest.files) + 1} unchanged")
-    _add_proof(lines, validated.parity, validated.accuracy)
+    _add_proof(lines, validated.parity)
+    add_measured(lines, validated.measured)
     console.print(validated.bundle.manifest.name, style="bold")
     console.print(lines)
 
@@ -123,30 +127,22 @@ def _print_notes(console: Console, notes: Iterable[str]) -> None:
 
 def _block_rows(planned: Planned) -> list[dict[str, Any]]:
     assert planned.anatomy is not None
-    tokens, workload = planned.schedule.tokens, planned.anatomy.workload
-    rows = []
-    earlier_mlp = 0
-    for index, block in enumerate(planned.anatomy.blocks):
-        before, after = tokens[index], tokens[index + 1]
-        attention = (
-            before * (workload.per_token[index] - earlier_mlp) + before * before * workload.per_pair[index]
-        )
-        earlier_mlp = block.mlp_per_token
-        rows.append(
-            {
-                "block": index,
-                "tokens_in": before,
-                "merged": planned.schedule.merged[index],
-                "tokens_out": after,
-                "gmacs": (attention + after * block.mlp_per_token) / 1e9,
-                "attention": block.attention.name,
-                "merge_point": block.merge_point.name,
-            }
-        )
-    return rows
+    tokens = planned.schedule.tokens
+    return [
+        {
+            "block": index,
+            "tokens_in": tokens[index],
+            "merged": planned.schedule.merged[index],
+            "tokens_out": tokens[index + 1],
+            "gmacs": macs / 1e9,
+            "attention": block.attention.name,
+            "merge_point": block.merge_point.name,
+        }
+        for index, (block, macs) in enumerate(zip(planned.anatomy.blocks, block_macs(planned), strict=True))
+    ]
 
 
-def _add_proof(lines: Table, parity: Mapping[str, ParityResult], accuracy: AccuracyReport | None) -> None:
+def _add_proof(lines: Table, parity: Mapping[str, ParityResult]) -> None:
     for target, result in parity.items():
         agreement = (
             f", {100 * min(result.match_agreement):.1f} % of matches agree in the worst block"
@@ -159,31 +155,12 @@ def _add_proof(lines: Table, parity: Mapping[str, ParityResult], accuracy: Accur
             f"max error {result.max_abs_error:.1e}, mean {result.mean_abs_error:.1e}, "
             f"cosine {result.cosine:.6f}{agreement}{tied}",
         )
-    if accuracy is None:
-        return
-    dense = accuracy.accuracy["dense"]
-    lines.add_row("accuracy dense", f"{dense.top1:.2f} % top-1 of {dense.n} images, eager PyTorch")
-    for target, difference in accuracy.difference.items():
-        low, high = difference.interval
-        lines.add_row(
-            f"accuracy {target}",
-            f"{accuracy.accuracy[target].top1:.2f} % ({difference.top1:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})",
-        )
 
 
 def _manifest_tree(bundle: Bundle) -> dict[str, Any]:
     tree = json.loads((bundle.path / MANIFEST_FILE).read_text(encoding="utf-8"))
     assert isinstance(tree, dict)
     return tree
-
-
-def _accuracy_tree(report: AccuracyReport | None) -> dict[str, Any]:
-    if report is None:
-        return {}
-    return {
-        "accuracy": {name: asdict(each) for name, each in report.accuracy.items()},
-        "difference": {name: asdict(each) for name, each in report.difference.items()},
-    }
 
 
 def _folder_size(folder: Path) -> str:

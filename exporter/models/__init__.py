@@ -4,10 +4,11 @@ In: a `ModelRequest`. Out: a `LoadedModel`, which `capture` takes.
 """
 
 from exporter.models.alias_table import Alias
-from exporter.models.load import aliases, load, shipped_images, ships_images, without_download
-from exporter.models.loaded import ExampleInput, LoadedModel
-from exporter.models.preprocess import Preprocess, crop_image, preprocess_image
-from exporter.models.request import ModelRequest
+from exporter.models.load import aliases, load, without_download
+from exporter.models.loaded import ExampleInput, LoadedModel, Tokenize
+from exporter.models.preprocess import Preprocess, crop_image, normalize, preprocess_image
+from exporter.models.request import ModelRequest, safe_name
+from exporter.models.shipped import ShippedData, shipped_data, ships_images
 
 __all__ = [
     "Alias",
@@ -15,11 +16,15 @@ __all__ = [
     "LoadedModel",
     "ModelRequest",
     "Preprocess",
+    "ShippedData",
+    "Tokenize",
     "aliases",
     "crop_image",
     "load",
+    "normalize",
     "preprocess_image",
-    "shipped_images",
+    "safe_name",
+    "shipped_data",
     "ships_images",
     "without_download",
 ]

@@ -50,6 +50,11 @@ _ROWS: tuple[_Row, ...] = (
         "scanned digits, 10 classes; ships in the package",
     ),
     (
+        ("clip_digits", "exporter", "clip_digits", "embedded"),
+        (32, 4, 65, 6, 80),
+        "scanned digits, image embedding; --tower text for the texts; ships in the package",
+    ),
+    (
         ("vit_ti16", "timm", "vit_tiny_patch16_224", _AUGREG),
         (224, 16, 197, 12, 192),
         "ImageNet-1k classifier",

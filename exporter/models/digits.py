@@ -44,10 +44,12 @@ class DigitScans:
     """Labelled digit images.
 
     Attributes:
-        images_BHWC: uint8, (B, 32, 32, 3), RGB.
+        scans_BHW: uint8, (B, 8, 8), ink 0..16 per cell: the scans themselves.
+        images_BHWC: uint8, (B, 32, 32, 3), RGB: the same, enlarged.
         labels: int64, (B,), the digit on each image.
     """
 
+    scans_BHW: npt.NDArray[np.uint8]
     images_BHWC: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
@@ -91,4 +93,6 @@ def held_out_scans() -> DigitScans:
     """The 454 scans that training never saw, in the order of scikit-learn's data set."""
     with np.load(HELD_OUT_SCANS, allow_pickle=False) as archive:
         scans_BHW, labels = archive["scans"], archive["labels"]
-    return DigitScans(images_BHWC=enlarge_scans(scans_BHW), labels=labels.astype(np.int64))
+    return DigitScans(
+        scans_BHW=scans_BHW, images_BHWC=enlarge_scans(scans_BHW), labels=labels.astype(np.int64)
+    )

@@ -1,44 +1,92 @@
-"""The model that ships in the package: `vit_digits`, with its trained weights and no download."""
+"""The models that ship in the package, `vit_digits` and `clip_digits`, with trained weights and no download."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from exporter.errors import UsageError
-from exporter.models.digits import DIGITS_PREPROCESS, VIT_DIGITS_WEIGHTS, build_vit_digits
-from exporter.models.loaded import ExampleInput, LoadedModel
-from exporter.models.request import ResolvedRequest, check_image_tower, safe_name
+from exporter.models.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
+from exporter.models.digit_texts import CONTEXT, VOCABULARY, tokenize_words
+from exporter.models.digits import DIGITS_PREPROCESS, IMAGE_SIZE, VIT_DIGITS_WEIGHTS, build_vit_digits
+from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
+from exporter.models.request import ResolvedRequest, Tower, check_image_tower, safe_name
 from exporter.models.weights import build_from_file, build_random, sha256_of
 
 
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A model of the package.
+
+    Attributes:
+        build: Makes it, with all its towers.
+        weights: Of all its towers.
+        output_name: What each tower gives.
+        towers: Those that it has; a model of several keeps each as the submodule of that name.
+    """
+
+    build: Callable[[], nn.Module]
+    weights: Path
+    output_name: OutputName
+    towers: tuple[Tower, ...] = ("image",)
+
+
+EMBEDDED: dict[str, Embedded] = {
+    "vit_digits": Embedded(build=build_vit_digits, weights=VIT_DIGITS_WEIGHTS, output_name="logits"),
+    "clip_digits": Embedded(
+        build=ClipDigits, weights=CLIP_DIGITS_WEIGHTS, output_name="embedding", towers=("image", "text")
+    ),
+}
+
+
 def load_embedded(asked: ResolvedRequest) -> LoadedModel:
-    """Load `vit_digits`, by default with the weights in the package.
+    """Load a model of the package, by default with its own weights.
+
+    A weights file holds the state dict of the whole model, all towers.
 
     Raises:
-        UsageError: Another image size, or a text tower.
+        UsageError: Another image size, or a tower that it does not have.
         WeightsError: A weights file that does not fit.
     """
-    check_image_tower(asked)
-    height, width = DIGITS_PREPROCESS.image_size
-    if asked.image_size not in (None, height):
+    model = EMBEDDED[asked.id]
+    is_text = asked.request.tower == "text"
+    if asked.request.tower not in model.towers:
+        check_image_tower(asked)
+    if asked.image_size not in (None, IMAGE_SIZE):
         raise UsageError(
-            f"{asked.spelling} takes {height} pixel images only, got --image-size {asked.image_size}"
+            f"{asked.spelling} takes {IMAGE_SIZE} pixel images only, got --image-size {asked.image_size}"
         )
+    module = _build(asked, model)
     kind = asked.weights_kind
-    if kind == "random":
-        module = build_random(build_vit_digits, asked.request.seed)
-    else:
-        path = VIT_DIGITS_WEIGHTS if kind == "pretrained" else asked.weights_path
-        module = build_from_file(build_vit_digits, path)
     return LoadedModel(
         module=module,
         source=asked.source,
         id=asked.id,
         alias=asked.alias.name if asked.alias else None,
-        name=safe_name(asked.id),
-        input_name="images",
-        output_names=("logits",),
-        example_input=ExampleInput(shape=(3, height, width), dtype=torch.float32),
-        preprocess=DIGITS_PREPROCESS,
+        name=safe_name(asked.id + ("-text" if is_text else "")),
+        input_name="input_ids" if is_text else "images",
+        output_names=(model.output_name,),
+        example_input=_example_input(is_text=is_text),
+        preprocess=None if is_text else DIGITS_PREPROCESS,
         weights_kind="embedded" if kind == "pretrained" else kind,
         weights_tag=None,
         weights_sha256=sha256_of(module.state_dict()),
+        tokenize=tokenize_words if is_text else None,
     )
+
+
+def _build(asked: ResolvedRequest, model: Embedded) -> nn.Module:
+    if asked.weights_kind == "random":
+        whole = build_random(model.build, asked.request.seed)
+    else:
+        path = model.weights if asked.weights_kind == "pretrained" else asked.weights_path
+        whole = build_from_file(model.build, path)
+    return whole if len(model.towers) == 1 else whole.get_submodule(asked.request.tower)
+
+
+def _example_input(*, is_text: bool) -> ExampleInput:
+    if is_text:
+        return ExampleInput(shape=(CONTEXT,), dtype=torch.int64, vocabulary=len(VOCABULARY))
+    return ExampleInput(shape=(3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.float32)

@@ -16,15 +16,19 @@ CONNECT_TIMEOUT_S = 5.0
 
 Via = Literal["hub", "url", "disk"]
 
+SAVE_WEIGHTS = "save the checkpoint again, with safetensors"
+GIVE_WEIGHTS = "connect and try again, or give --weights FILE.safetensors or random"
+
 
 @contextlib.contextmanager
-def fetching(what: str, *, via: Via = "hub") -> Iterator[None]:
+def fetching(what: str, *, via: Via = "hub", way_out: str | None = None) -> Iterator[None]:
     """Run a library's download: quietly, and with its failure as one line.
 
     Args:
         what: What is fetched, as the message names it.
         via: Where it comes from. The hub's host is tried once first, because its client retries a missing
             network for most of a minute; if it does not answer, only the cache is used.
+        way_out: What the message advises; by default what helps against missing weights.
 
     Raises:
         ModelUnavailableError: It cannot be read, or there is no network and nothing in the cache.
@@ -35,11 +39,11 @@ def fetching(what: str, *, via: Via = "hub") -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         if via == "disk":
             raise ModelUnavailableError(
-                f"cannot read {what} ({_first_line(error)}); save the checkpoint again, with safetensors"
+                f"cannot read {what} ({_first_line(error)}); {way_out or SAVE_WEIGHTS}"
             ) from error
         raise ModelUnavailableError(
             f"cannot fetch {what}: no network, nothing in the cache, or no such file there "
-            f"({_first_line(error)}); connect and try again, or give --weights FILE.safetensors or random"
+            f"({_first_line(error)}); {way_out or GIVE_WEIGHTS}"
         ) from error
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exporter.models.loaded import OutputName
-from exporter.models.preprocess import Interpolation, Preprocess, ResizeMode
+from exporter.models.preprocess import Preprocess, ToRGB
+from exporter.models.resize import Interpolation, ResizeMode, exact_fraction
 
 Pick = Literal["logits", "image_embeds", "text_embeds", "pooler_output", "class_token"]
 
@@ -129,29 +130,32 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-_Look = tuple[ResizeMode, Interpolation, float, tuple[tuple[float, ...], tuple[float, ...]]]
+_Look = tuple[ResizeMode, Interpolation, tuple[int, int], tuple[tuple[float, ...], tuple[float, ...]], ToRGB]
 
-# Only for checkpoints without preprocessor_config.json: what the family's published checkpoints use.
+# Only for checkpoints without a processor: what the family's published checkpoints use. The third is what is
+# cropped, of what the resize goes to.
 _LOOKS: dict[str, _Look] = {
-    "vit": ("squash", "bilinear", 1.0, _HALF),
-    "vit_mae": ("squash", "bicubic", 1.0, _IMAGENET),
-    "deit": ("crop", "bicubic", 0.875, _IMAGENET),
-    "dinov2": ("crop", "bicubic", 0.875, _IMAGENET),
-    "dinov2_with_registers": ("crop", "bicubic", 0.875, _IMAGENET),
-    "clip": ("crop", "bicubic", 1.0, _CLIP),
-    "siglip": ("squash", "bicubic", 1.0, _HALF),
+    "vit": ("squash", "bilinear", (224, 224), _HALF, "first"),
+    "vit_mae": ("squash", "bicubic", (224, 224), _IMAGENET, "first"),
+    "deit": ("squash", "bicubic", (224, 256), _IMAGENET, "first"),
+    "dinov2": ("crop", "bicubic", (224, 256), _IMAGENET, "over_white"),
+    "dinov2_with_registers": ("crop", "bicubic", (224, 256), _IMAGENET, "over_white"),
+    "clip": ("crop", "bicubic", (224, 224), _CLIP, "over_white"),
+    "siglip": ("squash", "bicubic", (224, 224), _HALF, "over_white"),
 }
 
 
 def family_preprocess(model_type: str, size: int) -> Preprocess:
     """The preprocessing of a family's published checkpoints."""
     family = model_type.removesuffix("_vision_model")
-    resize_mode, interpolation, crop_fraction, (mean, std) = _LOOKS[family]
+    resize_mode, interpolation, (crop_to, resize_to), (mean, std), to_rgb = _LOOKS[family]
     return Preprocess(
         image_size=(size, size),
         interpolation=interpolation,
-        crop_fraction=crop_fraction,
+        crop_fraction=exact_fraction(size, size * resize_to // crop_to),
         mean=mean,
         std=std,
         resize_mode=resize_mode,
+        to_rgb=to_rgb,
+        kernel="torch",
     )

@@ -1,19 +1,37 @@
-"""The preprocessing that a Hugging Face checkpoint carries in `preprocessor_config.json`."""
+"""The preprocessing that a Hugging Face checkpoint carries in `preprocessor_config.json`.
 
-import json
+The file is read by transformers itself, which fills in what the file leaves to the processor's class. What the
+processor then does is taken down as a `Preprocess`, or refused by name.
+
+transformers 5 has two backends that differ by a grey level here and there: Pillow's, and torchvision's for uint8
+tensors. `AutoImageProcessor` takes torchvision's wherever torchvision is installed, and torchvision is one of our
+own dependencies; so that is the one whose pixels ours equal. To images from a file's path transformers applies
+the orientation in EXIF first, to opened images it does not; ours equals the latter.
+"""
+
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import ModelUnavailableError
-from exporter.models.fetch import fetching
+from exporter.models.fetch import Via, fetching
 from exporter.models.hf_architectures import family_preprocess
-from exporter.models.preprocess import Interpolation, Preprocess
+from exporter.models.preprocess import Preprocess
 from exporter.models.request import ResolvedRequest
+from exporter.models.resize import Interpolation, exact_fraction
 
-PROCESSOR_FILE = "preprocessor_config.json"
-
-# PIL's numbers, as the file stores them.
+# Pillow's numbers, as the file stores them.
 _INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+# Processors that do nothing but resize, crop, rescale and normalise. (In the first releases of transformers 5 the
+# names of torchvision's end in Fast.)
+PLAIN_PROCESSORS = (
+    "BeitImageProcessor",
+    "BitImageProcessor",
+    "CLIPImageProcessor",
+    "DeiTImageProcessor",
+    "SiglipImageProcessor",
+    "ViTImageProcessor",
+)
 
 
 def read_preprocess(
@@ -34,57 +52,83 @@ def read_preprocess(
     Raises:
         ModelUnavailableError: The processor does something that is not supported.
     """
-    data = _processor(asked, where, revision)
-    if data is None:
+    processor = _processor(asked, where, revision)
+    if processor is None:
         return family_preprocess(model_type, asked.image_size or own_size)
-    if not data.get("do_rescale", True) or abs(data.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
-        raise ModelUnavailableError(
-            f"{asked.spelling}: its {PROCESSOR_FILE} does not rescale pixels to [0, 1]"
-        )
-    resized = data.get("size", own_size)
-    is_squash = isinstance(resized, dict) and "height" in resized
-    resize_to = _side(resized, own_size)
-    crops = not is_squash and data.get("do_center_crop", True)
-    crop_to = _side(data.get("crop_size", own_size), own_size) if crops else resize_to
-    size = asked.image_size or crop_to
-    normalises = data.get("do_normalize", True)
+    return describe_processor(processor, asked.image_size, asked.spelling)
+
+
+def describe_processor(processor: Any, image_size: int | None, spelling: str) -> Preprocess:
+    """What an image processor of transformers does, as a `Preprocess`.
+
+    Args:
+        processor: With torchvision's backend.
+        image_size: The side to crop instead of its own; what it resizes to is scaled alike.
+        spelling: The model, as messages name it.
+
+    Raises:
+        ModelUnavailableError: It does something that is not supported.
+    """
+    if refusal := _refusal(processor):
+        raise ModelUnavailableError(f"{spelling}: its image processor {refusal}")
+    is_squash = processor.size.shortest_edge is None
+    resize_to = int(processor.size.height if is_squash else processor.size.shortest_edge)
+    crop_to = int(processor.crop_size.height) if processor.do_center_crop else resize_to
+    size = image_size or crop_to
+    normalises = processor.do_normalize
     return Preprocess(
         image_size=(size, size),
-        interpolation=_INTERPOLATIONS.get(data.get("resample", 3), "bicubic"),
-        crop_fraction=min(1.0, crop_to / resize_to),
-        mean=tuple(data.get("image_mean", (0.5,) * 3)) if normalises else (0.0,) * 3,
-        std=tuple(data.get("image_std", (0.5,) * 3)) if normalises else (1.0,) * 3,
+        interpolation=_INTERPOLATIONS[int(processor.resample)],
+        crop_fraction=exact_fraction(size, size * resize_to // crop_to),
+        mean=_per_channel(processor.image_mean if normalises else 0.0),
+        std=_per_channel(processor.image_std if normalises else 1.0),
         resize_mode="squash" if is_squash else "crop",
+        to_rgb="over_white" if processor.do_convert_rgb else "first",
+        kernel="torch",
     )
 
 
-def _processor(asked: ResolvedRequest, where: str, revision: str | None) -> dict[str, Any] | None:
-    path = _processor_path(asked, where, revision)
-    if path is None or not path.is_file():
-        return None
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelUnavailableError(
-            f"{asked.spelling}: its {PROCESSOR_FILE} is not JSON ({error})"
-        ) from error
-    return data
+def _processor(asked: ResolvedRequest, where: str, revision: str | None) -> Any:
+    """The processor that transformers makes of the checkpoint; None if it carries none."""
+    from transformers import AutoImageProcessor
+    from transformers.models.auto.image_processing_auto import get_image_processor_config
 
-
-def _processor_path(asked: ResolvedRequest, where: str, revision: str | None) -> Path | None:
-    if Path(where).is_dir():
-        return Path(where) / PROCESSOR_FILE
-    from transformers.utils.hub import cached_file
-
-    with fetching(f"the preprocessing of {asked.spelling}"):
-        found = cached_file(
-            where, PROCESSOR_FILE, revision=revision or "main", _raise_exceptions_for_missing_entries=False
+    via: Via = "disk" if Path(where).is_dir() else "hub"
+    pinned: dict[str, Any] = {"revision": revision} if revision else {}
+    with fetching(f"the preprocessing of {asked.spelling}", via=via):
+        if not get_image_processor_config(where, **pinned):
+            return None
+        return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            where, **pinned, trust_remote_code=False
         )
-    return Path(found) if found else None
 
 
-def _side(size: Any, own_size: int) -> int:
-    """One side of what the file calls a size: a number, {height, width} or {shortest_edge}."""
-    if isinstance(size, dict):
-        return int(size.get("height") or size.get("shortest_edge") or own_size)
-    return int(size)
+def _refusal(processor: Any) -> str | None:
+    """What it does that a `Preprocess` cannot say; None if there is nothing."""
+    name = type(processor).__name__.removesuffix("Fast")
+    if name not in PLAIN_PROCESSORS:
+        return f"is a {name}: expected one of {', '.join(PLAIN_PROCESSORS)}"
+    if not processor.do_resize or getattr(processor, "do_pad", False):
+        return "does not resize, or pads: expected do_resize true and do_pad false"
+    if not processor.do_rescale or abs(processor.rescale_factor - 1 / 255) > 1e-6:
+        return "does not rescale pixels to [0, 1]"
+    if int(processor.resample) not in _INTERPOLATIONS:
+        return f"resamples by {processor.resample!r}: expected one of {', '.join(_INTERPOLATIONS.values())}"
+    return _size_refusal(processor)
+
+
+def _size_refusal(processor: Any) -> str | None:
+    size, crop = processor.size, processor.crop_size
+    if size.longest_edge or size.max_height or size.max_width:
+        return f"limits the longest edge (size {size}): expected shortest_edge, or height and width"
+    if size.shortest_edge is None and size.height != size.width:
+        return f"resizes to {size.height}x{size.width}: expected a square"
+    if processor.do_center_crop and crop.height != crop.width:
+        return f"crops to {crop.height}x{crop.width}: expected a square"
+    if size.shortest_edge is not None and not processor.do_center_crop:
+        return "resizes the shortest edge and does not crop, so that every image gives another size"
+    return None
+
+
+def _per_channel(value: Any) -> tuple[float, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * 3

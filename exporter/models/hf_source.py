@@ -16,6 +16,7 @@ from exporter.errors import ModelUnavailableError, UsageError, nearest
 from exporter.models.fetch import Via, fetching
 from exporter.models.hf_architectures import DEFAULT_ARCHITECTURES, IMAGE_TOWERS, TEXT_TOWERS, HFTower, Pick
 from exporter.models.hf_preprocess import read_preprocess
+from exporter.models.hf_tokenizer import lazy_tokenizer
 from exporter.models.loaded import ExampleInput, LoadedModel
 from exporter.models.quiet import quiet
 from exporter.models.request import ResolvedRequest, check_multiple, safe_name
@@ -78,6 +79,8 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
     if preprocess is not None:
         check_multiple(size, tower_config.patch_size, asked.spelling)
     module = freeze(Unwrapped(_build(asked, tower, tower_config, size, (where, revision)), tower.pick))
+    example = _example_input(tower_config, size, is_text=is_text)
+    tokenize = lazy_tokenizer(asked.spelling, where, revision, example, _via(where)) if is_text else None
     return LoadedModel(
         module=module,
         source=asked.source,
@@ -86,12 +89,13 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
         name=safe_name(Path(where).resolve().name + ("-text" if is_text else "")),
         input_name="input_ids" if is_text else "images",
         output_names=(tower.output_name,),
-        example_input=_example_input(tower_config, size, is_text=is_text),
+        example_input=example,
         preprocess=preprocess,
         weights_kind=asked.weights_kind,
         weights_tag=getattr(config, "_commit_hash", None) if asked.weights_kind == "pretrained" else None,
         weights_sha256=sha256_of(module.state_dict()),
         proportional_attention=config.model_type != "vit_mae",
+        tokenize=tokenize,
     )
 
 

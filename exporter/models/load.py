@@ -7,16 +7,11 @@ imported only when that source is asked for.
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from exporter.errors import InternalError
 from exporter.models.alias_table import ALIASES, Alias
 from exporter.models.loaded import LoadedModel
 from exporter.models.request import ModelRequest, resolve
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 def load(request: ModelRequest) -> LoadedModel:
@@ -75,22 +70,3 @@ def without_download(request: ModelRequest) -> ModelRequest:
     if brings_its_own or request.weights != "pretrained":
         return request
     return replace(request, weights="random")
-
-
-def ships_images(request: ModelRequest) -> bool:
-    """Whether labelled images ship with the model that would be loaded."""
-    return resolve(request).source == "exporter"
-
-
-def shipped_images(model: LoadedModel) -> "tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None":
-    """Labelled images that ship with a model and that its training never saw, or None.
-
-    Returns:
-        uint8 (n, H, W, 3) and int64 (n,) class indices.
-    """
-    if model.source != "exporter":
-        return None
-    from exporter.models.digits import held_out_scans
-
-    scans = held_out_scans()
-    return scans.images_BHWC, scans.labels

@@ -1,7 +1,11 @@
 """What this room gives to `capture`: a frozen module, its input and outputs, its weights' origin."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from exporter.models.preprocess import Preprocess
 from exporter.models.request import WeightsKind
@@ -12,6 +16,9 @@ if TYPE_CHECKING:
 
 InputName = Literal["images", "input_ids"]
 OutputName = Literal["logits", "embedding", "features"]
+
+Tokenize = Callable[[Sequence[str]], npt.NDArray[np.int64]]
+"""Texts to token ids, int64 (n, context), padded and cut as the model's own library does it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,8 @@ class LoadedModel:
         weights_tag: The pinned tag or commit of pretrained weights, if there is one.
         weights_sha256: Over names, dtypes, shapes and bytes of the state dict.
         proportional_attention: The default for this family of weights: off for MAE.
+        tokenize: Makes the input of a text tower. What it needs is loaded, or fetched, at the first call, which
+            raises a ModelUnavailableError where that fails. None for everything but text towers.
     """
 
     module: "nn.Module | torch.export.ExportedProgram"
@@ -56,3 +65,4 @@ class LoadedModel:
     weights_tag: str | None
     weights_sha256: str
     proportional_attention: bool = True
+    tokenize: Tokenize | None = None

@@ -3,19 +3,23 @@
 The image tower is the default; `--tower text` gives the text tower as it is.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from exporter.errors import ModelUnavailableError, nearest
 from exporter.models.fetch import fetching
-from exporter.models.loaded import ExampleInput, LoadedModel
-from exporter.models.preprocess import Interpolation, Preprocess
+from exporter.models.loaded import ExampleInput, LoadedModel, Tokenize
+from exporter.models.preprocess import Preprocess
 from exporter.models.quiet import quiet
 from exporter.models.request import ResolvedRequest, check_multiple, safe_name
+from exporter.models.resize import Interpolation
 from exporter.models.weights import build_from_file, build_random, freeze, sha256_of
 
 try:
@@ -71,6 +75,7 @@ def load_open_clip(asked: ResolvedRequest) -> LoadedModel:
         weights_kind=asked.weights_kind,
         weights_tag=tag if asked.weights_kind == "pretrained" else None,
         weights_sha256=sha256_of(module.state_dict()),
+        tokenize=_tokenize(name) if is_text else None,
     )
 
 
@@ -167,6 +172,26 @@ def _tower(tower: str, clip: Any) -> nn.Module:
     return visual
 
 
+def _tokenize(name: str) -> Tokenize:
+    """open_clip's own tokenizer. CLIP's vocabulary is part of the library, others come from the hub."""
+
+    @cache
+    def tokenizer() -> Any:
+        from_hub = "hf_tokenizer_name" in open_clip.get_model_config(name)["text_cfg"]
+        with fetching(
+            f"the tokenizer of open_clip:{name}",
+            via="hub" if from_hub else "url",
+            way_out="connect and try again; it is cached from then on",
+        ):
+            return open_clip.get_tokenizer(name)
+
+    def tokenize(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        ids: npt.NDArray[np.int64] = tokenizer()(list(texts)).numpy()
+        return ids
+
+    return tokenize
+
+
 def _example_input(config: dict[str, Any], size: tuple[int, int], *, is_text: bool) -> ExampleInput:
     if not is_text:
         return ExampleInput(shape=(3, *size), dtype=torch.float32)
@@ -177,6 +202,7 @@ def _example_input(config: dict[str, Any], size: tuple[int, int], *, is_text: bo
 
 
 def _preprocess(name: str, tag: str, size: tuple[int, int]) -> Preprocess:
+    """As `image_transform_v2` for evaluation, which converts to RGB after the crop."""
     config: dict[str, Any] = {"interpolation": "bicubic", "resize_mode": "shortest"}
     config |= {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     config |= open_clip.get_pretrained_cfg(name, tag) if tag else {}
@@ -184,11 +210,15 @@ def _preprocess(name: str, tag: str, size: tuple[int, int]) -> Preprocess:
         raise ModelUnavailableError(
             f'resize mode "{config["resize_mode"]}" of open_clip:{name} is not supported: expected shortest or squash'
         )
+    is_squash = config["resize_mode"] == "squash"
+    # For a size that is not square the library's shortest side is resized with its own default.
+    filtered = config["interpolation"] if is_squash or size[0] == size[1] else "bicubic"
     return Preprocess(
         image_size=size,
-        interpolation=_INTERPOLATIONS[config["interpolation"]],
+        interpolation=_INTERPOLATIONS[filtered],
         crop_fraction=1.0,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        resize_mode="squash" if config["resize_mode"] == "squash" else "crop",
+        resize_mode="squash" if is_squash else "crop",
+        to_rgb="last",
     )

@@ -1,6 +1,8 @@
-"""How a photo becomes a model's input: resize, crop, scale to [0, 1], normalise.
+"""How a photo becomes a model's input: convert to RGB, resize, crop, scale to [0, 1], normalise.
 
-Every source describes its own model with one `Preprocess`; the later rooms only read it.
+Every source describes its own model with one `Preprocess`; the later rooms only read it. What it describes equals
+the source library's own transform to the pixel, given the image as Pillow opens it. So an orientation in EXIF is
+left alone, as timm, torchvision, open_clip and the processors of transformers leave it.
 """
 
 from collections.abc import Mapping
@@ -12,16 +14,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from exporter.errors import BundleError
+from exporter.models.resize import Interpolation, Kernel, ResizeMode, crop_centre, resize, resized_size
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-ResizeMode = Literal["crop", "squash"]
+ToRGB = Literal["first", "over_white", "last"]
 
-_FILTERS: dict[Interpolation, Image.Resampling] = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+# Keys that bundles of version 0.1 do not have, with what that version did.
+_ADDED_LATER: dict[str, Any] = {"to_rgb": "first", "kernel": "pil", "fill": [0, 0, 0]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +29,23 @@ class Preprocess:
     Attributes:
         image_size: Height and width of the input in pixels.
         interpolation: Filter of the resize.
-        crop_fraction: Side of the crop as a fraction of the resized shortest side; 1.0 crops nothing of it.
+        crop_fraction: The resize goes to `floor(image_size / crop_fraction)`, of which the centre is cropped; above
+            1.0 what is missing is filled.
         mean: Subtracted per channel, on values in [0, 1].
         std: Divided by per channel, after the mean.
-        resize_mode: `crop` keeps the aspect and crops the centre; `squash` resizes both sides.
+        resize_mode: `crop` keeps the aspect and covers the resized size; `squash` resizes both sides to it; `pad`
+            keeps the aspect and fits inside it.
         channel_order: Always `rgb`.
         layout: Always `NCHW`.
+        to_rgb: `first` converts before anything else, as the loaders of timm and torchvision do, which drops
+            transparency; `over_white` also does it first, and lays what is transparent over white, as processors
+            of transformers do that convert; `last` resizes and crops the image in its own mode, as open_clip does
+            (a palette image is then resized without a filter, a transparent one by its weight).
+        kernel: Which code resizes. `pil` is Pillow's. `torch` is torchvision's for uint8 tensors, which
+            transformers takes whenever torchvision is installed; it differs from Pillow's by a grey level here
+            and there (and may between machines with and without AVX2), and where a crop is off centre by half a
+            pixel it starts at the pixel before, Pillow's at the even one of the two.
+        fill: RGB bytes of what is filled.
     """
 
     image_size: tuple[int, int]
@@ -47,6 +56,9 @@ class Preprocess:
     resize_mode: ResizeMode = "crop"
     channel_order: Literal["rgb"] = "rgb"
     layout: Literal["NCHW"] = "NCHW"
+    to_rgb: ToRGB = "first"
+    kernel: Kernel = "pil"
+    fill: tuple[int, ...] = (0, 0, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a bundle's `preprocess.json`: JSON types only."""
@@ -56,18 +68,19 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preprocess":
-        """Read what `to_dict` wrote.
+        """Read what `to_dict` wrote, in this version or in 0.1.
 
         Raises:
             BundleError: A key is missing or unknown, or a value is of the wrong kind.
         """
+        data = _ADDED_LATER | dict(data)
         known = {field.name for field in fields(cls)}
         if wrong := sorted(known.symmetric_difference(data)):
             raise BundleError(
                 f"preprocess.json: missing or unknown keys {', '.join(wrong)}; export the bundle again"
             )
         try:
-            _check_choices(data)
+            _check_values(data)
             height, width = (int(side) for side in data["image_size"])
             return cls(
                 image_size=(height, width),
@@ -76,6 +89,9 @@ class Preprocess:
                 mean=tuple(float(value) for value in data["mean"]),
                 std=tuple(float(value) for value in data["std"]),
                 resize_mode=data["resize_mode"],
+                to_rgb=data["to_rgb"],
+                kernel=data["kernel"],
+                fill=tuple(int(value) for value in data["fill"]),
             )
         except (TypeError, ValueError) as error:
             raise BundleError(f"preprocess.json: {error}; export the bundle again") from error
@@ -85,62 +101,90 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uin
     """Resize and crop to the model's size, without normalising.
 
     Args:
-        image: Any mode; converted to RGB.
+        image: Any mode.
         preprocess: The model's own.
 
     Returns:
         (3, H, W) bytes.
+
+    Raises:
+        PIL.Image.DecompressionBombError: A strip so long that it would be resized to more pixels than Pillow
+            opens.
+        ValueError: Pillow cannot convert or resize an image of this mode, or no pixel is left of a strip that has
+            to fit inside.
     """
-    height, width = preprocess.image_size
-    resized = image.convert("RGB").resize(
-        _resized_size(image.size, preprocess), _FILTERS[preprocess.interpolation]
+    if preprocess.to_rgb != "last":
+        image = _rgb_over_white(image) if preprocess.to_rgb == "over_white" else image.convert("RGB")
+    size = resized_size(
+        image.size, preprocess.image_size, preprocess.crop_fraction, mode=preprocess.resize_mode
     )
-    left = round((resized.width - width) / 2)
-    top = round((resized.height - height) / 2)
-    cropped = resized.crop((left, top, left + width, top + height))
-    return np.ascontiguousarray(np.asarray(cropped, dtype=np.uint8).transpose(2, 0, 1))
+    resized = resize(image, size, preprocess.interpolation, preprocess.kernel)
+    cropped = crop_centre(
+        resized, preprocess.image_size, fill=preprocess.fill, down=preprocess.kernel == "torch"
+    )
+    pixels_HWC = np.asarray(cropped.convert("RGB"), dtype=np.uint8)
+    return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+
+
+def normalize(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """Make the model's input from what `crop_image` gives.
+
+    Args:
+        pixels: Bytes, (..., 3, H, W).
+        preprocess: The model's own.
+
+    Returns:
+        float32 of the same shape: scaled to [0, 1], less the mean, divided by the standard deviation.
+    """
+    mean = np.asarray(preprocess.mean, dtype=np.float32)[:, None, None]
+    std = np.asarray(preprocess.std, dtype=np.float32)[:, None, None]
+    values = pixels.astype(np.float32)
+    values /= np.float32(255)
+    values -= mean
+    values /= std
+    return values
 
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.float32]:
     """Make the model's input from an image.
 
     Args:
-        image: Any mode; converted to RGB.
+        image: Any mode.
         preprocess: The model's own.
 
     Returns:
         (3, H, W) float32, normalised.
+
+    Raises:
+        PIL.Image.DecompressionBombError, ValueError: As in `crop_image`.
     """
-    pixels = crop_image(image, preprocess).astype(np.float32) / np.float32(255)
-    mean = np.asarray(preprocess.mean, dtype=np.float32)[:, None, None]
-    std = np.asarray(preprocess.std, dtype=np.float32)[:, None, None]
-    return ((pixels - mean) / std).astype(np.float32)
+    return normalize(crop_image(image, preprocess), preprocess)
 
 
-def _resized_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """(width, height) to resize to, so that the centre crop of the input size fits inside."""
-    height, width = preprocess.image_size
-    if preprocess.resize_mode == "squash":
-        return width, height
-    # Down to a whole pixel, as timm and torchvision do; the margin absorbs 242 / (224 / 242) = 241.999...
-    wanted_height = int(height / preprocess.crop_fraction + 1e-6)
-    wanted_width = int(width / preprocess.crop_fraction + 1e-6)
-    if wanted_height * size[0] >= wanted_width * size[1]:
-        return max(wanted_width, wanted_height * size[0] // size[1]), wanted_height
-    return wanted_width, max(wanted_height, wanted_width * size[1] // size[0])
+def _rgb_over_white(image: Image.Image) -> Image.Image:
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _check_choices(data: Mapping[str, Any]) -> None:
+def _check_values(data: Mapping[str, Any]) -> None:
     choices = {
         "interpolation": get_args(Interpolation),
         "resize_mode": get_args(ResizeMode),
         "channel_order": ("rgb",),
         "layout": ("NCHW",),
+        "to_rgb": get_args(ToRGB),
+        "kernel": get_args(Kernel),
     }
     for key, allowed in choices.items():
         if data[key] not in allowed:
             raise ValueError(f'{key} must be one of {", ".join(allowed)}, got "{data[key]}"')
-    if not 0 < float(data["crop_fraction"]) <= 1:
-        raise ValueError(f"crop_fraction must be above 0 and at most 1, got {data['crop_fraction']}")
-    if len(data["mean"]) != len(data["std"]):
-        raise ValueError(f"mean has {len(data['mean'])} channels and std {len(data['std'])}")
+    if not 0 < float(data["crop_fraction"]) < float("inf"):
+        raise ValueError(f"crop_fraction must be above 0 and finite, got {data['crop_fraction']}")
+    if not len(data["mean"]) == len(data["std"]) == len(data["fill"]):
+        raise ValueError(
+            f"mean has {len(data['mean'])} channels, std {len(data['std'])} and fill {len(data['fill'])}"
+        )
+    if data["to_rgb"] == "last" and (data["kernel"] == "torch" or data["resize_mode"] == "pad"):
+        raise ValueError("to_rgb last goes with kernel pil and without padding")

@@ -14,7 +14,11 @@ from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
 from exporter.models.preprocess import Preprocess
 from exporter.models.quiet import quiet
 from exporter.models.request import ResolvedRequest, check_image_tower, check_multiple, safe_name
+from exporter.models.resize import ResizeMode
 from exporter.models.weights import build_from_file, build_random, freeze, sha256_of
+
+# What timm calls its crop modes.
+_RESIZE_MODES: dict[str, ResizeMode] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
 def load_timm(asked: ResolvedRequest) -> LoadedModel:
@@ -132,12 +136,13 @@ def _output_name(module: nn.Module, architecture: str, tag: str) -> OutputName:
 
 
 def _preprocess(module: Any, size: tuple[int, int]) -> Preprocess:
+    """As timm's evaluation transform; its loader converts to RGB before."""
     data: dict[str, Any] = resolve_data_config(  # type: ignore[no-untyped-call]
         {}, pretrained_cfg=module.pretrained_cfg
     )
-    if data["crop_mode"] not in ("center", "squash"):
+    if data["crop_mode"] not in _RESIZE_MODES:
         raise ModelUnavailableError(
-            f'crop mode "{data["crop_mode"]}" is not supported: expected center or squash'
+            f'crop mode "{data["crop_mode"]}" is not supported: expected {", ".join(_RESIZE_MODES)}'
         )
     return Preprocess(
         image_size=size,
@@ -145,5 +150,8 @@ def _preprocess(module: Any, size: tuple[int, int]) -> Preprocess:
         crop_fraction=data["crop_pct"],
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
-        resize_mode="squash" if data["crop_mode"] == "squash" else "crop",
+        resize_mode=_RESIZE_MODES[data["crop_mode"]],
+        fill=tuple(round(255 * value) for value in data["mean"])
+        if data["crop_mode"] == "border"
+        else (0, 0, 0),
     )

@@ -11,8 +11,9 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from exporter.errors import ModelUnavailableError, UsageError, nearest
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ExampleInput, LoadedModel
-from exporter.models.preprocess import Interpolation, Preprocess
+from exporter.models.preprocess import Preprocess
 from exporter.models.request import ResolvedRequest, check_image_tower, check_multiple, safe_name
+from exporter.models.resize import Interpolation, exact_fraction
 from exporter.models.weights import build_from_file, build_random, check_state_dict, freeze, sha256_of
 
 _INTERPOLATIONS: dict[str, Interpolation] = {
@@ -108,10 +109,15 @@ def _build_pretrained(
 
 
 def _preprocess(preset: Any, size: int) -> Preprocess:
+    """As the preset on a PIL image; it takes RGB only, which torchvision's loader converts to before.
+
+    The preset's `antialias` is about tensors: Pillow always smooths.
+    """
+    crop_to, resize_to = int(preset.crop_size[0]), int(preset.resize_size[0])
     return Preprocess(
         image_size=(size, size),
         interpolation=_INTERPOLATIONS[preset.interpolation.value],
-        crop_fraction=preset.crop_size[0] / preset.resize_size[0],
+        crop_fraction=exact_fraction(size, size * resize_to // crop_to),
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )

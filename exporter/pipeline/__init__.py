@@ -1,20 +1,34 @@
-"""Pipeline: the compiler's road from a recipe to a proven bundle, and back in for validation."""
+"""Pipeline: the compiler's road from a recipe to a proven bundle, and back in to prove, race and describe it."""
 
+from exporter.pipeline.bench import Benched, bench
+from exporter.pipeline.describe import report
+from exporter.pipeline.measure import Measured
 from exporter.pipeline.observe import Note, Observer, silent
-from exporter.pipeline.plan import Planned, gmacs, plan_export
+from exporter.pipeline.plan import Planned, block_macs, gmacs, plan_export
 from exporter.pipeline.proof import Validated, validate
+from exporter.pipeline.racing import BenchOptions
 from exporter.pipeline.road import Exported, build, export
+from exporter.pipeline.sweep import Goal, SweepRequest, sweep
 
 __all__ = [
+    "BenchOptions",
+    "Benched",
     "Exported",
+    "Goal",
+    "Measured",
     "Note",
     "Observer",
     "Planned",
+    "SweepRequest",
     "Validated",
+    "bench",
+    "block_macs",
     "build",
     "export",
     "gmacs",
     "plan_export",
+    "report",
     "silent",
+    "sweep",
     "validate",
 ]

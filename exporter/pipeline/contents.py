@@ -1,10 +1,12 @@
 """What goes into a bundle beside its engines: sample, recipe, preprocessing, parity and manifest."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
+from exporter.benchmark import BenchReport
 from exporter.bundle import (
     ArtifactRecord,
     Manifest,
@@ -13,15 +15,21 @@ from exporter.bundle import (
     ScheduleRecord,
     TensorRecord,
     WeightsRecord,
+    canonical_json,
     write_sample,
 )
 from exporter.models import LoadedModel
+from exporter.pipeline.measure import Measured
 from exporter.pipeline.plan import Planned, bundle_name, gmacs
 from exporter.pipeline.toolchain import toolchain
 from exporter.recipe import Recipe, portable, recipe_to_yaml
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact, EmitRequest, TensorSpec
-from exporter.validation import ParityResult, Reference
+from exporter.validation import ParityResult, Reference, groups_of
+
+MERGES_FILE = "merges.npz"
+VALIDATION_FILE = "validation.json"
+BENCH_FILE = "bench.json"
 
 
 def as_sample(model: LoadedModel, reference: Reference) -> dict[str, Array]:
@@ -32,19 +40,41 @@ def as_sample(model: LoadedModel, reference: Reference) -> dict[str, Array]:
     return {model.input_name: reference.images, **named}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the road found out about the engines that it built.
+
+    Attributes:
+        first: the input that becomes the bundle's sample, and what the engines make of it.
+        parity: by target.
+        measured: on images, where there were any.
+        bench: where a speed was demanded.
+    """
+
+    first: Reference
+    parity: Mapping[str, ParityResult]
+    measured: Measured | None = None
+    bench: BenchReport | None = None
+
+
 def write_files(
-    folder: Path,
-    recipe: Recipe,
-    model: LoadedModel,
-    sample: Mapping[str, Array],
-    parity: Mapping[str, ParityResult],
+    folder: Path, recipe: Recipe, planned: Planned, program: RewrittenProgram, findings: Findings
 ) -> None:
     """Write everything beside the engines and the manifest into a staged bundle."""
-    write_sample(folder, sample)
+    model = planned.model
+    write_sample(folder, as_sample(model, findings.first))
     (folder / "recipe.yaml").write_text(recipe_to_yaml(portable(recipe)), encoding="utf-8")
-    _write_json(folder / "parity.json", {name: _parity_tree(result) for name, result in parity.items()})
+    parity = {name: _parity_tree(result) for name, result in findings.parity.items()}
+    (folder / "parity.json").write_bytes(canonical_json(parity))
     if model.preprocess is not None:
-        _write_json(folder / "preprocess.json", model.preprocess.to_dict())
+        (folder / "preprocess.json").write_bytes(canonical_json(model.preprocess.to_dict()))
+    if program.merging_blocks:
+        groups_LBT = groups_of(program, findings.first.records, planned.schedule.tokens[0])
+        np.savez(folder / MERGES_FILE, groups_LBT=groups_LBT.numpy())
+    if findings.measured is not None:
+        (folder / VALIDATION_FILE).write_bytes(canonical_json(findings.measured.to_tree()))
+    if findings.bench is not None:
+        (folder / BENCH_FILE).write_bytes(canonical_json(findings.bench.to_tree()))
 
 
 def manifest(
@@ -93,10 +123,6 @@ def manifest(
 
 def _parity_tree(result: ParityResult) -> dict[str, object]:
     return {**asdict(result), "passed": result.passed}
-
-
-def _write_json(path: Path, tree: object) -> None:
-    path.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _record(spec: TensorSpec) -> TensorRecord:

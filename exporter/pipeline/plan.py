@@ -71,8 +71,27 @@ def gmacs(planned: Planned, executed: int) -> GmacsRecord:
     tokens, workload = planned.schedule.tokens, planned.anatomy.workload
     dense, reduced = workload.macs([tokens[0]] * len(tokens)), workload.macs(tokens)
     return GmacsRecord(
-        dense=dense / 1e9, reduced=reduced / 1e9, ratio=dense / reduced, executed=executed / 1e9
+        dense=dense / 1e9,
+        reduced=reduced / 1e9,
+        ratio=dense / reduced,
+        executed=executed / 1e9,
+        blocks=tuple(macs / 1e9 for macs in block_macs(planned)),
     )
+
+
+def block_macs(planned: Planned) -> list[int]:
+    """Multiply-accumulates of every block of one image: attention over what enters, MLP over what leaves the merge."""
+    if planned.anatomy is None:
+        return []
+    tokens, workload = planned.schedule.tokens, planned.anatomy.workload
+    found = []
+    earlier_mlp = 0
+    for index, block in enumerate(planned.anatomy.blocks):
+        before, after = tokens[index], tokens[index + 1]
+        attention = before * (workload.per_token[index] - earlier_mlp) + before**2 * workload.per_pair[index]
+        earlier_mlp = block.mlp_per_token
+        found.append(attention + after * block.mlp_per_token)
+    return found
 
 
 def _as_it_is() -> Schedule:

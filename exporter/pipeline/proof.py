@@ -1,19 +1,25 @@
-"""Prove a bundle again, on the machine that will serve it."""
+"""Prove a bundle again, on the machine that will serve it, and measure it on whatever images there are."""
 
+import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.bundle import Bundle, load_bundle
+from exporter.bundle import Bundle, amend, canonical_json, check_amendable, load_bundle
 from exporter.errors import BundleError
 from exporter.models import ships_images
-from exporter.pipeline.accuracy import labelled_images, measure_runners
+from exporter.pipeline.contents import VALIDATION_FILE
+from exporter.pipeline.material import Material, material
+from exporter.pipeline.measure import Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.plan import plan_export
-from exporter.pipeline.road import check_weights
-from exporter.pipeline.stage_options import tolerances
+from exporter.pipeline.plan import Planned, plan_export
+from exporter.pipeline.road import check_weights, first_output, text_engines
+from exporter.pipeline.stage_options import rewrite_options, tolerances
+from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, override
-from exporter.validation import AccuracyReport, ParityResult, compare, require
+from exporter.rewrite import rewrite
+from exporter.validation import ParityResult, compare, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,27 +28,57 @@ class Validated:
 
     bundle: Bundle
     parity: Mapping[str, ParityResult]
-    accuracy: AccuracyReport | None
+    measured: Measured | None
 
 
 def validate(
-    path: str | Path, *, data: str | None = None, weights: str | None = None, observe: Observer = silent
+    path: str | Path,
+    values: Mapping[str, object] | None = None,
+    *,
+    workers: int | None = None,
+    save: bool = True,
+    observe: Observer = silent,
 ) -> Validated:
-    """Check a bundle's files, run its engines on its sample, and measure accuracy where there are labelled images.
+    """Check a bundle's files, run its engines on its sample, and measure them where there are images.
+
+    A measurement that is stopped goes on where it was when the same command runs again: until it is complete, the
+    outputs so far lie in a hidden folder beside the bundle.
 
     Args:
         path: the bundle.
-        data: labelled image folder; None measures on images that ship with the model, if any.
-        weights: the dense model's weights file, where the bundle was built from one.
+        values: recipe keys to replace, such as `validate.data` or `weights`.
+        workers: processes that decode images; None chooses.
+        save: whether to put `validation.json` into the bundle.
         observe: told about each stage.
 
     Raises:
         BundleError: a file is damaged.
         ParityError: an engine does not give the eager outputs that the bundle recorded.
+        GateError: a gate of the bundle's recipe, or of `values`, is not met; `validation.json` is written all the same.
     """
     with observe("verify files"):
         bundle = load_bundle(path)
-        recipe = bundle.recipe()
+        recipe = override(bundle.recipe(), values or {})
+    parity = _prove(bundle, recipe, observe)
+    asked = recipe.validate
+    if not (asked.data or asked.pairs or ships_images(recipe.model)) or recipe.model.tower == "text":
+        return Validated(bundle=bundle, parity=parity, measured=None)
+    if save:
+        check_amendable(bundle)
+    planned = plan_export(recipe, observe)
+    check_weights(planned.model, bundle.manifest.model.weights.sha256)
+    found = material(asked, recipe.model, planned.model, first_output(planned))
+    assert found is not None
+    store = _store(bundle, found)
+    measured = _measure(bundle, recipe, planned, found, store, workers, observe)
+    if save:
+        bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.to_tree())})
+    shutil.rmtree(store, ignore_errors=True)
+    require_measured(asked, measured)
+    return Validated(bundle=bundle, parity=parity, measured=measured)
+
+
+def _prove(bundle: Bundle, recipe: Recipe, observe: Observer) -> dict[str, ParityResult]:
     sample = bundle.sample()
     expected = {record.name for record in (*bundle.manifest.inputs, *bundle.manifest.outputs)}
     if set(sample) != expected:
@@ -61,20 +97,32 @@ def validate(
             parity[name] = ParityResult(comparisons=comparisons, tolerances=tolerances(recipe))
             require(parity[name], name)
             note(f"max error {parity[name].max_abs_error:.1e}")
-    accuracy = _measure_bundle(bundle, recipe, data, weights, observe)
-    return Validated(bundle=bundle, parity=parity, accuracy=accuracy)
+    return parity
 
 
-def _measure_bundle(
-    bundle: Bundle, recipe: Recipe, data: str | None, weights: str | None, observe: Observer
-) -> AccuracyReport | None:
-    given = {"accuracy.data": data, "weights": weights}
-    recipe = override(recipe, {key: value for key, value in given.items() if value is not None})
-    if data is None and not ships_images(recipe.model):
-        return None
-    planned = plan_export(recipe, observe)
-    check_weights(planned.model, bundle.manifest.model.weights.sha256)
-    images = labelled_images(recipe, planned.model)
-    assert images is not None
+def _measure(
+    bundle: Bundle,
+    recipe: Recipe,
+    planned: Planned,
+    found: Material,
+    store: Path,
+    workers: int | None,
+    observe: Observer,
+) -> Measured:
+    with observe("rewrite"):
+        program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
     runners = {name: bundle.runner(name) for name in bundle.manifest.artifacts}
-    return measure_runners(recipe, planned, runners, images, observe)
+    text = bundle.text()
+    texts = TextTower(recipe.model, text_engines(text) if text is not None else {})
+    return measure(recipe, planned, program, runners, texts, found, store, observe, workers)
+
+
+def _store(bundle: Bundle, found: Material) -> Path:
+    """Where outputs are kept until the measurement is complete: a folder that only the same measurement finds again."""
+    sets = [found.images, found.pairs.images if found.pairs else None]
+    engines = [record.sha256 for _, record in sorted(bundle.manifest.artifacts.items())]
+    weights = bundle.manifest.model.weights.sha256
+    parts = [weights, *engines, *(images.fingerprint for images in sets if images is not None)]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+    path = bundle.path.absolute()
+    return path.with_name(f".{path.name}.validation-{key}")

@@ -1,35 +1,51 @@
 """The whole story: a recipe becomes a proven bundle.
 
-load -> capture -> anatomy -> schedule -> rewrite -> emit -> prove -> measure -> bundle
+load -> capture -> anatomy -> schedule -> rewrite -> emit -> prove -> measure -> benchmark -> bundle
 
 Each stage is one function with one frozen result, which is all that the next one gets.
 """
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.bundle import Bundle, check_out_dir, load_bundle, seal, stage_bundle
-from exporter.errors import WeightsError
+from exporter.benchmark import BenchReport, EngineFile
+from exporter.bundle import TEXT_FOLDER, Bundle, check_out_dir, load_bundle, seal, stage_bundle
+from exporter.capture.graph import operands, output_node
+from exporter.errors import UsageError, WeightsError
 from exporter.models import LoadedModel
-from exporter.pipeline.accuracy import labelled_images, measure_runners, require_accuracy
-from exporter.pipeline.contents import as_sample, manifest, write_files
+from exporter.pipeline.contents import Findings, as_sample, manifest, write_files
+from exporter.pipeline.material import Material, material
+from exporter.pipeline.measure import Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.plan import bundle_name, plan_export
+from exporter.pipeline.plan import Planned, bundle_name, plan_export
+from exporter.pipeline.racing import (
+    BenchOptions,
+    Subject,
+    dense_recipe,
+    engine_files,
+    race_subjects,
+    require_speed,
+    save_program,
+)
 from exporter.pipeline.stage_options import emit_request, parity_inputs, rewrite_options, tolerances
-from exporter.recipe import Recipe, check
-from exporter.rewrite import rewrite
-from exporter.targets import target
-from exporter.validation import AccuracyReport, ParityResult, outputs_along_matches, prove, require, run_eager
+from exporter.pipeline.texts import TextTower
+from exporter.recipe import Recipe, check, merging_name, text_recipe
+from exporter.rewrite import RewrittenProgram, rewrite
+from exporter.schedule import ScheduleRequest, plan
+from exporter.targets import Artifact, EmitRequest, Runner, target
+from exporter.validation import Reference, along_matches, prove, require, run_eager
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What an export ends with: the bundle, and what the summary says beside its manifest."""
+    """What an export ends with: the bundle, and what its summary says beside the manifest."""
 
     bundle: Bundle
-    parity: Mapping[str, ParityResult]
-    accuracy: AccuracyReport | None
+    program: RewrittenProgram
+    findings: Findings
 
 
 def export(
@@ -62,43 +78,161 @@ def build(
     `weights_sha256` is what the weights must hash to, where the recipe comes out of a bundle.
     """
     check(recipe)
-    engines = [target(name, recipe.precision) for name in recipe.targets]
+    for name in recipe.targets:
+        target(name, recipe.precision)
     if out_dir is not None:
         check_out_dir(out_dir, force)
     planned = plan_export(recipe, observe)
     check_weights(planned.model, weights_sha256)
     folder = Path(out_dir) if out_dir is not None else Path("artifacts") / bundle_name(recipe, planned.model)
+    return build_planned(recipe, planned, folder, force=force, observe=observe)
+
+
+def build_planned(
+    recipe: Recipe,
+    planned: Planned,
+    folder: Path,
+    *,
+    force: bool = False,
+    measured: bool = True,
+    outputs: Path | None = None,
+    observe: Observer = silent,
+) -> Exported:
+    """The road from the rewrite on, for a model that is loaded and planned already.
+
+    With `measured` false it ends with the proof: no images, no speed, no gates on them. `outputs` is a store of outputs
+    that are known already, such as the dense model's.
+    """
     check_out_dir(folder, force)
-    images = labelled_images(recipe, planned.model)
+    found = (
+        material(recipe.validate, recipe.model, planned.model, first_output(planned)) if measured else None
+    )
     with observe("rewrite") as note:
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
         note(f"{program.executed_macs / 1e9:.4g} GMACs executed")
     with observe("run eager") as note:
         references = run_eager(program, parity_inputs(recipe, planned.model))
         note(", ".join(references))
-    first_name, first = next(iter(references.items()))
-    request = emit_request(recipe, planned, as_sample(planned.model, first))
+    request = emit_request(recipe, planned, as_sample(planned.model, next(iter(references.values()))))
     with stage_bundle(folder, force) as staging:
-        artifacts, parity = {}, {}
-        for engine in engines:
-            with observe(f"emit {engine.name}") as note:
-                artifacts[engine.name] = engine.emit(program, request, staging)
-                written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
-                note(f"{written / 1e6:.1f} MB")
-            with observe(f"prove {engine.name}") as note:
-                parity[engine.name] = prove(program, artifacts[engine.name], references, tolerances(recipe))
-                require(parity[engine.name], engine.name)
-                note(f"max error {parity[engine.name].max_abs_error:.1e}")
-            if first_name in parity[engine.name].followed:
-                first = replace(first, outputs=outputs_along_matches(program, artifacts[engine.name], first))
-        runners = {name: artifact.runner for name, artifact in artifacts.items()}
-        accuracy = measure_runners(recipe, planned, runners, images, observe) if images is not None else None
-        require_accuracy(recipe, accuracy)
+        artifacts, findings = _emit(recipe, program, request, references, staging, observe)
+        if recipe.with_text:
+            build(text_recipe(recipe), staging / TEXT_FOLDER, observe=observe)
+        if found is not None:
+            found_out = _measure(recipe, planned, program, artifacts, found, staging, outputs, observe)
+            findings = replace(findings, measured=found_out)
+        if measured and recipe.bench.min_speedup is not None:
+            report = _race(recipe, planned, program, artifacts, request, staging, observe)
+            findings = replace(findings, bench=report)
         with observe("bundle") as note:
-            write_files(staging, recipe, planned.model, as_sample(planned.model, first), parity)
-            seal(staging, manifest(recipe, planned, program, request, artifacts, parity))
+            write_files(staging, recipe, planned, program, findings)
+            seal(staging, manifest(recipe, planned, program, request, artifacts, findings.parity))
             note(str(folder))
-    return Exported(bundle=load_bundle(folder), parity=parity, accuracy=accuracy)
+    return Exported(bundle=load_bundle(folder), program=program, findings=findings)
+
+
+def first_output(planned: Planned) -> int:
+    """Length of the model's first output: its classes, if it has logits."""
+    return int(operands(output_node(planned.program.graph_module.graph))[0].meta["val"].shape[-1])
+
+
+def _emit(
+    recipe: Recipe,
+    program: RewrittenProgram,
+    request: EmitRequest,
+    references: Mapping[str, Reference],
+    staging: Path,
+    observe: Observer,
+) -> tuple[dict[str, Artifact], Findings]:
+    """Emit for every target and prove what was emitted."""
+    first_name, first = next(iter(references.items()))
+    artifacts, parity = {}, {}
+    for engine in (target(name) for name in recipe.targets):
+        with observe(f"emit {engine.name}") as note:
+            artifacts[engine.name] = engine.emit(program, request, staging)
+            written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
+            note(f"{written / 1e6:.1f} MB")
+        with observe(f"prove {engine.name}") as note:
+            parity[engine.name] = prove(program, artifacts[engine.name], references, tolerances(recipe))
+            require(parity[engine.name], engine.name)
+            note(f"max error {parity[engine.name].max_abs_error:.1e}")
+        if first_name in parity[engine.name].followed:
+            first = along_matches(program, artifacts[engine.name], first)
+    return artifacts, Findings(first=first, parity=parity)
+
+
+def _measure(
+    recipe: Recipe,
+    planned: Planned,
+    program: RewrittenProgram,
+    artifacts: Mapping[str, Artifact],
+    found: Material,
+    staging: Path,
+    outputs: Path | None,
+    observe: Observer,
+) -> Measured:
+    """Measure the engines, in a store that lasts as long as the export, and hold the gates."""
+    runners = {name: artifact.runner for name, artifact in artifacts.items()}
+    engines = text_engines(load_bundle(staging / TEXT_FOLDER)) if recipe.with_text else {}
+    with tempfile.TemporaryDirectory(dir=staging) as store:
+        if outputs is not None:
+            shutil.copytree(outputs, store, dirs_exist_ok=True)
+        measured = measure(
+            recipe, planned, program, runners, TextTower(recipe.model, engines), found, Path(store), observe
+        )
+    require_measured(recipe.validate, measured)
+    return measured
+
+
+def _race(
+    recipe: Recipe,
+    planned: Planned,
+    program: RewrittenProgram,
+    artifacts: Mapping[str, Artifact],
+    request: EmitRequest,
+    staging: Path,
+    observe: Observer,
+) -> BenchReport:
+    """Race the engines against dense ones, and hold the gate."""
+    if not program.merging_blocks or planned.anatomy is None:
+        raise UsageError(
+            "bench.min_speedup: expected a schedule that merges, got a dense model; set schedule.r"
+        )
+    with tempfile.TemporaryDirectory(dir=staging) as folder:
+        work = Path(folder)
+        unmerged = replace(planned, schedule=plan(ScheduleRequest(), planned.anatomy.geometry))
+        dense = build_planned(dense_recipe(recipe), unmerged, work / "dense", measured=False, observe=observe)
+        engines = {
+            name: EngineFile(
+                target=name, path=staging / artifact.file, input=request.input, outputs=request.outputs
+            )
+            for name, artifact in artifacts.items()
+        }
+        subjects = [
+            Subject(
+                label="dense",
+                batch=recipe.batch,
+                reduced=False,
+                executed_macs=dense.program.executed_macs,
+                engines=engine_files(dense.bundle),
+            ),
+            Subject(
+                label=merging_name(recipe),
+                batch=recipe.batch,
+                reduced=True,
+                executed_macs=program.executed_macs,
+                engines=engines,
+                program=save_program(program, work / "eager"),
+            ),
+        ]
+        report = race_subjects(recipe, planned, subjects, work, BenchOptions(compiled=False), observe)
+    require_speed(recipe, report)
+    return report
+
+
+def text_engines(bundle: Bundle) -> dict[str, Runner]:
+    """The engines of a bundle by target."""
+    return {name: bundle.runner(name) for name in bundle.manifest.artifacts}
 
 
 def check_weights(model: LoadedModel, expected: str | None) -> None:

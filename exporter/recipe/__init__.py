@@ -11,25 +11,36 @@ from exporter.recipe.load import (
 from exporter.recipe.paths import portable, resolve_paths
 from exporter.recipe.schema import recipe_schema
 from exporter.recipe.tree import (
+    NO_WEIGHTS_FILE,
     AccuracyGate,
+    AgreementGate,
     InputKind,
     Layout,
     ParityGate,
     Precision,
     Recipe,
+    SpeedGate,
+    Validation,
     default_name,
+    merging_name,
+    text_recipe,
 )
 
 __all__ = [
+    "NO_WEIGHTS_FILE",
     "AccuracyGate",
+    "AgreementGate",
     "InputKind",
     "Layout",
     "ParityGate",
     "Precision",
     "Recipe",
+    "SpeedGate",
+    "Validation",
     "check",
     "default_name",
     "load_recipe",
+    "merging_name",
     "override",
     "portable",
     "recipe_from_mapping",
@@ -37,4 +48,5 @@ __all__ = [
     "recipe_to_mapping",
     "recipe_to_yaml",
     "resolve_paths",
+    "text_recipe",
 ]

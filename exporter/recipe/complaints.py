@@ -94,6 +94,8 @@ def _worded(fragment: _Fragment) -> str:
 
 def _bounds(fragment: _Fragment) -> str:
     low, high = fragment.get("minimum"), fragment.get("maximum")
+    if "exclusiveMinimum" in fragment:
+        return f" > {fragment['exclusiveMinimum']:g}"
     if low is None:
         return ""
     return f" >= {low:g}" if high is None or fragment["type"] == "integer" else f" from {low:g} to {high:g}"

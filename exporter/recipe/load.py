@@ -5,6 +5,7 @@ Where it stands on the road: the way in for `run` and for every command-line opt
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,8 +15,8 @@ from exporter.errors import RecipeError
 from exporter.models import ModelRequest
 from exporter.recipe.complaints import describe_errors
 from exporter.recipe.paths import resolve_paths
-from exporter.recipe.schema import SCHEMA_VERSION, RecipeDocument, ScheduleDocument
-from exporter.recipe.tree import AccuracyGate, ParityGate, Recipe
+from exporter.recipe.schema import SCHEMA_VERSION, RecipeDocument, ScheduleDocument, ValidationDocument
+from exporter.recipe.tree import AccuracyGate, AgreementGate, ParityGate, Recipe, SpeedGate, Validation
 from exporter.recipe.yaml_text import format_yaml, parse_yaml
 from exporter.schedule import ScheduleRequest
 
@@ -27,7 +28,7 @@ _SCHEDULE_FORMS = ("r", "r_per_layer", "keep_per_layer")
 def load_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe file.
 
-    Relative paths in it (weights, a local model, accuracy data) are taken from the folder that the recipe
+    Relative paths in it (weights, a local model, what to validate on) are taken from the folder that the recipe
     lies in.
 
     Raises:
@@ -101,7 +102,7 @@ def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
         "model": model.model,
         "weights": model.weights,
         "seed": model.seed,
-        "tower": model.tower,
+        "tower": "both" if recipe.with_text else model.tower,
         "image_size": model.image_size,
         "method": recipe.method,
         "method_options": dict(recipe.method_options),
@@ -115,7 +116,8 @@ def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
         "targets": list(recipe.targets),
         "disable_passes": list(recipe.disable_passes),
         "parity": dict(vars(recipe.parity)),
-        "accuracy": dict(vars(recipe.accuracy)),
+        "validate": asdict(recipe.validate),
+        "bench": asdict(recipe.bench),
     }
 
 
@@ -152,8 +154,9 @@ def _recipe(document: RecipeDocument) -> Recipe:
             weights=document.weights,
             seed=document.seed,
             image_size=document.image_size,
-            tower=document.tower,
+            tower="text" if document.tower == "text" else "image",
         ),
+        with_text=document.tower == "both",
         name=document.name,
         method=document.method,
         method_options=dict(document.method_options),
@@ -167,8 +170,18 @@ def _recipe(document: RecipeDocument) -> Recipe:
         targets=tuple(document.targets),
         disable_passes=tuple(document.disable_passes),
         parity=ParityGate(**document.parity.model_dump()),
-        accuracy=AccuracyGate(**document.accuracy.model_dump()),
+        validate=_validation(document.validation),
+        bench=SpeedGate(**document.bench.model_dump()),
     )
+
+
+def _validation(document: ValidationDocument) -> Validation:
+    values = document.model_dump()
+    gates = {
+        "accuracy": AccuracyGate(**values["accuracy"]),
+        "agreement": AgreementGate(**values["agreement"]),
+    }
+    return Validation(**{**values, **gates})
 
 
 def _schedule(document: ScheduleDocument) -> ScheduleRequest:

@@ -1,7 +1,7 @@
 """Paths in a recipe: found from where the recipe lies, and kept out of what leaves this machine.
 
-A recipe can name three local things: a weights file, a local model (`hf:` directory or .pt2 program) and a
-folder of labelled images. `resolve_paths` finds them from the recipe's folder; `portable` reduces them to
+A recipe can name local things: a weights file, a local model (`hf:` directory or .pt2 program), and images
+and texts to validate on. `resolve_paths` finds them from the recipe's folder; `portable` reduces them to
 what may be published in a bundle.
 """
 
@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from exporter.recipe.tree import NO_WEIGHTS_FILE, Recipe
+from exporter.recipe.tree import NO_WEIGHTS_FILE, VALIDATION_FILES, Recipe
 
 
 def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
@@ -26,21 +27,23 @@ def portable(recipe: Recipe) -> Recipe:
     """The recipe as a bundle stores it: no folder of this machine.
 
     Of a weights file and of a local model only the last name is left, so that both are looked for beside the
-    recipe: copy them there, or give `--weights` or the model anew. The folder of labelled images is left out;
-    a gate on accuracy stays, so whoever rebuilds gives `--data` or lifts the gate knowingly.
+    recipe: copy them there, or give `--weights` or the model anew. What to validate on is left out; the gates
+    stay, so whoever rebuilds gives `--data` or lifts the gate knowingly.
     """
     bare = _map_paths(recipe, _last_name)
-    return replace(bare, accuracy=replace(bare.accuracy, data=None))
+    nothing: dict[str, Any] = dict.fromkeys(VALIDATION_FILES)
+    return replace(bare, validate=replace(bare.validate, unlabelled=False, **nothing))
 
 
 def _map_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
-    model, accuracy = recipe.model, recipe.accuracy
+    model = recipe.model
     weights = model.weights if model.weights in NO_WEIGHTS_FILE else change(model.weights)
-    data = None if accuracy.data is None else change(accuracy.data)
+    files = {key: getattr(recipe.validate, key) for key in VALIDATION_FILES}
+    changed: dict[str, Any] = {key: change(path) for key, path in files.items() if path is not None}
     return replace(
         recipe,
         model=replace(model, model=_map_model(model.model, change), weights=weights),
-        accuracy=replace(accuracy, data=data),
+        validate=replace(recipe.validate, **changed),
     )
 
 

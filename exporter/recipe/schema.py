@@ -68,6 +68,12 @@ def _unique(names: list[str]) -> list[str]:
     return names
 
 
+def _percent(value: float) -> float:
+    if 0 < value <= 1:
+        raise refuse(f"expected percent, from 0 to 100, such as {100 * value:g}, got {value:g}")
+    return value
+
+
 def _keeps(values: Any) -> list[int] | list[float]:
     if not isinstance(values, list) or not values:
         raise refuse("expected a list with one token count, or one fraction, per block")
@@ -83,6 +89,7 @@ FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0.0, le=100.0), AfterValidator(_percent)]
 Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Method = Annotated[str, _one_of("method", METHODS), Field(json_schema_extra={"enum": list(METHODS)})]
 Target = Annotated[str, _one_of("target", TARGETS), Field(json_schema_extra={"enum": list(TARGETS)})]
@@ -160,12 +167,43 @@ class ParityDocument(_Document):
 
 
 class AccuracyDocument(_Document):
-    """Labelled images to measure on, and what may be lost."""
+    """What may be lost on labelled images."""
 
-    data: Text | None = None
-    """Folder with one sub-folder of images per class, relative to the recipe; null: the model's own."""
     max_drop: Amount | None = None
     """Points of top-1 that the artifact may lose against the dense eager model; null gates nothing."""
+
+
+class AgreementDocument(_Document):
+    """On how many images artifact and dense eager model must say the same; needs no labels."""
+
+    min: Percent | None = None
+    """Percent of images with the same top-1; null gates nothing."""
+
+
+class ValidationDocument(_Document):
+    """What to measure the artifacts on, and what they have to reach there."""
+
+    data: Text | None = None
+    """Folder (a sub-folder per class if labelled) or CSV of image,label; null: images that ship with the model."""
+    unlabelled: bool = False
+    """Take data as plain images, whatever its sub-folders are called."""
+    pairs: Text | None = None
+    """CSV of image,caption for retrieval with a two-tower model, relative to the recipe."""
+    classes: Text | None = None
+    """Text file with a class name per line, for zero-shot classification, relative to the recipe."""
+    templates: Text | None = None
+    """Text file with a prompt per line, each with one {}, relative to the recipe."""
+    accuracy: AccuracyDocument = AccuracyDocument()
+    """Gate on top-1."""
+    agreement: AgreementDocument = AgreementDocument()
+    """Gate on agreement with the dense model."""
+
+
+class SpeedDocument(_Document):
+    """Gate on measured speed."""
+
+    min_speedup: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    """How many times faster than the dense engine of the same target; null measures nothing."""
 
 
 class RecipeDocument(_Document):
@@ -181,8 +219,8 @@ class RecipeDocument(_Document):
     """pretrained, random, or a .safetensors state dict relative to the recipe."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """Seed of random weights."""
-    tower: Literal["image", "text"] = "image"
-    """Which tower of a CLIP; the text tower is exported as it is."""
+    tower: Literal["image", "text", "both"] = "image"
+    """Which tower of a CLIP; the text tower is exported as it is, with `both` into the bundle's folder `text`."""
     image_size: Positive | None = None
     """Side of the square input in pixels; null: the model's own."""
     method: Method = "tome"
@@ -209,8 +247,10 @@ class RecipeDocument(_Document):
     """Exact passes to leave out."""
     parity: ParityDocument = ParityDocument()
     """Gate on the difference to the eager program."""
-    accuracy: AccuracyDocument = AccuracyDocument()
-    """Gate on labelled images."""
+    validation: ValidationDocument = Field(default=ValidationDocument(), alias="validate")
+    """What to measure the artifacts on, and gates on it."""
+    bench: SpeedDocument = SpeedDocument()
+    """Gate on speed."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,7 +7,7 @@ Where it stands on the road: in come YAML (`load`), Python (`Recipe(...)`) and c
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from exporter.models import ModelRequest
@@ -37,17 +37,51 @@ class ParityGate:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyGate:
-    """Labelled images to measure on, and what may be lost.
+    """What may be lost: points of top-1 of an artifact against the dense eager model; None gates nothing."""
+
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementGate:
+    """Percent of images on which an artifact and the dense eager model must say the same; None gates nothing."""
+
+    min: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Images and texts to measure an artifact on, beside parity, and what it has to reach there.
 
     Attributes:
-        data: folder with one sub-folder of images per class; None measures only on images that ship with the
-            model.
-        max_drop: points of top-1 that the artifact may lose against the dense eager model; None gates
-            nothing.
+        data: images: a folder, with one sub-folder per class if they are labelled, or a CSV of image and label;
+            None measures only on data that ships with the model.
+        unlabelled: take `data` as plain images, whatever its sub-folders are called.
+        pairs: CSV of image and caption, for retrieval with a two-tower model.
+        classes: text file with a class name per line, for zero-shot classification with a two-tower model.
+        templates: text file with a prompt per line, each with one {}; None stands for "a photo of a {}.".
+        accuracy: gate on top-1.
+        agreement: gate on agreement with the dense model, which needs no labels.
     """
 
     data: str | None = None
-    max_drop: float | None = None
+    unlabelled: bool = False
+    pairs: str | None = None
+    classes: str | None = None
+    templates: str | None = None
+    accuracy: AccuracyGate = field(default_factory=AccuracyGate)
+    agreement: AgreementGate = field(default_factory=AgreementGate)
+
+
+VALIDATION_FILES = ("data", "pairs", "classes", "templates")
+"""The keys of `Validation` that name files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedGate:
+    """How many times faster than the dense engine of the same target an artifact must be; None gates nothing."""
+
+    min_speedup: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +93,7 @@ class Recipe:
 
     Attributes:
         model: which model, weights, tower and image size.
+        with_text: put the model's text tower beside its image tower, in the bundle's `text` folder.
         name: folder name of the bundle; None stands for `default_name`.
         method: how tokens are matched and merged.
         method_options: the method's own numbers, such as PiToMe's margin.
@@ -72,10 +107,12 @@ class Recipe:
         targets: engines to build.
         disable_passes: exact passes to leave out.
         parity: gate on the difference to the eager program.
-        accuracy: gate on labelled images.
+        validate: what to measure the artifacts on, and gates on it.
+        bench: gate on speed; without one, `run` measures none.
     """
 
     model: ModelRequest
+    with_text: bool = False
     name: str | None = None
     method: str = "tome"
     method_options: Mapping[str, float] = field(default_factory=dict)
@@ -89,7 +126,23 @@ class Recipe:
     targets: tuple[str, ...] = ("onnx",)
     disable_passes: tuple[str, ...] = ()
     parity: ParityGate = field(default_factory=ParityGate)
-    accuracy: AccuracyGate = field(default_factory=AccuracyGate)
+    validate: Validation = field(default_factory=Validation)
+    bench: SpeedGate = field(default_factory=SpeedGate)
+
+
+def text_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of the text tower beside an image tower: as it is, for the same targets."""
+    return replace(
+        recipe,
+        model=replace(recipe.model, tower="text", image_size=None),
+        with_text=False,
+        name=None,
+        schedule=ScheduleRequest(),
+        input="float",
+        layout="nchw",
+        validate=Validation(),
+        bench=SpeedGate(),
+    )
 
 
 def default_name(recipe: Recipe, model_name: str) -> str:
@@ -105,7 +158,7 @@ def default_name(recipe: Recipe, model_name: str) -> str:
     parts = [
         model_name,
         str(model.image_size) if model.image_size is not None else None,
-        _merging(recipe),
+        merging_name(recipe),
         "uint8" if recipe.input == "uint8" else None,
         recipe.layout if recipe.layout != "nchw" else None,
         recipe.precision if recipe.precision != "fp32" else None,
@@ -115,7 +168,8 @@ def default_name(recipe: Recipe, model_name: str) -> str:
     return "-".join(part for part in parts if part is not None)
 
 
-def _merging(recipe: Recipe) -> str:
+def merging_name(recipe: Recipe) -> str:
+    """What a recipe merges, as part of a name: `tome-r8`, `pitome-r8-decreasing`, `dense`."""
     schedule = recipe.schedule
     if not asks_to_merge(schedule):
         return "dense"

@@ -1,16 +1,18 @@
 """What a target is: emit a rewritten program, run what was emitted.
 
-In: a `RewrittenProgram`. Out: an `Artifact` in a folder, and a `Runner` over it.
+In: a `RewrittenProgram`. Out: an `Artifact` in a folder, and a `Runner` over it. Whoever only runs artifacts imports
+no torch.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from exporter.rewrite import RewrittenProgram
+if TYPE_CHECKING:
+    from exporter.rewrite import RewrittenProgram
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,7 +82,7 @@ class Target(Protocol):
         """What runs the artifacts here, for people: library, version, devices."""
         ...
 
-    def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+    def emit(self, program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Artifact:
         """Write the artifact into `folder`."""
         ...
 

@@ -1,45 +1,85 @@
-"""Validation: the proof that an artifact is right, and what merging costs in accuracy."""
+"""Validation: the proof that an artifact is right, and what merging costs on real images."""
 
 from exporter.validation.accuracy import (
     Accuracy,
     AccuracyReport,
     Difference,
-    LabelledImages,
-    image_folder,
-    labelled_arrays,
-    measure,
+    Hits,
+    hits,
+    join_hits,
+    report_accuracy,
 )
+from exporter.validation.decoding import Unreadable, decode, default_workers
+from exporter.validation.fidelity import Fidelity, fidelity
+from exporter.validation.images import ImagePairs, ImageSet, image_arrays, image_pairs, open_images
 from exporter.validation.inputs import image_inputs, tensor_inputs
+from exporter.validation.outputs import Contender, Outputs, collect
 from exporter.validation.parity import (
     TOLERANCES,
     Comparison,
     ParityResult,
     Tolerances,
+    along_matches,
     compare,
-    outputs_along_matches,
     prove,
     require,
 )
 from exporter.validation.reference import Reference, run_eager
+from exporter.validation.retrieval import (
+    Ranks,
+    Retrieval,
+    RetrievalDifference,
+    RetrievalReport,
+    rank_pairs,
+    report_retrieval,
+)
+from exporter.validation.tables import read_lines, read_templates
+from exporter.validation.trace import block_errors, groups_of
+from exporter.validation.zero_shot import class_embeddings, zero_shot_logits
 
 __all__ = [
     "TOLERANCES",
     "Accuracy",
     "AccuracyReport",
     "Comparison",
+    "Contender",
     "Difference",
-    "LabelledImages",
+    "Fidelity",
+    "Hits",
+    "ImagePairs",
+    "ImageSet",
+    "Outputs",
     "ParityResult",
+    "Ranks",
     "Reference",
+    "Retrieval",
+    "RetrievalDifference",
+    "RetrievalReport",
     "Tolerances",
+    "Unreadable",
+    "along_matches",
+    "block_errors",
+    "class_embeddings",
+    "collect",
     "compare",
-    "image_folder",
+    "decode",
+    "default_workers",
+    "fidelity",
+    "groups_of",
+    "hits",
+    "image_arrays",
     "image_inputs",
-    "labelled_arrays",
-    "measure",
-    "outputs_along_matches",
+    "image_pairs",
+    "join_hits",
+    "open_images",
     "prove",
+    "rank_pairs",
+    "read_lines",
+    "read_templates",
+    "report_accuracy",
+    "report_retrieval",
     "require",
     "run_eager",
     "tensor_inputs",
+    "zero_shot_logits",
 ]

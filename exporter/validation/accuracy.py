@@ -1,42 +1,45 @@
-"""Accuracy on labelled images: what merging costs, against the dense model in eager PyTorch.
+"""Accuracy from logits and labels: what merging costs in top-1 and top-5, against the dense model, image by image.
 
-In: labelled images, the captured dense program and the artifacts' runners. Out: an `AccuracyReport`. The images of
-all contenders are the same, so that the difference is paired and its interval is that of the mean paired difference.
+Where it stands on the road: pure functions over numpy arrays, behind whoever runs the contenders. In: logits, chunk by
+chunk, and labels; two booleans per image and contender are kept (`Hits`). Out: an `AccuracyReport`. All contenders see
+the same images, so that the difference is paired: its interval comes from resampling images, its p-value from those
+images alone that one contender has right and the other wrong.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
-from torch import fx
+import numpy.typing as npt
 
-from exporter.errors import UsageError
-from exporter.models import Preprocess, crop_image, preprocess_image
-from exporter.targets import Array, Runner
+from exporter.errors import InternalError, UsageError
+from exporter.targets import Array
 
-_CHUNK = 64
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+RESAMPLES = 9999
+"""Bootstrap resamples of the images."""
+
+_RESAMPLED_AT_ONCE = 2**22  # elements: about 64 MB with their indices, however many images there are
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelledImages:
-    """Images and the class index of each.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hits:
+    """Whether each image's label is the first of the classes, or among the first five.
 
     Attributes:
-        labels: class indices.
-        open: the image at a position.
+        first: (n,).
+        five: (n,).
     """
 
-    labels: Sequence[int]
-    open: Callable[[int], Image.Image]
+    first: npt.NDArray[np.bool_]
+    five: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Percent of images whose label is the first, or among the first five, of n images."""
+    """Percent of n images whose label is the first, or among the first five.
+
+    With fewer than five classes, `top5` is over all there are.
+    """
 
     top1: float
     top5: float
@@ -45,130 +48,147 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Top-1 of an artifact less that of the dense model, in points, with its 95 % interval."""
+    """Top-1 of a contender less that of the baseline.
+
+    Attributes:
+        top1: in percent points; negative if the contender is worse.
+        interval: its 95 % interval, in points (`paired_interval`).
+        p_value: exact McNemar: how likely a split of the images that only one of the two has right is at least this
+            uneven, if neither is better; 1 if there is no such image.
+    """
 
     top1: float
     interval: tuple[float, float]
+    p_value: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyReport:
-    """Accuracies by contender (`dense` and every target), differences by target."""
+    """Accuracies by contender, and differences by contender other than the baseline."""
 
     accuracy: Mapping[str, Accuracy]
     difference: Mapping[str, Difference]
 
 
-def image_folder(folder: Path) -> LabelledImages:
-    """One sub-folder per class, classes numbered in the order of their names.
+def hits(logits_BC: Array, labels_B: Array) -> Hits:
+    """Judge a chunk of images; among equal logits the lower class index is first.
 
-    Raises:
-        UsageError: there is no such folder, or it holds no images in sub-folders.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"data: expected a folder with one sub-folder per class, got {folder}")
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    found = [
-        (path, label)
-        for label, entry in enumerate(classes)
-        for path in sorted(entry.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-    ]
-    if not found:
-        raise UsageError(f"data: {folder} holds no images in sub-folders (one sub-folder per class)")
-    return LabelledImages(
-        labels=[label for _, label in found], open=lambda position: _open(found[position][0])
-    )
-
-
-def labelled_arrays(images_BHWC: Array, labels: Array) -> LabelledImages:
-    """Images that are in memory already: uint8 (B, H, W, 3) and (B,) class indices."""
-    return LabelledImages(
-        labels=[int(label) for label in labels], open=lambda position: Image.fromarray(images_BHWC[position])
-    )
-
-
-def measure(
-    images: LabelledImages,
-    preprocess: Preprocess,
-    dense: fx.GraphModule,
-    runners: Mapping[str, Runner],
-    *,
-    as_bytes: bool,
-    channels_last: bool,
-) -> AccuracyReport:
-    """Run every contender over all images.
+    A row without a finite maximum (not-a-number, overflow) is no answer: a miss, even of the first five.
 
     Args:
-        images: labelled.
-        preprocess: of the model.
-        dense: takes normalised float32 (B, 3, H, W); the first of its results are logits.
-        runners: by target.
-        as_bytes: whether the runners take uint8.
-        channels_last: whether the runners take NHWC.
+        logits_BC: floats; cosine similarities to class embeddings do as well.
+        labels_B: integer class indices.
 
     Raises:
-        UsageError: a label is beyond the model's classes.
+        UsageError: no logits for these labels, or a label that is none of the model's classes.
     """
-    scores: dict[str, list[Array]] = {name: [] for name in ("dense", *runners)}
-    for pixels, normalized in _chunks(images, preprocess):
-        with torch.no_grad():
-            scores["dense"].append(dense(torch.from_numpy(normalized))[0].float().numpy())
-        given = pixels if as_bytes else normalized
-        given = np.ascontiguousarray(given.transpose(0, 2, 3, 1)) if channels_last else given
-        for target, runner in runners.items():
-            scores[target].append(next(iter(runner(given).values())).astype(np.float32))
-    logits = {name: np.concatenate(parts) for name, parts in scores.items()}
-    labels = np.asarray(images.labels)
-    _check_classes(labels, logits["dense"])
-    hits = {name: _hits(each, labels) for name, each in logits.items()}
-    return AccuracyReport(
-        accuracy={name: _accuracy(first, five) for name, (first, five) in hits.items()},
-        difference={target: _difference(hits[target][0], hits["dense"][0]) for target in runners},
+    if logits_BC.ndim != 2 or len(logits_BC) != len(labels_B):
+        raise UsageError(
+            f"accuracy: expected logits (images, classes) for {len(labels_B)} labels, got {logits_BC.shape}; "
+            "only a model with a classification head, or class names, has an accuracy"
+        )
+    classes = logits_BC.shape[1]
+    strays = labels_B[(labels_B < 0) | (labels_B >= classes)]
+    if len(strays):
+        raise UsageError(
+            f"data: expected labels 0 to {classes - 1}, as the model has {classes} classes, got {int(strays[0])}; "
+            "use the model's own label order"
+        )
+    own_B1 = np.take_along_axis(logits_BC, labels_B[:, None], axis=1)
+    lower_BC = np.arange(classes) < labels_B[:, None]
+    rank_B = ((logits_BC > own_B1) | ((logits_BC == own_B1) & lower_BC)).sum(axis=1)
+    answered_B = np.isfinite(logits_BC.max(axis=1))
+    return Hits(first=answered_B & (rank_B == 0), five=answered_B & (rank_B < 5))
+
+
+def join_hits(parts: Iterable[Hits]) -> Hits:
+    """The hits of all images out of those of their chunks, in order.
+
+    Raises:
+        UsageError: there are none.
+    """
+    chunks = list(parts)
+    if not chunks:
+        raise UsageError("accuracy: expected at least one readable image, got none")
+    return Hits(
+        first=np.concatenate([each.first for each in chunks]),
+        five=np.concatenate([each.five for each in chunks]),
     )
 
 
-def _chunks(images: LabelledImages, preprocess: Preprocess) -> Iterator[tuple[Array, Array]]:
-    for start in range(0, len(images.labels), _CHUNK):
-        stop = min(start + _CHUNK, len(images.labels))
-        opened = [images.open(position) for position in range(start, stop)]
-        yield (
-            np.stack([crop_image(image, preprocess) for image in opened]),
-            np.stack([preprocess_image(image, preprocess) for image in opened]),
+def report_accuracy(hits: Mapping[str, Hits], *, baseline: str = "dense") -> AccuracyReport:
+    """Accuracy of every contender, and its paired difference to the baseline.
+
+    Args:
+        hits: by contender, over the same images in the same order.
+        baseline: one of the contenders.
+
+    Raises:
+        UsageError: no images.
+    """
+    counts = {name: len(each.first) for name, each in hits.items()}
+    if baseline not in hits or len(set(counts.values())) != 1:
+        raise InternalError(
+            f"accuracy: expected equal numbers of images, {baseline}'s among them, got {counts}"
         )
+    if counts[baseline] == 0:
+        raise UsageError("accuracy: expected at least one readable image, got none")
+    return AccuracyReport(
+        accuracy={name: _accuracy(each) for name, each in hits.items()},
+        difference={
+            name: _difference(each.first, hits[baseline].first)
+            for name, each in hits.items()
+            if name != baseline
+        },
+    )
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise UsageError(f"data: {path} is not a readable image ({error}); remove or repair it") from error
+def paired_interval(differences_n: Array, *, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """The 95 % interval of the mean of paired differences: percentile bootstrap over the pairs, always the same one.
 
+    Where all differences are equal the interval has no width: it says that these images show none, not that no other
+    image would. Memory does not grow with n.
 
-def _check_classes(labels: Array, logits: Array) -> None:
-    if logits.ndim != 2 or labels.max() >= logits.shape[1]:
-        raise UsageError(
-            f"data: expected at most {logits.shape[-1]} classes, as the model has, got {int(labels.max()) + 1}"
-        )
-
-
-def _hits(logits: Array, labels: Array) -> tuple[Array, Array]:
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    return order[:, 0] == labels, (order == labels[:, None]).any(axis=1)
-
-
-def _accuracy(first: Array, five: Array) -> Accuracy:
-    return Accuracy(top1=100 * float(first.mean()), top5=100 * float(five.mean()), n=len(first))
-
-
-def _difference(first: Array, dense_first: Array) -> Difference:
+    Args:
+        differences_n: one per image or query, in the unit of the interval.
+        resamples: how often the pairs are drawn again.
+    """
     from scipy.stats import bootstrap
 
-    paired = 100.0 * (first.astype(np.float64) - dense_first.astype(np.float64))
-    top1 = float(paired.mean())
-    if np.ptp(paired) == 0:
-        return Difference(top1=top1, interval=(top1, top1))
+    values_n = differences_n.astype(np.float64)
+    if np.ptp(values_n) == 0:
+        return float(values_n[0]), float(values_n[0])
     interval = bootstrap(
-        (paired,), np.mean, method="percentile", rng=np.random.default_rng(0)
+        (values_n,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, _RESAMPLED_AT_ONCE // len(values_n)),
+        confidence_level=0.95,
+        method="percentile",
+        rng=np.random.default_rng(0),
     ).confidence_interval
-    return Difference(top1=top1, interval=(float(interval.low), float(interval.high)))
+    return float(interval.low), float(interval.high)
+
+
+def _accuracy(hits: Hits) -> Accuracy:
+    return Accuracy(
+        top1=100 * float(hits.first.mean()), top5=100 * float(hits.five.mean()), n=len(hits.first)
+    )
+
+
+def _difference(first: Array, baseline_first: Array) -> Difference:
+    points = 100.0 * (first.astype(np.float64) - baseline_first.astype(np.float64))
+    return Difference(
+        top1=float(points.mean()),
+        interval=paired_interval(points),
+        p_value=_mcnemar(int((points < 0).sum()), int((points > 0).sum())),
+    )
+
+
+def _mcnemar(lost: int, gained: int) -> float:
+    """McNemar (1947), exact: each image that only one of the two has right is a coin toss, if neither is better."""
+    from scipy.stats import binomtest
+
+    if lost + gained == 0:
+        return 1.0
+    return float(binomtest(lost, lost + gained, 0.5).pvalue)

@@ -5,7 +5,7 @@ gate has no slack that is not in `Tolerances`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -167,16 +167,15 @@ def prove(
     )
 
 
-def outputs_along_matches(
-    program: RewrittenProgram, artifact: Artifact, reference: Reference
-) -> tuple[Tensor, ...]:
-    """The eager outputs under the artifact's own matches, which `prove` has found sound: what the artifact computes.
+def along_matches(program: RewrittenProgram, artifact: Artifact, reference: Reference) -> Reference:
+    """The reference under the artifact's own matches, which `prove` has found sound: what the artifact computes.
 
-    Where a near-tie went the other way, these and not the reference's own outputs are what a later run of the
-    artifact has to be compared with.
+    Where a near-tie went the other way, this and not the reference itself is what a later run of the artifact has to
+    be compared with.
     """
     records = _engine_records(program, artifact, reference.images)
-    return follow_matches(program, torch.from_numpy(reference.images), records)[0]
+    outputs, _ = follow_matches(program, torch.from_numpy(reference.images), records)
+    return replace(reference, outputs=outputs, records=tuple(records))
 
 
 def compare(got: Array, expected: Array) -> Comparison:

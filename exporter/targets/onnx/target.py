@@ -1,25 +1,14 @@
 """The ONNX target."""
 
-import errno
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
-import onnx_ir as ir
-
-from exporter.errors import InternalError
-from exporter.rewrite import RewrittenProgram
-from exporter.targets.onnx.build import build, without_matches
-from exporter.targets.onnx.lowering import OPSET
-from exporter.targets.onnx.probe import probe
 from exporter.targets.onnx.runner import OnnxRunner
 from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
 
-FILE = "model.onnx"
-
-_EXTERNAL_ABOVE_BYTES = 2_000_000_000
-"""protobuf ends at 2 GiB; larger models keep their weights in `model.onnx.data`."""
+if TYPE_CHECKING:
+    from exporter.rewrite import RewrittenProgram
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +20,7 @@ class OnnxTarget:
     """ONNX has no bfloat16 convolution before opset 22, and ONNX Runtime no kernels for it on a CPU."""
 
     def check_available(self) -> None:
-        """Always: onnx and onnxruntime are core dependencies, without which this module could not be imported."""
+        """Always: onnx and onnxruntime are core dependencies."""
 
     def describe(self) -> str:
         """ONNX Runtime's version and execution providers."""
@@ -39,39 +28,15 @@ class OnnxTarget:
 
         return f"ONNX Runtime {onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}"
 
-    def emit(self, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
-        """Write `model.onnx`; the probe is the same model with its matches as further outputs, in memory."""
-        model = build(program.exported, request)
-        prober = probe(model) if program.merging_blocks else None
-        without_matches(model, request)
-        _save(model, folder / FILE)
-        _check(folder / FILE)
-        runner = OnnxRunner(path=folder / FILE, input=request.input, outputs=request.outputs, spinning=False)
-        return Artifact(target=self.name, file=FILE, opset=OPSET, runner=runner, probe=prober)
+    def emit(self, program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Artifact:
+        """Write `model.onnx`; see `emit.emit`."""
+        from exporter.targets.onnx.emit import emit
+
+        return emit(self.name, program, request, folder)
 
     def open(self, path: Path, input: TensorSpec, outputs: tuple[TensorSpec, ...]) -> Runner:
-        """ONNX Runtime over a file."""
+        """ONNX Runtime over a file; nothing of what made the file is imported."""
         return OnnxRunner(path=path, input=input, outputs=outputs)
 
 
 TARGET = OnnxTarget()
-
-
-def _save(model: ir.Model, path: Path) -> None:
-    weights = sum(
-        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
-    )
-    apart = weights > _EXTERNAL_ABOVE_BYTES
-    try:
-        ir.save(model, path, external_data=f"{path.name}.data" if apart else None)
-    except OSError as error:
-        if error.errno is None:  # numpy forgets why a write stopped short: there was no room for the rest
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
-
-
-def _check(path: Path) -> None:
-    try:
-        onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
-        raise InternalError(f"the ONNX checker refuses {path.name}: {error}") from error

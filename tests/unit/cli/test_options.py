@@ -45,7 +45,7 @@ def parsed(*words: str) -> dict[str, object]:
             ["--method-option", "margin=0.5"], {"method_options": {"margin": 0.5}}, id="method option"
         ),
         pytest.param(["--disable-pass", "a,b"], {"disable_passes": ["a", "b"]}, id="passes"),
-        pytest.param(["--max-drop", "0"], {"accuracy.max_drop": 0.0}, id="no drop"),
+        pytest.param(["--max-drop", "0"], {"validate.accuracy.max_drop": 0.0}, id="no drop"),
         pytest.param(["--schedule", "decreasing"], {"schedule.kind": "decreasing"}, id="kind"),
     ],
 )

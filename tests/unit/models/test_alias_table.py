@@ -10,11 +10,13 @@ import timm
 import torch
 
 from exporter.models import Alias, aliases
+from exporter.models.clip_digits import ClipDigits
 from exporter.models.digits import DIGITS_PREPROCESS, build_vit_digits
 from exporter.models.quiet import quiet
 
 WANTED = {
     "vit_digits",
+    "clip_digits",
     "vit_ti16",
     "vit_s16",
     "vit_b16",
@@ -95,6 +97,11 @@ def test_vit_digits_has_the_stated_geometry() -> None:
     with torch.device("meta"):
         assert _timm_geometry(build_vit_digits()) == _stated(aliases()["vit_digits"])
     assert DIGITS_PREPROCESS.image_size == (32, 32)
+
+
+def test_clip_digits_has_the_stated_geometry() -> None:
+    with torch.device("meta"):
+        assert _timm_geometry(ClipDigits().image) == _stated(aliases()["clip_digits"])
 
 
 def test_the_published_merging_figures_are_reproducible_with_the_pinned_weights() -> None:

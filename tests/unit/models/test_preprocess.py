@@ -1,20 +1,31 @@
-"""Preprocessing equals the libraries' own transforms, pixel for pixel."""
+"""What a `Preprocess` says, how it is kept, and where it is read from.
+
+That it equals the libraries' transforms is in `test_preprocess_equality.py`.
+"""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
-import torch
-import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
-from timm.data.config import resolve_data_config
-from timm.data.transforms_factory import create_transform
 
-from exporter.errors import BundleError
-from exporter.models import ModelRequest, Preprocess, crop_image, load, preprocess_image
+from exporter.errors import BundleError, ModelUnavailableError
+from exporter.models import (
+    LoadedModel,
+    ModelRequest,
+    Preprocess,
+    crop_image,
+    load,
+    normalize,
+    preprocess_image,
+)
+from exporter.models.resize import exact_fraction
+from tests.support.odd_images import encoded, opened
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -38,34 +49,8 @@ def plain(**changes: object) -> Preprocess:
     return Preprocess(**(values | changes))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("size", [(300, 200), (200, 300), (256, 256), (90, 401)], ids=str)
-@pytest.mark.parametrize("name", ["vit_base_patch16_224.augreg_in21k_ft_in1k", "deit3_small_patch16_224"])
-def test_it_equals_timms_evaluation_transform(name: str, size: tuple[int, int]) -> None:
-    config: Any = timm.get_pretrained_cfg(name)
-    data: dict[str, Any] = resolve_data_config({}, pretrained_cfg=config.to_dict())  # type: ignore[no-untyped-call]
-    expected = create_transform(**data)(photo(*size)).numpy()
-    preprocess = plain(
-        image_size=(224, 224), crop_fraction=data["crop_pct"], mean=data["mean"], std=data["std"]
-    )
-    np.testing.assert_allclose(preprocess_image(photo(*size), preprocess), expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [(300, 200), (200, 300), (90, 401)], ids=str)
-@pytest.mark.parametrize("name", ["vit_b_16", "vit_l_16", "vit_b_16/IMAGENET1K_SWAG_LINEAR_V1"])
-def test_it_equals_torchvisions_preset(name: str, size: tuple[int, int]) -> None:
-    architecture, _, tag = name.partition("/")
-    weights = torchvision.models.get_model_weights(architecture)[tag or "DEFAULT"]
-    from exporter.models.torchvision_source import _preprocess
-
-    preset = weights.transforms()
-    preset.antialias = True
-    expected = preset(photo(*size)).numpy()
-    actual = preprocess_image(photo(*size), _preprocess(preset, preset.crop_size[0]))
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
-
-
 def test_squash_resizes_both_sides() -> None:
-    squashed = crop_image(photo(300, 200), plain(resize_mode="squash"))
+    squashed = crop_image(photo(300, 200), plain(resize_mode="squash", crop_fraction=1.0))
     expected = np.asarray(photo(300, 200).resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     np.testing.assert_array_equal(squashed, expected)
 
@@ -86,9 +71,84 @@ def test_any_image_gives_the_models_size(mode: str, size: tuple[int, int]) -> No
     assert crop_image(image, plain(image_size=(32, 48))).dtype == np.uint8
 
 
+def test_rgb_goes_first_over_white_or_last() -> None:
+    """Two pixels, red and transparent blue, resized to one whose halves are: both; red over white; by weight."""
+    pixels = np.array([[(255, 0, 0, 255), (0, 0, 255, 0)]], np.uint8)
+    image = Image.fromarray(np.repeat(pixels, 2, axis=0))
+    one = {"image_size": (1, 1), "crop_fraction": 1.0, "resize_mode": "squash", "interpolation": "bilinear"}
+    found = {
+        way: crop_image(image, plain(**one, to_rgb=way)).ravel().tolist()
+        for way in ("first", "over_white", "last")
+    }
+    assert found["first"] in ([128, 0, 128], [127, 0, 127], [127, 0, 128], [128, 0, 127])
+    assert found["over_white"] in ([255, 128, 128], [255, 127, 127])
+    assert found["last"] == [255, 0, 0]
+
+
+def test_what_is_missing_is_filled_with_the_odd_pixel_right_and_below() -> None:
+    image = Image.new("RGB", (9, 6), (10, 20, 30))
+    found = crop_image(image, plain(image_size=(9, 9), crop_fraction=1.0, resize_mode="pad", fill=(1, 2, 3)))
+    expected = np.broadcast_to(np.array([1, 2, 3], np.uint8)[:, None, None], (3, 9, 9)).copy()
+    expected[:, 1:7] = np.array([10, 20, 30], np.uint8)[:, None, None]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_half_a_pixel_off_centre_the_kernels_start_where_their_libraries_do() -> None:
+    """Seven rows of nine, and five, are left out: 3.5 rounds to the even 4 and down to 3; 2.5 to 2 and 2."""
+    rows = np.broadcast_to(np.arange(9, dtype=np.uint8)[:, None, None], (9, 9, 3))
+    starts = {
+        (size, kernel): crop_image(
+            Image.fromarray(rows), plain(image_size=(size, size), crop_fraction=size / 9, kernel=kernel)
+        )[0, 0, 0].item()
+        for size in (2, 4)
+        for kernel in ("pil", "torch")
+    }
+    assert starts == {(2, "pil"): 4, (2, "torch"): 3, (4, "pil"): 2, (4, "torch"): 2}
+
+
+def test_an_orientation_in_exif_is_left_alone() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = photo(40, 30)
+    turned = opened(encoded(upright, "PNG", exif=exif))
+    assert turned.getexif()[0x0112] == 6
+    np.testing.assert_array_equal(crop_image(turned, plain()), crop_image(upright, plain()))
+
+
+def test_normalising_takes_any_leading_axes() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 3, 5, 6), dtype=np.uint8)
+    preprocess = plain(mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+    found = normalize(pixels, preprocess)
+    exact = (pixels / 255 - np.array([0.1, 0.2, 0.3])[:, None, None]) / np.array([0.5, 1, 2])[:, None, None]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, exact, rtol=0, atol=3e-7)
+    np.testing.assert_array_equal(found[1, 2], normalize(pixels[1, 2], preprocess))
+    assert pixels.max() > 1  # left as they were
+
+
+@given(side=st.integers(1, 2000), resized=st.integers(1, 2000))
+def test_a_fraction_gives_the_resized_side_back(side: int, resized: int) -> None:
+    fraction = exact_fraction(side, resized)
+    assert math.floor(side / fraction) == resized
+    assert fraction == pytest.approx(side / resized, rel=1e-15)
+
+
+def test_a_strip_is_not_resized_to_more_than_pillow_opens() -> None:
+    with pytest.raises(Image.DecompressionBombError, match="50000x1 pixels would be resized to 10000000x200"):
+        crop_image(Image.new("L", (50_000, 1)), plain(image_size=(200, 200), crop_fraction=1.0))
+
+
 def test_a_dictionary_round_trip_through_json_changes_nothing() -> None:
-    preprocess = plain(resize_mode="squash")
+    preprocess = plain(resize_mode="squash", kernel="torch", to_rgb="over_white", fill=(1, 2, 3))
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
+
+
+def test_a_dictionary_of_version_0_1_means_what_it_meant() -> None:
+    old = {key: value for key, value in plain().to_dict().items() if key not in ("to_rgb", "kernel", "fill")}
+    assert len(old) == 8
+    assert Preprocess.from_dict(old) == plain()
+    with pytest.raises(BundleError, match="missing or unknown keys mean"):
+        Preprocess.from_dict({key: value for key, value in old.items() if key != "mean"})
 
 
 @pytest.mark.parametrize(
@@ -100,6 +160,11 @@ def test_a_dictionary_round_trip_through_json_changes_nothing() -> None:
         pytest.param({"crop_fraction": 0}, id="nothing left"),
         pytest.param({"mean": [0.5]}, id="channels differ"),
         pytest.param({"image_size": [32]}, id="one side"),
+        pytest.param({"crop_fraction": float("nan")}, id="no fraction"),
+        pytest.param({"kernel": "magic"}, id="unknown kernel"),
+        pytest.param({"to_rgb": "maybe"}, id="unknown conversion"),
+        pytest.param({"fill": [0]}, id="fill of one channel"),
+        pytest.param({"to_rgb": "last", "resize_mode": "pad"}, id="a fill that the mode may not have"),
         pytest.param({"std": None}, id="no list"),
     ],
 )
@@ -108,40 +173,137 @@ def test_a_damaged_dictionary_is_refused(change: dict[str, object]) -> None:
         Preprocess.from_dict(plain().to_dict() | change)
 
 
+def load_with_processor(folder: Path, processor: dict[str, object], **asked: Any) -> LoadedModel:
+    """Load a tiny ViT with random weights from a folder that has this processor."""
+    config = {"model_type": "vit", "architectures": ["ViTModel"], "hidden_size": 32, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "intermediate_size": 32, "image_size": 32, "patch_size": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return load(ModelRequest(model=f"hf:{folder}", weights="random", **asked))
+
+
+CROPPING: dict[str, object] = {
+    "image_processor_type": "CLIPImageProcessor",
+    "size": {"shortest_edge": 256},
+    "crop_size": {"height": 224, "width": 224},
+    "image_mean": [0.1, 0.2, 0.3],
+    "image_std": [1, 1, 1],
+}
+
+
 @pytest.mark.parametrize(
     ("processor", "expected"),
     [
         pytest.param(
+            CROPPING,
+            plain(image_size=(224, 224), mean=(0.1, 0.2, 0.3), std=(1, 1, 1), to_rgb="over_white"),
+            id="centre crop; what the file leaves out is the class's",
+        ),
+        pytest.param(
             {
-                "size": {"shortest_edge": 256},
-                "crop_size": {"height": 224, "width": 224},
-                "resample": 3,
-                "image_mean": [0.1, 0.2, 0.3],
-                "image_std": [1, 1, 1],
-            },
-            plain(image_size=(224, 224), mean=(0.1, 0.2, 0.3), std=(1, 1, 1)),
-            id="centre crop",
+                "feature_extractor_type": "CLIPFeatureExtractor",
+                "size": 64,
+                "crop_size": 48,
+                "do_convert_rgb": False,
+            }
+            | {"image_mean": HALF, "image_std": HALF},
+            plain(image_size=(48, 48), crop_fraction=0.75),
+            id="an old file: plain numbers",
         ),
         pytest.param(
-            {"size": {"height": 64, "width": 64}, "resample": 2, "image_mean": HALF, "image_std": HALF},
+            {"size": {"height": 64, "width": 64}},
             plain(image_size=(64, 64), interpolation="bilinear", crop_fraction=1.0, resize_mode="squash"),
-            id="squash",
+            id="squash; without a name it is the model's class",
         ),
         pytest.param(
-            {"size": 32, "crop_size": 32, "do_normalize": False},
-            plain(crop_fraction=1.0, mean=(0.0,) * 3, std=(1.0,) * 3),
-            id="plain numbers, not normalised",
+            {
+                "image_processor_type": "BeitImageProcessor",
+                "size": 64,
+                "crop_size": 48,
+                "do_center_crop": True,
+            },
+            plain(image_size=(48, 48), crop_fraction=0.75, resize_mode="squash"),
+            id="squash, then crop",
+        ),
+        pytest.param(
+            {"size": 32, "crop_size": 16, "do_normalize": False, "resample": 1},
+            plain(
+                crop_fraction=1.0,
+                mean=(0.0,) * 3,
+                std=(1.0,) * 3,
+                resize_mode="squash",
+                interpolation="lanczos",
+            ),
+            id="not cropped, not normalised",
         ),
     ],
 )
 def test_an_hf_processor_says_how_photos_are_seen(
     processor: dict[str, object], expected: Preprocess, tmp_path: Path
 ) -> None:
-    config = {"model_type": "vit", "architectures": ["ViTModel"], "hidden_size": 32, "num_hidden_layers": 1}
-    config |= {"num_attention_heads": 2, "intermediate_size": 32, "image_size": 32, "patch_size": 8}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
-    loaded = load(ModelRequest(model=f"hf:{tmp_path}", weights="random"))
-    assert loaded.preprocess == expected
+    loaded = load_with_processor(tmp_path, processor)
+    assert loaded.preprocess == Preprocess(**(vars(expected) | {"kernel": "torch"}))
     assert loaded.example_input.shape == (3, *expected.image_size)
-    assert isinstance(loaded.module, torch.nn.Module)
+
+
+def test_another_size_scales_what_an_hf_processor_resizes_to(tmp_path: Path) -> None:
+    preprocess = load_with_processor(tmp_path, CROPPING, image_size=56).preprocess
+    assert preprocess is not None
+    assert preprocess.image_size == (56, 56)
+    assert math.floor(56 / preprocess.crop_fraction) == 64
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        pytest.param(
+            {"image_processor_type": "ConvNextImageProcessor"}, "is a ConvNext.*expected one of", id="class"
+        ),
+        pytest.param({"do_resize": False}, "does not resize", id="no resize"),
+        pytest.param({"do_rescale": False}, "does not rescale", id="no rescale"),
+        pytest.param({"rescale_factor": 1 / 127.5}, "does not rescale", id="another rescale"),
+        pytest.param({"resample": 5}, "resamples by .*expected one of nearest", id="Hamming"),
+        pytest.param({"size": {"height": 32, "width": 48}}, "32x48: expected a square", id="not square"),
+        pytest.param(
+            CROPPING | {"crop_size": {"height": 32, "width": 48}}, "crops to 32x48", id="crop not square"
+        ),
+        pytest.param(CROPPING | {"do_center_crop": False}, "every image gives another size", id="no crop"),
+        pytest.param(
+            {"size": {"shortest_edge": 32, "longest_edge": 64}}, "limits the longest edge", id="two edges"
+        ),
+    ],
+)
+def test_an_hf_processor_that_does_more_is_refused(
+    processor: dict[str, object], expected: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelUnavailableError, match=f"its image processor .*{expected}"):
+        load_with_processor(tmp_path, processor)
+
+
+def test_a_damaged_hf_processor_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ModelUnavailableError, match="cannot read the preprocessing of hf:"):
+        load_with_damage(tmp_path)
+
+
+def load_with_damage(folder: Path) -> LoadedModel:
+    """Load where the processor's file breaks off."""
+    config = {"model_type": "vit", "architectures": ["ViTModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return load(ModelRequest(model=f"hf:{folder}", weights="random"))
+
+
+@pytest.mark.parametrize("model_type", ["vit", "vit_mae", "deit", "dinov2", "clip", "siglip"])
+def test_without_a_file_a_family_is_seen_as_its_processor_class_does(model_type: str) -> None:
+    """All but mean, std and the size before the crop, which checkpoints set: those are the class's own."""
+    from transformers import AutoConfig
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+
+    from exporter.models.hf_architectures import family_preprocess
+    from exporter.models.hf_preprocess import describe_processor
+
+    classes: Any = IMAGE_PROCESSOR_MAPPING[type(AutoConfig.for_model(model_type))]
+    by_class = describe_processor(classes["torchvision"](), None, "it")
+    found = family_preprocess(model_type, 224)
+    facts = ("image_size", "resize_mode", "to_rgb", "kernel", "fill")
+    assert [getattr(found, fact) for fact in facts] == [getattr(by_class, fact) for fact in facts]

@@ -34,6 +34,20 @@ def recipe(program: Path) -> Recipe:
     return Recipe(model=ModelRequest(model=str(program)), schedule=ScheduleRequest(r=4))
 
 
+class Lines:
+    """Notes down what one stage says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        """One line."""
+        self.said.append(line)
+
+    def progress(self, done: int, total: int) -> None:
+        """Not of interest here."""
+
+
 class Stages:
     """Notes down which stages it was told of, and what they said."""
 
@@ -43,9 +57,9 @@ class Stages:
     @contextmanager
     def observe(self, stage: str) -> Iterator[Note]:
         """One stage."""
-        lines: list[str] = []
-        yield lines.append
-        self.seen.append((stage, " ".join(lines)))
+        lines = Lines()
+        yield lines
+        self.seen.append((stage, " ".join(lines.said)))
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +130,10 @@ def test_sample_holds_what_the_engine_computes_where_a_tie_was_flipped(
         "exporter.pipeline.road.prove", lambda *given: replace(prove(*given), followed=("noise",))
     )
     monkeypatch.setattr(
-        "exporter.pipeline.road.outputs_along_matches",
-        lambda program, artifact, reference: tuple(torch.full_like(each, 7.0) for each in reference.outputs),
+        "exporter.pipeline.road.along_matches",
+        lambda program, artifact, reference: replace(
+            reference, outputs=tuple(torch.full_like(each, 7.0) for each in reference.outputs)
+        ),
     )
 
     bundle = exporter.export(recipe, tmp_path / "out")
@@ -172,12 +188,12 @@ def test_validation_proves_the_engine_again(bundle: exporter.Bundle) -> None:
 
     assert validated.parity["onnx"].passed
     assert validated.parity["onnx"].comparisons.keys() == {"sample/logits"}
-    assert validated.accuracy is None
+    assert validated.measured is None
 
 
 def test_validation_without_the_dense_model_cannot_measure(bundle: exporter.Bundle, tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailableError, match=r"tiny\.pt2"):
-        validate(bundle.path, data=str(tmp_path))
+        validate(bundle.path, {"validate.data": str(tmp_path)})
 
 
 def test_public_names_are_all_there() -> None:

@@ -56,7 +56,29 @@ def test_only_the_model_is_required() -> None:
             {"parity": {"max_abs_error": float("nan")}}, "parity.max_abs_error: expected a number", id="nan"
         ),
         pytest.param(
-            {"accuracy": {"max_drop": float("inf")}}, "accuracy.max_drop: expected a number", id="infinity"
+            {"validate": {"accuracy": {"max_drop": float("inf")}}},
+            "validate.accuracy.max_drop: expected a number",
+            id="infinity",
+        ),
+        pytest.param(
+            {"validate": {"agreement": {"min": 0.98}}},
+            "validate.agreement.min: expected percent, from 0 to 100, such as 98, got 0.98",
+            id="fraction for percent",
+        ),
+        pytest.param(
+            {"validate": {"agreement": {"min": 101}}},
+            "validate.agreement.min: expected at most 100.0, got 101",
+            id="more than all",
+        ),
+        pytest.param(
+            {"bench": {"min_speedup": 0}},
+            "bench.min_speedup: expected a number > 0 or null, got 0",
+            id="no speed",
+        ),
+        pytest.param(
+            {"validate": {"acuracy": {}}},
+            'validate.acuracy: unknown key. Did you mean "accuracy"?',
+            id="gate",
         ),
         pytest.param(
             {"method_options": {"margin": "a"}}, "method_options.margin: expected a number", id="option"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from exporter.models import ModelRequest
-from exporter.recipe import AccuracyGate, Recipe, load_recipe, portable, recipe_to_yaml
+from exporter.recipe import AccuracyGate, Recipe, Validation, load_recipe, portable, recipe_to_yaml
 
 
 def loaded(folder: Path, text: str) -> Recipe:
@@ -19,10 +19,14 @@ def test_relative_paths_are_taken_from_the_recipes_folder(
 ) -> None:
     (tmp_path / "recipes").mkdir()
     monkeypatch.chdir(tmp_path)
-    recipe = loaded(Path("recipes"), "model: nets/m.pt2\nweights: w.safetensors\naccuracy: {data: ../val}")
+    recipe = loaded(
+        Path("recipes"), "model: nets/m.pt2\nweights: w.safetensors\nvalidate: {data: ../val, pairs: p.csv}"
+    )
     assert recipe.model.model == str(tmp_path / "recipes/nets/m.pt2")
     assert recipe.model.weights == str(tmp_path / "recipes/w.safetensors")
-    assert recipe.accuracy.data == str(tmp_path / "recipes/../val")
+    assert recipe.validate.data == str(tmp_path / "recipes/../val")
+    assert recipe.validate.pairs == str(tmp_path / "recipes/p.csv")
+    assert recipe.validate.classes is None
 
 
 @pytest.mark.parametrize(
@@ -60,11 +64,16 @@ def test_a_portable_recipe_names_no_folder_and_keeps_its_gate() -> None:
     recipe = portable(
         Recipe(
             model=ModelRequest(model="vit_b16", weights="/home/me/w.safetensors"),
-            accuracy=AccuracyGate(data="/home/me/val", max_drop=1.0),
+            validate=Validation(
+                data="/home/me/val",
+                unlabelled=True,
+                classes="/home/me/names.txt",
+                accuracy=AccuracyGate(max_drop=1.0),
+            ),
         )
     )
     assert recipe.model.weights == "w.safetensors"
-    assert recipe.accuracy == AccuracyGate(data=None, max_drop=1.0)
+    assert recipe.validate == Validation(accuracy=AccuracyGate(max_drop=1.0))
     assert "/home" not in recipe_to_yaml(recipe)
 
 

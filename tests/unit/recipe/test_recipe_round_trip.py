@@ -11,10 +11,13 @@ from exporter.errors import RecipeError
 from exporter.models import ModelRequest
 from exporter.recipe import (
     AccuracyGate,
+    AgreementGate,
     InputKind,
     Layout,
     ParityGate,
     Recipe,
+    SpeedGate,
+    Validation,
     check,
     default_name,
     override,
@@ -89,7 +92,19 @@ def recipes(draw: st.DrawFn) -> Recipe:
                 cosine=st.none() | st.floats(-1, 1),
             )
         ),
-        accuracy=draw(st.builds(AccuracyGate, data=st.none() | TEXTS, max_drop=AMOUNTS)),
+        validate=draw(
+            st.builds(
+                Validation,
+                data=st.none() | TEXTS,
+                unlabelled=st.booleans(),
+                pairs=st.none() | TEXTS,
+                classes=st.none() | TEXTS,
+                templates=st.none() | TEXTS,
+                accuracy=st.builds(AccuracyGate, max_drop=AMOUNTS),
+                agreement=st.builds(AgreementGate, min=st.none() | st.floats(1, 100, exclude_min=True)),
+            )
+        ),
+        bench=draw(st.builds(SpeedGate, min_speedup=st.none() | st.floats(0.01, 100))),
     )
 
 

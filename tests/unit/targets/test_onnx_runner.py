@@ -1,6 +1,8 @@
 """The ONNX runner over a model made by hand: batches, padding, processes, and what it refuses."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,18 @@ def test_a_file_that_is_no_model_is_a_damaged_bundle(tmp_path: Path, content: by
 
     with pytest.raises(BundleError, match=r"model\.onnx"):
         runner(rows(1))
+
+
+def test_running_an_engine_imports_no_torch(tmp_path: Path) -> None:
+    source = (
+        "import sys; from pathlib import Path; from exporter.targets import TensorSpec, open_runner; "
+        "spec = TensorSpec(name='x', dtype='float32', shape=(1, 2)); "
+        "open_runner('onnx', Path('model.onnx'), input=spec, outputs=(spec,)); "
+        "print('torch' in sys.modules)"
+    )
+
+    said = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+
+    assert said.stdout.strip() == "False"

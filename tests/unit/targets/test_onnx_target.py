@@ -71,7 +71,7 @@ def test_dense_programs_need_no_probe(tmp_path: Path) -> None:
 def test_large_weights_lie_beside_the_model(
     program: RewrittenProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.targets.onnx.target._EXTERNAL_ABOVE_BYTES", 1000)
+    monkeypatch.setattr("exporter.targets.onnx.emit._EXTERNAL_ABOVE_BYTES", 1000)
     images = family("timm_vit").images().numpy()
 
     outputs = emit(program, tmp_path).runner(images)

@@ -1,188 +1,251 @@
-"""Accuracy, its paired difference and interval, on logits made by hand."""
+"""Hits, accuracy, the paired difference, its interval and its p-value, against definitions and known distributions."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+import math
+import tracemalloc
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from PIL import Image
-from torch import Tensor, fx
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+from sklearn.metrics import top_k_accuracy_score  # type: ignore[import-untyped]
 
-from exporter.errors import UsageError
-from exporter.models import Preprocess
-from exporter.validation import AccuracyReport, LabelledImages, image_folder, labelled_arrays, measure
+from exporter.errors import InternalError, UsageError
+from exporter.validation.accuracy import (
+    AccuracyReport,
+    Hits,
+    hits,
+    join_hits,
+    paired_interval,
+    report_accuracy,
+)
 
 Array = npt.NDArray[Any]
 
-PREPROCESS = Preprocess(
-    image_size=(4, 4), interpolation="bilinear", crop_fraction=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+
+def answers(first: Array, five: Array | None = None) -> Hits:
+    return Hits(first=first.astype(bool), five=(first if five is None else five).astype(bool))
+
+
+def paired(*, both: int = 0, lost: int = 0, gained: int = 0, neither: int = 0) -> dict[str, Hits]:
+    """Hits of two contenders, from how many images both, only dense, only the engine or neither has right."""
+    dense = np.repeat([1, 1, 0, 0], [both, lost, gained, neither])
+    engine = np.repeat([1, 0, 1, 0], [both, lost, gained, neither])
+    return {"dense": answers(dense), "onnx": answers(engine)}
+
+
+def of_linear_head(head_CK: Array, images_BC: Array, labels_B: Array) -> Hits:
+    return hits(images_BC @ head_CK, labels_B)
+
+
+@pytest.mark.parametrize(("classes", "images"), [(3, 100), (6, 500), (100, 300)])
+def test_counts_are_those_of_scikit_learn(classes: int, images: int) -> None:
+    generator = np.random.default_rng(classes)
+    logits, labels = generator.standard_normal((images, classes)), generator.integers(0, classes, images)
+
+    found = report_accuracy({"dense": hits(logits, labels)}).accuracy["dense"]
+
+    top1, top5 = (
+        top_k_accuracy_score(labels, logits, k=min(k, classes - 1), labels=range(classes)) for k in (1, 5)
+    )
+    assert found.top1 == pytest.approx(100 * top1)
+    assert found.top5 == pytest.approx(100 * top5 if classes > 5 else 100.0)
+    assert found.n == images
+
+
+@given(data=st.data(), classes=st.integers(1, 8), images=st.integers(1, 5))
+def test_ties_go_to_the_lower_index(data: st.DataObject, classes: int, images: int) -> None:
+    few_levels = st.lists(st.integers(-1, 1), min_size=classes, max_size=classes)
+    logits = data.draw(st.lists(few_levels, min_size=images, max_size=images))
+    labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=images, max_size=images))
+
+    found = hits(np.asarray(logits, np.float32), np.asarray(labels))
+
+    orders = [sorted(range(classes), key=lambda c, row=row: (-row[c], c)) for row in logits]  # type: ignore[misc]
+    assert found.first.tolist() == [order[0] == label for order, label in zip(orders, labels, strict=True)]
+    assert found.five.tolist() == [label in order[:5] for order, label in zip(orders, labels, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param([np.nan] * 6, id="nothing but NaN"),
+        pytest.param([9.0, np.nan, 0, 0, 0, 0], id="one NaN"),
+        pytest.param([np.inf, np.inf, 0, 0, 0, 0], id="overflow"),
+        pytest.param([-np.inf] * 6, id="nothing but minus infinity"),
+    ],
 )
+def test_row_without_an_answer_is_a_miss(row: list[float]) -> None:
+    found = hits(np.asarray([row, [1, 0, 0, 0, 0, 0]]), np.asarray([0, 0]))
+
+    assert found.first.tolist() == [False, True]
+    assert found.five.tolist() == [False, True]
 
 
-def numbered(labels: Sequence[int]) -> LabelledImages:
-    """Images of one colour each, which is their number, so that a table can answer for them."""
-    pixels = np.arange(len(labels), dtype=np.uint8)[:, None, None, None] * np.ones((4, 4, 3), np.uint8)
-    return labelled_arrays(pixels, np.asarray(labels))
+def test_masked_class_leaves_the_others_ranked() -> None:
+    logits = np.asarray([[-np.inf, 1, 2, 0, 0, 0, 0]] * 3)
+
+    assert hits(logits, np.asarray([2, 6, 0])).five.tolist() == [True, False, False]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Answers with the row of a table that the image's colour names."""
-
-    logits: Array
-
-    def rows(self, images: Array) -> Array:
-        """Rows for a batch."""
-        level = images.reshape(len(images), -1)[:, 0].astype(np.float64)
-        rows: Array = self.logits[np.rint(level if images.dtype == np.uint8 else 255 * level).astype(int)]
-        return rows
-
-    def dense(self, images: Tensor) -> tuple[Tensor]:
-        """As the dense program."""
-        return (torch.from_numpy(self.rows(images.numpy())),)
-
-    def __call__(self, images: Array) -> dict[str, Array]:
-        """As a runner."""
-        return {"logits": self.rows(images)}
+@pytest.mark.parametrize("label", [-1, 10, 12])
+def test_label_that_is_no_class_is_refused(label: int) -> None:
+    with pytest.raises(UsageError, match=rf"labels 0 to 9.*10 classes, got {label};"):
+        hits(np.zeros((2, 10)), np.asarray([3, label]))
 
 
-def one_hot(classes: Sequence[int], count: int = 10) -> Table:
-    return Table(logits=np.eye(count, dtype=np.float32)[list(classes)])
+@pytest.mark.parametrize("shape", [(2, 5, 10), (2,), (3, 10)])
+def test_array_that_is_no_logits_for_the_labels_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"expected logits \(images, classes\) for 2 labels"):
+        hits(np.zeros(shape), np.asarray([0, 0]))
 
 
-def report(labels: Sequence[int], dense: Table, engine: Table, **layout: bool) -> AccuracyReport:
-    return measure(
-        numbered(labels),
-        PREPROCESS,
-        cast(fx.GraphModule, dense.dense),
-        {"onnx": engine},
-        **({"as_bytes": False, "channels_last": False} | layout),
+def test_chunks_add_up_to_the_whole() -> None:
+    generator = np.random.default_rng(0)
+    logits, labels = generator.standard_normal((50, 12)), generator.integers(0, 12, 50)
+
+    joined = join_hits(
+        hits(logits[part], labels[part]) for part in (slice(0, 0), slice(0, 31), slice(31, 50))
     )
 
-
-def test_counts_are_exact() -> None:
-    labels = [0, 1, 2, 3]
-
-    found = report(labels, one_hot([0, 1, 2, 9]), one_hot([0, 9, 9, 9]))
-
-    assert found.accuracy["dense"].top1 == 75.0
-    assert found.accuracy["onnx"].top1 == 25.0
-    assert found.accuracy["dense"].n == found.accuracy["onnx"].n == 4
-    assert found.difference["onnx"].top1 == -50.0
+    assert joined.first.tolist() == (logits.argmax(axis=1) == labels).tolist()
+    assert len(joined.five) == 50
 
 
-def test_top5_is_among_the_five_highest() -> None:
-    logits = np.tile(np.arange(10, 0, -1, dtype=np.float32), (3, 1))
-
-    found = report([0, 4, 5], Table(logits=logits), Table(logits=logits))
-
-    assert found.accuracy["dense"].top1 == pytest.approx(100 / 3)
-    assert found.accuracy["dense"].top5 == pytest.approx(200 / 3)
+def test_no_images_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least one readable image"):
+        join_hits([])
+    with pytest.raises(UsageError, match="at least one readable image"):
+        report_accuracy(paired())
 
 
-@pytest.mark.parametrize("as_bytes", [False, True])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_engine_is_fed_as_it_wants(as_bytes: bool, channels_last: bool) -> None:
-    seen: list[Array] = []
-    table = one_hot([0, 1, 2])
+def test_report_has_every_contender_and_differences_to_the_baseline_alone() -> None:
+    three = {**paired(both=2, lost=1, neither=1), "trt": answers(np.asarray([1, 1, 1, 1]))}
 
-    def engine(images: Array) -> dict[str, Array]:
-        seen.append(images)
-        return table(images)
+    found = report_accuracy(three)
 
-    found = measure(
-        numbered([0, 1, 2]),
-        PREPROCESS,
-        cast(fx.GraphModule, table.dense),
-        {"onnx": engine},
-        as_bytes=as_bytes,
-        channels_last=channels_last,
-    )
-
-    assert found.accuracy["onnx"].top1 == 100.0
-    assert seen[0].shape == ((3, 4, 4, 3) if channels_last else (3, 3, 4, 4))
-    assert seen[0].dtype == (np.uint8 if as_bytes else np.float32)
+    assert {name: each.top1 for name, each in found.accuracy.items()} == {
+        "dense": 75.0,
+        "onnx": 50.0,
+        "trt": 100.0,
+    }
+    assert {name: each.top1 for name, each in found.difference.items()} == {"onnx": -25.0, "trt": 25.0}
+    assert report_accuracy(three, baseline="trt").difference["dense"].top1 == -25.0
 
 
-def test_many_images_are_all_measured_in_order() -> None:
-    labels = [number % 10 for number in range(150)]
-
-    found = report(labels, one_hot(labels), one_hot([*labels[:100], *[9] * 50]))
-
-    assert found.accuracy["dense"].top1 == 100.0
-    assert found.accuracy["onnx"].n == 150
-    assert found.accuracy["onnx"].top1 == pytest.approx(100 * 105 / 150)
+@pytest.mark.parametrize("missing", [{}, {"onnx": answers(np.ones(3))}])
+def test_contenders_over_other_images_are_a_broken_promise(missing: dict[str, Hits]) -> None:
+    with pytest.raises(InternalError, match="equal numbers of images"):
+        report_accuracy({**missing, "dense": answers(np.ones(4))} if missing else {})
 
 
-def test_interval_is_that_of_the_mean_paired_difference() -> None:
-    labels = [0] * 200
-    dense = one_hot([0] * 180 + [1] * 20)
-    engine = one_hot([0] * 150 + [1] * 30 + [0] * 10 + [1] * 10)  # 30 lost, 10 gained
-
-    difference = report(labels, dense, engine).difference["onnx"]
-
-    spread = 100 * np.sqrt((40 / 200 - 0.1**2) / 200)
-    assert difference.top1 == pytest.approx(-10.0)
-    assert difference.interval[0] == pytest.approx(-10 - 1.96 * spread, abs=1.0)
-    assert difference.interval[1] == pytest.approx(-10 + 1.96 * spread, abs=1.0)
+# --- difference ------------------------------------------------------------------------------------------------------
 
 
-def test_equal_answers_have_no_interval_to_speak_of() -> None:
-    labels = [0, 1, 2]
+def test_identical_contenders_show_no_difference() -> None:
+    difference = report_accuracy(paired(both=300, neither=100)).difference["onnx"]
 
-    difference = report(labels, one_hot(labels), one_hot(labels)).difference["onnx"]
-
-    assert difference.top1 == 0.0
-    assert difference.interval == (0.0, 0.0)
-
-
-def test_same_images_give_the_same_interval() -> None:
-    labels = [0] * 50
-    dense, engine = one_hot([0] * 50), one_hot([0] * 40 + [1] * 10)
-
-    assert report(labels, dense, engine) == report(labels, dense, engine)
+    assert (difference.top1, difference.interval, difference.p_value) == (0.0, (0.0, 0.0), 1.0)
 
 
 def test_one_image_is_enough() -> None:
-    assert report([3], one_hot([3]), one_hot([4])).difference["onnx"].top1 == -100.0
+    difference = report_accuracy(paired(lost=1)).difference["onnx"]
+
+    assert (difference.top1, difference.interval, difference.p_value) == (-100.0, (-100.0, -100.0), 1.0)
 
 
-def test_labels_beyond_the_classes_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"at most 10 classes.*got 13"):
-        report([0, 12], one_hot([0, 1]), one_hot([0, 1]))
+@given(lost=st.integers(0, 40), gained=st.integers(0, 40))
+def test_p_value_is_that_of_fair_coin_tosses(lost: int, gained: int) -> None:
+    points = np.repeat([-1, 1], [lost, gained])
+    contenders = {"dense": answers(np.append(points < 0, True)), "onnx": answers(np.append(points > 0, True))}
+
+    found = report_accuracy(contenders, baseline="dense").difference["onnx"].p_value
+
+    tail = sum(math.comb(lost + gained, i) for i in range(min(lost, gained) + 1)) / 2 ** (lost + gained)
+    assert found == pytest.approx(min(1.0, 2 * tail))
 
 
-def test_folder_numbers_its_classes_by_name(tmp_path: Path) -> None:
-    for name in ("b", "a", "c"):
-        (tmp_path / name / "inner").mkdir(parents=True)
-        Image.new("L", (5, 5), 100).save(tmp_path / name / "inner" / "1.PNG")
-    (tmp_path / "b" / "2.txt").write_text("no image", encoding="utf-8")
-    (tmp_path / "loose.png").write_bytes(b"not in a class")
+def test_interval_is_that_of_the_mean_paired_difference() -> None:
+    difference = report_accuracy(paired(both=150, lost=30, gained=10, neither=10)).difference["onnx"]
 
-    found = image_folder(tmp_path)
-
-    assert list(found.labels) == [0, 1, 2]
-    assert found.open(0).mode == "RGB"
-
-
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
-def test_unreadable_image_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "broken.png").write_bytes(content)
-
-    with pytest.raises(UsageError, match=r"broken\.png"):
-        image_folder(tmp_path).open(0)
+    error = 100 * np.sqrt(
+        (40 / 200 - 0.1**2) / 200
+    )  # of a mean of 200 values, of which 30 are -1 and 10 are 1
+    assert difference.top1 == pytest.approx(-10.0)
+    assert difference.interval == pytest.approx(
+        (-10 - 1.96 * error, -10 + 1.96 * error), abs=0.6
+    )  # 1 step = 0.5
 
 
-@pytest.mark.parametrize("name", ["missing", "file", "empty"])
-def test_folder_without_classes_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "loose.png").touch()
+SIMULATIONS = 300
 
-    with pytest.raises(UsageError, match="sub-folder"):
-        image_folder(tmp_path / name)
+
+def test_interval_covers_a_known_difference_as_often_as_it_says() -> None:
+    """Pairs of Bernoulli answers that depend on each other: 6 % of images are lost and 4 % gained, a true -2 points.
+
+    If 95 % of intervals cover, the number of them that do is Binomial(300, 0.95), and outside of its central 99.9 %,
+    which is taken as the tolerance, once in 1,000. It fails both ways: an interval that ignored the pairing would, at
+    80 % accuracy, be 1.8 times as wide and cover in all 300; one of half the width would cover in 67 %.
+    """
+    generator = np.random.default_rng(2024)
+    simulated = generator.choice([-100.0, 0.0, 100.0], p=[0.06, 0.90, 0.04], size=(SIMULATIONS, 400))
+
+    intervals = [paired_interval(points, resamples=999) for points in simulated]
+
+    covered = sum(low <= -2.0 <= high for low, high in intervals)
+    fewest, most = binom.interval(0.999, SIMULATIONS, 0.95)
+    assert fewest <= covered <= most
+    assert most < SIMULATIONS
+
+
+def test_same_images_give_the_same_interval() -> None:
+    def once() -> AccuracyReport:
+        return report_accuracy(paired(both=60, lost=7, gained=2))
+
+    assert once() == once()
+
+
+def test_fifty_thousand_images_need_little_memory() -> None:
+    points = np.random.default_rng(0).choice([-100.0, 0.0, 100.0], p=[0.03, 0.95, 0.02], size=50_000)
+
+    tracemalloc.start()
+    paired_interval(points, resamples=999)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak_bytes < 200e6, (
+        "all resamples at once would be 800 MB with their indices, and 8 GB at full number"
+    )
+
+
+# --- sabotage --------------------------------------------------------------------------------------------------------
+
+
+def test_two_swapped_classes_cost_what_their_images_are_worth() -> None:
+    labels = np.arange(100) % 10
+    logits = np.eye(10)[labels]
+    swapped = logits[:, [0, 1, 7, 3, 4, 5, 6, 2, 8, 9]]
+
+    found = report_accuracy({"dense": hits(logits, labels), "onnx": hits(swapped, labels)})
+
+    assert found.accuracy["onnx"].top1 == 80.0
+    assert found.difference["onnx"].top1 == -20.0
+    assert found.difference["onnx"].interval[1] < -10
+    assert found.difference["onnx"].p_value == pytest.approx(2 * 0.5**20)
+
+
+def test_one_changed_weight_loses_the_image_that_hung_on_it() -> None:
+    images, labels = np.asarray([[2.0, 1.0], [3.0, 1.0], [1.0, 2.0]]), np.asarray([0, 0, 1])
+    damaged = np.asarray(
+        [[0.4, 0.0], [0.0, 1.0]]
+    )  # class 0 is now at 0.8, 1.2, 0.4, class 1 still at 1, 1, 2
+
+    found = report_accuracy(
+        {"dense": of_linear_head(np.eye(2), images, labels), "onnx": of_linear_head(damaged, images, labels)}
+    )
+
+    assert found.accuracy["dense"].top1 == 100.0
+    assert found.accuracy["onnx"].top1 == pytest.approx(200 / 3)
+    assert found.difference["onnx"].top1 == pytest.approx(-100 / 3)

@@ -23,7 +23,7 @@ from exporter.validation import (
     ParityResult,
     Tolerances,
     compare,
-    outputs_along_matches,
+    along_matches,
     prove,
     run_eager,
 )
@@ -201,7 +201,7 @@ def test_outputs_along_matches_are_what_the_engine_computes(name: str) -> None:
         run_eager(compiled(name), photo())["photo"],
     )
 
-    (along,) = outputs_along_matches(compiled(name), engine, own)
+    (along,) = along_matches(compiled(name), engine, own).outputs
     got = engine.runner(own.images)["result_0"]
 
     assert compare(got, along.numpy()).max_abs_error < 1e-5

@@ -1,0 +1,84 @@
+"""Processor cores: which ones to pin a contender to, and what others did on them meanwhile."""
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+
+from exporter.errors import UsageError
+
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+def pick_cores(threads: int) -> tuple[int, ...]:
+    """As many cores as threads, each a physical core of its own as far as there are enough.
+
+    The highest numbers come first: the kernel's own work gathers on the lowest.
+
+    Raises:
+        UsageError: this process may not use so many.
+    """
+    usable = sorted(os.sched_getaffinity(0), reverse=True)
+    if not 1 <= threads <= len(usable):
+        raise UsageError(f"threads: expected 1 to {len(usable)}, which this process may use, got {threads}")
+    seen: set[str] = set()
+    alone: list[int] = []
+    siblings: list[int] = []
+    for core in usable:
+        physical = _siblings(core)
+        (siblings if physical in seen else alone).append(core)
+        seen.add(physical)
+    return tuple(sorted([*alone, *siblings][:threads]))
+
+
+def check_cores(cores: tuple[int, ...]) -> tuple[int, ...]:
+    """The cores, sorted.
+
+    Raises:
+        UsageError: none, or some that this process may not use.
+    """
+    usable = os.sched_getaffinity(0)
+    if not cores or not set(cores) <= usable:
+        raise UsageError(f"cores: expected some of {_list(usable)}, got {_list(cores) or 'none'}")
+    return tuple(sorted(set(cores)))
+
+
+class LoadMeter:
+    """How many of some cores were busy with somebody else's work between its making and `read`."""
+
+    def __init__(self, cores: tuple[int, ...]) -> None:
+        self._cores = cores
+        self._busy_s = _busy_seconds(cores)
+        self._started = time.monotonic()
+
+    def read(self, own_s: float) -> float:
+        """Cores kept busy by others, on average.
+
+        Args:
+            own_s: processor seconds that are not somebody else's.
+        """
+        elapsed = time.monotonic() - self._started
+        others = _busy_seconds(self._cores) - self._busy_s - own_s
+        return max(others, 0.0) / elapsed if elapsed > 0 else 0.0
+
+
+def _busy_seconds(cores: tuple[int, ...]) -> float:
+    """Since boot, of anything but waiting; stolen time counts, since it is another machine's work on this core."""
+    times = psutil.cpu_times(percpu=True)
+    return sum(
+        each.user + each.system + each.nice + each.irq + each.softirq + each.steal
+        for each in (times[core] for core in cores if core < len(times))
+    )
+
+
+def _siblings(core: int) -> str:
+    """A name for the physical core; its own number where the kernel does not tell."""
+    try:
+        return (_TOPOLOGY / f"cpu{core}/topology/thread_siblings_list").read_text(encoding="ascii").strip()
+    except OSError:
+        return str(core)
+
+
+def _list(cores: set[int] | tuple[int, ...]) -> str:
+    return ", ".join(map(str, sorted(cores)))

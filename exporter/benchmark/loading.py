@@ -1,0 +1,139 @@
+"""Bring a contender to life in this process: something to call without arguments that runs its input batch once.
+
+Used by the worker. Each kind imports what it needs and nothing else: an engine's process never imports PyTorch,
+whose threads and memory would be measured with it.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.benchmark.clock import Call, graphed
+from exporter.benchmark.contender import EngineFile
+from exporter.benchmark.messages import Job
+from exporter.errors import InternalError, TargetUnavailableError, UsageError
+from exporter.targets import Array, open_runner
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A contender that can run.
+
+    Attributes:
+        call: runs the input batch; returns when the outputs are there, or on CUDA when they are on their way.
+        notes: what is not as asked for, each as `name: what`.
+    """
+
+    call: Call
+    notes: tuple[str, ...] = ()
+
+
+def read_images(job: Job) -> Array:
+    """The input batch.
+
+    Raises:
+        UsageError: the file is no array, or of another batch size.
+    """
+    path, batch = job.images, job.contender.batch
+    try:
+        images: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path.name}: expected an input batch written by numpy.save, got {error}") from None
+    if len(images) != batch:
+        raise UsageError(f"{path.name}: expected {batch} images for {job.contender.label}, got {len(images)}")
+    return images
+
+
+def load_contender(job: Job, images: Array) -> Loaded:
+    """Load a contender onto its device.
+
+    Raises:
+        TargetUnavailableError: the device is not here, or the engine cannot use it.
+        ExportError: whatever loading the model or the engine raises.
+    """
+    if job.contender.engine is not None:
+        return _load_engine(job, job.contender.engine, images)
+    return _load_pytorch(job, images)
+
+
+def arrays_of(outputs: object) -> list[Array]:
+    """Every tensor or array that a call returned, as numpy arrays; reading them is what forces lazy work."""
+    if isinstance(outputs, Mapping):
+        return [array for each in outputs.values() for array in arrays_of(each)]
+    if isinstance(outputs, list | tuple):
+        return [array for each in outputs for array in arrays_of(each)]
+    if isinstance(outputs, np.ndarray):
+        return [outputs]
+    to_numpy = getattr(outputs, "detach", None)
+    if to_numpy is None:
+        raise InternalError(f"a contender returned {type(outputs).__name__}: expected tensors or arrays")
+    return [to_numpy().float().cpu().numpy()]
+
+
+def _load_engine(job: Job, file: EngineFile, images: Array) -> Loaded:
+    runner: Any = open_runner(file.target, file.path, input=file.input, outputs=file.outputs)
+    if job.device != getattr(runner, "device", "cpu"):
+        raise TargetUnavailableError(
+            f"target {file.target}: expected {job.device}, got a runner on the CPU; race it with device cpu"
+        )
+    notes = []
+    if hasattr(runner, "threads"):
+        runner.threads = job.threads
+    else:
+        notes.append(f"threads: the runner of target {file.target} chooses its own number of threads")
+    if hasattr(runner, "load"):
+        runner.load()
+    else:
+        notes.append(f"load-time: target {file.target} loads with the first inference; first_ms holds both")
+    return Loaded(call=lambda: runner(images), notes=tuple(notes))
+
+
+def _load_pytorch(job: Job, images: Array) -> Loaded:
+    import torch
+
+    if job.device == "cuda" and not torch.cuda.is_available():
+        raise TargetUnavailableError("device cuda: expected a CUDA device that PyTorch can use, got none")
+    torch.set_num_threads(job.threads)
+    model = _module(job).to(job.device)
+    call = _calling(model, torch.from_numpy(images).to(job.device), torch.inference_mode)
+    if not job.contender.cuda_graph:
+        return Loaded(call=call)
+    if job.device != "cuda":
+        raise TargetUnavailableError(f"{job.contender.label}: CUDA graphs need device cuda, got {job.device}")
+    return Loaded(call=graphed(call))
+
+
+def _module(job: Job) -> "torch.nn.Module":
+    import torch
+    from torch.export import ExportedProgram
+
+    from exporter.models import load
+    from exporter.models.pt2_archive import read_program
+
+    contender = job.contender
+    if contender.program is not None:
+        return read_program(contender.program)[0].module(check_guards=False)
+    assert contender.model is not None
+    model = load(contender.model).module
+    if isinstance(model, ExportedProgram):
+        model = model.module(check_guards=False)
+    if contender.kind == "compiled":
+        compiled: torch.nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+        return compiled
+    return model
+
+
+def _calling(
+    model: "torch.nn.Module", images: "torch.Tensor", mode: Callable[[], AbstractContextManager[Any]]
+) -> Call:
+    def call() -> object:
+        with mode():
+            return model(images)
+
+    return call

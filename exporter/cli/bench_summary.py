@@ -1,0 +1,75 @@
+"""What `bench` ends with: a table per batch size for people, `bench.json` for scripts."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from exporter.benchmark import BenchReport, Measurement, summarize
+from exporter.pipeline import Benched
+
+
+def benched_tree(benched: Benched) -> dict[str, Any]:
+    """The content of `bench.json`, and which bundles it is of."""
+    return {"bundles": [str(bundle.path) for bundle in benched.bundles], **benched.report.to_tree()}
+
+
+def print_benched(console: Console, benched: Benched) -> None:
+    """Times, ratios, merge efficiency, and every warning."""
+    report = benched.report
+    for batch in dict.fromkeys(each.contender.batch for each in report.measurements):
+        console.print(_table(report, batch))
+    for each in report.efficiencies:
+        low, high = each.ratio.interval
+        console.print(
+            f"merge efficiency of {each.contender}, batch {each.batch}: {each.ratio.value:.3f} "
+            f"({low:.3f} to {high:.3f}; the arithmetic promises {each.macs_ratio:.2f}x)"
+        )
+    for missing in report.unavailable:
+        console.print(
+            f"not timed: {missing.contender.label}: {missing.reason}", style="yellow", soft_wrap=True
+        )
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+
+
+def _table(report: BenchReport, batch: int) -> Table:
+    table = Table(title=f"batch {batch}", title_justify="left")
+    headings = (
+        "contender",
+        "median ms",
+        "p90 ms",
+        "images/s",
+        "peak MiB",
+        "over eager dense",
+        "over dense engine",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "contender" else "right")
+    for each in report.measurements:
+        if each.contender.batch == batch:
+            table.add_row(*_row(report, each))
+    return table
+
+
+def _row(report: BenchReport, measurement: Measurement) -> tuple[str, ...]:
+    contender = measurement.contender
+    summary = summarize(measurement.samples, contender.batch)
+    peak = max(launch.peak_memory_bytes for launch in measurement.launches)
+    return (
+        contender.name,
+        f"{summary.median_ms:.2f}",
+        f"{summary.p90_ms:.2f}",
+        f"{summary.images_per_s:.1f}",
+        f"{peak / 2**20:.0f}",
+        _ratio(report, contender.name, "eager dense", contender.batch),
+        _ratio(report, contender.name, f"dense {contender.target}", contender.batch),
+    )
+
+
+def _ratio(report: BenchReport, contender: str, baseline: str, batch: int) -> str:
+    for each in report.ratios:
+        if (each.contender, each.baseline, each.batch) == (contender, baseline, batch):
+            low, high = each.ratio.interval
+            return f"{each.ratio.value:.2f}x ({low:.2f} to {high:.2f})"
+    return ""

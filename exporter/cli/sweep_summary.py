@@ -1,0 +1,68 @@
+"""What `sweep` ends with: a table of points and the front for people, `sweep.json` for scripts."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from exporter.cli.summary import print_json
+from exporter.sweep import SWEEP_FILE, PointResult, Solution, SweepRecord
+
+
+def print_record_json(folder: Path, record: SweepRecord) -> None:
+    """The content of `sweep.json`, and where it is."""
+    tree = json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
+    print_json({"sweep": str(folder), **tree, "complete": record.complete})
+
+
+def print_record(console: Console, folder: Path, record: SweepRecord) -> None:
+    """The points, the front, and the answer if a goal was set."""
+    table = Table(title=f"{record.model}: {record.data or 'quality not measured'}", title_justify="left")
+    headings = (
+        "point",
+        "tokens",
+        "GMACs",
+        "top-1",
+        "difference",
+        "agreement",
+        "images/s",
+        "over dense engine",
+        "front",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "point" else "right")
+    for result in record.points:
+        table.add_row(*_row(result, on_front=result.name in record.front))
+    console.print(table)
+    for result in record.points:
+        if result.failure is not None:
+            console.print(f"failed: {result.name}: {result.failure.error}", style="yellow", soft_wrap=True)
+    if record.solution is not None:
+        _print_solution(console, record, record.solution)
+    console.print(f"sweep {folder}", soft_wrap=True)
+
+
+def _row(result: PointResult, *, on_front: bool) -> tuple[str, ...]:
+    quality, speedup = result.quality, result.speedup
+    tokens = result.tokens
+    return (
+        result.name,
+        f"{tokens[0]} to {tokens[-1]}" if tokens else "",
+        f"{result.gmacs_executed:.4g}" if result.gmacs_executed is not None else "",
+        f"{quality.accuracy.top1:.2f} %" if quality.accuracy else "",
+        f"{quality.difference.top1:+.2f}" if quality.difference else "",
+        f"{quality.fidelity.top1_agreement:.2f} %"
+        if quality.fidelity and quality.fidelity.top1_agreement is not None
+        else "",
+        f"{result.images_per_s:.1f}" if result.images_per_s is not None else "",
+        f"{speedup.value:.2f}x ({speedup.interval[0]:.2f} to {speedup.interval[1]:.2f})" if speedup else "",
+        "yes" if on_front else "",
+    )
+
+
+def _print_solution(console: Console, record: SweepRecord, solution: Solution) -> None:
+    console.print(solution.explanation, style="bold", soft_wrap=True)
+    if solution.best is not None:
+        schedule = ",".join(map(str, solution.best.r_per_layer))
+        console.print(f"use it: python -m exporter {record.model} --r-per-layer {schedule}", soft_wrap=True)

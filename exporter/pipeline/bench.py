@@ -1,0 +1,174 @@
+"""The `bench` command: bundles of one model, raced against each other, their dense engine and PyTorch.
+
+In: one or more bundles. Out: a `BenchReport`, and `bench.json` in each bundle. What a race needs and a bundle does not
+hold (the dense engine, other batch sizes, the eager reference) is built from the bundle's own recipe, in a folder
+beside it that goes when the race is over.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporter.benchmark import BenchReport
+from exporter.bundle import Bundle, amend, canonical_json, check_amendable, load_bundle
+from exporter.errors import UsageError
+from exporter.pipeline.contents import BENCH_FILE
+from exporter.pipeline.observe import Observer, silent
+from exporter.pipeline.plan import Planned, plan_export
+from exporter.pipeline.racing import (
+    BenchOptions,
+    Subject,
+    check_batches,
+    dense_recipe,
+    engine_files,
+    race_subjects,
+    require_speed,
+    save_program,
+    unguarded,
+)
+from exporter.pipeline.road import build_planned, check_weights
+from exporter.pipeline.stage_options import rewrite_options
+from exporter.recipe import Recipe, merging_name, override
+from exporter.rewrite import rewrite
+from exporter.schedule import Schedule, ScheduleRequest, plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benched:
+    """What a benchmark ends with: the bundles, with their `bench.json`, and the report."""
+
+    bundles: tuple[Bundle, ...]
+    report: BenchReport
+
+
+def bench(
+    paths: Sequence[str | Path],
+    options: BenchOptions,
+    *,
+    weights: str | None = None,
+    save: bool = True,
+    observe: Observer = silent,
+) -> Benched:
+    """Race bundles of one model.
+
+    Args:
+        paths: bundles; they differ in what they merge.
+        options: how.
+        weights: the model's weights file, where the bundles were built from one.
+        save: whether to put `bench.json` into the bundles.
+        observe: told about each stage.
+
+    Raises:
+        UsageError: bundles of different models, or a batch that cannot be.
+        BundleError: a file is damaged.
+        GateError: a bundle's recipe demands more speed; `bench.json` is written all the same.
+    """
+    check_batches(options.batches)
+    with observe("verify files"):
+        bundles = [load_bundle(path) for path in paths]
+        recipes = [_at_home(bundle, weights) for bundle in bundles]
+    _check_alike(bundles)
+    if save:
+        for bundle in bundles:
+            check_amendable(bundle)
+    planned = plan_export(replace(recipes[0], schedule=ScheduleRequest()), observe)
+    check_weights(planned.model, bundles[0].manifest.model.weights.sha256)
+    parent = bundles[0].path.absolute().parent if save else None
+    with tempfile.TemporaryDirectory(prefix=f".{bundles[0].path.name}.bench-", dir=parent) as work:
+        subjects = _subjects(bundles, recipes, planned, Path(work), options, observe)
+        report = race_subjects(recipes[0], planned, subjects, Path(work), options, observe)
+    if save:
+        content = canonical_json(report.to_tree())
+        bundles = [amend(bundle, {BENCH_FILE: content}) for bundle in bundles]
+    for recipe in recipes:
+        require_speed(recipe, report)
+    return Benched(bundles=tuple(bundles), report=report)
+
+
+def _at_home(bundle: Bundle, weights: str | None) -> Recipe:
+    recipe = bundle.recipe()
+    return recipe if weights is None else override(recipe, {"weights": weights})
+
+
+def _check_alike(bundles: Sequence[Bundle]) -> None:
+    def model(bundle: Bundle) -> tuple[object, ...]:
+        manifest = bundle.manifest
+        engines = {(target, record.precision) for target, record in manifest.artifacts.items()}
+        taken = (manifest.tower, manifest.input, manifest.layout, manifest.inputs[0].shape[1:])
+        return manifest.model, engines, taken
+
+    for bundle in bundles[1:]:
+        if model(bundle) != model(bundles[0]):
+            raise UsageError(
+                f"{bundle.path}: expected the same model, weights, input and targets as {bundles[0].path}, got "
+                f"{bundle.manifest.name}; race them one by one"
+            )
+
+
+def _subjects(
+    bundles: Sequence[Bundle],
+    recipes: Sequence[Recipe],
+    planned: Planned,
+    work: Path,
+    options: BenchOptions,
+    observe: Observer,
+) -> list[Subject]:
+    subjects: list[Subject] = []
+    labels = _labels(bundles, recipes)
+    for batch in options.batches or tuple(dict.fromkeys(recipe.batch for recipe in recipes)):
+        at_batch = [recipe if recipe.dynamic_batch else replace(recipe, batch=batch) for recipe in recipes]
+        dense = [place for place, bundle in enumerate(bundles) if not any(bundle.manifest.schedule.merged)]
+        if not dense:
+            folder = work / f"dense-{batch}"
+            built = build_planned(dense_recipe(at_batch[0]), planned, folder, measured=False, observe=observe)
+            subjects.append(_subject("dense", batch, built.bundle, None))
+        for place, (bundle, recipe) in enumerate(zip(bundles, at_batch, strict=True)):
+            folder = work / f"{place}-{batch}"
+            subjects.append(_reduced(labels[place], batch, bundle, recipe, planned, folder, observe))
+    return subjects
+
+
+def _reduced(
+    label: str, batch: int, bundle: Bundle, recipe: Recipe, planned: Planned, folder: Path, observe: Observer
+) -> Subject:
+    """A bundle as it is, or built again where it was made for another batch size."""
+    scheduled = replace(planned, schedule=_schedule(recipe, planned))
+    fits = bundle.manifest.inputs[0].shape[0] in (batch, "batch")
+    if not any(bundle.manifest.schedule.merged):
+        built = (
+            bundle
+            if fits
+            else build_planned(unguarded(recipe), planned, folder, measured=False, observe=observe).bundle
+        )
+        return _subject(label, batch, built, None)
+    if fits:
+        with observe(f"rewrite {label}"):
+            program = rewrite(planned.program, scheduled.schedule, rewrite_options(recipe, planned.model))
+        return _subject(label, batch, bundle, save_program(program, folder))
+    made = build_planned(unguarded(recipe), scheduled, folder, measured=False, observe=observe)
+    return _subject(
+        label, batch, made.bundle, save_program(made.program, folder.with_name(f"{folder.name}-eager"))
+    )
+
+
+def _schedule(recipe: Recipe, planned: Planned) -> Schedule:
+    return planned.schedule if planned.anatomy is None else plan(recipe.schedule, planned.anatomy.geometry)
+
+
+def _subject(label: str, batch: int, bundle: Bundle, program: Path | None) -> Subject:
+    return Subject(
+        label=label,
+        batch=batch,
+        reduced=any(bundle.manifest.schedule.merged),
+        executed_macs=round(bundle.manifest.gmacs.executed * 1e9),
+        engines=engine_files(bundle),
+        program=program,
+    )
+
+
+def _labels(bundles: Sequence[Bundle], recipes: Sequence[Recipe]) -> list[str]:
+    """What distinguishes the bundles: method and schedule, or their folders' names where that is not enough."""
+    labels = [merging_name(recipe) for recipe in recipes]
+    folders = [bundle.path.name for bundle in bundles]
+    return labels if len(set(labels)) == len(labels) else folders

@@ -1,0 +1,102 @@
+"""The `report` command: a page and a text about a bundle or a sweep, written into its folder."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from exporter.bundle import MANIFEST_FILE, Bundle, amend, check_amendable, load_bundle
+from exporter.errors import UsageError
+from exporter.models import crop_image
+from exporter.pipeline.contenders import as_input
+from exporter.pipeline.observe import Observer, silent
+from exporter.pipeline.plan import plan_export
+from exporter.pipeline.road import check_weights
+from exporter.pipeline.stage_options import rewrite_options
+from exporter.recipe import override
+from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, report_sweep
+from exporter.rewrite import rewrite
+from exporter.sweep.record import SWEEP_FILE
+from exporter.validation import groups_of, run_eager
+
+
+def report(
+    path: str | Path, *, image: str | None = None, weights: str | None = None, observe: Observer = silent
+) -> tuple[Path, Path]:
+    """Write `report.html` and `report.md` into a bundle or a sweep folder.
+
+    Args:
+        path: of the bundle or the sweep.
+        image: show what is merged in this image; None takes the bundle's sample.
+        weights: for `image`: the model's weights file, where the bundle was built from one.
+        observe: told about each stage.
+
+    Returns:
+        The page and the text.
+
+    Raises:
+        UsageError: the folder cannot be written, or the image cannot be read.
+        BundleError: it is neither bundle nor sweep, or damaged.
+    """
+    folder = Path(path)
+    if (folder / SWEEP_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
+        if image is not None:
+            raise UsageError(f"--image: expected a bundle, got the sweep {folder}; report one of its bundles")
+        with observe("report"):
+            _write(folder, report_sweep(folder))
+    else:
+        _report_bundle(folder, image, weights, observe)
+    return folder / HTML_FILE, folder / MARKDOWN_FILE
+
+
+def _report_bundle(folder: Path, image: str | None, weights: str | None, observe: Observer) -> None:
+    with observe("verify files"):
+        bundle = load_bundle(folder)
+    check_amendable(bundle)
+    picture = _open(image) if image is not None else None
+    groups_LBT = _groups(bundle, picture, weights, observe) if picture is not None else None
+    with observe("report"):
+        made = report_bundle(
+            bundle, macs_per_block=bundle.manifest.gmacs.blocks, image=picture, groups_LBT=groups_LBT
+        )
+        amend(bundle, {HTML_FILE: made.html.encode(), MARKDOWN_FILE: made.markdown.encode()})
+
+
+def _open(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+        raise UsageError(f"--image: expected an image, got {path}: {error}") from None
+
+
+def _groups(
+    bundle: Bundle, picture: Image.Image, weights: str | None, observe: Observer
+) -> npt.NDArray[np.int32]:
+    """What the eager program merges in a picture: (L, B, T), as `merges.npz` has it for the sample."""
+    recipe = bundle.recipe()
+    recipe = override(recipe, {"weights": weights}) if weights is not None else recipe
+    planned = plan_export(recipe, observe)
+    check_weights(planned.model, bundle.manifest.model.weights.sha256)
+    if planned.model.preprocess is None or planned.schedule.is_dense:
+        raise UsageError(
+            f"--image: expected a bundle that merges tokens of photos, got {bundle.manifest.name}"
+        )
+    with observe("rewrite"):
+        program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
+    pixels_BCHW = crop_image(picture, planned.model.preprocess)[None]
+    images = np.repeat(as_input(recipe, pixels_BCHW, planned.model.preprocess), recipe.batch, axis=0)
+    reference = run_eager(program, {"image": images})["image"]
+    return groups_of(program, reference.records, planned.schedule.tokens[0]).numpy()
+
+
+def _write(folder: Path, made: Report) -> None:
+    for name, text in ((HTML_FILE, made.html), (MARKDOWN_FILE, made.markdown)):
+        partial = folder / f".{name}.partial"
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, folder / name)
+        except OSError as error:
+            raise UsageError(f"{folder / name}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,292 @@
+"""Measure engines against the dense eager model: accuracy, zero-shot accuracy, fidelity, retrieval, error per block.
+
+In: the planned and rewritten program, its runners, a `Material` and a folder for outputs. Out: a `Measured`, which
+becomes `validation.json`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import GateError
+from exporter.pipeline.contenders import dense_contender, engine_contender
+from exporter.pipeline.error_growth import error_growth
+from exporter.pipeline.material import Material
+from exporter.pipeline.observe import Observer
+from exporter.pipeline.plan import Planned
+from exporter.pipeline.texts import Embed, TextTower
+from exporter.recipe import Recipe, Validation
+from exporter.rewrite import RewrittenProgram
+from exporter.targets import Array, Runner
+from exporter.validation import (
+    AccuracyReport,
+    Contender,
+    Fidelity,
+    Hits,
+    Outputs,
+    RetrievalReport,
+    Unreadable,
+    class_embeddings,
+    collect,
+    default_workers,
+    fidelity,
+    hits,
+    join_hits,
+    rank_pairs,
+    report_accuracy,
+    report_retrieval,
+    zero_shot_logits,
+)
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found out on images.
+
+    Attributes:
+        name: of the images.
+        n: how many could be read.
+        unreadable: the others.
+        task: `classification` or `zero-shot`, where there are classes.
+        accuracy: by contender, on labelled images.
+        fidelity: of every target against the dense model.
+        retrieval: of every contender, on pairs.
+        blocks: relative error of the tokens after every merging block.
+        tokens: left after each of those blocks.
+        images_per_s: by contender, where it ran just now; not part of any file.
+    """
+
+    name: str
+    n: int
+    unreadable: tuple[Unreadable, ...]
+    task: str | None = None
+    accuracy: AccuracyReport | None = None
+    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
+    retrieval: RetrievalReport | None = None
+    blocks: Mapping[int, float] = field(default_factory=dict)
+    tokens: Mapping[int, int] = field(default_factory=dict)
+    images_per_s: Mapping[str, float] = field(default_factory=dict)
+
+    def to_tree(self) -> dict[str, Any]:
+        """The content of `validation.json`."""
+        tree: dict[str, Any] = {
+            "data": {
+                "name": self.name,
+                "n": self.n,
+                "unreadable": [asdict(each) for each in self.unreadable],
+            },
+            "task": self.task,
+            "fidelity": {name: asdict(each) for name, each in self.fidelity.items()},
+            "blocks": [
+                {"block": block, "tokens": self.tokens[block], "relative_error": error}
+                for block, error in self.blocks.items()
+            ],
+        }
+        if self.accuracy is not None:
+            tree["accuracy"] = {name: asdict(each) for name, each in self.accuracy.accuracy.items()}
+            tree["difference"] = {name: asdict(each) for name, each in self.accuracy.difference.items()}
+        if self.retrieval is not None:
+            tree["retrieval"] = {name: asdict(each) for name, each in self.retrieval.retrieval.items()}
+            tree["retrieval_difference"] = {
+                name: asdict(each) for name, each in self.retrieval.difference.items()
+            }
+        return tree
+
+
+def measure(
+    recipe: Recipe,
+    planned: Planned,
+    program: RewrittenProgram,
+    runners: Mapping[str, Runner],
+    texts: TextTower,
+    material: Material,
+    store: Path,
+    observe: Observer,
+    workers: int | None = None,
+) -> Measured:
+    """Run the dense program and every runner over the material.
+
+    Args:
+        recipe: how the runners take their images.
+        planned: with the dense program.
+        program: rewritten, for the error per block.
+        runners: by target.
+        texts: embeds prompts and captions.
+        material: to measure on.
+        store: folder for outputs; what it holds already is not computed again.
+        observe: told about progress.
+        workers: processes that decode; None chooses.
+    """
+    preprocess = planned.model.preprocess
+    assert preprocess is not None
+    contenders = {DENSE: dense_contender(planned)} | {
+        name: engine_contender(recipe, runner, preprocess) for name, runner in runners.items()
+    }
+    sets = {"data": material.images, "pairs": material.pairs.images if material.pairs else None}
+    if sets["data"] and sets["pairs"] and sets["data"].fingerprint == sets["pairs"].fingerprint:
+        sets["pairs"] = None
+    outputs: dict[str, Outputs] = {}
+    for key, images in sets.items():
+        if images is None:
+            continue
+        with observe(f"run {images.name}") as note:
+            chosen = default_workers(len(images.names)) if workers is None else workers
+            outputs[key] = collect(
+                images, preprocess, contenders, store / key, workers=chosen, progress=note.progress
+            )
+            note(_rates(outputs[key]))
+    with observe("compare") as note:
+        measured = _compare(planned, contenders, texts, material, outputs)
+        blocks = error_growth(recipe, planned, program, next(iter(outputs.values())))
+        tokens = {block: planned.schedule.tokens[block + 1] for block in blocks}
+        measured = replace(measured, blocks=blocks, tokens=tokens)
+        note(_headline(measured))
+    return measured
+
+
+def require_measured(gates: Validation, measured: Measured | None) -> None:
+    """Raise a GateError if a target loses more than the recipe allows."""
+    if measured is None:
+        return
+    limit = gates.accuracy.max_drop
+    for name, difference in (measured.accuracy.difference if measured.accuracy else {}).items():
+        if limit is not None and -difference.top1 > limit:
+            raise GateError(
+                f"accuracy: target {name} loses {-difference.top1:.2f} points of top-1, expected at most {limit:g}; "
+                "merge less, or raise validate.accuracy.max_drop"
+            )
+    least = gates.agreement.min
+    for name, found in measured.fidelity.items():
+        if least is not None and (found.top1_agreement is None or found.top1_agreement < least):
+            raise GateError(
+                f"agreement: target {name} agrees with the dense model on {found.top1_agreement or 0:.2f} % of images, "
+                f"expected at least {least:g} %; merge less, or lower validate.agreement.min"
+            )
+
+
+def _compare(
+    planned: Planned,
+    contenders: Mapping[str, Contender],
+    texts: TextTower,
+    material: Material,
+    outputs: Mapping[str, Outputs],
+) -> Measured:
+    main = outputs.get("data") or outputs["pairs"]
+    targets = [name for name in contenders if name != DENSE]
+    embeds = {name: texts.embed_with(name) for name in contenders} if material.needs_texts else {}
+    classifiers = _classifiers(planned, material, embeds) if "data" in outputs else None
+    measured = Measured(
+        name=main.images.name,
+        n=len(main.positions),
+        unreadable=main.unreadable,
+        fidelity={
+            name: fidelity(_paired(main, name), logits=planned.model.output_names[0] == "logits")
+            for name in targets
+        },
+        images_per_s=main.images_per_s,
+    )
+    if classifiers is not None:
+        measured = _classified(measured, main, classifiers, targets, zero_shot=bool(material.class_names))
+    if material.pairs is None:
+        return measured
+    found = outputs.get("pairs") or main
+    return replace(measured, retrieval=_retrieved(material, found, embeds))
+
+
+_Classifier = Mapping[str, Any]
+
+
+def _classifiers(
+    planned: Planned, material: Material, embeds: Mapping[str, Embed]
+) -> dict[str, Array | None] | None:
+    """By contender, the class embeddings that turn its outputs into logits; None as a value where they are logits."""
+    if planned.model.output_names[0] == "logits":
+        return {}
+    if not material.class_names:
+        return None
+    return {
+        name: class_embeddings(embed, material.class_names, material.templates)
+        for name, embed in embeds.items()
+    }
+
+
+def _logits(outputs: Outputs, contender: str, classifiers: Mapping[str, Array | None]) -> Iterator[Array]:
+    classes_KC = classifiers.get(contender)
+    for chunk in outputs.of(contender):
+        yield chunk if classes_KC is None else zero_shot_logits(chunk, classes_KC)
+
+
+def _classified(
+    measured: Measured,
+    outputs: Outputs,
+    classifiers: Mapping[str, Array | None],
+    targets: list[str],
+    *,
+    zero_shot: bool,
+) -> Measured:
+    if zero_shot:
+        agreements = {
+            name: fidelity(
+                zip(_logits(outputs, DENSE, classifiers), _logits(outputs, name, classifiers), strict=True),
+                logits=True,
+            ).top1_agreement
+            for name in targets
+        }
+        kept = {
+            name: replace(found, top1_agreement=agreements[name]) for name, found in measured.fidelity.items()
+        }
+        measured = replace(measured, fidelity=kept)
+    labels = outputs.labels
+    if labels is None:
+        return measured
+    found = {name: join_hits(_hits(outputs, name, classifiers, labels)) for name in (DENSE, *targets)}
+    task = "zero-shot" if zero_shot else "classification"
+    return replace(measured, task=task, accuracy=report_accuracy(found))
+
+
+def _hits(
+    outputs: Outputs, contender: str, classifiers: Mapping[str, Array | None], labels: Array
+) -> Iterator[Hits]:
+    start = 0
+    for logits in _logits(outputs, contender, classifiers):
+        yield hits(logits, labels[start : start + len(logits)])
+        start += len(logits)
+
+
+def _paired(outputs: Outputs, target: str) -> Iterator[tuple[Array, Array]]:
+    return zip(outputs.of(DENSE), outputs.of(target), strict=True)
+
+
+def _retrieved(material: Material, outputs: Outputs, embeds: Mapping[str, Embed]) -> RetrievalReport:
+    assert material.pairs is not None
+    rows = {int(position): row for row, position in enumerate(outputs.positions)}
+    pairs = [(rows[image], text) for image, text in material.pairs.pairs if image in rows]
+    kept = sorted({text for _, text in pairs})
+    place = {text: row for row, text in enumerate(kept)}
+    texts = [material.pairs.texts[text] for text in kept]
+    kept_pairs = [(image, place[text]) for image, text in pairs]
+    return report_retrieval(
+        {name: rank_pairs(outputs.stacked(name), embed(texts), kept_pairs) for name, embed in embeds.items()}
+    )
+
+
+def _rates(outputs: Outputs) -> str:
+    told = [
+        f"{len(outputs.positions)} images",
+        *(f"{name} {rate:.0f}/s" for name, rate in outputs.images_per_s.items()),
+    ]
+    if outputs.unreadable:
+        told.append(f"{len(outputs.unreadable)} unreadable")
+    return ", ".join(told)
+
+
+def _headline(measured: Measured) -> str:
+    if measured.accuracy is not None:
+        return ", ".join(f"{name} {each.top1:.2f} %" for name, each in measured.accuracy.accuracy.items())
+    if measured.retrieval is not None:
+        found = measured.retrieval.retrieval.items()
+        return ", ".join(f"{name} R@1 {each.text_to_image.r1:.1f} %" for name, each in found)
+    return ", ".join(f"{name} cosine {each.cosine_mean:.4f}" for name, each in measured.fidelity.items())

@@ -1,0 +1,243 @@
+"""From engines and programs to a race: who runs against whom, on which input, and what the outcome means.
+
+In: `Subject`s, the dense and the reduced forms of one model. Out: a `BenchReport`. Used by `bench`, by recipes that
+gate on speed, and by sweeps.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from exporter.benchmark import (
+    BenchReport,
+    Contender,
+    Device,
+    EngineFile,
+    Progress,
+    RaceOptions,
+    environment,
+    race,
+    report_on,
+)
+from exporter.bundle import Bundle
+from exporter.errors import GateError, UsageError
+from exporter.models import ModelRequest
+from exporter.pipeline.observe import Observer
+from exporter.pipeline.plan import Planned
+from exporter.pipeline.stage_options import parity_inputs
+from exporter.recipe import NO_WEIGHTS_FILE, Recipe, SpeedGate, Validation
+from exporter.rewrite import RewrittenProgram
+from exporter.schedule import ScheduleRequest
+from exporter.targets import TensorSpec
+
+PROGRAM_FILE = "program.pt2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """How to benchmark.
+
+    Attributes:
+        batches: images per call; empty for what the bundle was built with.
+        threads: of each contender; None for all cores of this process.
+        launches: processes per contender.
+        rounds: per launch.
+        device: `cpu` or `cuda`.
+        compiled: whether `torch.compile` takes part.
+        eager: whether eager PyTorch takes part, dense and reduced.
+    """
+
+    batches: tuple[int, ...] = ()
+    threads: int | None = None
+    launches: int = 5
+    rounds: int = 5
+    device: Device = "cpu"
+    compiled: bool = True
+    eager: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One form of the model at one batch size.
+
+    Attributes:
+        label: `dense`, or what distinguishes a reduced form, such as `tome-r8`.
+        batch: images per call.
+        reduced: whether tokens are merged.
+        executed_macs: of one image.
+        engines: by target.
+        program: the rewritten program, saved; None leaves the eager reference out.
+    """
+
+    label: str
+    batch: int
+    reduced: bool
+    executed_macs: int
+    engines: Mapping[str, EngineFile]
+    program: Path | None = None
+
+
+def dense_recipe(recipe: Recipe) -> Recipe:
+    """The same engine with nothing merged, to compare speeds with: same target, same passes."""
+    return replace(unguarded(recipe), schedule=ScheduleRequest())
+
+
+def unguarded(recipe: Recipe) -> Recipe:
+    """A recipe that only builds."""
+    return replace(recipe, name=None, validate=Validation(), bench=SpeedGate(), with_text=False)
+
+
+def save_program(program: RewrittenProgram, folder: Path) -> Path:
+    """Write a rewritten program for a process of its own to load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program.exported, folder / PROGRAM_FILE)
+    return folder / PROGRAM_FILE
+
+
+def engine_files(bundle: Bundle) -> dict[str, EngineFile]:
+    """The engines of a bundle by target."""
+    manifest = bundle.manifest
+    return {
+        name: EngineFile(
+            target=name,
+            path=bundle.path / record.file,
+            input=TensorSpec(**vars(manifest.inputs[0])),
+            outputs=tuple(TensorSpec(**vars(each)) for each in manifest.outputs),
+        )
+        for name, record in manifest.artifacts.items()
+    }
+
+
+def race_subjects(
+    recipe: Recipe,
+    planned: Planned,
+    subjects: Sequence[Subject],
+    work: Path,
+    options: BenchOptions,
+    observe: Observer,
+) -> BenchReport:
+    """Time all subjects of each batch size against each other, and against the model itself.
+
+    Args:
+        recipe: model, and how engines take their images.
+        planned: of the model.
+        subjects: dense and reduced forms.
+        work: an existing folder for inputs, logs and compiler caches.
+        options: how.
+        observe: told about progress.
+    """
+    batches = tuple(dict.fromkeys(subject.batch for subject in subjects))
+    inputs = {batch: _write_input(recipe, planned, batch, work / f"input-{batch}.npy") for batch in batches}
+    contenders = [
+        *_models(recipe, planned, subjects, work, options),
+        *_engines(subjects),
+        *_programs(subjects, options),
+    ]
+    threads = options.threads or len(os.sched_getaffinity(0))
+    settings = RaceOptions(
+        threads=threads, work=work, launches=options.launches, rounds=options.rounds, device=options.device
+    )
+    with observe("race") as note:
+
+        def tell(progress: Progress) -> None:
+            note.progress(progress.done, progress.steps)
+
+        raced = race(contenders, inputs, settings, tell)
+        report = report_on(raced, environment(raced))
+        note(f"{len(contenders)} contenders, {options.launches} launches of {options.rounds} rounds")
+    return report
+
+
+def require_speed(recipe: Recipe, report: BenchReport | None) -> None:
+    """Raise a GateError if a reduced engine is not as much faster than its dense one as the recipe demands."""
+    least = recipe.bench.min_speedup
+    if report is None or least is None:
+        return
+    for each in report.efficiencies:
+        low, speedup, high = (
+            each.macs_ratio * value
+            for value in (each.ratio.interval[0], each.ratio.value, each.ratio.interval[1])
+        )
+        if speedup < least:
+            raise GateError(
+                f"speed: {each.contender} at batch {each.batch} is {speedup:.2f}x as fast as its dense "
+                f"engine (95 % interval {low:.2f} to {high:.2f}), expected at least {least:g}x; merge more, or lower "
+                "bench.min_speedup"
+            )
+
+
+def _models(
+    recipe: Recipe, planned: Planned, subjects: Sequence[Subject], work: Path, options: BenchOptions
+) -> Iterable[Contender]:
+    """The model as its library has it, in eager PyTorch and through torch.compile."""
+    macs = max(subject.executed_macs for subject in subjects)
+    plain = replace(recipe, input="float", layout="nchw")
+    kinds = (("eager dense", "module", options.eager), ("compiled dense", "compiled", options.compiled))
+    for batch in dict.fromkeys(subject.batch for subject in subjects):
+        own = None
+        if plain != recipe:
+            own = _write_input(plain, planned, batch, work / f"model-input-{batch}.npy")
+        for name, kind, wanted in kinds:
+            if wanted:
+                yield Contender(
+                    name=name,
+                    kind="module" if kind == "module" else "compiled",
+                    batch=batch,
+                    reduced=False,
+                    executed_macs=macs,
+                    model=_absolute(recipe.model),
+                    input=own,
+                )
+
+
+def _engines(subjects: Iterable[Subject]) -> Iterable[Contender]:
+    for subject in subjects:
+        for target, file in subject.engines.items():
+            yield Contender(
+                name=f"{subject.label} {target}",
+                kind="engine",
+                batch=subject.batch,
+                target=target,
+                reduced=subject.reduced,
+                executed_macs=subject.executed_macs,
+                engine=file,
+            )
+
+
+def _programs(subjects: Iterable[Subject], options: BenchOptions) -> Iterable[Contender]:
+    for subject in subjects:
+        if subject.program is not None and options.eager:
+            yield Contender(
+                name=f"eager {subject.label}",
+                kind="program",
+                batch=subject.batch,
+                reduced=subject.reduced,
+                executed_macs=subject.executed_macs,
+                program=subject.program,
+            )
+
+
+def _write_input(recipe: Recipe, planned: Planned, batch: int, path: Path) -> Path:
+    """A real photo (or noise, for a model that does not take photos), as often as the batch asks."""
+    at_batch = replace(recipe, batch=batch, dynamic_batch=False)
+    images = next(iter(parity_inputs(at_batch, planned.model).values()))
+    np.save(path, images)
+    return path
+
+
+def _absolute(request: ModelRequest) -> ModelRequest:
+    """The same request for a process that may run in another folder."""
+    if request.weights in NO_WEIGHTS_FILE:
+        return request
+    return replace(request, weights=str(Path(request.weights).expanduser().absolute()))
+
+
+def check_batches(batches: Sequence[int]) -> None:
+    """Raise a UsageError for a batch size that cannot be."""
+    for batch in batches:
+        if batch < 1:
+            raise UsageError(f"--batch: expected at least 1, got {batch}")

@@ -1,0 +1,349 @@
+"""The `sweep` command: a grid of schedules, or the schedule that meets a goal, each built, measured and timed.
+
+In: a base recipe and axes. Out: a `SweepRecord` in the sweep's folder, with every point's bundle. What is finished
+stays finished: the same command goes on after any interruption.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from exporter.benchmark.environment import cpu_model, packages
+from exporter.errors import GateError, UsageError
+from exporter.pipeline.contenders import dense_contender
+from exporter.pipeline.material import Material, material
+from exporter.pipeline.measure import DENSE
+from exporter.pipeline.observe import Note, Observer, silent
+from exporter.pipeline.plan import Planned, plan_export
+from exporter.pipeline.racing import BenchOptions
+from exporter.pipeline.road import first_output
+from exporter.pipeline.sweep_point import BuildPoint, TimePoint
+from exporter.pipeline.toolchain import toolchain
+from exporter.recipe import Recipe
+from exporter.schedule import ScheduleRequest
+from exporter.sweep import (
+    Axes,
+    Conditions,
+    Family,
+    LatencyTable,
+    Measurement,
+    Point,
+    PointResult,
+    Progress,
+    Quality,
+    Solution,
+    Space,
+    Store,
+    SweepRecord,
+    Work,
+    available_memory_bytes,
+    cores,
+    drive,
+    finished,
+    fit,
+    front_names,
+    grid,
+    jobs_that_fit,
+    ladder,
+    open_store,
+    quality_measure,
+    rung_counts,
+    segment_weights,
+    solve_max_drop,
+    solve_min_speedup,
+    with_dense,
+    write_record,
+)
+from exporter.validation import collect, default_workers
+
+_PROCESS_BYTES = 1 << 30
+_WEIGHTS_HELD = 4.5
+"""Peak of one build: a process with its libraries, and so many times the weights (measured on ViT-B/16)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What to find a schedule for: at most so many points lost, or at least so many times faster."""
+
+    kind: Literal["max_drop", "min_speedup"]
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What to sweep.
+
+    Attributes:
+        recipe: model, images, batch: what all points share.
+        axes: what differs.
+        goal: instead of all points of the grid, look for the one that meets it.
+        options: how to time.
+        jobs: builds at once; None for as many as memory and cores allow.
+    """
+
+    recipe: Recipe
+    axes: Axes
+    goal: Goal | None = None
+    options: BenchOptions = field(default_factory=lambda: BenchOptions(launches=3))
+    jobs: int | None = None
+
+
+def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) -> SweepRecord:
+    """Build, measure and time every point, as far as an earlier run has not.
+
+    Args:
+        request: what.
+        out: the sweep's folder.
+        observe: told about progress.
+
+    Returns:
+        The record, as it is in `sweep.json`.
+
+    Raises:
+        UsageError: axes that make no sense, a folder that is something else, or a goal without images to judge it by.
+        GateError: no schedule meets the goal; the record says what came nearest.
+    """
+    points = with_dense(grid(request.axes))
+    recipe = replace(request.recipe, schedule=ScheduleRequest())
+    planned = plan_export(recipe, observe)
+    found = material(recipe.validate, recipe.model, planned.model, first_output(planned))
+    if request.goal is not None and found is None:
+        raise UsageError("sweep: a goal needs images to judge schedules by; give --data DIR")
+    with open_store(out, _conditions(request, planned, found)) as store:
+        run = _Sweep(request=request, planned=planned, found=found, store=store, observe=observe)
+        return run.towards(request.goal) if request.goal is not None else run.all_of(points)
+
+
+@dataclass(kw_only=True)
+class _Sweep:
+    """One run in an open folder."""
+
+    request: SweepRequest
+    planned: Planned
+    found: Material | None
+    store: Store
+    observe: Observer
+    results: dict[Point, PointResult] = field(default_factory=dict)
+
+    def all_of(self, points: Sequence[Point]) -> SweepRecord:
+        """Every point of the grid."""
+        with self._recorded(points):
+            self._drive(points, timed=True)
+        return self._record(None, complete=True)
+
+    def towards(self, goal: Goal) -> SweepRecord:
+        """The points that lead to a schedule for the goal."""
+        with self._recorded(()):
+            space = self._space()
+            solve = solve_max_drop if goal.kind == "max_drop" else solve_min_speedup
+            solution = solve(goal.limit, space, self._drops, self._speedups)
+        record = self._record(solution, complete=True)
+        if not solution.reached:
+            raise GateError(f"sweep: {solution.explanation}")
+        return record
+
+    def _drops(self, points: Sequence[Point]) -> list[float | None]:
+        return [points_lost(result.quality) for result in self._drive(points, timed=False)]
+
+    def _speedups(self, points: Sequence[Point]) -> list[float | None]:
+        results = self._drive(points, timed=True)
+        return [result.speedup.value if result.speedup is not None else None for result in results]
+
+    def _drive(self, points: Sequence[Point], *, timed: bool) -> list[PointResult]:
+        build = BuildPoint(
+            recipe=self.request.recipe, bundles=self.store.folder / "bundles", outputs=self._dense_outputs()
+        )
+        return self._run(points, build, self.store, timed=timed)
+
+    def _run(
+        self, points: Sequence[Point], build: BuildPoint, store: Store, *, timed: bool
+    ) -> list[PointResult]:
+        race = TimePoint(
+            recipe=self.request.recipe,
+            planned=self.planned,
+            bundles=build.bundles,
+            work=self._folder("work"),
+            options=self.request.options,
+            store=store,
+        )
+        work = Work(build=build, time=race if timed else None, stands=build.stands)
+        jobs = self.request.jobs or self._jobs_that_fit()
+        asked = with_dense(points) if timed else tuple(points)
+        with self.observe("sweep") as note, _threads_shared_by(jobs):
+            listen = _Listener(note)
+            results = drive(asked, work, store, jobs=jobs, on_progress=listen)
+            note(f"{len(asked)} points, {listen.reused} of them known already")
+        found = {result.point: result for result in results}
+        if store is self.store:
+            self.results.update(found)
+        return [found[point] for point in points]
+
+    def _dense_outputs(self) -> Path | None:
+        """What the dense model says about the images, computed once for all points."""
+        preprocess = self.planned.model.preprocess
+        if self.found is None or preprocess is None:
+            return None
+        folder = self.store.folder / "outputs" / self.store.key(Point())[:16]
+        sets = {"data": self.found.images, "pairs": self.found.pairs.images if self.found.pairs else None}
+        for name, images in sets.items():
+            if images is None:
+                continue
+            with self.observe(f"dense model on {images.name}") as note:
+                contender = {DENSE: dense_contender(self.planned)}
+                workers = default_workers(len(images.names))
+                collect(images, preprocess, contender, folder / name, workers=workers, progress=note.progress)
+        return folder
+
+    def _space(self) -> Space:
+        """Where the solver looks, with a latency table of measured engines."""
+        assert self.planned.anatomy is not None
+        geometry, axes = self.planned.anatomy.geometry, self.request.axes
+        (target,), (precision,) = axes.targets, axes.precisions
+        families = [
+            Family(
+                method=method,
+                method_options=tuple(sorted(options.items())),
+                kind=kind,
+                align=None if align == 1 else align,
+                precision=precision,
+                target=target,
+            )
+            for method, options in axes.methods.items()
+            for kind in axes.kinds
+            for align in axes.aligns
+        ]
+        table = self._table(families[0], rung_counts(geometry))
+        return Space(geometry=geometry, families=families, table=table)
+
+    def _table(self, family: Family, counts: Sequence[int]) -> LatencyTable:
+        assert self.planned.anatomy is not None
+        rungs = ladder(self.planned.anatomy.geometry, counts)
+        points = [family.point(ScheduleRequest(r_per_layer=merged)) for merged in rungs]
+        unmeasured = replace(
+            self.store.conditions, building={**self.store.conditions.building, "measured": False}
+        )
+        build = BuildPoint(recipe=self.request.recipe, bundles=self.store.folder / "ladder", outputs=None)
+        results = self._run(points, build, replace(self.store, conditions=unmeasured), timed=True)
+        timed = [
+            Measurement(
+                tokens=result.built.tokens,
+                latency_ms=result.timed.latency_ms,
+                error_ms=max(result.timed.latency_error_ms or 0.0, 1e-3 * result.timed.latency_ms),
+            )
+            for result in results
+            if result.built is not None and result.timed is not None
+        ]
+        return fit(timed, counts, segment_weights(self.planned.anatomy.workload))
+
+    def _jobs_that_fit(self) -> int:
+        tensors = self.planned.program.graph_module.state_dict().values()
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return jobs_that_fit(
+            round(_PROCESS_BYTES + _WEIGHTS_HELD * weights), available_memory_bytes(), cores()
+        )
+
+    def _folder(self, name: str) -> Path:
+        folder = self.store.folder / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @contextmanager
+    def _recorded(self, points: Sequence[Point]) -> Iterator[None]:
+        """Whatever stops the run, `sweep.json` has what is finished."""
+        try:
+            yield
+        except BaseException:
+            done = {result.point: result for result in finished(points, self.store)}
+            self.results = {**done, **self.results}
+            self._record(None, complete=False)
+            raise
+        finally:
+            shutil.rmtree(self.store.folder / "work", ignore_errors=True)
+
+    def _record(self, solution: Solution | None, *, complete: bool) -> SweepRecord:
+        results = tuple(self.results.values())
+        measure = quality_measure(results)
+        model = self.planned.model
+        record = SweepRecord(
+            model=model.name,
+            weights_sha256=model.weights_sha256,
+            data=self.found.images.name if self.found and self.found.images else None,
+            quality_measure=measure,
+            environment={
+                "cpu": cpu_model(),
+                "threads": self.request.options.threads or cores(),
+                "packages": packages(),
+            },
+            points=results,
+            front=front_names(results, measure) if measure is not None else (),
+            solution=solution,
+            complete=complete,
+        )
+        write_record(self.store.folder, record)
+        return record
+
+
+def points_lost(quality: Quality) -> float | None:
+    """What a solver weighs: points of top-1; without labels, percent of disagreement; else of cosine lost."""
+    if quality.difference is not None:
+        return -quality.difference.top1
+    if quality.fidelity is None:
+        return None
+    if quality.fidelity.top1_agreement is not None:
+        return 100 - quality.fidelity.top1_agreement
+    return 100 * (1 - quality.fidelity.cosine_mean)
+
+
+class _Listener:
+    """Turns what a sweep tells into progress and notes."""
+
+    def __init__(self, note: Note) -> None:
+        self._note = note
+        self.reused = 0
+
+    def __call__(self, progress: Progress) -> None:
+        self._note.progress(progress.done, progress.total)
+        self.reused += progress.kind == "reused"
+        if progress.kind in ("failed", "warning"):
+            self._note(f"{progress.kind}: {progress.name}: {progress.message};")
+
+
+def _conditions(request: SweepRequest, planned: Planned, found: Material | None) -> Conditions:
+    recipe = request.recipe
+    sets = [found.images, found.pairs.images if found.pairs else None] if found is not None else []
+    building: dict[str, object] = {
+        "model": asdict(recipe.model),
+        "weights_sha256": planned.model.weights_sha256,
+        "images": [images.fingerprint for images in sets if images is not None],
+        "classes": list(found.class_names) if found is not None else [],
+        "templates": list(found.templates) if found is not None else [],
+        "batch": recipe.batch,
+        "input": recipe.input,
+        "layout": recipe.layout,
+        "dynamic_batch": recipe.dynamic_batch,
+        "proportional_attention": recipe.proportional_attention,
+        "disable_passes": list(recipe.disable_passes),
+        "toolchain": toolchain(),
+    }
+    timing: dict[str, object] = {"cpu": cpu_model(), "cores": cores(), **asdict(request.options)}
+    return Conditions(building=building, timing=timing)
+
+
+@contextmanager
+def _threads_shared_by(jobs: int) -> Iterator[None]:
+    """Builds beside each other share the cores: more threads than cores only wait for each other."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: before[name] or str(max(1, cores() // jobs)) for name in names})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

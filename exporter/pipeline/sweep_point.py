@@ -1,0 +1,167 @@
+"""What a sweep does with one point: build and measure it in a process of its own, then time it alone.
+
+In: a base recipe and a `Point`. Out: `Built` and `Timed`, which the sweep's cache keeps.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from exporter.benchmark import BenchReport, Measurement, summarize
+from exporter.bundle import load_bundle
+from exporter.errors import BundleError, TargetUnavailableError
+from exporter.pipeline.measure import Measured
+from exporter.pipeline.observe import silent
+from exporter.pipeline.plan import Planned, plan_export
+from exporter.pipeline.racing import BenchOptions, Subject, engine_files, race_subjects
+from exporter.pipeline.road import build_planned
+from exporter.recipe import AccuracyGate, AgreementGate, Recipe, SpeedGate, override
+from exporter.sweep import Accuracy, Built, Difference, Fidelity, Point, Quality, Ratio, Store, Timed
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildPoint:
+    """Builds a point's bundle and measures it. Picklable: called in worker processes.
+
+    Attributes:
+        recipe: model and images; what a point says replaces its keys.
+        bundles: folder of the bundles.
+        outputs: what the dense model says about the images, computed once; None measures nothing.
+    """
+
+    recipe: Recipe
+    bundles: Path
+    outputs: Path | None
+
+    def __call__(self, point: Point) -> Built:
+        """The point's bundle, written."""
+        recipe = point_recipe(self.recipe, point)
+        planned = plan_export(recipe)
+        exported = build_planned(
+            recipe,
+            planned,
+            self.bundles / point.name,
+            force=True,
+            measured=self.outputs is not None,
+            outputs=self.outputs,
+        )
+        manifest = exported.bundle.manifest
+        return Built(
+            tokens=manifest.schedule.tokens,
+            merged=manifest.schedule.merged,
+            gmacs_executed=manifest.gmacs.executed,
+            gmacs_ratio=manifest.gmacs.ratio,
+            quality=_quality(exported.findings.measured, point.target),
+            digest=manifest.digest,
+            notes=manifest.notes,
+        )
+
+    def stands(self, point: Point, built: Built) -> bool:
+        """Whether the bundle that was built is still there, unchanged."""
+        try:
+            return load_bundle(self.bundles / point.name).manifest.digest == built.digest
+        except BundleError:
+            return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimePoint:
+    """Times a point's engine beside the dense one of the same target and precision.
+
+    Attributes:
+        recipe: as `BuildPoint` has it.
+        planned: of the model.
+        bundles: folder of the bundles.
+        work: folder for a race's inputs and logs.
+        options: how to race.
+        store: of the sweep, where the dense engine's own time is.
+    """
+
+    recipe: Recipe
+    planned: Planned
+    bundles: Path
+    work: Path
+    options: BenchOptions
+    store: Store
+
+    def __call__(self, point: Point) -> Timed:
+        """The point's speed.
+
+        Throughput is that of the dense engine, which was timed once, times the paired speedup: points that are timed
+        hours apart stay comparable.
+
+        Raises:
+            TargetUnavailableError: one of the engines cannot be timed.
+        """
+        both = dict.fromkeys((point.dense, point))
+        subjects = [self._subject(each) for each in both]
+        report = race_subjects(
+            point_recipe(self.recipe, point), self.planned, subjects, self.work, self.options, silent
+        )
+        if report.unavailable:
+            first = report.unavailable[0]
+            raise TargetUnavailableError(f"{first.contender.label} cannot be timed: {first.reason}")
+        return self._timed(point, report)
+
+    def _subject(self, point: Point) -> Subject:
+        bundle = load_bundle(self.bundles / point.name)
+        return Subject(
+            label="dense" if point == point.dense else point.name,
+            batch=self.recipe.batch,
+            reduced=point != point.dense,
+            executed_macs=round(bundle.manifest.gmacs.executed * 1e9),
+            engines=engine_files(bundle),
+        )
+
+    def _timed(self, point: Point, report: BenchReport) -> Timed:
+        measurement = report.measurements[-1]
+        summary = summarize(measurement.samples, self.recipe.batch)
+        speedup = None if point == point.dense else report.ratios[-1].ratio
+        dense = self.store.find(point.dense, "timed").value
+        images_per_s = summary.images_per_s
+        if speedup is not None and dense is not None:
+            images_per_s = dense.images_per_s * speedup.value
+        return Timed(
+            images_per_s=images_per_s,
+            latency_ms=1000 * self.recipe.batch / images_per_s,
+            latency_error_ms=_standard_error(measurement),
+            batch=self.recipe.batch,
+            speedup=None if speedup is None else Ratio(value=speedup.value, interval=speedup.interval),
+            peak_memory_bytes=max(launch.peak_memory_bytes for launch in measurement.launches),
+            warnings=report.warnings,
+        )
+
+
+def point_recipe(recipe: Recipe, point: Point) -> Recipe:
+    """What a point asks for, without the gates of its base."""
+    values: dict[str, object] = {
+        "name": None,
+        "method": point.method,
+        "method_options": dict(point.method_options),
+        "precision": point.precision,
+        "targets": [point.target],
+    }
+    changed = override(replace(recipe, schedule=point.schedule, method_options={}), values)
+    ungated = replace(changed.validate, accuracy=AccuracyGate(), agreement=AgreementGate())
+    return replace(changed, validate=ungated, bench=SpeedGate())
+
+
+def _quality(measured: Measured | None, target: str) -> Quality:
+    if measured is None:
+        return Quality()
+    fidelity = measured.fidelity[target]
+    known = {key: getattr(fidelity, key) for key in Fidelity.__dataclass_fields__}
+    if measured.accuracy is None:
+        return Quality(fidelity=Fidelity(**known))
+    return Quality(
+        accuracy=Accuracy(**vars(measured.accuracy.accuracy[target])),
+        difference=Difference(**vars(measured.accuracy.difference[target])),
+        fidelity=Fidelity(**known),
+    )
+
+
+def _standard_error(measurement: Measurement) -> float:
+    """Of the median, from the medians of the launches."""
+    medians = [np.median([each for one in launch.rounds for each in one]) for launch in measurement.launches]
+    return float(np.std(medians, ddof=1) / len(medians) ** 0.5)

@@ -1,0 +1,345 @@
+"""The content of a bundle's report: what it is, what it costs, and what proves it.
+
+Where it stands on the road: in, a bundle with the files that were written beside its engines; out, a `ReportContent`.
+What was not run is said to be not run, with the command that runs it.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporter.bundle import Bundle, Manifest
+from exporter.report import number_text as show
+from exporter.report.benchmark_record import BenchmarkRecord
+from exporter.report.content import (
+    Commands,
+    Facts,
+    Headline,
+    LineChart,
+    Listing,
+    Paragraph,
+    Part,
+    Picture,
+    ReportContent,
+    Section,
+    Series,
+    Slideshow,
+    Table,
+    TokenChart,
+)
+from exporter.report.quality_sections import accuracy_section, fidelity_section, retrieval_section
+from exporter.report.speed_sections import speed_section
+from exporter.report.validation_record import ValidationRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything that a bundle's report is made of.
+
+    Attributes:
+        bundle: opened.
+        validation: None if nothing was validated.
+        benchmark: None if nothing was benchmarked.
+        macs_per_block: multiply-accumulates of each block, if known.
+        pictures: what was merged, block by block; empty if the matches were not kept.
+    """
+
+    bundle: Bundle
+    validation: ValidationRecord | None
+    benchmark: BenchmarkRecord | None
+    macs_per_block: Sequence[float] | None
+    pictures: tuple[Picture, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+
+def bundle_content(evidence: Evidence) -> ReportContent:
+    """Everything that a bundle's report says, in order."""
+    manifest = evidence.manifest
+    model = manifest.model
+    return ReportContent(
+        title=manifest.name,
+        subtitle=(
+            f"{model.source}:{model.id}, {model.weights.kind} weights, {manifest.tower} tower, method "
+            f"{manifest.method}, schedule {manifest.schedule.requested}"
+        ),
+        headlines=_headlines(evidence),
+        sections=(
+            _merged_section(evidence),
+            _blocks_section(evidence),
+            _parity_section(manifest),
+            accuracy_section(evidence.validation, manifest.name),
+            retrieval_section(evidence.validation, manifest.name),
+            fidelity_section(evidence.validation, manifest.name),
+            speed_section(evidence.benchmark, manifest.name),
+            _notes_section(manifest),
+            _reproduction_section(evidence),
+        ),
+    )
+
+
+def _headlines(evidence: Evidence) -> tuple[Headline, ...]:
+    manifest = evidence.manifest
+    tokens, counts = manifest.schedule.tokens, manifest.gmacs
+    merged = sum(manifest.schedule.merged)
+    first = Headline(
+        label="Tokens",
+        value=f"{tokens[0]} to {tokens[-1]}" if tokens else "as they are",
+        detail=f"{merged} merged in {show.count(len(manifest.schedule.merged), 'block')}",
+    )
+    work = Headline(
+        label="GMACs per image",
+        value=f"{show.significant(counts.dense)} to {show.significant(counts.reduced)}",
+        detail=f"{show.times(counts.ratio)} fewer; {show.significant(counts.executed)} executed",
+    )
+    return first, work, _speed_headline(evidence), _accuracy_headline(evidence), _parity_headline(manifest)
+
+
+def _speed_headline(evidence: Evidence) -> Headline:
+    record = evidence.benchmark
+    ratio = record.main_ratio if record else None
+    if record is None or ratio is None:
+        return Headline(label="Speed", value="not measured", tone="absent")
+    doubtful = f"; {show.count(len(record.warnings), 'warning')}" if record.warnings else ""
+    return Headline(
+        label="Speed",
+        value=show.times(ratio.value),
+        detail=f"{show.times_interval(ratio.interval)}: {ratio.name}, batch {ratio.batch}{doubtful}",
+        tone="good" if ratio.interval[0] > 1 else "bad" if ratio.interval[1] < 1 else "plain",
+    )
+
+
+def _accuracy_headline(evidence: Evidence) -> Headline:
+    record = evidence.validation
+    if record is None or not record.difference:
+        return Headline(label="Top-1 against dense", value="not measured", tone="absent")
+    target, worst = min(record.difference.items(), key=lambda item: item[1].top1)
+    low, high = worst.interval
+    return Headline(
+        label="Top-1 against dense",
+        value=f"{show.points(worst.top1)} points",
+        detail=f"{show.points(low)} to {show.points(high)}, {target}",
+        tone="bad" if high < 0 else "plain",
+    )
+
+
+def _parity_headline(manifest: Manifest) -> Headline:
+    if not manifest.parity:
+        return Headline(label="Parity", value="not proven", tone="absent")
+    failed = [target for target, record in manifest.parity.items() if not record.passed]
+    worst = max(record.max_abs_error for record in manifest.parity.values())
+    return Headline(
+        label="Parity with eager PyTorch",
+        value="failed" if failed else "passed",
+        detail=f"failed: {', '.join(failed)}" if failed else f"largest error {show.error(worst)}",
+        tone="bad" if failed else "good",
+    )
+
+
+def _merged_section(evidence: Evidence) -> Section:
+    title = "What was merged"
+    if not evidence.pictures:
+        return Section(
+            title=title, parts=(Paragraph(text=_why_no_pictures(evidence.manifest), tone="absent"),)
+        )
+    notes: tuple[Part, ...] = ()
+    drawn = evidence.pictures[-1].label.rpartition(": ")[2]
+    planned = f"{evidence.manifest.schedule.tokens[-1]} tokens"
+    if drawn != planned:
+        notes = (
+            Paragraph(
+                text=f"The schedule ends at {planned}, the pictures at {drawn}: merges whose result nothing reads "
+                "are not executed."
+            ),
+        )
+    prefix = evidence.manifest.tokens_protected
+    text = (
+        "Every token is drawn as the patches that it stands for, in their mean colour. Patches merge because they "
+        "look alike, so a token's patches need not touch."
+    )
+    protected = (
+        f" {show.count(prefix, 'protected token')} in front of the patches never merge." if prefix else ""
+    )
+    if prefix == 1:
+        protected = " 1 protected token in front of the patches never merges."
+    slideshow = Slideshow(label="Block", steps=evidence.pictures)
+    return Section(title=title, parts=(Paragraph(text=text + protected), slideshow, *notes))
+
+
+def _why_no_pictures(manifest: Manifest) -> str:
+    if manifest.tower == "text":
+        return "A text tower has no image to draw."
+    if not any(manifest.schedule.merged):
+        return "Nothing: this is the dense model."
+    return "Not drawn: this bundle does not hold the groups of its tokens (merges.npz)."
+
+
+def _blocks_section(evidence: Evidence) -> Section:
+    title = "Tokens, arithmetic and time per block"
+    schedule = evidence.manifest.schedule
+    if not schedule.tokens:
+        return Section(
+            title=title, parts=(Paragraph(text="This tower is exported as it is; nothing merges."),)
+        )
+    chart = TokenChart(
+        title="Tokens that enter each block",
+        x_label="block",
+        y_label="tokens that enter",
+        kept=schedule.tokens[:-1],
+        dense=schedule.tokens[0],
+    )
+    parts: list[Part] = [chart, _block_table(evidence), *_block_chart(evidence)]
+    if evidence.macs_per_block is None:
+        parts.append(Paragraph(text="Arithmetic per block: not worked out here.", tone="absent"))
+    if not evidence.benchmark or not evidence.benchmark.block_ms:
+        parts.append(Paragraph(text="Time per block: not measured.", tone="absent"))
+    return Section(title=title, parts=tuple(parts))
+
+
+def _block_chart(evidence: Evidence) -> tuple[Part, ...]:
+    """Arithmetic and time of every block as a share of the first one's, so that they can be compared."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    if evidence.macs_per_block is not None:
+        curves["multiply-accumulates"] = [
+            (float(block), macs) for block, macs in enumerate(evidence.macs_per_block)
+        ]
+    for target, times in (evidence.benchmark.block_ms if evidence.benchmark else {}).items():
+        curves[f"time, {target}"] = [(float(block), times[block]) for block in sorted(times)]
+    series = tuple(
+        Series(name=name, points=tuple((block, value / points[0][1]) for block, value in points))
+        for name, points in curves.items()
+        if points and points[0][1] > 0
+    )
+    if not series:
+        return ()
+    title = "Arithmetic and time of each block, as a share of the first one's"
+    return (LineChart(title=title, x_label="block", y_label="share of the first block", series=series),)
+
+
+def _block_table(evidence: Evidence) -> Table:
+    schedule = evidence.manifest.schedule
+    macs = evidence.macs_per_block
+    times = evidence.benchmark.block_ms if evidence.benchmark else {}
+    rows = []
+    for block, (before, merged, after) in enumerate(
+        zip(schedule.tokens, schedule.merged, schedule.tokens[1:], strict=False)
+    ):
+        rows.append(
+            (
+                *(str(block), str(before), str(merged), str(after)),
+                *([show.significant(macs[block] / 1e6)] if macs is not None else []),
+                *(show.milliseconds(blocks.get(block)) for blocks in times.values()),
+            )
+        )
+    return Table(
+        caption="Tokens in and out of each block",
+        headings=(
+            *("block", "tokens in", "merged", "tokens out"),
+            *(["MMACs"] if macs is not None else []),
+            *(f"ms, {target}" for target in times),
+        ),
+        rows=tuple(rows),
+        texts=frozenset(),
+    )
+
+
+def _parity_section(manifest: Manifest) -> Section:
+    title = "Parity"
+    if not manifest.parity:
+        return Section(
+            title=title, parts=(Paragraph(text="Not proven against eager PyTorch.", tone="absent"),)
+        )
+    rows = tuple(
+        (
+            target,
+            "passed" if record.passed else "failed",
+            show.error(record.max_abs_error),
+            show.error(record.mean_abs_error),
+            f"{record.cosine:.6f}",
+            show.percent(100 * min(record.match_agreement)) if record.match_agreement else show.NOT_MEASURED,
+        )
+        for target, record in manifest.parity.items()
+    )
+    table = Table(
+        caption="Engines against the rewritten program in eager PyTorch",
+        headings=(
+            "target",
+            "verdict",
+            "largest error",
+            "mean error",
+            "least cosine",
+            "equal matches, worst block",
+        ),
+        rows=rows,
+        texts=frozenset({0, 1}),
+    )
+    unproven = sorted(set(manifest.artifacts) - set(manifest.parity))
+    missing = [Paragraph(text=f"Not proven: {', '.join(unproven)}.", tone="absent")] if unproven else []
+    return Section(title=title, parts=(table, *_agreement(manifest), *missing))
+
+
+def _agreement(manifest: Manifest) -> tuple[Part, ...]:
+    """Matches per block: one sentence where all agree, or else a table."""
+    records = {
+        target: record.match_agreement for target, record in manifest.parity.items() if record.match_agreement
+    }
+    if not records:
+        return (Paragraph(text="Agreement of the matches: not measured.", tone="absent"),)
+    if all(share == 1 for shares in records.values() for share in shares):
+        return (Paragraph(text="Every engine merges the same tokens as eager PyTorch, in every block."),)
+    merging = [block for block, merged in enumerate(manifest.schedule.merged) if merged]
+    rows = tuple(
+        (
+            str(block),
+            *(
+                show.percent(100 * shares[place]) if place < len(shares) else "not executed"
+                for shares in records.values()
+            ),
+        )
+        for place, block in enumerate(merging)
+    )
+    caption = "Merges that eager PyTorch makes as well"
+    return (Table(caption=caption, headings=("block", *records), rows=rows, texts=frozenset()),)
+
+
+def _notes_section(manifest: Manifest) -> Section:
+    notes = Listing(items=manifest.notes) if manifest.notes else Paragraph(text="No remarks from the export.")
+    passes = Paragraph(text=f"Passes, in order: {', '.join(manifest.passes) or 'none'}.")
+    return Section(title="Remarks", parts=(notes, passes))
+
+
+def _reproduction_section(evidence: Evidence) -> Section:
+    manifest = evidence.manifest
+    name = shlex.quote(manifest.name)
+    recipe = shlex.quote(f"{manifest.name}/recipe.yaml")
+    lines = [
+        f"python -m exporter run {recipe} --out {shlex.quote(manifest.name + '-again')}",
+        f"python -m exporter validate {name}",
+        f"python -m exporter bench {name}",
+        f"python -m exporter report {name}",
+    ]
+    artifacts = Table(
+        caption="Artifacts",
+        headings=("target", "file", "precision", "opset", "sha256"),
+        rows=tuple(
+            (target, each.file, each.precision, str(each.opset or show.NOT_MEASURED), each.sha256[:16])
+            for target, each in manifest.artifacts.items()
+        ),
+        texts=frozenset({0, 1, 2, 4}),
+    )
+    tensors = Facts(
+        rows=(
+            *((f"input {each.name}", _tensor(each.dtype, each.shape)) for each in manifest.inputs),
+            *((f"output {each.name}", _tensor(each.dtype, each.shape)) for each in manifest.outputs),
+            ("weights, sha256", manifest.model.weights.sha256),
+            *(("version of " + package, version) for package, version in sorted(manifest.toolchain.items())),
+        )
+    )
+    return Section(title="How to reproduce", parts=(Commands(lines=tuple(lines)), artifacts, tensors))
+
+
+def _tensor(dtype: str, shape: Sequence[int | str]) -> str:
+    return f"{dtype} {show.TIMES.join(map(str, shape))}"

@@ -1,0 +1,180 @@
+"""What a report says, before it looks like anything: texts, tables, charts and pictures in order.
+
+Where it stands on the road: `bundle_content` and `sweep_content` make a `ReportContent` out of files; `html` and
+`markdown` only render one. Texts here are plain: whoever renders them escapes them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Tone = Literal["plain", "good", "bad", "absent"]
+"""What a figure means to the reader; `absent` is for what was not run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """A figure of the summary: what it is, the figure, and what it has to be read with."""
+
+    label: str
+    value: str
+    detail: str = ""
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paragraph:
+    """A sentence or two; `absent` for what was not run, `bad` for a warning."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of texts under headings.
+
+    Attributes:
+        caption: what the table shows.
+        headings: of the columns.
+        rows: as long as the headings.
+        texts: positions of the columns that hold words, which are set flush left; the others hold figures.
+    """
+
+    caption: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: frozenset[int] = frozenset({0})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Names and their values, one below the other."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Remarks, one below the other."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commands:
+    """Lines to paste into a shell."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A named line or set of points: (x, y), and for each point a lower and upper bound, if there are any."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    bounds: tuple[tuple[float, float] | None, ...] = ()
+    marked: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenChart:
+    """Tokens that enter each block: what is left, and what merging has saved so far."""
+
+    title: str
+    x_label: str
+    y_label: str
+    kept: tuple[float, ...]
+    dense: float
+    legend: tuple[str, ...] = ("with merging", "saved by merging")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineChart:
+    """Lines over a common axis.
+
+    Attributes:
+        title: what is shown.
+        x_label: with its unit.
+        y_label: with its unit.
+        series: the lines.
+        whole_x: whether x counts something, so that only whole numbers are labelled.
+        from_zero: whether the y axis starts at zero.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    whole_x: bool = True
+    from_zero: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalChart:
+    """Estimates with their intervals, against a value that means no difference."""
+
+    title: str
+    x_label: str
+    rows: tuple[tuple[str, float, tuple[float, float]], ...]
+    neutral: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParetoChart:
+    """Points of two qualities, both better when larger; marked points are the front."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An encoded PNG, its size in pixels, and what it shows."""
+
+    png: bytes = field(repr=False)
+    size: tuple[int, int]
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slideshow:
+    """Pictures of the same thing, one after the other, to be gone through with a slider."""
+
+    label: str
+    steps: tuple[Picture, ...]
+
+
+Chart = TokenChart | LineChart | IntervalChart | ParetoChart
+Part = (
+    Paragraph
+    | Table
+    | Facts
+    | Listing
+    | Commands
+    | Slideshow
+    | TokenChart
+    | LineChart
+    | IntervalChart
+    | ParetoChart
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """A whole report: title, what it is about, the figures to remember, and the sections."""
+
+    title: str
+    subtitle: str
+    headlines: tuple[Headline, ...]
+    sections: tuple[Section, ...]

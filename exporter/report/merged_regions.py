@@ -1,0 +1,183 @@
+"""What was merged, as pictures: the image with every token drawn as the patches that it stands for.
+
+Where it stands on the road: in, the image that a bundle's sample holds and the groups of `merges.npz`; out, one
+picture per block for the report's slideshow. A token stands for patches that look alike, wherever they are, so its
+region may lie in several places; each is filled with the mean colour of all the patches of the token.
+
+Shape suffixes: L blocks, B images, T tokens before the first block, P patches, G patch rows, W patch columns, H height,
+C the three colours.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from exporter.errors import BundleError
+from exporter.report.content import Picture
+
+MOST_PIXELS = 448
+_PALETTE = 256
+_BORDER_MIX = 0.55  # how far a border goes from its region's colour towards black or white
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchGrid:
+    """How patches tile an image: rows and columns."""
+
+    rows: int
+    columns: int
+
+
+def patch_grid(patches: int, height: int, width: int) -> PatchGrid:
+    """The grid of square patches that covers an image.
+
+    Raises:
+        BundleError: so many square patches do not tile an image of this size.
+    """
+    rows = math.isqrt(patches * height // width) if width else 0
+    for guess in (rows, rows + 1):
+        if guess and patches % guess == 0 and guess * width == patches // guess * height:
+            return PatchGrid(rows=guess, columns=patches // guess)
+    raise BundleError(
+        f"merges.npz: groups_LBT: expected as many patches as tile an image of {width}x{height} pixels in squares, "
+        f"got {patches}; make the file again"
+    )
+
+
+def read_groups(groups_LBT: npt.NDArray[Any], *, blocks: int, tokens: int, prefix: int) -> Labels:
+    """The groups of the first image, checked: (L, T) int64.
+
+    Args:
+        groups_LBT: integers: after each block, the number of the token that each original token is part of.
+        blocks: L.
+        tokens: T.
+        prefix: tokens in front that stand for no patch.
+
+    Raises:
+        BundleError: another shape or dtype.
+    """
+    shape = groups_LBT.shape
+    fits = len(shape) == 3 and shape[0] == blocks and shape[1] >= 1 and shape[2] == tokens and prefix < tokens
+    if not fits or not np.issubdtype(groups_LBT.dtype, np.integer):
+        raise BundleError(
+            f"merges.npz: groups_LBT: expected integers of shape ({blocks}, images, {tokens}), got "
+            f"{groups_LBT.dtype} of shape {shape}; make the file again"
+        )
+    groups: Labels = groups_LBT[:, 0].astype(np.int64)
+    return groups
+
+
+def token_count(groups_T: Labels) -> int:
+    """How many tokens there are: the distinct numbers."""
+    return int(np.unique(groups_T).size)
+
+
+def draw_regions(image_HWC: Pixels, labels_GW: Labels) -> Pixels:
+    """The image with every group in its mean colour, and a border between patches of different groups.
+
+    Args:
+        image_HWC: uint8, RGB.
+        labels_GW: the group of each patch.
+
+    Returns:
+        uint8 RGB, at most 448 pixels high and wide, a whole number of pixels per patch.
+    """
+    rows, columns = labels_GW.shape
+    cell = max(1, MOST_PIXELS // max(rows, columns))
+    labels, colours_KC = _mean_colours(image_HWC, labels_GW)
+    fill_GWC = colours_KC[labels]
+    picture_HWC = fill_GWC.repeat(cell, axis=0).repeat(cell, axis=1)
+    if cell > 2:
+        border = _borders(labels.repeat(cell, axis=0).repeat(cell, axis=1))
+        picture_HWC[border] = _contrasting(picture_HWC[border])
+    return picture_HWC
+
+
+def slideshow_pictures(
+    image_HWC: Pixels, groups_LT: Labels, *, prefix: int, tokens: int
+) -> tuple[Picture, ...]:
+    """The original, then the regions after every block.
+
+    Args:
+        image_HWC: uint8, RGB: the first image of the batch.
+        groups_LT: from `read_groups`.
+        prefix: tokens in front that stand for no patch.
+        tokens: T.
+
+    Raises:
+        BundleError: the patches do not tile the image.
+    """
+    height, width = image_HWC.shape[:2]
+    grid = patch_grid(tokens - prefix, height, width)
+    original = Picture(
+        png=_png(_reduced(image_HWC)), size=(width, height), label=f"before block 0: {tokens} tokens"
+    )
+    pictures = [original]
+    for block, groups_T in enumerate(groups_LT):
+        drawn = draw_regions(image_HWC, groups_T[prefix:].reshape(grid.rows, grid.columns))
+        label = f"after block {block}: {token_count(groups_T)} tokens"
+        pictures.append(Picture(png=_png(drawn), size=(drawn.shape[1], drawn.shape[0]), label=label))
+    return tuple(pictures)
+
+
+def _mean_colours(image_HWC: Pixels, labels_GW: Labels) -> tuple[Labels, npt.NDArray[np.uint8]]:
+    """Group numbers 0..K-1 per patch, and the mean colour (K, C) over all pixels of each group."""
+    rows, columns = labels_GW.shape
+    means_GWC = _patch_means(image_HWC, rows, columns)
+    _, labels = np.unique(labels_GW, return_inverse=True)
+    labels = labels.reshape(rows, columns)
+    sums_KC = np.zeros((int(labels.max()) + 1, 3))
+    np.add.at(sums_KC, labels.reshape(-1), means_GWC.reshape(-1, 3))
+    sizes_K1 = np.bincount(labels.reshape(-1))[:, None]
+    return labels, np.rint(sums_KC / sizes_K1).astype(np.uint8)
+
+
+def _patch_means(image_HWC: Pixels, rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """(G, W, C). Pixels that fill no whole patch, at the right and the bottom, belong to none."""
+    side = min(image_HWC.shape[0] // rows, image_HWC.shape[1] // columns)
+    tiles = image_HWC[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)
+    means: npt.NDArray[np.float64] = tiles.astype(np.float64).mean(axis=(1, 3))
+    return means
+
+
+def _borders(labels_HW: Labels) -> npt.NDArray[np.bool_]:
+    """Pixels whose right or lower neighbour is of another group."""
+    border = np.zeros(labels_HW.shape, dtype=bool)
+    border[:, :-1] |= labels_HW[:, :-1] != labels_HW[:, 1:]
+    border[:-1] |= labels_HW[:-1] != labels_HW[1:]
+    return border
+
+
+def _contrasting(colours_NC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Dark regions get a lighter border, light ones a darker one."""
+    luma_N1 = colours_NC @ np.array([[0.299], [0.587], [0.114]])
+    goal_N1 = np.where(luma_N1 > 110, 0.0, 255.0)
+    mixed: npt.NDArray[np.uint8] = np.rint(colours_NC + _BORDER_MIX * (goal_N1 - colours_NC)).astype(np.uint8)
+    return mixed
+
+
+def _reduced(image_HWC: Pixels) -> Pixels:
+    """The image, made smaller if it is larger than a report draws."""
+    image = Image.fromarray(image_HWC)
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _png(image_HWC: Pixels) -> bytes:
+    """PNG bytes; with a palette where that loses nothing."""
+    image = Image.fromarray(image_HWC)
+    colours, codes = np.unique(image_HWC.reshape(-1, 3), axis=0, return_inverse=True)
+    if len(colours) <= _PALETTE:
+        image = Image.fromarray(codes.reshape(image_HWC.shape[:2]).astype(np.uint8), mode="P")
+        image.putpalette(colours.tobytes())
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()

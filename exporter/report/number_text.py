@@ -1,0 +1,74 @@
+"""Numbers as a reader wants them: the same digits and signs in every table.
+
+Where it stands on the road: beneath the sections; texts out, nothing else.
+"""
+
+NOT_MEASURED = "\u2013"  # an en dash
+TIMES = "\u00d7"
+
+
+def percent(value: float | None) -> str:
+    """`98.24 %`."""
+    return NOT_MEASURED if value is None else f"{value:.2f} %"
+
+
+def points(value: float) -> str:
+    """A difference of percentages, with its sign: `-0.44`."""
+    return f"{value:+.2f}"
+
+
+def points_with_interval(value: float, interval: tuple[float, float]) -> str:
+    """`-0.44 (-1.54 to +0.66)`."""
+    low, high = interval
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def times(value: float) -> str:
+    """A ratio: `1.37x`, with the multiplication sign."""
+    return f"{value:.2f}{TIMES}"
+
+
+def times_interval(interval: tuple[float, float]) -> str:
+    """`1.30 to 1.41`."""
+    return f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def significant(value: float | None, digits: int = 4) -> str:
+    """A number of any size in so many digits, whole ones without a point: `12.34`, `0.04559`, `1234`."""
+    if value is None:
+        return NOT_MEASURED
+    if value != 0 and abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def milliseconds(value: float | None) -> str:
+    """`3.21`, with three digits or more."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def per_second(value: float | None) -> str:
+    """`312`, or `31.2` below a hundred."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def megabytes(value_bytes: float | None) -> str:
+    """`512` for 512,000,000 bytes; a digit more below ten."""
+    if value_bytes is None:
+        return NOT_MEASURED
+    value = value_bytes / 1e6
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def error(value: float) -> str:
+    """A small error: `1.4e-06`."""
+    return f"{value:.1e}"
+
+
+def count(value: int, noun: str) -> str:
+    """`1 image`, `3 images`."""
+    return f"{value:,} {noun}" + ("" if value == 1 else "s")

@@ -1,0 +1,143 @@
+"""Sections on quality: accuracy, retrieval, and fidelity to the dense model.
+
+Where it stands on the road: in, the validation record; out, sections for `bundle_content`.
+"""
+
+import shlex
+
+from exporter.report import number_text as show
+from exporter.report.content import IntervalChart, LineChart, Listing, Paragraph, Part, Section, Series, Table
+from exporter.report.validation_record import FidelityRow, ValidationRecord
+
+_MOST_NAMES = 10
+
+
+def accuracy_section(record: ValidationRecord | None, name: str) -> Section:
+    """Top-1 and top-5 of every contender, and the difference to dense with its interval."""
+    title = "Accuracy"
+    if record is None or not record.accuracy:
+        text = f"Not measured. Run: python -m exporter validate {shlex.quote(name)} --data DIR"
+        return Section(title=title, parts=(Paragraph(text=text, tone="absent"), *_unreadable(record)))
+    what = f"{record.task} on {record.data}" if record.task else record.data
+    rows = tuple(
+        (contender, show.percent(row.top1), show.percent(row.top5), str(row.n))
+        for contender, row in record.accuracy.items()
+    )
+    table = Table(caption=f"Accuracy: {what}", headings=("contender", "top-1", "top-5", "images"), rows=rows)
+    return Section(title=title, parts=(table, *_differences(record), *_unreadable(record)))
+
+
+def _differences(record: ValidationRecord) -> tuple[Part, ...]:
+    if not record.difference:
+        return (Paragraph(text="No difference to the dense model was worked out.", tone="absent"),)
+    table = Table(
+        caption="Top-1 gained against dense eager on the same images, in points, with 95 % interval",
+        headings=("target", "difference", "interval", "p-value"),
+        rows=tuple(
+            (
+                target,
+                show.points(row.top1),
+                f"{show.points(row.interval[0])} to {show.points(row.interval[1])}",
+                show.significant(row.p_value, 3),
+            )
+            for target, row in record.difference.items()
+        ),
+    )
+    chart = IntervalChart(
+        title="Top-1 gained against dense eager, with 95 % interval",
+        x_label="points of top-1 gained against dense",
+        rows=tuple((target, row.top1, row.interval) for target, row in record.difference.items()),
+        neutral=0.0,
+    )
+    return (chart, table)
+
+
+def _unreadable(record: ValidationRecord | None) -> tuple[Part, ...]:
+    if record is None or not record.unreadable:
+        return ()
+    text = f"{show.count(len(record.unreadable), 'image')} could not be read and left out:"
+    items = [f"{name}: {reason}" for name, reason in record.unreadable[:_MOST_NAMES]]
+    if len(record.unreadable) > _MOST_NAMES:
+        items.append(f"and {len(record.unreadable) - _MOST_NAMES} more, named in validation.json")
+    return (Paragraph(text=text, tone="bad"), Listing(items=tuple(items)))
+
+
+def retrieval_section(record: ValidationRecord | None, name: str) -> Section:
+    """Recall both ways, of every contender."""
+    title = "Retrieval"
+    if record is None or not record.retrieval:
+        command = f"python -m exporter validate {shlex.quote(name)} --pairs CSV"
+        text = f"Not measured. For a model with two towers, run: {command}"
+        return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
+    sizes = next(iter(record.retrieval.values()))
+    rows = tuple(
+        (contender, *(show.percent(value) for value in (*row.text_to_image, *row.image_to_text)))
+        for contender, row in record.retrieval.items()
+    )
+    headings = (
+        "contender",
+        *(f"{way} R@{k}" for way in ("text to image", "image to text") for k in (1, 5, 10)),
+    )
+    caption = f"Recall among {show.count(sizes.images, 'image')} and {show.count(sizes.texts, 'text')}"
+    return Section(title=title, parts=(Table(caption=caption, headings=headings, rows=rows),))
+
+
+def fidelity_section(record: ValidationRecord | None, name: str) -> Section:
+    """How close every engine stays to dense eager without labels, and how the error grows over the blocks."""
+    title = "Fidelity to the dense model"
+    if record is None or not (record.fidelity or record.blocks):
+        text = f"Not measured. Run: python -m exporter validate {shlex.quote(name)} --data DIR"
+        return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
+    return Section(title=title, parts=(*_fidelity_table(record), *_block_errors(record)))
+
+
+def _fidelity_table(record: ValidationRecord) -> tuple[Part, ...]:
+    if not record.fidelity:
+        return (Paragraph(text="Outputs against dense eager: not measured.", tone="absent"),)
+    table = Table(
+        caption=f"Outputs against dense eager: {record.data}",
+        headings=(
+            *("target", "images", "same top-1", "KL, nats", "mean cosine", "least cosine"),
+            *("same neighbours", "among"),
+        ),
+        rows=tuple((target, *_fidelity_cells(row)) for target, row in record.fidelity.items()),
+    )
+    return (table,)
+
+
+def _fidelity_cells(row: FidelityRow) -> tuple[str, ...]:
+    return (
+        str(row.n),
+        show.percent(row.top1_agreement),
+        show.significant(row.kl, 3),
+        show.significant(row.cosine_mean, 5),
+        show.significant(row.cosine_min, 5),
+        show.percent(row.neighbour_overlap),
+        show.NOT_MEASURED if row.neighbour_n is None else str(row.neighbour_n),
+    )
+
+
+def _block_errors(record: ValidationRecord) -> tuple[Part, ...]:
+    if not record.blocks:
+        return (Paragraph(text="Growth of the error over the blocks: not measured.", tone="absent"),)
+    chart = LineChart(
+        title="Error of the tokens after each block, relative to the dense model",
+        x_label="block",
+        y_label="relative error",
+        series=(
+            Series(
+                name="relative error",
+                points=tuple((float(row.block), row.relative_error) for row in record.blocks),
+            ),
+        ),
+    )
+    table = Table(
+        caption="Error after each block, relative to the dense model",
+        headings=("block", "tokens", "relative error"),
+        rows=tuple(
+            (str(row.block), str(row.tokens), show.significant(row.relative_error, 3))
+            for row in record.blocks
+        ),
+        texts=frozenset(),
+    )
+    return (chart, table)

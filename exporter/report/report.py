@@ -1,0 +1,156 @@
+"""The room's door: a bundle or a sweep in, its report out.
+
+Where it stands on the road: the last stage; the pipeline writes the two texts that come out of it.
+"""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from exporter.bundle import SAMPLE_FILE, Bundle
+from exporter.errors import BundleError
+from exporter.report.benchmark_record import read_benchmark
+from exporter.report.bundle_content import Evidence, bundle_content
+from exporter.report.content import Picture, ReportContent
+from exporter.report.html import render_html
+from exporter.report.markdown import render_markdown
+from exporter.report.merged_regions import read_groups, slideshow_pictures
+from exporter.report.sweep_content import sweep_content
+from exporter.report.validation_record import read_validation
+from exporter.sweep import SWEEP_FILE, read_record
+
+HTML_FILE = "report.html"
+MARKDOWN_FILE = "report.md"
+MERGES_FILE = "merges.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A report, twice: a page, and a text for pull requests. The same input gives the same texts."""
+
+    html: str
+    markdown: str
+
+
+def report_bundle(
+    bundle: Bundle,
+    *,
+    macs_per_block: Sequence[float] | None = None,
+    image: Image.Image | None = None,
+    groups_LBT: npt.NDArray[Any] | None = None,
+) -> Report:
+    """Everything that is known about a bundle.
+
+    Args:
+        bundle: opened; `validation.json`, `bench.json` and `merges.npz` are read if they are in its folder.
+        macs_per_block: multiply-accumulates of each block, as the schedule counts them.
+        image: the picture that `groups_LBT` belongs to; the first image of the bundle's sample if not given.
+        groups_LBT: integers, after each block the number of the token that each original token is part of; those of
+            `merges.npz` if not given.
+
+    Raises:
+        BundleError: a file beside the engines is not what its command writes.
+    """
+    evidence = Evidence(
+        bundle=bundle,
+        validation=read_validation(bundle.path),
+        benchmark=read_benchmark(bundle.path),
+        macs_per_block=macs_per_block,
+        pictures=_pictures(bundle, image, groups_LBT),
+    )
+    return _rendered(bundle_content(evidence))
+
+
+def report_sweep(path: str | Path) -> Report:
+    """Everything that a sweep found.
+
+    Args:
+        path: the sweep's folder, or its `sweep.json`.
+
+    Raises:
+        BundleError: there is no `sweep.json`, or it is not what `sweep` writes.
+    """
+    return _rendered(sweep_content(read_record(_sweep_folder(Path(path)))))
+
+
+def _sweep_folder(path: Path) -> Path:
+    return path.parent if path.name == SWEEP_FILE else path
+
+
+def _rendered(content: ReportContent) -> Report:
+    return Report(html=render_html(content), markdown=render_markdown(content))
+
+
+def _pictures(
+    bundle: Bundle, image: Image.Image | None, groups_LBT: npt.NDArray[Any] | None
+) -> tuple[Picture, ...]:
+    manifest = bundle.manifest
+    if manifest.tower != "image" or not any(manifest.schedule.merged):
+        return ()
+    if groups_LBT is None:
+        groups_LBT = _read_groups_file(bundle.path / MERGES_FILE)
+    if groups_LBT is None:
+        return ()
+    tokens, prefix = manifest.schedule.tokens[0], manifest.tokens_protected
+    groups_LT = read_groups(groups_LBT, blocks=len(manifest.schedule.merged), tokens=tokens, prefix=prefix)
+    image_HWC = _image_pixels(bundle) if image is None else _cropped(bundle, image)
+    return slideshow_pictures(image_HWC, groups_LT, prefix=prefix, tokens=tokens)
+
+
+def _read_groups_file(path: Path) -> npt.NDArray[Any] | None:
+    if path.is_symlink():
+        raise BundleError(f"{path}: is a symbolic link; a bundle holds plain files only")
+    if not path.is_file():
+        return None
+    arrays = _read_arrays(path)
+    if "groups_LBT" not in arrays:
+        raise BundleError(f"{path}: expected an array groups_LBT, got {', '.join(arrays) or 'none'}")
+    return arrays["groups_LBT"]
+
+
+def _read_arrays(path: Path) -> Mapping[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise BundleError(f"{path}: cannot be read: {error}; make the file again") from None
+
+
+def _cropped(bundle: Bundle, image: Image.Image) -> npt.NDArray[np.uint8]:
+    """A picture as the model sees it, (H, W, 3) bytes."""
+    from exporter.models import crop_image
+
+    preprocess = bundle.preprocess()
+    if preprocess is None:
+        raise BundleError(f"{bundle.path}: this bundle does not say how an image becomes its input")
+    return np.ascontiguousarray(crop_image(image, preprocess).transpose(1, 2, 0))
+
+
+def _image_pixels(bundle: Bundle) -> npt.NDArray[np.uint8]:
+    """The first image of the sample, (H, W, 3) bytes, with its normalisation undone."""
+    manifest = bundle.manifest
+    sample = _read_arrays(bundle.path / SAMPLE_FILE)
+    name = manifest.inputs[0].name
+    images = sample.get(name, np.zeros(0))
+    image = images[0] if images.ndim == 4 else images
+    image_HWC = image.transpose(1, 2, 0) if image.ndim == 3 and manifest.layout == "nchw" else image
+    if image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
+        raise BundleError(f"{bundle.path / SAMPLE_FILE}: {name}: expected colour images, got {images.shape}")
+    if image_HWC.dtype == np.uint8:
+        return np.ascontiguousarray(image_HWC)
+    preprocess = bundle.preprocess()
+    if preprocess is None:  # a saved program does not say: the range of its values is all there is
+        low, high = float(image_HWC.min()), float(image_HWC.max())
+        return _bytes((image_HWC - low) / ((high - low) or 1.0))
+    return _bytes(image_HWC.astype(np.float64) * np.array(preprocess.std) + np.array(preprocess.mean))
+
+
+def _bytes(values_HWC: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    pixels: npt.NDArray[np.uint8] = np.rint(np.clip(np.nan_to_num(values_HWC), 0, 1) * 255).astype(np.uint8)
+    return pixels

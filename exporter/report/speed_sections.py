@@ -1,0 +1,118 @@
+"""The section on speed: contenders, ratios, merge efficiency, warnings, and the machine.
+
+Where it stands on the road: in, the benchmark record; out, a section for `bundle_content`.
+"""
+
+import shlex
+
+from exporter.report import number_text as show
+from exporter.report.benchmark_record import BenchmarkRecord, ContenderRow
+from exporter.report.content import Facts, IntervalChart, Listing, Paragraph, Part, Section, Table
+
+
+def speed_section(record: BenchmarkRecord | None, name: str) -> Section:
+    """Everything that was timed, on what machine."""
+    title = "Speed"
+    if record is None:
+        text = f"Not measured. Run: python -m exporter bench {shlex.quote(name)}"
+        return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
+    warnings: tuple[Part, ...] = ()
+    if record.warnings:
+        text = "What makes these figures doubtful:"
+        warnings = (Paragraph(text=text, tone="bad"), Listing(items=record.warnings))
+    return Section(
+        title=title,
+        parts=(
+            *warnings,
+            *_ratios(record),
+            *_efficiencies(record),
+            *_contenders(record),
+            *_unavailable(record),
+            *_environment(record),
+        ),
+    )
+
+
+def _ratios(record: BenchmarkRecord) -> tuple[Part, ...]:
+    if not record.ratios:
+        return (Paragraph(text="Ratios: not measured.", tone="absent"),)
+    chart = IntervalChart(
+        title="Times faster, with interval",
+        x_label="times faster",
+        rows=tuple((f"{row.name}, batch {row.batch}", row.value, row.interval) for row in record.ratios),
+        neutral=1.0,
+    )
+    table = Table(
+        caption="Times faster, paired, with bootstrap interval",
+        headings=("ratio", "batch", "value", "interval"),
+        rows=tuple(
+            (row.name, str(row.batch), show.times(row.value), show.times_interval(row.interval))
+            for row in record.ratios
+        ),
+    )
+    return (chart, table)
+
+
+def _efficiencies(record: BenchmarkRecord) -> tuple[Part, ...]:
+    if not record.efficiencies and not record.merge_efficiency:
+        return (Paragraph(text="Merge efficiency: not measured.", tone="absent"),)
+    explanation = Paragraph(
+        text="Merge efficiency is the speedup over the dense engine divided by the ratio of executed "
+        "multiply-accumulates; at 1.00, merging costs nothing."
+    )
+    if not record.efficiencies:
+        rows = tuple(
+            (target, show.significant(value, 3)) for target, value in record.merge_efficiency.items()
+        )
+        return (explanation, Table(caption="Merge efficiency", headings=("target", "efficiency"), rows=rows))
+    table = Table(
+        caption="Merge efficiency",
+        headings=("engine", "batch", "efficiency", "interval", "ratio of executed MACs"),
+        rows=tuple(
+            (
+                row.name,
+                str(row.batch),
+                f"{row.value:.2f}",
+                show.times_interval(row.interval) if row.interval else show.NOT_MEASURED,
+                show.NOT_MEASURED if row.macs_ratio is None else show.times(row.macs_ratio),
+            )
+            for row in record.efficiencies
+        ),
+    )
+    return (explanation, table)
+
+
+def _contenders(record: BenchmarkRecord) -> tuple[Part, ...]:
+    if not record.contenders:
+        return (Paragraph(text="Contenders: none ran.", tone="absent"),)
+    table = Table(
+        caption="Latency in ms per call, throughput, memory in MB, and ms to load and for the first call",
+        headings=(
+            *("contender", "batch", "median", "p90", "p99", "IQR"),
+            *("images/s", "peak MB", "load", "first"),
+        ),
+        rows=tuple((row.name, str(row.batch), *_contender_cells(row)) for row in record.contenders),
+    )
+    return (table,)
+
+
+def _contender_cells(row: ContenderRow) -> tuple[str, ...]:
+    return (
+        *(show.milliseconds(value) for value in (row.median_ms, row.p90_ms, row.p99_ms, row.iqr_ms)),
+        show.per_second(row.images_per_s),
+        show.megabytes(row.peak_memory_bytes),
+        *(show.milliseconds(value) for value in (row.load_ms, row.first_ms)),
+    )
+
+
+def _unavailable(record: BenchmarkRecord) -> tuple[Part, ...]:
+    if not record.unavailable:
+        return ()
+    items = tuple(f"{name}: {reason}" for name, reason in record.unavailable)
+    return (Paragraph(text="Did not run:", tone="absent"), Listing(items=items))
+
+
+def _environment(record: BenchmarkRecord) -> tuple[Part, ...]:
+    if not record.environment:
+        return (Paragraph(text="The machine was not recorded.", tone="absent"),)
+    return (Paragraph(text="Measured on:"), Facts(rows=tuple(record.environment.items())))

@@ -1,0 +1,86 @@
+"""Sweeps: a grid of schedules built, measured and compared; schedules found for a goal. No torch."""
+
+from exporter.sweep.cache import Conditions, Found, Store, open_store
+from exporter.sweep.candidates import Candidate, Family, Space, candidates
+from exporter.sweep.drive import (
+    Progress,
+    Work,
+    available_memory_bytes,
+    drive,
+    finished,
+    jobs_that_fit,
+)
+from exporter.sweep.front import front_names, pareto_front, quality_measure
+from exporter.sweep.grid import Axes, Point, grid, with_dense
+from exporter.sweep.ladder import ladder, lift, rung_counts
+from exporter.sweep.latency import LatencyTable, Measurement, fit, segment_weights
+from exporter.sweep.record import (
+    SWEEP_FILE,
+    Accuracy,
+    Built,
+    Difference,
+    Evaluation,
+    Failure,
+    Fidelity,
+    PointResult,
+    Quality,
+    QualityMeasure,
+    Ratio,
+    Solution,
+    SweepRecord,
+    Timed,
+    read_record,
+    write_record,
+)
+from exporter.sweep.solve import solve_max_drop, solve_min_speedup
+from exporter.sweep.workers import cores
+
+__all__ = [
+    "SWEEP_FILE",
+    "Accuracy",
+    "Axes",
+    "Built",
+    "Candidate",
+    "Conditions",
+    "Difference",
+    "Evaluation",
+    "Failure",
+    "Family",
+    "Fidelity",
+    "Found",
+    "LatencyTable",
+    "Measurement",
+    "Point",
+    "PointResult",
+    "Progress",
+    "Quality",
+    "QualityMeasure",
+    "Ratio",
+    "Solution",
+    "Space",
+    "Store",
+    "SweepRecord",
+    "Timed",
+    "Work",
+    "available_memory_bytes",
+    "candidates",
+    "cores",
+    "drive",
+    "finished",
+    "fit",
+    "front_names",
+    "grid",
+    "jobs_that_fit",
+    "ladder",
+    "lift",
+    "open_store",
+    "pareto_front",
+    "quality_measure",
+    "read_record",
+    "rung_counts",
+    "segment_weights",
+    "solve_max_drop",
+    "solve_min_speedup",
+    "with_dense",
+    "write_record",
+]

@@ -1,0 +1,160 @@
+"""The points of a sweep, in a fixed order.
+
+Where it stands on the road: the first step of a sweep. In: what the command line lists. Out: `Point`s, each of which
+becomes one engine.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from exporter.errors import UsageError
+from exporter.schedule import ScheduleKind, ScheduleRequest
+from exporter.sweep.canonical import canonical_json
+
+DENSE_METHOD = "tome"
+"""The method that a dense point carries: nothing merges, so that any name would do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One engine of a sweep.
+
+    Attributes:
+        method: of merging.
+        method_options: the method's own numbers that were set, sorted by name.
+        schedule: what is asked; resolved only when the model is known.
+        precision: fp32, fp16 or bf16.
+        target: the engine's name.
+    """
+
+    method: str = DENSE_METHOD
+    method_options: tuple[tuple[str, float], ...] = ()
+    schedule: ScheduleRequest = field(default_factory=ScheduleRequest)
+    precision: str = "fp32"
+    target: str = "onnx"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is merged, as far as the request alone can tell."""
+        if self.schedule.r_per_layer is not None:
+            return not any(self.schedule.r_per_layer)
+        return self.schedule.keep_per_layer is None and self.schedule.r == 0
+
+    @property
+    def name(self) -> str:
+        """Short, unique, and safe as the name of a folder: `tome-constant-r8-fp32-onnx`."""
+        if self == self.dense:
+            readable, says_all = f"dense-{self.precision}-{self.target}", True
+        else:
+            schedule, says_all = _schedule_words(self.schedule)
+            readable = f"{self.method}-{schedule}-{self.precision}-{self.target}"
+        safe = re.sub(r"[^a-z0-9_-]", "_", readable.lower())
+        complete = says_all and safe == readable and not self.method_options
+        return safe if complete else f"{safe}-{_digest(self)}"
+
+    @property
+    def dense(self) -> "Point":
+        """The point with the same engine and precision that merges nothing: what a speedup is measured against."""
+        return Point(precision=self.precision, target=self.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """What is varied; every combination becomes a point.
+
+    Attributes:
+        r: tokens merged per block; 0 is dense.
+        methods: by name, each with the options that are set for it.
+        kinds: how r is spread over the blocks.
+        aligns: multiples that later token counts are moved to; 1 moves nothing.
+        precisions: of the engines.
+        targets: engines.
+    """
+
+    r: Sequence[int]
+    methods: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: {DENSE_METHOD: {}})
+    kinds: Sequence[ScheduleKind] = ("constant",)
+    aligns: Sequence[int] = (1,)
+    precisions: Sequence[str] = ("fp32",)
+    targets: Sequence[str] = ("onnx",)
+
+
+def grid(axes: Axes) -> tuple[Point, ...]:
+    """Every combination once, in the order of the axes: targets and precisions outside, r inside.
+
+    All dense combinations of one target and precision are one point.
+
+    Raises:
+        UsageError: an axis is empty, r is negative, or a multiple is not positive.
+    """
+    _check(axes)
+    points = (
+        _point(axes, target, precision, method, kind, align, r)
+        for target, precision, method, kind, align, r in product(
+            axes.targets, axes.precisions, axes.methods, axes.kinds, axes.aligns, axes.r
+        )
+    )
+    return tuple(dict.fromkeys(points))
+
+
+def with_dense(points: Sequence[Point]) -> tuple[Point, ...]:
+    """The points, and before them every dense one that their speedups need and that is not among them."""
+    needed = dict.fromkeys(point.dense for point in points)
+    return tuple(dict.fromkeys([*(point for point in needed if point not in points), *points]))
+
+
+def _point(
+    axes: Axes, target: str, precision: str, method: str, kind: ScheduleKind, align: int, r: int
+) -> Point:
+    if r == 0:
+        return Point(precision=precision, target=target)
+    return Point(
+        method=method,
+        method_options=tuple(sorted(axes.methods[method].items())),
+        schedule=ScheduleRequest(kind=kind, r=r, align=None if align == 1 else align),
+        precision=precision,
+        target=target,
+    )
+
+
+def _check(axes: Axes) -> None:
+    lengths = {
+        "r": len(axes.r),
+        "method": len(axes.methods),
+        "schedule": len(axes.kinds),
+        "align": len(axes.aligns),
+        "precision": len(axes.precisions),
+        "target": len(axes.targets),
+    }
+    for option, length in lengths.items():
+        if not length:
+            raise UsageError(f"sweep: --{option} lists nothing; give at least one value")
+    for r in axes.r:
+        if r < 0:
+            raise UsageError(f"sweep: expected every --r >= 0, got {r}; 0 is the dense model")
+    for align in axes.aligns:
+        if align < 1:
+            raise UsageError(f"sweep: expected every --align >= 1, got {align}; 1 aligns nothing")
+
+
+def _schedule_words(schedule: ScheduleRequest) -> tuple[str, bool]:
+    """A schedule in a few words, and whether they say all of it."""
+    if schedule.r_per_layer is not None:
+        return f"list{sum(schedule.r_per_layer)}", False
+    if schedule.keep_per_layer is not None:
+        return "keep", False
+    return "-".join(_spread_words(schedule)), schedule.r >= 0
+
+
+def _spread_words(schedule: ScheduleRequest) -> Iterator[str]:
+    yield schedule.kind
+    yield f"r{schedule.r}"
+    if schedule.align is not None:
+        yield f"align{schedule.align}"
+
+
+def _digest(point: Point) -> str:
+    return hashlib.sha256(canonical_json(point)).hexdigest()[:8]

@@ -1,0 +1,327 @@
+"""What a sweep found: plain values that go to `sweep.json` and come back.
+
+Where it stands on the road: the result of a sweep, and all that the report reads of it. In: what the callbacks of
+`drive` measured. Out: a `SweepRecord`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from exporter.errors import BundleError
+from exporter.sweep.canonical import canonical_json, write_whole
+from exporter.sweep.grid import Point
+
+SWEEP_FILE = "sweep.json"
+SCHEMA_VERSION: Literal[1] = 1
+
+QualityMeasure = Literal["top1", "top1_agreement", "cosine_mean"]
+"""What a front has on its quality axis; the larger the better."""
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Top-1 and top-5 in percent, over n images."""
+
+    top1: float
+    top5: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Top-1 against the dense eager model, in points, on the same images; negative is a loss.
+
+    Attributes:
+        top1: points.
+        interval: 95 % confidence interval, low and high.
+        p_value: of no difference, if a test was made.
+    """
+
+    top1: float
+    interval: tuple[float, float]
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """How near the outputs stay to those of the dense eager model, over n images. Percentages are 0 to 100.
+
+    Attributes:
+        n: images.
+        top1_agreement: percent of images with the same first class.
+        kl: mean divergence of the class probabilities, in nats.
+        cosine_mean: mean cosine similarity of the outputs.
+        cosine_min: smallest.
+        neighbour_overlap: percent of nearest neighbours that stay the same.
+        neighbour_n: neighbours looked at per image.
+    """
+
+    n: int
+    top1_agreement: float | None = None
+    kl: float | None = None
+    cosine_mean: float
+    cosine_min: float
+    neighbour_overlap: float | None = None
+    neighbour_n: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What is known of a point's outputs; whatever was not measured is None."""
+
+    accuracy: Accuracy | None = None
+    difference: Difference | None = None
+    fidelity: Fidelity | None = None
+
+    def of(self, measure: QualityMeasure) -> float | None:
+        """One figure, None if it was not measured."""
+        if measure == "top1":
+            return self.accuracy.top1 if self.accuracy is not None else None
+        if self.fidelity is None:
+            return None
+        return self.fidelity.top1_agreement if measure == "top1_agreement" else self.fidelity.cosine_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A ratio and its 95 % confidence interval, low and high."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What the first stage of a point ends with: an engine that was proven, and how good its outputs are.
+
+    Attributes:
+        tokens: tokens that enter each block, then the final count, length L + 1.
+        merged: tokens merged in each block, length L.
+        gmacs_executed: multiply-accumulates of the emitted graph, in 1e9.
+        gmacs_ratio: those of the dense graph divided by these.
+        quality: of the outputs.
+        digest: what identifies the engine's folder, so that a later run can tell whether it is still there.
+        notes: visible lines, such as a capped schedule.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    tokens: tuple[int, ...]
+    merged: tuple[int, ...]
+    gmacs_executed: float
+    gmacs_ratio: float
+    quality: Quality = field(default_factory=Quality)
+    digest: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What the second stage of a point ends with, measured with nothing beside it.
+
+    Attributes:
+        images_per_s: throughput.
+        latency_ms: median time of a batch.
+        latency_error_ms: standard error of that median, None if unknown.
+        batch: images at once.
+        speedup: over the dense engine of the same target and precision; None for the dense engine itself.
+        peak_memory_bytes: None if unknown.
+        warnings: what makes the figures doubtful.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    images_per_s: float
+    latency_ms: float
+    latency_error_ms: float | None = None
+    batch: int = 1
+    speedup: Ratio | None = None
+    peak_memory_bytes: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a point has no result.
+
+    Attributes:
+        stage: where it stopped.
+        error: one line.
+        exit_status: that a command with this error ends with.
+    """
+
+    stage: Literal["build", "time"]
+    error: str
+    exit_status: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointResult:
+    """Everything that is known of a point.
+
+    Attributes:
+        name: the point's, and its folder's under `bundles/`.
+        point: what was asked.
+        key: of its content in the cache.
+        status: done once it is built and timed; open if the sweep stopped before that.
+        built: the first stage, if it finished.
+        timed: the second stage, if it finished.
+        failure: why a stage did not.
+    """
+
+    name: str
+    point: Point
+    key: str
+    status: Literal["done", "failed", "open"]
+    built: Built | None = None
+    timed: Timed | None = None
+    failure: Failure | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...] | None:
+        """Tokens that enter each block, then the final count."""
+        return self.built.tokens if self.built is not None else None
+
+    @property
+    def merged(self) -> tuple[int, ...] | None:
+        """Tokens merged in each block."""
+        return self.built.merged if self.built is not None else None
+
+    @property
+    def gmacs_executed(self) -> float | None:
+        """Multiply-accumulates of the emitted graph, in 1e9."""
+        return self.built.gmacs_executed if self.built is not None else None
+
+    @property
+    def gmacs_ratio(self) -> float | None:
+        """Those of the dense graph divided by these."""
+        return self.built.gmacs_ratio if self.built is not None else None
+
+    @property
+    def quality(self) -> Quality:
+        """Of the outputs; empty before the point is built."""
+        return self.built.quality if self.built is not None else Quality()
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Throughput."""
+        return self.timed.images_per_s if self.timed is not None else None
+
+    @property
+    def speedup(self) -> Ratio | None:
+        """Over the dense engine of the same target and precision."""
+        return self.timed.speedup if self.timed is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A schedule that a solver looked at; whatever was not needed is None.
+
+    Attributes:
+        name: the point's.
+        r_per_layer: tokens merged in each block.
+        drop: points lost against dense.
+        predicted_speedup: by the latency table.
+        measured_speedup: by the benchmark.
+    """
+
+    name: str
+    r_per_layer: tuple[int, ...]
+    drop: float | None = None
+    predicted_speedup: float | None = None
+    measured_speedup: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """What a solver ends with.
+
+    Attributes:
+        goal: what was asked for.
+        limit: points for max_drop, a ratio for min_speedup.
+        best: the answer; where the goal is not reachable, what came nearest (None if nothing could be measured).
+        reached: whether `best` meets the goal, by measurement.
+        explanation: one line for the user.
+        evaluated: everything that was looked at, in that order.
+    """
+
+    goal: Literal["max_drop", "min_speedup"]
+    limit: float
+    best: Evaluation | None
+    reached: bool
+    explanation: str
+    evaluated: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """The whole sweep.
+
+    Attributes:
+        model: its name.
+        weights_sha256: of its weights.
+        data: name of the images, None if quality was not measured.
+        quality_measure: what the front has on its quality axis, None if quality was not measured.
+        environment: machine and versions; plain values.
+        points: in the order of the grid.
+        front: names of the points that no other one beats in both quality and throughput, slowest first.
+        solution: what a solver found, if one was asked.
+        complete: whether every point is done or has failed.
+        notes: visible lines.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: str
+    weights_sha256: str
+    data: str | None = None
+    quality_measure: QualityMeasure | None = None
+    environment: Mapping[str, object] = field(default_factory=dict)
+    points: tuple[PointResult, ...] = ()
+    front: tuple[str, ...] = ()
+    solution: Solution | None = None
+    complete: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def write_record(folder: Path, record: SweepRecord) -> None:
+    """Writes `sweep.json` into the sweep's folder, whole or not at all."""
+    write_whole(folder / SWEEP_FILE, canonical_json(record))
+
+
+def read_record(folder: str | Path) -> SweepRecord:
+    """Reads the `sweep.json` of a sweep's folder.
+
+    Raises:
+        BundleError: it is not there, is not JSON, or has another form.
+    """
+    path = Path(folder) / SWEEP_FILE
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read: {error.strerror or error}; give the folder of a sweep"
+        ) from None
+    try:
+        record = TypeAdapter(SweepRecord).validate_json(content)
+    except ValidationError as error:
+        raise BundleError(f"{path}: {first_problem(error)}; run the sweep again into this folder") from None
+    if missing := set(record.front) - {point.name for point in record.points}:
+        raise BundleError(
+            f"{path}: front names {min(missing)}, which is not a point; run the sweep again into this folder"
+        )
+    return record
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of a strict reading, as `where: what`."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "top level"
+    return f"{where}: {problem['msg']}"

@@ -1,0 +1,192 @@
+"""Images to pixels, as the model's own preprocessing makes them, in several processes and in bounded memory.
+
+In: an `ImageSet` and a `Preprocess`. Out: chunks of pixels, in order. An image that cannot be decoded is named in its
+chunk with the reason, and left out of the pixels; it ends nothing.
+"""
+
+import contextlib
+import os
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from exporter.errors import ExportError, InternalError, UsageError
+from exporter.models import Preprocess, crop_image
+from exporter.validation.images import ImageSet
+
+# Each worker has at most this many chunks ready or in the making.
+CHUNKS_AHEAD = 2
+
+# Below this, decoding takes less time than starting processes.
+WORTH_A_WORKER = 256
+MOST_WORKERS = 8
+
+LONGEST_REASON = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An image that was left out: its name in the set, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedChunk:
+    """Some images of a set.
+
+    Attributes:
+        positions: in the set, of those that could be read.
+        pixels_BCHW: uint8, one for each of the positions; not normalised.
+        unreadable: the others of the chunk.
+    """
+
+    positions: tuple[int, ...]
+    pixels_BCHW: npt.NDArray[np.uint8]
+    unreadable: tuple[Unreadable, ...]
+
+
+def default_workers(images: int) -> int:
+    """How many processes to decode in: none beside our own for a small set, else one per core up to 8."""
+    return 0 if images < WORTH_A_WORKER else min(_cores(), MOST_WORKERS)
+
+
+def decode(
+    images: ImageSet, preprocess: Preprocess, *, positions: Sequence[int], chunk: int, workers: int
+) -> Iterator[DecodedChunk]:
+    """Decode images in order.
+
+    At most `workers * CHUNKS_AHEAD` chunks are in memory beside the one that is handed out. Closing the iterator, or
+    leaving it by Ctrl-C, ends the workers.
+
+    Args:
+        images: the set.
+        preprocess: the model's own.
+        positions: which images, in which order; a run that is resumed names the rest.
+        chunk: images per chunk; the last may have fewer.
+        workers: processes; 0 decodes in this one.
+
+    Raises:
+        InternalError: a chunk of no images, or a negative number of workers.
+        UsageError: a worker was killed, as a system short of memory does.
+    """
+    if chunk < 1 or workers < 0:
+        raise InternalError(
+            f"expected at least one image per chunk and no negative workers: {chunk}, {workers}"
+        )
+    parts = [tuple(positions[start : start + chunk]) for start in range(0, len(positions), chunk)]
+    chunks = iter(_loader(_Chunks(images, preprocess, parts), min(workers, len(parts))))
+    try:
+        yield from _reporting_dead_workers(chunks)
+    finally:
+        del chunks  # the last reference: ends its workers
+
+
+class _Chunks(Dataset[DecodedChunk]):
+    """Decodes the chunk at a place; runs in the workers."""
+
+    def __init__(self, images: ImageSet, preprocess: Preprocess, parts: Sequence[tuple[int, ...]]) -> None:
+        self.images = images
+        self.preprocess = preprocess
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, place: int) -> DecodedChunk:
+        with _one_thread():
+            return _decode_chunk(self.images, self.preprocess, self.parts[place])
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Resizing one photo on several threads is mostly waiting: ten times slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _decode_chunk(images: ImageSet, preprocess: Preprocess, part: tuple[int, ...]) -> DecodedChunk:
+    pixels_BCHW = np.empty((len(part), 3, *preprocess.image_size), dtype=np.uint8)
+    read: list[int] = []
+    unreadable: list[Unreadable] = []
+    for position in part:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's, about damage that it can read past
+                pixels_BCHW[len(read)] = crop_image(images.open(position), preprocess)
+            read.append(position)
+        except (ExportError, InternalError):
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            unreadable.append(Unreadable(name=images.names[position], reason=_reason(error)))
+    return DecodedChunk(
+        positions=tuple(read), pixels_BCHW=pixels_BCHW[: len(read)], unreadable=tuple(unreadable)
+    )
+
+
+def _loader(chunks: _Chunks, workers: int) -> "DataLoader[DecodedChunk]":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # more workers than cores are the caller's wish
+        return DataLoader(
+            chunks,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            prefetch_factor=CHUNKS_AHEAD if workers else None,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+            generator=torch.Generator(),  # its own: the loader draws a seed, and the global one is the caller's
+        )
+
+
+def _reporting_dead_workers(chunks: Iterator[DecodedChunk]) -> Iterator[DecodedChunk]:
+    """As they come; the loader's complaint about a worker that died becomes one line."""
+    while True:
+        try:
+            decoded = next(chunks)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            raise UsageError(
+                "data: a process that decodes images was killed, perhaps for want of memory; "
+                "use fewer workers, or 0 to decode in one process"
+            ) from error
+        yield decoded
+
+
+def _as_it_is(decoded: Any) -> Any:
+    return decoded
+
+
+def _leave_interrupts_to_the_parent(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the parent ends its workers, which would only print."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _reason(error: Exception) -> str:
+    """Why, in one short line that holds no path."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not an image of a known format"
+    text = " ".join(str(error).split())
+    return text[:LONGEST_REASON] if text else type(error).__name__
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

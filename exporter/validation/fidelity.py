@@ -1,0 +1,200 @@
+"""Fidelity: how close an engine's outputs are to dense eager PyTorch's, on images that need no labels.
+
+Where it stands on the road: pure functions over numpy arrays, behind whoever runs the contenders. In: chunks of
+outputs, the dense model's and the engine's, of the same images. Out: one `Fidelity`. Unlike parity, which asks whether
+the engine computes what was compiled into it, this asks what merging changed: agreement, not equality, is the measure.
+Memory: a few numbers per image, and the outputs of the first `NEIGHBOUR_LIMIT` images.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.errors import ParityError, UsageError
+from exporter.targets import Array
+
+NEIGHBOUR_LIMIT = 5000
+"""Images among which neighbours are looked for: the first of the set."""
+
+NEIGHBOURS = 10
+"""Neighbours of each image that are compared."""
+
+_BLOCK = 256  # images whose similarities to all others are in memory at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """An engine against the dense model, over n images.
+
+    Attributes:
+        n: images.
+        not_finite: images for which either output holds an infinity or not-a-number. Each of them counts as a
+            disagreement, as a cosine of -1 and as an image without neighbours in common.
+        top1_agreement: percent of images with the same highest logit (the lower index on ties); None for embeddings.
+        kl: mean KL(dense || engine) of the softmax of the logits, in nats; None for embeddings, and where an image is
+            not finite, since no number would tell.
+        cosine_mean: mean over images of the cosine between the two outputs.
+        cosine_min: the worst image's.
+        neighbour_overlap: percent of each image's 10 nearest neighbours by cosine (all others, if there are fewer)
+            that are the same in both sets of outputs, mean over images; None for a single image.
+        neighbour_n: images that neighbours were looked for among.
+    """
+
+    n: int
+    not_finite: int
+    top1_agreement: float | None
+    kl: float | None
+    cosine_mean: float
+    cosine_min: float
+    neighbour_overlap: float | None
+    neighbour_n: int
+
+
+def fidelity(
+    pairs: Iterable[tuple[Array, Array]], *, logits: bool, neighbour_limit: int = NEIGHBOUR_LIMIT
+) -> Fidelity:
+    """Compare outputs chunk by chunk.
+
+    Args:
+        pairs: the dense model's (B, ...) and the engine's, of equal shapes, in the order of the images.
+        logits: whether the outputs are logits (B, classes), so that agreement and KL mean something.
+        neighbour_limit: images among which neighbours are looked for, the first ones.
+
+    Raises:
+        ParityError: the engine's outputs have another shape than the dense model's.
+        UsageError: there are no images.
+    """
+    chunks: list[_Chunk] = []
+    kept: list[tuple[Array, Array]] = []
+    room = neighbour_limit
+    for dense, engine in pairs:
+        _check(dense, engine)
+        chunks.append(_compare(dense, engine, logits=logits))
+        if room > 0 and len(dense):
+            kept.append((_flat(dense[:room]), _flat(engine[:room])))
+            room -= len(kept[-1][0])
+    if not kept:
+        raise UsageError("fidelity: expected at least one readable image, got none")
+    cosine_n = np.concatenate([each.cosine_B for each in chunks])
+    finite_n = np.concatenate([each.finite_B for each in chunks])
+    dense_NC, engine_NC = (np.concatenate(side) for side in zip(*kept, strict=True))
+    return Fidelity(
+        n=len(cosine_n),
+        not_finite=int((~finite_n).sum()),
+        top1_agreement=100 * float(np.concatenate([each.agrees_B for each in chunks]).mean())
+        if logits
+        else None,
+        kl=float(np.concatenate([each.kl_B for each in chunks]).mean())
+        if logits and finite_n.all()
+        else None,
+        cosine_mean=float(cosine_n.mean()),
+        cosine_min=float(cosine_n.min()),
+        neighbour_overlap=neighbour_overlap(dense_NC, engine_NC) if len(dense_NC) > 1 else None,
+        neighbour_n=len(dense_NC),
+    )
+
+
+def neighbour_overlap(dense_NC: Array, engine_NC: Array, *, neighbours: int = NEIGHBOURS) -> float:
+    """Percent of each image's nearest neighbours by cosine that two sets of outputs have in common, mean over images.
+
+    Images as near as the last neighbour are taken from the lowest index on. What is not finite is nobody's
+    neighbour, and has none. Similarities are computed for a block of images at a time, never for all pairs at once.
+
+    Args:
+        dense_NC: outputs of at least two images.
+        engine_NC: likewise, of the same images.
+        neighbours: compared for each image; all others, if there are fewer.
+    """
+    count = len(dense_NC)
+    k = min(neighbours, count - 1)
+    shared = 0
+    for dense_BN, engine_BN in zip(
+        _similarities(unit_rows(dense_NC)), _similarities(unit_rows(engine_NC)), strict=True
+    ):
+        shared += int((_nearest(dense_BN, k) & _nearest(engine_BN, k)).sum())
+    return 100 * shared / (count * k)
+
+
+def unit_rows(rows: Array) -> npt.NDArray[np.float64]:
+    """Rows (B, ...) as fp64 (B, C) of length 1, so that products are cosines.
+
+    A row of zeros stays one: its cosine to anything is 0. A row that is not finite becomes not-a-number throughout.
+    """
+    flat_BC = _flat(rows).astype(np.float64)
+    flat_BC[~np.isfinite(flat_BC).all(axis=1)] = np.nan
+    norms_B1 = np.linalg.norm(flat_BC, axis=1, keepdims=True)
+    unit_BC: npt.NDArray[np.float64] = flat_BC / np.where(norms_B1 == 0, 1.0, norms_B1)
+    return unit_BC
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Chunk:
+    """One number per image: whether both are finite, the cosine, and for logits the agreement and the KL."""
+
+    finite_B: Array
+    cosine_B: Array
+    agrees_B: Array
+    kl_B: Array
+
+
+def _compare(dense: Array, engine: Array, *, logits: bool) -> _Chunk:
+    one_BC, other_BC = _flat(dense).astype(np.float64), _flat(engine).astype(np.float64)
+    finite_B = np.asarray(np.isfinite(one_BC).all(axis=1) & np.isfinite(other_BC).all(axis=1))
+    nothing_B = np.empty(0)
+    return _Chunk(
+        finite_B=finite_B,
+        cosine_B=np.where(finite_B, _cosines(one_BC, other_BC), -1.0),
+        agrees_B=finite_B & (one_BC.argmax(axis=1) == other_BC.argmax(axis=1)) if logits else nothing_B,
+        kl_B=_kl(one_BC[finite_B], other_BC[finite_B]) if logits else nothing_B,
+    )
+
+
+def _cosines(one_BC: Array, other_BC: Array) -> Array:
+    """Row by row; two rows of zeros are alike. Rounding may not carry a cosine past 1."""
+    both_zero_B = ~one_BC.any(axis=1) & ~other_BC.any(axis=1)
+    products_B = (unit_rows(one_BC) * unit_rows(other_BC)).sum(axis=1)
+    return np.where(both_zero_B, 1.0, np.clip(products_B, -1.0, 1.0))
+
+
+def _kl(dense_BC: Array, engine_BC: Array) -> Array:
+    """KL(dense || engine) of each row's softmax, in nats, from differences of logarithms: no quotient, no overflow."""
+    from scipy.special import log_softmax
+
+    dense_log_BC, engine_log_BC = log_softmax(dense_BC, axis=1), log_softmax(engine_BC, axis=1)
+    divergence_B: Array = (np.exp(dense_log_BC) * (dense_log_BC - engine_log_BC)).sum(axis=1)
+    return divergence_B
+
+
+def _similarities(unit_NC: Array) -> Iterator[Array]:
+    """Cosines of a block of images to all, (B, N); to itself, and where they are not finite, minus infinity."""
+    for start in range(0, len(unit_NC), _BLOCK):
+        cosines_BN = unit_NC[start : start + _BLOCK] @ unit_NC.T
+        cosines_BN[np.isnan(cosines_BN)] = -np.inf
+        rows_B = np.arange(len(cosines_BN))
+        cosines_BN[rows_B, start + rows_B] = -np.inf
+        yield cosines_BN
+
+
+def _nearest(cosines_BN: Array, k: int) -> Array:
+    """Which k of each row are the highest, the lowest index first on ties; minus infinity never is."""
+    count = cosines_BN.shape[1]
+    last_B1 = np.partition(cosines_BN, count - k, axis=1)[:, count - k, None]
+    above_BN, tied_BN = cosines_BN > last_B1, cosines_BN == last_B1
+    open_B1 = k - above_BN.sum(axis=1, keepdims=True)
+    chosen_BN: Array = above_BN | (tied_BN & (tied_BN.cumsum(axis=1) <= open_B1))
+    return chosen_BN & (cosines_BN > -np.inf)
+
+
+def _flat(rows: Array) -> Array:
+    return rows.reshape(len(rows), math.prod(rows.shape[1:]))
+
+
+def _check(dense: Array, engine: Array) -> None:
+    if dense.shape != engine.shape:
+        raise ParityError(
+            f"fidelity: expected the engine's output to be {dense.shape}, as the dense model's is, "
+            f"got {engine.shape}; build the bundle again"
+        )

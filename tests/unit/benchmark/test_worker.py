@@ -1,0 +1,341 @@
+"""The worker: windows and warm-up on invented times, each kind of contender, and a real process."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from exporter.benchmark import Contender, EngineFile, WarmUp
+from exporter.benchmark.loading import arrays_of, load_contender, read_images
+from exporter.benchmark.messages import Job, job_from, job_to_tree
+from exporter.benchmark.process import WORKER, WorkerFailure, WorkerProcess, worker_environment
+from exporter.benchmark.worker import Worker, run_round, run_window, warm_up
+from exporter.errors import InternalError, TargetUnavailableError, UsageError
+from exporter.models import ModelRequest, load
+from tests.unit.benchmark.contenders import BATCH, QUICK, SIZE, as_engine, as_program
+
+DIGITS = ModelRequest(model="vit_digits")
+
+
+def taking(*milliseconds: float) -> Any:
+    """A call that takes these times in turn, and the last of them for ever."""
+
+    def times() -> Iterator[float]:
+        yield from milliseconds
+        while True:
+            yield milliseconds[-1]
+
+    return times().__next__
+
+
+def job(contender: Contender, images: Path, **changes: Any) -> Job:
+    fields: dict[str, Any] = {"threads": 1, "cores": (0,), "device": "cpu", "warm_up": QUICK, **changes}
+    return Job(contender=contender, images=images, **fields)
+
+
+# Windows --------------------------------------------------------------------------------------------
+
+
+def test_window_lasts_as_long_as_asked() -> None:
+    assert run_window(taking(30.0), min_ms=100, min_calls=1) == [30.0] * 4
+
+
+def test_window_has_as_many_calls_as_asked() -> None:
+    assert run_window(taking(500.0), min_ms=100, min_calls=3) == [500.0] * 3
+
+
+def test_window_never_has_more_calls_than_allowed() -> None:
+    assert run_window(taking(0.01), min_ms=100, min_calls=1, max_calls=5) == [0.01] * 5
+
+
+def test_first_call_of_a_round_does_not_count() -> None:
+    assert run_round(taking(90.0, 1.0, 2.0, 3.0), min_ms=0, min_calls=3, max_calls=9) == [1.0, 2.0, 3.0]
+
+
+def test_warm_up_ends_when_two_windows_agree() -> None:
+    """Windows of two: medians 35, 12.5 and 12, which are 4 % apart."""
+    until = WarmUp(window_calls=2, window_ms=0, tolerance=0.05, most_ms=1000)
+
+    assert warm_up(taking(50, 20, 13, 12, 12, 12), until) == (6, True)
+
+
+def test_warm_up_that_never_settles_says_so() -> None:
+    """Windows of one call, each half as long as the one before: 512 + 256 + ... is past 900 after the third."""
+    until = WarmUp(window_calls=1, window_ms=0, tolerance=0.05, most_ms=890)
+
+    assert warm_up(taking(512, 256, 128, 64, 32), until) == (3, False)
+
+
+# Kinds ----------------------------------------------------------------------------------------------
+
+
+def test_job_survives_its_journey(engine: EngineFile, images: Path) -> None:
+    for contender in (
+        as_engine("dense onnx", engine),
+        Contender(name="e", kind="module", batch=1, reduced=False, executed_macs=1, model=DIGITS),
+    ):
+        sent = job(contender, images, warm_up=WarmUp(tolerance=0.1))
+        assert job_from(job_to_tree(sent)) == sent
+
+
+def test_engine_and_program_compute_the_model(
+    engine: EngineFile, program: Path, images: Path, weights: Any
+) -> None:
+    expected = np.load(images) @ weights[0] @ weights[1]
+
+    for contender in (as_engine("onnx", engine), as_program("eager", program)):
+        asked = job(contender, images)
+        (got,) = arrays_of(load_contender(asked, read_images(asked)).call())
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def digit_images(tmp_path: Path) -> Path:
+    shape = load(DIGITS).example_input.shape
+    np.save(tmp_path / "digits.npy", np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32))
+    return tmp_path / "digits.npy"
+
+
+def test_module_computes_what_its_source_loads(digit_images: Path) -> None:
+    contender = Contender(
+        name="eager dense", kind="module", batch=1, reduced=False, executed_macs=1, model=DIGITS
+    )
+    module = load(DIGITS).module
+    assert isinstance(module, nn.Module)
+    asked = job(contender, digit_images)
+
+    (got,) = arrays_of(load_contender(asked, read_images(asked)).call())
+
+    expected = module(torch.from_numpy(np.load(digit_images)))
+    np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_is_torch_compile_of_the_module(digit_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is passed to the compiler; compiling takes too long for a test."""
+    seen: list[tuple[object, dict[str, object]]] = []
+
+    def compile_(module: nn.Module, **options: object) -> nn.Module:
+        seen.append((module, options))
+        return nn.Identity()
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    contender = Contender(
+        name="compiled", kind="compiled", batch=1, reduced=False, executed_macs=1, model=DIGITS
+    )
+    asked = job(contender, digit_images)
+
+    (got,) = arrays_of(load_contender(asked, read_images(asked)).call())
+
+    assert [(type(module), options) for module, options in seen] == [
+        (type(load(DIGITS).module), {"dynamic": False})
+    ]
+    np.testing.assert_array_equal(got, np.load(digit_images))
+
+
+def test_every_tensor_that_a_call_returns_is_read() -> None:
+    outputs = {"a": torch.ones(2), "b": [np.zeros(1), (torch.zeros(3, dtype=torch.bfloat16),)]}
+
+    assert [array.tolist() for array in arrays_of(outputs)] == [[1.0, 1.0], [0.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        pytest.param(np.zeros((BATCH + 1, SIZE), np.float32), ["expected 2", "got 3"], id="another batch"),
+        pytest.param(None, ["images.npy", "numpy.save"], id="no file"),
+    ],
+)
+def test_wrong_input_batch_is_refused(
+    array: Any, words: list[str], engine: EngineFile, tmp_path: Path
+) -> None:
+    if array is not None:
+        np.save(tmp_path / "images.npy", array)
+
+    with pytest.raises(UsageError) as caught:
+        read_images(job(as_engine("onnx", engine), tmp_path / "images.npy"))
+
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_pickled_input_batch_is_never_opened(engine: EngineFile, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.array([object()] * BATCH), allow_pickle=True)
+
+    with pytest.raises(UsageError, match="allow_pickle"):
+        read_images(job(as_engine("onnx", engine), tmp_path / "images.npy"))
+
+
+def test_outputs_that_are_not_numbers_are_not_timed(
+    engine: EngineFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_setaffinity", lambda process, cores: None)
+    np.save(tmp_path / "images.npy", np.full((BATCH, SIZE), np.nan, np.float32))
+    request = {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", engine), tmp_path / "images.npy"))}
+
+    with pytest.raises(UsageError, match="NaN"):
+        Worker().answer(request)
+
+
+def test_engine_that_computes_on_the_cpu_is_unavailable_on_cuda(engine: EngineFile, images: Path) -> None:
+    asked = job(as_engine("onnx", engine), images, device="cuda")
+
+    with pytest.raises(TargetUnavailableError, match="expected cuda, got a runner on the CPU"):
+        load_contender(asked, read_images(asked))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
+def test_pytorch_on_cuda_is_unavailable_without_cuda(program: Path, images: Path) -> None:
+    asked = job(as_program("eager", program), images, device="cuda")
+
+    with pytest.raises(TargetUnavailableError, match="device cuda"):
+        load_contender(asked, read_images(asked))
+
+
+def test_graph_is_unavailable_on_the_cpu(program: Path, images: Path) -> None:
+    asked = job(replace(as_program("eager", program), cuda_graph=True), images)
+
+    with pytest.raises(TargetUnavailableError, match="CUDA graphs need device cuda"):
+        load_contender(asked, read_images(asked))
+
+
+@pytest.mark.parametrize(
+    ("offers", "names"),
+    [
+        pytest.param(["threads", "load"], [], id="all there is"),
+        pytest.param(["load"], ["threads"], id="no thread count"),
+        pytest.param(["threads"], ["load-time"], id="no loading by itself"),
+    ],
+)
+def test_what_a_runner_cannot_be_told_is_noted(
+    offers: list[str], names: list[str], engine: EngineFile, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    runner = {"threads": 0, "load": staticmethod(lambda: loads.append("loaded"))}
+    fields = {name: runner[name] for name in offers} | {"__call__": lambda self, array: {"out": array}}
+    monkeypatch.setattr(
+        "exporter.benchmark.loading.open_runner", lambda *names, **specs: type("R", (), fields)()
+    )
+    asked = job(as_engine("onnx", engine), images)
+
+    loaded = load_contender(asked, read_images(asked))
+
+    assert [note.split(":")[0] for note in loaded.notes] == names
+    assert loads == (["loaded"] if "load" in offers else [])
+    np.testing.assert_array_equal(arrays_of(loaded.call())[0], np.load(images))
+
+
+def test_graph_breaks_of_the_compiler_are_noted(
+    engine: EngineFile, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = {"graph_break": {"data-dependent branch": 2, "print": 1}}
+    monkeypatch.setitem(sys.modules, "torch._dynamo.utils", SimpleNamespace(counters=counters))
+    monkeypatch.setattr("os.sched_setaffinity", lambda process, cores: None)
+    request = {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", engine), images))}
+
+    notes = Worker().answer(request)["notes"]
+
+    assert "graph-breaks: torch.compile left the graph 3 times" in notes
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"ask": "dance"}, id="unknown"),
+        pytest.param({"ask": "round", "min_ms": 0, "min_calls": 1, "max_calls": 1}, id="not prepared"),
+    ],
+)
+def test_request_out_of_turn_is_a_bug(request_: dict[str, Any]) -> None:
+    with pytest.raises(InternalError):
+        Worker().answer(request_)
+
+
+def test_contender_without_what_its_kind_needs_is_a_bug() -> None:
+    with pytest.raises(InternalError, match="without its program"):
+        Contender(name="x", kind="program", batch=1, reduced=False, executed_macs=1)
+
+
+# A process ------------------------------------------------------------------------------------------
+
+OBSERVER = """
+import os, sys
+from exporter.benchmark.messages import Channel
+from exporter.benchmark.worker import Worker
+
+channel, worker = Channel.take_stdout(), Worker()
+for request in channel.requests():
+    print("chatter of a library")
+    os.write(1, b"chatter of native code; ")
+    answer = worker.answer(request)
+    with open("/proc/self/status") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    channel.answer({**answer, "modules": list(sys.modules), "cores": fields["Cpus_allowed_list"].strip()})
+"""
+
+
+@pytest.fixture
+def observed(engine: EngineFile, images: Path, tmp_path: Path) -> Iterator[WorkerProcess]:
+    """A worker that tells what it imported and where it may run, and prints nonsense all the while."""
+    process = WorkerProcess(
+        (sys.executable, "-c", OBSERVER), worker_environment(1, tmp_path), tmp_path / "worker.log"
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def test_engine_worker_is_free_of_torch_and_pinned(
+    observed: WorkerProcess, engine: EngineFile, images: Path, tmp_path: Path
+) -> None:
+    request = {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", engine), images, cores=(0,)))}
+    prepared = observed.ask(request, timeout_s=60)
+    timed = observed.ask({"ask": "round", "min_ms": 0, "min_calls": 4, "max_calls": 4}, timeout_s=60)
+    finished = observed.ask({"ask": "finish"}, timeout_s=60)
+
+    heavy = {"torch", "scipy", "timm", "onnx"} & set(finished["modules"])
+    assert "onnxruntime" in finished["modules"]
+    assert heavy == set()
+    assert prepared["cores"] == "0"
+    assert prepared["load_ms"] > 0 and prepared["first_ms"] > 0
+    assert (prepared["warm_up_calls"], prepared["settled"]) == (4, True)
+    assert len(timed["samples_ms"]) == 4 and min(timed["samples_ms"]) > 0
+    assert finished["peak_memory_bytes"] > 10 * 2**20  # an interpreter with numpy is larger
+    assert finished["peak_since"] in ("load", "start")
+    log = (tmp_path / "worker.log").read_text(encoding="utf-8")
+    assert log.count("chatter of native code") == 3 and "chatter of a library" in log
+
+
+def test_program_worker_answers_the_whole_protocol(program: Path, images: Path, tmp_path: Path) -> None:
+    process = WorkerProcess(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
+    try:
+        request = {"ask": "prepare", "job": job_to_tree(job(as_program("eager", program), images))}
+        prepared = process.ask(request, timeout_s=300)
+        timed = process.ask({"ask": "round", "min_ms": 0, "min_calls": 4, "max_calls": 4}, timeout_s=60)
+        finished = process.ask({"ask": "finish"}, timeout_s=60)
+    finally:
+        process.kill()
+
+    assert prepared["notes"] == []
+    assert len(timed["samples_ms"]) == 4 and min(timed["samples_ms"]) > 0
+    assert finished["peak_memory_bytes"] > 100 * 2**20  # PyTorch is larger
+
+
+def test_worker_says_why_it_cannot_load(engine: EngineFile, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    broken = EngineFile(
+        target="onnx", path=tmp_path / "broken.onnx", input=engine.input, outputs=engine.outputs
+    )
+    process = WorkerProcess(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
+    try:
+        with pytest.raises(WorkerFailure, match=r"broken\.onnx"):
+            process.ask(
+                {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", broken), images))}, timeout_s=60
+            )
+    finally:
+        process.kill()

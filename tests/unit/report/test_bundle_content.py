@@ -1,0 +1,381 @@
+"""What a bundle's report says: the numbers of its files, and what was not run."""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exporter.bundle import Bundle, ParityRecord, ScheduleRecord, TensorRecord
+from exporter.errors import BundleError
+from exporter.report import report_bundle
+from tests.support.report_bundle import BENCH, VALIDATION, Form, alike_groups, make_bundle, noise_image
+
+Make = Callable[..., Bundle]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """A Markdown report, taken apart by hand: paragraphs and tables under each heading."""
+
+    text: str
+    sections: dict[str, str]
+
+    def table(self, section: str, caption: str) -> list[dict[str, str]]:
+        lines = self.sections[section].split(f"{caption}", 1)[1].splitlines()[1:]
+        table = []
+        for line in lines:
+            if line.startswith("|"):
+                table.append([cell.strip() for cell in line.strip("|").split(" | ")])
+            elif table:
+                break
+        headings = table[0]
+        assert all(len(row) == len(headings) for row in table if row != table[1])
+        return [dict(zip(headings, row, strict=True)) for row in table[2:]]
+
+
+def read(bundle: Bundle, **options: Any) -> Read:
+    text = report_bundle(bundle, **options).markdown
+    parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return Read(text=text, sections={"": parts[0], **sections})
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    return lambda **options: make_bundle(tmp_path / "bundle", **options)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Read:
+    files = {"validation.json": VALIDATION, "bench.json": BENCH}
+    bundle = make_bundle(tmp_path_factory.mktemp("full") / "bundle", files=files)
+    return read(bundle, macs_per_block=[3e6, 2e6, 1.5e6])
+
+
+def test_summary_gives_the_figures_to_remember(full: Read) -> None:
+    rows = [line.split(" | ") for line in full.sections[""].splitlines() if line.startswith("|")][2:]
+    summary = {row[0].strip("| "): (row[1], row[2].strip("| ")) for row in rows}
+
+    assert summary == {
+        "Tokens": ("17 to 7", "10 merged in 3 blocks"),
+        "GMACs per image": ("1.5 to 1.2", "1.25× fewer; 0.9 executed"),  # noqa: RUF001
+        "Speed": ("2.50×", "2.41 to 2.62: r4 onnx / eager dense, batch 1; 1 warning"),  # noqa: RUF001
+        "Top-1 against dense": ("-0.44 points", "-1.54 to +0.66, onnx"),
+        "Parity with eager PyTorch": ("passed", "largest error 1.5e-06"),
+    }
+
+
+def test_summary_says_what_was_not_measured(make: Make) -> None:
+    summary = read(make()).sections[""]
+
+    assert "| Speed | not measured |" in summary
+    assert "| Top-1 against dense | not measured |" in summary
+
+
+def test_model_method_and_schedule_are_named(full: Read) -> None:
+    assert "timm:tiny, random weights, image tower, method tome, schedule constant r=4" in full.sections[""]
+
+
+def test_blocks_have_their_tokens_arithmetic_and_time(full: Read) -> None:
+    rows = full.table("Tokens, arithmetic and time per block", "Tokens in and out of each block")
+
+    assert [list(row.values()) for row in rows] == [
+        ["0", "17", "4", "13", "3", "0.500"],
+        ["1", "13", "4", "9", "2", "0.625"],
+        ["2", "9", "2", "7", "1.5", "0.750"],
+    ]
+    assert list(rows[0]) == ["block", "tokens in", "merged", "tokens out", "MMACs", "ms, onnx"]
+
+
+def test_blocks_without_arithmetic_and_time_say_so(make: Make) -> None:
+    section = read(make()).sections["Tokens, arithmetic and time per block"]
+
+    assert "Arithmetic per block: not worked out here." in section
+    assert "Time per block: not measured." in section
+    assert "MMACs" not in section
+
+
+def test_parity_has_a_row_per_target_and_the_agreement_per_merging_block(make: Make) -> None:
+    form = Form(merged=(4, 0, 2))
+    record = ParityRecord(
+        max_abs_error=2e-5, mean_abs_error=3e-6, cosine=0.99999, match_agreement=(1.0, 0.5), passed=True
+    )
+
+    report = read(make(form=form, parity={"onnx": record}))
+
+    assert report.table("Parity", "Engines against")[0] == {
+        "target": "onnx",
+        "verdict": "passed",
+        "largest error": "2.0e-05",
+        "mean error": "3.0e-06",
+        "least cosine": "0.999990",
+        "equal matches, worst block": "50.00 %",
+    }
+    agreement = report.table("Parity", "Merges that eager PyTorch makes as well")
+    assert [(row["block"], row["onnx"]) for row in agreement] == [("0", "100.00 %"), ("2", "50.00 %")]
+
+
+def test_merge_that_no_engine_executes_is_said_to_be_that(full: Read) -> None:
+    agreement = full.table("Parity", "Merges that eager PyTorch makes as well")
+
+    assert [row["onnx"] for row in agreement] == ["100.00 %", "75.00 %", "not executed"]
+
+
+def test_failed_and_missing_parity_are_said(make: Make) -> None:
+    failed = ParityRecord(max_abs_error=1.0, mean_abs_error=0.5, cosine=0.5, match_agreement=(), passed=False)
+
+    report = read(make(parity={"onnx": failed}))
+
+    assert "| Parity with eager PyTorch | failed | failed: onnx |" in report.sections[""]
+    assert "Agreement of the matches: not measured." in report.sections["Parity"]
+    assert report.table("Parity", "Engines against")[0]["equal matches, worst block"] == "–"  # noqa: RUF001
+
+
+def test_engine_without_parity_is_named(make: Make) -> None:
+    report = read(make(parity={}))
+
+    assert "| Parity | not proven |" in report.sections[""]
+    assert "Not proven against eager PyTorch." in report.sections["Parity"]
+
+
+def test_accuracy_has_every_contender_and_the_difference_with_its_interval(full: Read) -> None:
+    rows = full.table("Accuracy", "Accuracy: classification on held-out scans")
+    difference = full.table("Accuracy", "Top-1 gained against dense eager on the same images")
+
+    assert [list(row.values()) for row in rows] == [
+        ["dense", "98.24 %", "99.78 %", "454"],
+        ["onnx", "97.80 %", "99.56 %", "454"],
+    ]
+    assert [list(row.values()) for row in difference] == [["onnx", "-0.44", "-1.54 to +0.66", "0.625"]]
+
+
+def test_unreadable_images_are_counted_and_named(full: Read) -> None:
+    section = full.sections["Accuracy"]
+
+    assert "**1 image could not be read and left out:**" in section
+    assert "- a/broken.jpg: truncated" in section
+
+
+def test_long_list_of_unreadable_images_is_cut_and_says_so(make: Make) -> None:
+    broken = [{"name": f"{place}.jpg", "reason": "empty"} for place in range(13)]
+    tree = {"data": {"name": "scans", "n": 1, "unreadable": broken}}
+
+    section = read(make(files={"validation.json": tree})).sections["Accuracy"]
+
+    assert "13 images could not be read" in section
+    assert section.count(".jpg: empty") == 10
+    assert "and 3 more, named in validation.json" in section
+
+
+def test_retrieval_has_recall_both_ways(full: Read) -> None:
+    rows = full.table("Retrieval", "Recall among 400 images and 2,000 texts")
+
+    assert list(rows[1].values()) == [
+        "onnx",
+        "60.25 %",
+        "85.50 %",
+        "92.75 %",
+        "71.50 %",
+        "90.25 %",
+        "95.75 %",
+    ]
+    assert list(rows[0])[1:] == [
+        f"{way} R@{k}" for way in ("text to image", "image to text") for k in (1, 5, 10)
+    ]
+
+
+def test_fidelity_has_outputs_and_error_per_block(full: Read) -> None:
+    rows = full.table("Fidelity to the dense model", "Outputs against dense eager: held-out scans")
+    errors = full.table("Fidelity to the dense model", "Error after each block")
+
+    assert list(rows[0].values()) == [
+        *("onnx", "454", "98.02 %", "0.0123", "0.9971", "0.8123", "91.50 %", "454")
+    ]
+    assert [list(row.values()) for row in errors] == [
+        ["0", "13", "0.031"],
+        ["1", "9", "0.072"],
+        ["2", "7", "0.155"],
+    ]
+
+
+def test_figures_that_do_not_exist_are_dashes(make: Make) -> None:
+    tree = {
+        "data": {"name": "photos", "n": 5},
+        "fidelity": {
+            "onnx": {"n": 5, "top1_agreement": None, "kl": None, "cosine_mean": 0.5, "cosine_min": 0.25}
+        },
+    }
+
+    report = read(make(files={"validation.json": tree}))
+
+    row = report.table("Fidelity to the dense model", "Outputs against dense eager: photos")[0]
+    assert [row["same top-1"], row["KL, nats"], row["same neighbours"], row["among"]] == ["–"] * 4  # noqa: RUF001
+    assert (
+        "Growth of the error over the blocks: not measured." in report.sections["Fidelity to the dense model"]
+    )
+
+
+def test_speed_has_contenders_ratios_and_efficiency(full: Read) -> None:
+    contenders = full.table("Speed", "Latency in ms per call")
+    ratios = full.table("Speed", "Times faster, paired")
+    efficiency = full.table("Speed", "Merge efficiency:")
+
+    assert list(contenders[3].values()) == [
+        *("r4 onnx", "1", "3.20", "4.00", "4.80", "0.200", "312", "512", "321", "43.2")
+    ]
+    assert [(row["ratio"], row["value"], row["interval"]) for row in ratios] == [
+        ("eager reduced / eager dense", "0.80×", "0.75 to 0.86"),  # noqa: RUF001
+        ("r0 onnx / eager dense", "2.00×", "1.90 to 2.10"),  # noqa: RUF001
+        ("r4 onnx / eager dense", "2.50×", "2.41 to 2.62"),  # noqa: RUF001
+        ("r4 onnx / r0 onnx", "1.25×", "1.20 to 1.31"),  # noqa: RUF001
+    ]
+    assert list(efficiency[0].values()) == ["r4 onnx", "1", "0.97", "0.93 to 1.02", "1.29×"]  # noqa: RUF001
+
+
+def test_warnings_missing_contenders_and_the_machine_are_said(full: Read) -> None:
+    section = full.sections["Speed"]
+
+    assert "- other-load: r4 onnx, batch 1: other processes kept 20% of its 2 cores busy" in section
+    assert "- torch.compile dense, batch 1: no C++ compiler here" in section
+    assert "- cores used: 0, 1" in section
+    assert "- packages torch: 2.14.1" in section
+    assert "- governor: none" in section
+
+
+@pytest.mark.parametrize(
+    ("section", "command"),
+    [
+        ("Accuracy", "python -m exporter validate tiny-tome-r4 --data DIR"),
+        ("Retrieval", "python -m exporter validate tiny-tome-r4 --pairs CSV"),
+        ("Fidelity to the dense model", "python -m exporter validate tiny-tome-r4 --data DIR"),
+        ("Speed", "python -m exporter bench tiny-tome-r4"),
+    ],
+)
+def test_what_was_not_run_says_so_with_its_command(make: Make, section: str, command: str) -> None:
+    text = read(make()).sections[section]
+
+    assert text.strip().startswith("Not measured.")
+    assert command in text
+
+
+def test_commands_quote_a_name_that_a_shell_would_take_apart(make: Make) -> None:
+    section = read(make(name="x; rm -rf ~")).sections["How to reproduce"]
+
+    assert "python -m exporter validate 'x; rm -rf ~'" in section
+
+
+def test_reproduction_names_weights_tensors_and_versions(full: Read) -> None:
+    section = full.sections["How to reproduce"]
+
+    assert "python -m exporter run tiny-tome-r4/recipe.yaml --out tiny-tome-r4-again" in section
+    assert f"- weights, sha256: {'ab' * 32}" in section
+    assert "- input images: float32 1×3×32×32" in section  # noqa: RUF001
+    assert "- version of torch: 2.14.1" in section
+    assert "- block 2 merges 2 tokens, not 4" in full.sections["Remarks"]
+
+
+def test_text_tower_has_no_pictures_and_no_tokens(make: Make) -> None:
+    report = read(
+        make(
+            tower="text", preprocess=None, schedule=ScheduleRecord(requested="as it is", merged=(), tokens=())
+        )
+    )
+
+    assert "A text tower has no image to draw." in report.sections["What was merged"]
+    assert "| Tokens | as they are |" in report.sections[""]
+
+
+def test_groups_that_were_not_kept_are_said_to_be_missing(make: Make) -> None:
+    assert "merges.npz" in read(make()).sections["What was merged"]
+
+
+def test_pictures_start_with_the_image_of_the_sample_with_its_normalisation_undone(make: Make) -> None:
+    image = noise_image(32)
+
+    html = report_bundle(make(image_HWC=image, merges=alike_groups(image, Form()))).html
+
+    first = base64.b64decode(re.findall(r"data:image/png;base64,([\w+/=]+)", html)[0])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(first)).convert("RGB")), image)
+    assert "after block 2: 7 tokens" in html
+
+
+def test_batch_shows_its_first_image_whatever_the_layout(tmp_path: Path) -> None:
+    image, form = noise_image(32), Form()
+    groups = alike_groups(image, form)
+    as_float = report_bundle(make_bundle(tmp_path / "float", image_HWC=image, merges=groups)).html
+
+    bundle = make_bundle(
+        tmp_path / "bytes",
+        merges=np.repeat(groups, 2, axis=1),
+        input="uint8",
+        layout="nhwc",
+        inputs=(TensorRecord(name="images", dtype="uint8", shape=(2, 32, 32, 3)),),
+    )
+    np.savez(bundle.path / "sample.npz", images=np.stack([image, 255 - image]))
+    as_bytes = report_bundle(bundle).html
+
+    pictures = [re.findall(r"data:image/png;base64,[\w+/=]+", html) for html in (as_float, as_bytes)]
+    assert len(pictures[0]) == 4
+    assert pictures[0] == pictures[1]
+
+
+def test_given_image_is_cropped_as_the_model_sees_it_and_drawn_with_the_given_groups(make: Make) -> None:
+    flat = Image.new("RGB", (60, 40), (77, 88, 99))
+
+    html = report_bundle(make(), image=flat, groups_LBT=np.zeros((3, 1, 17), np.int32)).html
+
+    pictures = re.findall(r"data:image/png;base64,([\w+/=]+)", html)
+    drawn = [np.asarray(Image.open(io.BytesIO(base64.b64decode(each))).convert("RGB")) for each in pictures]
+    assert [each.shape for each in drawn] == [(32, 32, 3), *[(448, 448, 3)] * 3]
+    assert all((each == (77, 88, 99)).all() for each in drawn)
+
+
+def test_given_image_of_a_model_that_takes_none_is_refused(make: Make) -> None:
+    with pytest.raises(BundleError, match="does not say how an image becomes its input"):
+        report_bundle(
+            make(preprocess=None), image=Image.new("RGB", (32, 32)), groups_LBT=np.zeros((3, 1, 17), np.int32)
+        )
+
+
+def test_pictures_that_end_elsewhere_than_the_schedule_are_explained(make: Make) -> None:
+    groups = alike_groups(noise_image(32), Form())
+    groups[2] = groups[1]  # the last merge is not executed
+
+    section = read(make(merges=groups)).sections["What was merged"]
+
+    assert "The schedule ends at 7 tokens, the pictures at 9 tokens" in section
+
+
+@pytest.mark.parametrize("content", [b"not an archive", b"PK\x03\x04 cut off"])
+def test_damaged_groups_are_refused_by_name(make: Make, content: bytes) -> None:
+    bundle = make()
+    (bundle.path / "merges.npz").write_bytes(content)
+
+    with pytest.raises(BundleError, match="merges.npz: cannot be read"):
+        report_bundle(bundle)
+
+
+def test_archive_without_groups_is_refused(make: Make) -> None:
+    bundle = make()
+    np.savez(bundle.path / "merges.npz", other=np.zeros(1))
+
+    with pytest.raises(BundleError, match="expected an array groups_LBT, got other"):
+        report_bundle(bundle)
+
+
+def test_same_bundle_gives_the_same_bytes(tmp_path: Path) -> None:
+    image = noise_image(32)
+    files = {"validation.json": VALIDATION, "bench.json": BENCH}
+    reports = [
+        report_bundle(make_bundle(tmp_path / name, files=files, merges=alike_groups(image, Form())))
+        for name in ("one", "two")
+    ]
+
+    assert reports[0] == reports[1]

@@ -40,14 +40,14 @@ class Evidence:
         bundle: opened.
         validation: None if nothing was validated.
         benchmark: None if nothing was benchmarked.
-        macs_per_block: multiply-accumulates of each block, if known.
+        gmacs_per_block: 10^9 multiply-accumulates of each block, if known.
         pictures: what was merged, block by block; empty if the matches were not kept.
     """
 
     bundle: Bundle
     validation: ValidationRecord | None
     benchmark: BenchmarkRecord | None
-    macs_per_block: Sequence[float] | None
+    gmacs_per_block: Sequence[float] | None
     pictures: tuple[Picture, ...]
 
     @property
@@ -92,8 +92,8 @@ def _headlines(evidence: Evidence) -> tuple[Headline, ...]:
     )
     work = Headline(
         label="GMACs per image",
-        value=f"{show.significant(counts.dense)} to {show.significant(counts.reduced)}",
-        detail=f"{show.times(counts.ratio)} fewer; {show.significant(counts.executed)} executed",
+        value=f"{show.gmacs(counts.dense)} to {show.gmacs(counts.reduced)}",
+        detail=f"{show.times(counts.ratio)} fewer; {show.gmacs(counts.executed)} executed",
     )
     return first, work, _speed_headline(evidence), _accuracy_headline(evidence), _parity_headline(manifest)
 
@@ -192,7 +192,7 @@ def _blocks_section(evidence: Evidence) -> Section:
         dense=schedule.tokens[0],
     )
     parts: list[Part] = [chart, _block_table(evidence), *_block_chart(evidence)]
-    if evidence.macs_per_block is None:
+    if evidence.gmacs_per_block is None:
         parts.append(Paragraph(text="Arithmetic per block: not worked out here.", tone="absent"))
     if not evidence.benchmark or not evidence.benchmark.block_ms:
         parts.append(Paragraph(text="Time per block: not measured.", tone="absent"))
@@ -202,9 +202,9 @@ def _blocks_section(evidence: Evidence) -> Section:
 def _block_chart(evidence: Evidence) -> tuple[Part, ...]:
     """Arithmetic and time of every block as a share of the first one's, so that they can be compared."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    if evidence.macs_per_block is not None:
+    if evidence.gmacs_per_block is not None:
         curves["multiply-accumulates"] = [
-            (float(block), macs) for block, macs in enumerate(evidence.macs_per_block)
+            (float(block), macs) for block, macs in enumerate(evidence.gmacs_per_block)
         ]
     for target, times in (evidence.benchmark.block_ms if evidence.benchmark else {}).items():
         curves[f"time, {target}"] = [(float(block), times[block]) for block in sorted(times)]
@@ -221,7 +221,7 @@ def _block_chart(evidence: Evidence) -> tuple[Part, ...]:
 
 def _block_table(evidence: Evidence) -> Table:
     schedule = evidence.manifest.schedule
-    macs = evidence.macs_per_block
+    gmacs = evidence.gmacs_per_block
     times = evidence.benchmark.block_ms if evidence.benchmark else {}
     rows = []
     for block, (before, merged, after) in enumerate(
@@ -230,7 +230,7 @@ def _block_table(evidence: Evidence) -> Table:
         rows.append(
             (
                 *(str(block), str(before), str(merged), str(after)),
-                *([show.significant(macs[block] / 1e6)] if macs is not None else []),
+                *([show.mmacs(gmacs[block])] if gmacs is not None else []),
                 *(show.milliseconds(blocks.get(block)) for blocks in times.values()),
             )
         )
@@ -238,7 +238,7 @@ def _block_table(evidence: Evidence) -> Table:
         caption="Tokens in and out of each block",
         headings=(
             *("block", "tokens in", "merged", "tokens out"),
-            *(["MMACs"] if macs is not None else []),
+            *(["MMACs"] if gmacs is not None else []),
             *(f"ms, {target}" for target in times),
         ),
         rows=tuple(rows),

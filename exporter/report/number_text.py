@@ -42,6 +42,17 @@ def significant(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def gmacs(value: float) -> str:
+    """10^9 multiply-accumulates: `13.10`, or `0.0334` below one."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def mmacs(value_gmacs: float) -> str:
+    """10^6 multiply-accumulates of 10^9: `1,378`, or `5.46` with three digits below a hundred."""
+    value = 1000 * value_gmacs
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+
+
 def milliseconds(value: float | None) -> str:
     """`3.21`, with three digits or more."""
     if value is None:

@@ -49,7 +49,8 @@ def report_bundle(
 
     Args:
         bundle: opened; `validation.json`, `bench.json` and `merges.npz` are read if they are in its folder.
-        macs_per_block: multiply-accumulates of each block, as the schedule counts them.
+        macs_per_block: 10^9 multiply-accumulates of each block, as the manifest counts them and says in
+            `gmacs.blocks`, which is taken if they are not given.
         image: the picture that `groups_LBT` belongs to; the first image of the bundle's sample if not given.
         groups_LBT: integers, after each block the number of the token that each original token is part of; those of
             `merges.npz` if not given.
@@ -57,14 +58,25 @@ def report_bundle(
     Raises:
         BundleError: a file beside the engines is not what its command writes.
     """
-    evidence = Evidence(
+    pictures = _pictures(bundle, image, groups_LBT)
+    return _rendered(bundle_content(evidence(bundle, macs_per_block, pictures)))
+
+
+def evidence(
+    bundle: Bundle, macs_per_block: Sequence[float] | None = None, pictures: tuple[Picture, ...] = ()
+) -> Evidence:
+    """What lies in a bundle's folder, read and checked; for the arguments see `report_bundle` and `Evidence`.
+
+    Raises:
+        BundleError: a file beside the engines is not what its command writes.
+    """
+    return Evidence(
         bundle=bundle,
         validation=read_validation(bundle.path),
         benchmark=read_benchmark(bundle.path),
-        macs_per_block=macs_per_block,
-        pictures=_pictures(bundle, image, groups_LBT),
+        gmacs_per_block=bundle.manifest.gmacs.blocks if macs_per_block is None else macs_per_block,
+        pictures=pictures,
     )
-    return _rendered(bundle_content(evidence))
 
 
 def report_sweep(path: str | Path) -> Report:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -80,12 +80,8 @@ class Store:
         """Where a stage's result is."""
         return self.folder / POINTS_FOLDER / f"{self.key(point, stage)}.{stage}.json"
 
-    @overload
-    def find(self, point: Point, stage: Literal["built"]) -> Found[Built]: ...
-    @overload
-    def find(self, point: Point, stage: Literal["timed"]) -> Found[Timed]: ...
     def find(self, point: Point, stage: Stage) -> Found[Any]:
-        """Looks a finished stage up; never raises for what a file holds."""
+        """Looks a finished stage up, a `Built` or a `Timed`; never raises for what a file holds."""
         path = self.path(point, stage)
         try:
             content = path.read_bytes()

@@ -35,14 +35,15 @@ class Family:
     target: str = "onnx"
 
     def point(self, schedule: ScheduleRequest) -> Point:
-        """The family's engine with a schedule."""
-        return Point(
+        """The family's engine with a schedule; one that merges nothing is the dense point."""
+        point = Point(
             method=self.method,
             method_options=self.method_options,
             schedule=schedule,
             precision=self.precision,
             target=self.target,
         )
+        return point.dense if point.is_dense else point
 
 
 @dataclass(frozen=True, kw_only=True)

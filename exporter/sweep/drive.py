@@ -14,7 +14,7 @@ from typing import Literal
 import psutil
 
 from exporter.errors import InternalError, UsageError
-from exporter.sweep.cache import Stage, Store
+from exporter.sweep.cache import Found, Stage, Store
 from exporter.sweep.grid import Point
 from exporter.sweep.record import Built, Failure, PointResult, Timed
 from exporter.sweep.workers import Outcome, attempt, outcomes
@@ -161,7 +161,8 @@ class _Run:
     def look_up(self) -> None:
         """Takes from the store what is finished and can be believed."""
         for point in self.points:
-            built, timed = self._store.find(point, "built"), self._store.find(point, "timed")
+            built: Found[Built] = self._store.find(point, "built")
+            timed: Found[Timed] = self._store.find(point, "timed")
             for complaint in filter(None, (built.complaint, timed.complaint)):
                 self._tell("warning", point, complaint)
             if built.value is not None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -134,6 +134,7 @@ def _started(call: Call, threads: int) -> _Worker:
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Lets a process that is started inside never see Ctrl-C, which is for its parent to act on."""
+    resource_tracker.ensure_running()  # its own start, along with the first process, would let signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -48,6 +48,10 @@ class Runner(Protocol):
         """Outputs by name, as many rows as images."""
         ...
 
+    def load(self) -> None:
+        """Load the engine now, which the first call does otherwise."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:

@@ -56,7 +56,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     write_record(folder, sweep_record())
     texts = {
-        "bundle": report_bundle(bundle, macs_per_block=[3e6, 2e6, 1e6]).html,
+        "bundle": report_bundle(bundle, macs_per_block=[3e-3, 2e-3, 1e-3]).html,
         "sweep": report_sweep(folder).html,
     }
     for name, text in texts.items():

@@ -29,7 +29,16 @@ MANIFEST_KEYS = {
 }
 """What the contract promises of `manifest.json`, and so of `export --json` and `validate --json`."""
 
-BUNDLE_FILES = ("manifest.json", "model.onnx", "parity.json", "preprocess.json", "recipe.yaml", "sample.npz")
+BUNDLE_FILES = (
+    "manifest.json",
+    "merges.npz",
+    "model.onnx",
+    "parity.json",
+    "preprocess.json",
+    "recipe.yaml",
+    "sample.npz",
+)
+"""Of a bundle that merges and was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,10 +73,10 @@ def weights_file(vit_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of three images each, of several sizes and formats."""
+    """Classes 3 and 7 with three images each, of several sizes and formats."""
     folder = tmp_path_factory.mktemp("labelled")
     generator = np.random.default_rng(5)
-    for label in ("cats", "dogs"):
+    for label in ("3", "7"):
         (folder / label).mkdir()
         for number, suffix in enumerate(("png", "jpg", "bmp")):
             pixels = generator.integers(0, 256, (30 + 4 * number, 28, 3), dtype=np.uint8)

@@ -40,7 +40,8 @@ def test_first_command_ends_in_a_measured_bundle(first_command: FirstCommand) ->
     low, high = document["difference"]["onnx"]["interval"]
     assert low <= document["difference"]["onnx"]["top1"] <= high
     assert document["bundle"] == "artifacts/vit_digits-tome-r4"
-    made = ("artifacts", document["bundle"], *(f"{document['bundle']}/{name}" for name in BUNDLE_FILES))
+    files = (*BUNDLE_FILES, "validation.json")
+    made = ("artifacts", document["bundle"], *(f"{document['bundle']}/{name}" for name in files))
     assert sorted(tree(folder)) == sorted(made)
 
 
@@ -54,7 +55,7 @@ def test_manifest_holds_the_contract(vit_bundle: Path) -> None:
     assert found["method"] == "tome"
     assert found["schedule"]["merged"] == [4, 4, 4, 4]
     assert found["schedule"]["tokens"] == [37, 33, 29, 25, 21]
-    assert found["gmacs"].keys() == {"dense", "reduced", "ratio", "executed"}
+    assert found["gmacs"].keys() == {"dense", "reduced", "ratio", "executed", "blocks"}
     assert found["inputs"] == [{"name": "images", "dtype": "float32", "shape": [1, 3, 24, 24]}]
     assert found["outputs"] == [{"name": "logits", "dtype": "float32", "shape": [1, 10]}]
     assert found["preprocess"] == json.loads((vit_bundle / "preprocess.json").read_text(encoding="utf-8"))

@@ -47,7 +47,7 @@ def test_json_adds_accuracy_to_the_manifest(build: Build, labelled_folder: Path)
     assert document["accuracy"].keys() == {"dense", "onnx"}
     assert document["accuracy"]["dense"].keys() == {"top1", "top5", "n"}
     assert document["accuracy"]["dense"]["n"] == 6
-    assert document["difference"]["onnx"].keys() == {"top1", "interval"}
+    assert document["difference"]["onnx"].keys() >= {"top1", "interval"}
     exact = document["accuracy"]["onnx"]["top1"] - document["accuracy"]["dense"]["top1"]
     assert document["difference"]["onnx"]["top1"] == pytest.approx(exact)
     assert document["parity"]["onnx"]["passed"] is True

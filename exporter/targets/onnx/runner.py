@@ -48,6 +48,14 @@ class OnnxRunner:
             for place, spec in enumerate(self.outputs)
         }
 
+    def load(self) -> None:
+        """Open the session now, which the first call does otherwise.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load the model.
+        """
+        self._open()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}
 
@@ -86,6 +94,7 @@ def session_options(*, threads: int, spinning: bool) -> Any:
     """ONNX Runtime's options; see `OnnxRunner` for the arguments."""
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # where someone else imported it before this package could say so
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporter.bundle import Bundle, ParityRecord, ScheduleRecord, TensorRecord
+from exporter.bundle import Bundle, GmacsRecord, ParityRecord, ScheduleRecord, TensorRecord
 from exporter.errors import BundleError
 from exporter.report import report_bundle
+from exporter.report.bundle_content import bundle_content
+from exporter.report.markdown import render_markdown
+from exporter.report.report import evidence
 from tests.support.report_bundle import BENCH, VALIDATION, Form, alike_groups, make_bundle, noise_image
 
 Make = Callable[..., Bundle]
@@ -41,7 +44,10 @@ class Read:
 
 
 def read(bundle: Bundle, **options: Any) -> Read:
-    text = report_bundle(bundle, **options).markdown
+    return taken_apart(render_markdown(bundle_content(evidence(bundle, **options))))
+
+
+def taken_apart(text: str) -> Read:
     parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     return Read(text=text, sections={"": parts[0], **sections})
@@ -56,7 +62,7 @@ def make(tmp_path: Path) -> Make:
 def full(tmp_path_factory: pytest.TempPathFactory) -> Read:
     files = {"validation.json": VALIDATION, "bench.json": BENCH}
     bundle = make_bundle(tmp_path_factory.mktemp("full") / "bundle", files=files)
-    return read(bundle, macs_per_block=[3e6, 2e6, 1.5e6])
+    return read(bundle, macs_per_block=[3e-3, 2e-3, 1.5e-3])
 
 
 def test_summary_gives_the_figures_to_remember(full: Read) -> None:
@@ -65,7 +71,7 @@ def test_summary_gives_the_figures_to_remember(full: Read) -> None:
 
     assert summary == {
         "Tokens": ("17 to 7", "10 merged in 3 blocks"),
-        "GMACs per image": ("1.5 to 1.2", "1.25× fewer; 0.9 executed"),  # noqa: RUF001
+        "GMACs per image": ("1.50 to 1.20", "1.25× fewer; 0.9 executed"),  # noqa: RUF001
         "Speed": ("2.50×", "2.41 to 2.62: r4 onnx / eager dense, batch 1; 1 warning"),  # noqa: RUF001
         "Top-1 against dense": ("-0.44 points", "-1.54 to +0.66, onnx"),
         "Parity with eager PyTorch": ("passed", "largest error 1.5e-06"),
@@ -79,6 +85,41 @@ def test_summary_says_what_was_not_measured(make: Make) -> None:
     assert "| Top-1 against dense | not measured |" in summary
 
 
+@pytest.mark.parametrize(
+    ("interval", "tone"),
+    [
+        pytest.param([-1.5, -0.1], "bad", id="surely worse"),
+        pytest.param([-1.5, 0.5], "plain", id="perhaps no different"),
+    ],
+)
+def test_loss_of_accuracy_is_marked_where_its_interval_leaves_no_doubt(
+    make: Make, interval: list[float], tone: str
+) -> None:
+    tree = {**VALIDATION, "difference": {"onnx": {"top1": -0.5, "interval": interval, "p_value": None}}}
+
+    headlines = bundle_content(evidence(make(files={"validation.json": tree}))).headlines
+
+    assert [each.tone for each in headlines if each.label == "Top-1 against dense"] == [tone]
+
+
+@pytest.mark.parametrize(
+    ("interval", "tone"),
+    [
+        pytest.param([1.1, 1.4], "good", id="surely faster"),
+        pytest.param([0.9, 1.4], "plain", id="perhaps no different"),
+        pytest.param([0.7, 0.9], "bad", id="surely slower"),
+    ],
+)
+def test_speed_is_marked_where_its_interval_leaves_no_doubt(
+    make: Make, interval: list[float], tone: str
+) -> None:
+    ratio = {"name": "r4 onnx / eager dense", "batch": 1, "value": 1.0, "interval": interval}
+
+    headlines = bundle_content(evidence(make(files={"bench.json": {**BENCH, "ratios": [ratio]}}))).headlines
+
+    assert [each.tone for each in headlines if each.label == "Speed"] == [tone]
+
+
 def test_model_method_and_schedule_are_named(full: Read) -> None:
     assert "timm:tiny, random weights, image tower, method tome, schedule constant r=4" in full.sections[""]
 
@@ -87,11 +128,21 @@ def test_blocks_have_their_tokens_arithmetic_and_time(full: Read) -> None:
     rows = full.table("Tokens, arithmetic and time per block", "Tokens in and out of each block")
 
     assert [list(row.values()) for row in rows] == [
-        ["0", "17", "4", "13", "3", "0.500"],
-        ["1", "13", "4", "9", "2", "0.625"],
-        ["2", "9", "2", "7", "1.5", "0.750"],
+        ["0", "17", "4", "13", "3.00", "0.500"],
+        ["1", "13", "4", "9", "2.00", "0.625"],
+        ["2", "9", "2", "7", "1.50", "0.750"],
     ]
     assert list(rows[0]) == ["block", "tokens in", "merged", "tokens out", "MMACs", "ms, onnx"]
+
+
+def test_arithmetic_of_the_manifest_is_shown_unless_another_is_given(make: Make) -> None:
+    counts = GmacsRecord(dense=20.0, reduced=13.104, ratio=1.5, executed=0.0334, blocks=(5.0, 4.0, 3.5))
+
+    report = read(make(gmacs=counts))
+
+    rows = report.table("Tokens, arithmetic and time per block", "Tokens in and out of each block")
+    assert [row["MMACs"] for row in rows] == ["5,000", "4,000", "3,500"]
+    assert "| GMACs per image | 20.00 to 13.10 | 1.50× fewer; 0.0334 executed |" in report.text  # noqa: RUF001
 
 
 def test_blocks_without_arithmetic_and_time_say_so(make: Make) -> None:
@@ -348,7 +399,7 @@ def test_pictures_that_end_elsewhere_than_the_schedule_are_explained(make: Make)
     groups = alike_groups(noise_image(32), Form())
     groups[2] = groups[1]  # the last merge is not executed
 
-    section = read(make(merges=groups)).sections["What was merged"]
+    section = taken_apart(report_bundle(make(merges=groups)).markdown).sections["What was merged"]
 
     assert "The schedule ends at 7 tokens, the pictures at 9 tokens" in section
 

@@ -41,9 +41,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def runs(pid: int) -> bool:
+    """Return whether a process is there and not a zombie that nobody waits for."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def started(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "tests.unit.sweep.counting_work", str(folder), *arguments]
-    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def results(folder: Path, stage: str) -> int:
@@ -73,7 +83,7 @@ def test_timing_starts_when_all_builds_are_done_and_their_processes_gone(tmp_pat
     def tell(progress: Progress) -> None:
         kinds.append(progress.kind)
         if progress.kind == "timing":
-            assert not any(map(psutil.pid_exists, pids(tmp_path / "calls")))
+            assert not any(map(runs, pids(tmp_path / "calls")))
 
     sweep(tmp_path, POINTS[:2], tell=tell)
 
@@ -192,7 +202,7 @@ def test_sweep_that_is_killed_goes_on_without_redoing_anything(
     wait_until(lambda: results(tmp_path, stage) >= least)
     process.kill()
     process.wait()
-    wait_until(lambda: not any(map(psutil.pid_exists, pids(calls))))
+    wait_until(lambda: not any(map(runs, pids(calls))))
     with open_store(tmp_path / "sweep", CONDITIONS) as store:
         kept = finished(POINTS, store)
 
@@ -207,16 +217,27 @@ def test_sweep_that_is_killed_goes_on_without_redoing_anything(
         assert {result.status for result in finished(POINTS, store)} == {"done"}
 
 
+def test_workers_and_what_they_started_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    process = started(tmp_path, "slow")
+    wait_until(lambda: calls_of(tmp_path / "calls", "child", SLOW) == 1)
+
+    process.kill()
+    process.communicate()
+
+    wait_until(lambda: not any(map(runs, pids(tmp_path / "calls"))))
+
+
 def test_interrupt_stops_workers_and_keeps_what_is_finished(tmp_path: Path) -> None:
     process = started(tmp_path, "slow")
     wait_until(lambda: calls_of(tmp_path / "calls", "child", SLOW) == 1 and results(tmp_path, "built") == 6)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it as well
 
-    out, _ = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert out == b"", "what workers print on stdout belongs on stderr"
-    assert not any(map(psutil.pid_exists, pids(tmp_path / "calls")))
+    assert b"noise of a library" in err and b"Traceback" not in err
+    assert not any(map(runs, pids(tmp_path / "calls")))
     with open_store(tmp_path / "sweep", CONDITIONS) as store:
         assert [result.built for result in finished(POINTS, store)] == list(map(built, POINTS))
 

@@ -104,6 +104,14 @@ def test_count_is_lifted_no_higher_than_the_next_merge_can_make_up_for() -> None
     assert lift(schedule, steps, SMALL).tokens == (40, 26, 14, 14, 14, 14)
 
 
+def test_block_that_did_not_merge_does_not_after_lifting() -> None:
+    # the third count goes to 26 at most (see above); the second one could reach 30, but then a block more would merge
+    steps = table([14, 30], SMALL)
+    schedule = plan(ScheduleRequest(r_per_layer=(18, 0, 9, 0, 0)), SMALL)
+
+    assert lift(schedule, steps, SMALL).tokens == (40, 26, 26, 14, 14, 14)
+
+
 @st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
     merged, tokens = [], SMALL.tokens

@@ -282,6 +282,12 @@ def test_candidates_are_lifted_to_the_tops_of_steps() -> None:
     )
 
 
+def test_schedule_of_a_family_that_merges_nothing_is_the_dense_point() -> None:
+    family = Family(method="pitome", precision="fp16")
+
+    assert family.point(ScheduleRequest(r_per_layer=(0, 0))) == Point(precision="fp16")
+
+
 def test_candidates_end_where_half_of_all_patches_merge_at_once() -> None:
     found = candidates(replace(SPACE, table=None, largest_r=None), TOME)
 

@@ -212,6 +212,29 @@ def test_check_fails_when_the_recipe_is_not_the_shipped_one(capsys: pytest.Captu
     assert "clip_digits.safetensors was made by another recipe" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        pytest.param(0.0, 0, "identical weights: yes", id="the same"),
+        pytest.param(1e-3, 0, "identical weights: no", id="slightly other, as from another processor"),
+        pytest.param(10.0, 6, "identical weights: no", id="ruined"),
+    ],
+)
+def test_check_compares_what_it_retrained_with_what_ships(
+    change: float, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def retrain(*_arguments: object, **_options: object) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        shipped = load_file(CLIP_DIGITS_WEIGHTS)
+        noise = {name: torch.randn(value.shape, generator=generator) for name, value in shipped.items()}
+        return {name: value + (change * noise[name]).half() for name, value in shipped.items()}
+
+    monkeypatch.setattr("tools.train_clip_digits.train_on_split", retrain)
+
+    assert main(["--check"]) == status
+    assert said in capsys.readouterr().out
+
+
 def test_the_held_out_scans_take_no_part_in_training() -> None:
     digits = read_digits()
     split = split_digits(digits.labels)

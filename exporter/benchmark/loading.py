@@ -7,6 +7,7 @@ whose threads and memory would be measured with it.
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 
+PROFILED_CALLS = 20
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A contender that can run.
@@ -28,10 +32,12 @@ class Loaded:
     Attributes:
         call: runs the input batch; returns when the outputs are there, or on CUDA when they are on their way.
         notes: what is not as asked for, each as `name: what`.
+        profile: given a folder to work in, milliseconds of a call by block; None where the engine cannot tell.
     """
 
     call: Call
     notes: tuple[str, ...] = ()
+    profile: Callable[[Path], Mapping[str, float]] | None = None
 
 
 def read_images(job: Job) -> Array:
@@ -91,7 +97,12 @@ def _load_engine(job: Job, file: EngineFile, images: Array) -> Loaded:
         runner.load()
     else:
         notes.append(f"load-time: target {file.target} loads with the first inference; first_ms holds both")
-    return Loaded(call=lambda: runner(images), notes=tuple(notes))
+    profile = getattr(runner, "profile_blocks", None)
+    return Loaded(
+        call=lambda: runner(images),
+        notes=tuple(notes),
+        profile=None if profile is None else lambda folder: profile(images, PROFILED_CALLS, folder),
+    )
 
 
 def _load_pytorch(job: Job, images: Array) -> Loaded:

@@ -45,11 +45,13 @@ class Measurement:
         contender: what was timed.
         launches: one per process.
         notes: what was not as asked for, each as `name: what`.
+        block_ms: milliseconds of a call by block, profiled once; empty where the contender cannot tell.
     """
 
     contender: Contender
     launches: tuple[Launch, ...]
     notes: tuple[str, ...] = ()
+    block_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def samples(self) -> Samples:

@@ -88,6 +88,7 @@ class _Entry:
     launches: list[Launch] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
     device_facts: Mapping[str, str | int | float] = field(default_factory=dict)
+    block_ms: Mapping[str, float] = field(default_factory=dict)
     failure: str | None = None
 
 
@@ -134,7 +135,10 @@ def race(
     return Race(
         measurements=tuple(
             Measurement(
-                contender=each.contender, launches=tuple(each.launches), notes=tuple(sorted(each.notes))
+                contender=each.contender,
+                launches=tuple(each.launches),
+                notes=tuple(sorted(each.notes)),
+                block_ms=each.block_ms,
             )
             for each in entries
             if each.failure is None
@@ -176,6 +180,9 @@ class _Ground:
                     self._attempt(number, runner.entry, "time", partial(self._round, runner))
             for runner in runners:
                 self._attempt(number, runner.entry, "", partial(self._finish, runner))
+            if number + 1 == self._options.launches:
+                for runner in runners:
+                    self._attempt(number, runner.entry, "", partial(self._profile, runner))
         finally:
             for runner in runners:
                 runner.process.kill()
@@ -240,6 +247,13 @@ class _Ground:
                 peak_since=answer["peak_since"],
             )
         )
+
+    def _profile(self, runner: _Runner) -> None:
+        if runner.entry.contender.engine is None:
+            return
+        request = {"ask": "profile", "folder": str(self._options.work.absolute())}
+        answer = runner.process.ask(request, timeout_s=self._options.timeout_s)
+        runner.entry.block_ms = answer["block_ms"]
 
 
 def _check(

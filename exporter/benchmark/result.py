@@ -14,6 +14,8 @@ from exporter.benchmark.contender import Contender
 from exporter.benchmark.measurement import Measurement, Race, Unavailable
 from exporter.benchmark.statistics import Ratio, Summary, efficiency, ratio, summarize
 
+_BLOCK = "block_"
+
 
 @dataclass(frozen=True, kw_only=True)
 class NamedRatio:
@@ -80,9 +82,21 @@ class BenchReport:
             for each in group
         }
 
-    def to_tree(self) -> dict[str, Any]:
-        """The values of `bench.json`."""
+    def to_tree(self, label: str | None = None) -> dict[str, Any]:
+        """The values of `bench.json`.
+
+        Args:
+            label: of the bundle that the file is for, where several raced: its engines are listed as its own, with
+                their time by block at the smallest batch size.
+        """
+        own = {
+            each.contender.target: each
+            for each in reversed(self.measurements)
+            if label is not None and each.contender.name == f"{label} {each.contender.target}"
+        }
         return {
+            "own": {target: each.contender.name for target, each in own.items()},
+            "blocks": {target: _block_rows(each) for target, each in own.items() if each.block_ms},
             "contenders": [_contender_tree(each) for each in self.measurements],
             "unavailable": [
                 {"name": each.contender.name, "batch": each.contender.batch, "reason": each.reason}
@@ -217,10 +231,17 @@ def _contender_tree(measurement: Measurement) -> dict[str, Any]:
         "peak_memory_bytes": max(launch.peak_memory_bytes for launch in launches),
         "load_ms": float(np.median([launch.load_ms for launch in launches])),
         "first_ms": float(np.median([launch.first_ms for launch in launches])),
+        "block_ms": dict(measurement.block_ms),
         "infer_samples_per_sec": contender.batch * 1000 / summary.mean_ms,
         "infer_step_time": summary.mean_ms,
         "infer_batch_size": contender.batch,
     }
+
+
+def _block_rows(measurement: Measurement) -> list[dict[str, Any]]:
+    """What is neither stem nor head, in order."""
+    blocks = sorted(label for label in measurement.block_ms if label.startswith(_BLOCK))
+    return [{"block": int(label.removeprefix(_BLOCK)), "ms": measurement.block_ms[label]} for label in blocks]
 
 
 def _ratio_tree(ratio: Ratio) -> dict[str, Any]:

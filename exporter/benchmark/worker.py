@@ -1,8 +1,8 @@
 """One contender in a process of its own: `python -m exporter.benchmark.worker`, told what to do over stdin.
 
 Two thread pools in one process slow each other down several times over, and memory cannot be told apart; hence the
-process. Requests are `prepare`, `round` and `finish`, in that order; see `messages`. The answer to one that fails
-holds the reason as its `error`, and the race decides.
+process. Requests are `prepare`, `round`, `finish` and `profile`, in that order; see `messages`. The answer to one that
+fails holds the reason as its `error`, and the race decides.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ class Worker:
                 return self._round(request)
             case "finish":
                 return self._finish()
+            case "profile":
+                return self._profile(Path(request["folder"]))
             case other:
                 raise InternalError(f"a benchmark worker was asked to {other}")
 
@@ -93,6 +96,10 @@ class Worker:
             "peak_since": peak.since,
             "device": cuda_facts() if self._on_cuda else {},
         }
+
+    def _profile(self, folder: Path) -> dict[str, Any]:
+        profile = self._loaded.profile if self._loaded is not None else None
+        return {"block_ms": dict(profile(folder)) if profile is not None else {}}
 
     def _timed(self) -> float:
         if self._loaded is None or self._clock is None:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app.main(args=given, prog_name="python -m exporter", standalone_mode=False)
+        status = app.main(args=given, prog_name="python -m exporter", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.ctx.get_help() if error.ctx else "", file=sys.stderr)
         return _EXIT_USAGE
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # a defect: still one line, with --debug for the rest
         message = f"internal error: {type(error).__name__}: {error} (please report this, with --debug)"
         return _fail(_one_line(message), InternalError.exit_status, given)
-    return 0
+    return status if isinstance(status, int) else 0  # of a command that ended with `Context.exit`
 
 
 def _fail(message: str, status: int, given: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from exporter.benchmark import BenchReport, Measurement, summarize
+from exporter.benchmark import BenchReport, Contender, Measurement, summarize
 from exporter.pipeline import Benched
 
 
@@ -62,14 +62,17 @@ def _row(report: BenchReport, measurement: Measurement) -> tuple[str, ...]:
         f"{summary.p90_ms:.2f}",
         f"{summary.images_per_s:.1f}",
         f"{peak / 2**20:.0f}",
-        _ratio(report, contender.name, "eager dense", contender.batch),
-        _ratio(report, contender.name, f"dense {contender.target}", contender.batch),
+        _ratio(report, contender, over_engine=False),
+        _ratio(report, contender, over_engine=True),
     )
 
 
-def _ratio(report: BenchReport, contender: str, baseline: str, batch: int) -> str:
+def _ratio(report: BenchReport, contender: Contender, *, over_engine: bool) -> str:
+    """Over the dense engine, whatever it is called, or over eager PyTorch."""
+    engines = {each.contender.name for each in report.measurements if each.contender.kind == "engine"}
     for each in report.ratios:
-        if (each.contender, each.baseline, each.batch) == (contender, baseline, batch):
+        same = (each.contender, each.batch) == (contender.name, contender.batch)
+        if same and (each.baseline in engines) == over_engine:
             low, high = each.ratio.interval
             return f"{each.ratio.value:.2f}x ({low:.2f} to {high:.2f})"
     return ""

@@ -167,7 +167,10 @@ def sweep_command(
     if as_json:
         sweep_summary.print_record_json(folder, record)
     elif not quiet:
-        sweep_summary.print_record(console(), folder, record)
+        sweep_summary.print_record(console(), model, folder, record)
+    if status := sweep_summary.failed_status(record):
+        click.echo(sweep_summary.failed_line(record), err=True)
+        click.get_current_context().exit(status)
 
 
 @click.command("report")

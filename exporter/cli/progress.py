@@ -25,16 +25,20 @@ class _Stage:
         self.outcome: list[str] = []
         self._bar = bar
         self._task = bar.add_task(name, total=None)
+        bar.refresh()
 
     def __call__(self, line: str) -> None:
         self.outcome.append(line)
 
     def progress(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
+        self._bar.update(self._task, completed=done, total=total, refresh=True)
 
 
 def observer(console: Console, *, quiet: bool) -> Observer:
-    """A line per stage with its time and outcome; a spinner and a bar while it runs, where stderr is a terminal."""
+    """A line per stage with its time and outcome; a bar while it runs, where stderr is a terminal.
+
+    The bar is drawn when something is told, and not by a clock: a thread that draws would be timed with a benchmark.
+    """
     if quiet:
         return silent
 
@@ -60,4 +64,6 @@ def _bar(console: Console) -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(
+        *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
+    )

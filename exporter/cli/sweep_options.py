@@ -77,8 +77,6 @@ def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, obj
         precisions=names(given["precision"]) or ["fp32"],
         targets=names(given["target"]) or ["onnx"],
     )
-    if goal is not None and (len(axes.precisions), len(axes.targets)) != (1, 1):
-        raise UsageError("sweep: a goal is looked for on one engine; give one --target and one --precision")
     return axes, goal, shared
 
 

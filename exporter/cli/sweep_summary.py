@@ -16,8 +16,23 @@ def print_record_json(folder: Path, record: SweepRecord) -> None:
     print_json({"sweep": str(folder), **tree, "complete": record.complete})
 
 
-def print_record(console: Console, folder: Path, record: SweepRecord) -> None:
-    """The points, the front, and the answer if a goal was set."""
+def failed_status(record: SweepRecord) -> int:
+    """The worst exit status of the points that failed; 0 if none did."""
+    return max((result.failure.exit_status for result in record.points if result.failure), default=0)
+
+
+def failed_line(record: SweepRecord) -> str:
+    """How many points failed, and why the first one did."""
+    failed = [(result.name, result.failure.error) for result in record.points if result.failure]
+    name, error = failed[0]
+    return (
+        f"error: sweep: {len(failed)} of {len(record.points)} points failed, {name}: {error} "
+        "(the others are done; the same command tries again what failed)"
+    )
+
+
+def print_record(console: Console, model: str, folder: Path, record: SweepRecord) -> None:
+    """The points, the front, and the answer if a goal was set; `model` is as the user named it."""
     table = Table(title=f"{record.model}: {record.data or 'quality not measured'}", title_justify="left")
     headings = (
         "point",
@@ -39,7 +54,7 @@ def print_record(console: Console, folder: Path, record: SweepRecord) -> None:
         if result.failure is not None:
             console.print(f"failed: {result.name}: {result.failure.error}", style="yellow", soft_wrap=True)
     if record.solution is not None:
-        _print_solution(console, record, record.solution)
+        _print_solution(console, model, record, record.solution)
     console.print(f"sweep {folder}", soft_wrap=True)
 
 
@@ -61,8 +76,14 @@ def _row(result: PointResult, *, on_front: bool) -> tuple[str, ...]:
     )
 
 
-def _print_solution(console: Console, record: SweepRecord, solution: Solution) -> None:
+def _print_solution(console: Console, model: str, record: SweepRecord, solution: Solution) -> None:
     console.print(solution.explanation, style="bold", soft_wrap=True)
     if solution.best is not None:
+        name = solution.best.name
+        method = next((each.point.method for each in record.points if each.name == name), "tome")
         schedule = ",".join(map(str, solution.best.r_per_layer))
-        console.print(f"use it: python -m exporter {record.model} --r-per-layer {schedule}", soft_wrap=True)
+        console.print(
+            f"its bundle: bundles/{name}; the same: python -m exporter {model} --method {method} "
+            f"--r-per-layer {schedule}",
+            soft_wrap=True,
+        )

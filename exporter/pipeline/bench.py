@@ -19,7 +19,7 @@ from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.racing import (
     BenchOptions,
     Subject,
-    check_batches,
+    check_options,
     dense_recipe,
     engine_files,
     race_subjects,
@@ -64,7 +64,7 @@ def bench(
         BundleError: a file is damaged.
         GateError: a bundle's recipe demands more speed; `bench.json` is written all the same.
     """
-    check_batches(options.batches)
+    check_options(options)
     with observe("verify files"):
         bundles = [load_bundle(path) for path in paths]
         recipes = [_at_home(bundle, weights) for bundle in bundles]
@@ -79,10 +79,12 @@ def bench(
         subjects = _subjects(bundles, recipes, planned, Path(work), options, observe)
         report = race_subjects(recipes[0], planned, subjects, Path(work), options, observe)
     if save:
-        content = canonical_json(report.to_tree())
-        bundles = [amend(bundle, {BENCH_FILE: content}) for bundle in bundles]
-    for recipe in recipes:
-        require_speed(recipe, report)
+        bundles = [
+            amend(bundle, {BENCH_FILE: canonical_json(report.to_tree(label))})
+            for bundle, label in zip(bundles, _labels(bundles, recipes), strict=True)
+        ]
+    for recipe, label in zip(recipes, _labels(bundles, recipes), strict=True):
+        require_speed(recipe, report, label)
     return Benched(bundles=tuple(bundles), report=report)
 
 
@@ -98,6 +100,8 @@ def _check_alike(bundles: Sequence[Bundle]) -> None:
         taken = (manifest.tower, manifest.input, manifest.layout, manifest.inputs[0].shape[1:])
         return manifest.model, engines, taken
 
+    if len({bundle.path.resolve() for bundle in bundles}) < len(bundles):
+        raise UsageError("bench: expected bundles that differ, got the same one twice")
     for bundle in bundles[1:]:
         if model(bundle) != model(bundles[0]):
             raise UsageError(
@@ -116,7 +120,7 @@ def _subjects(
 ) -> list[Subject]:
     subjects: list[Subject] = []
     labels = _labels(bundles, recipes)
-    for batch in options.batches or tuple(dict.fromkeys(recipe.batch for recipe in recipes)):
+    for batch in dict.fromkeys(options.batches or (recipe.batch for recipe in recipes)):
         at_batch = [recipe if recipe.dynamic_batch else replace(recipe, batch=batch) for recipe in recipes]
         dense = [place for place, bundle in enumerate(bundles) if not any(bundle.manifest.schedule.merged)]
         if not dense:
@@ -168,7 +172,10 @@ def _subject(label: str, batch: int, bundle: Bundle, program: Path | None) -> Su
 
 
 def _labels(bundles: Sequence[Bundle], recipes: Sequence[Recipe]) -> list[str]:
-    """What distinguishes the bundles: method and schedule, or their folders' names where that is not enough."""
-    labels = [merging_name(recipe) for recipe in recipes]
-    folders = [bundle.path.name for bundle in bundles]
-    return labels if len(set(labels)) == len(labels) else folders
+    """What distinguishes the bundles: method and schedule, else their folders' names, else their whole paths."""
+    ways = (
+        [merging_name(recipe) for recipe in recipes],
+        [bundle.path.name for bundle in bundles],
+        [str(bundle.path) for bundle in bundles],
+    )
+    return next(labels for labels in ways if len(set(labels)) == len(labels))

@@ -22,7 +22,7 @@ from exporter.models import LoadedModel
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.plan import Planned, bundle_name, gmacs
 from exporter.pipeline.toolchain import toolchain
-from exporter.recipe import Recipe, portable, recipe_to_yaml
+from exporter.recipe import Recipe, merging_name, portable, recipe_to_yaml
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact, EmitRequest, TensorSpec
 from exporter.validation import ParityResult, Reference, groups_of
@@ -74,7 +74,7 @@ def write_files(
     if findings.measured is not None:
         (folder / VALIDATION_FILE).write_bytes(canonical_json(findings.measured.to_tree()))
     if findings.bench is not None:
-        (folder / BENCH_FILE).write_bytes(canonical_json(findings.bench.to_tree()))
+        (folder / BENCH_FILE).write_bytes(canonical_json(findings.bench.to_tree(merging_name(recipe))))
 
 
 def manifest(

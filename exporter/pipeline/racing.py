@@ -24,7 +24,9 @@ from exporter.benchmark import (
     report_on,
 )
 from exporter.bundle import Bundle
-from exporter.errors import GateError, UsageError
+from exporter.benchmark.cores import pick_cores
+from exporter.benchmark.race import LEAST_LAUNCHES
+from exporter.errors import GateError, TargetUnavailableError, UsageError
 from exporter.models import ModelRequest
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
@@ -148,16 +150,40 @@ def race_subjects(
 
         raced = race(contenders, inputs, settings, tell)
         report = report_on(raced, environment(raced))
+        if not report.measurements:
+            first = report.unavailable[0]
+            raise TargetUnavailableError(
+                f"bench: nothing can be timed here: {first.contender.label}: {first.reason}"
+            )
         note(f"{len(contenders)} contenders, {options.launches} launches of {options.rounds} rounds")
     return report
 
 
-def require_speed(recipe: Recipe, report: BenchReport | None) -> None:
-    """Raise a GateError if a reduced engine is not as much faster than its dense one as the recipe demands."""
+def require_speed(recipe: Recipe, report: BenchReport, label: str) -> None:
+    """Raise a GateError if a reduced form is not as much faster than the dense one as its recipe demands.
+
+    Args:
+        recipe: with or without a gate.
+        report: of a race that the form took part in.
+        label: the form's `Subject.label`.
+
+    Raises:
+        GateError: an engine is too slow, or could not be timed.
+    """
     least = recipe.bench.min_speedup
-    if report is None or least is None:
+    if least is None:
         return
+    for missing in report.unavailable:
+        if missing.contender.kind == "engine" and (
+            not missing.contender.reduced or _is_of(missing.contender.name, label)
+        ):
+            raise GateError(
+                f"speed: {missing.contender.label} could not be timed ({missing.reason}), expected at least "
+                f"{least:g}x its dense engine; make it run here, or remove bench.min_speedup"
+            )
     for each in report.efficiencies:
+        if not _is_of(each.contender, label):
+            continue
         low, speedup, high = (
             each.macs_ratio * value
             for value in (each.ratio.interval[0], each.ratio.value, each.ratio.interval[1])
@@ -168,6 +194,11 @@ def require_speed(recipe: Recipe, report: BenchReport | None) -> None:
                 f"engine (95 % interval {low:.2f} to {high:.2f}), expected at least {least:g}x; merge more, or lower "
                 "bench.min_speedup"
             )
+
+
+def _is_of(contender: str, label: str) -> bool:
+    """Whether this is the name of one of a form's engines: label and target."""
+    return contender.rpartition(" ")[0] == label
 
 
 def _models(
@@ -236,8 +267,14 @@ def _absolute(request: ModelRequest) -> ModelRequest:
     return replace(request, weights=str(Path(request.weights).expanduser().absolute()))
 
 
-def check_batches(batches: Sequence[int]) -> None:
-    """Raise a UsageError for a batch size that cannot be."""
-    for batch in batches:
-        if batch < 1:
-            raise UsageError(f"--batch: expected at least 1, got {batch}")
+def check_options(options: BenchOptions) -> None:
+    """Raise a UsageError for options that no race can be held with, before anything is built for one."""
+    for name, given, least in (
+        *(("--batch", batch, 1) for batch in options.batches),
+        ("--launches", options.launches, LEAST_LAUNCHES),
+        ("--rounds", options.rounds, 1),
+    ):
+        if given < least:
+            raise UsageError(f"{name}: expected at least {least}, got {given}")
+    if options.threads is not None:
+        pick_cores(options.threads)

@@ -226,7 +226,7 @@ def _race(
             ),
         ]
         report = race_subjects(recipe, planned, subjects, work, BenchOptions(compiled=False), observe)
-    require_speed(recipe, report)
+    require_speed(recipe, report, merging_name(recipe))
     return report
 
 

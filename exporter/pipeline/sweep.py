@@ -4,7 +4,6 @@ In: a base recipe and axes. Out: a `SweepRecord` in the sweep's folder, with eve
 stays finished: the same command goes on after any interruption.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from exporter.anatomy.demand import token_demand
 from exporter.benchmark.environment import cpu_model, packages
 from exporter.errors import GateError, UsageError
 from exporter.pipeline.contenders import dense_contender
@@ -19,11 +19,12 @@ from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import DENSE
 from exporter.pipeline.observe import Note, Observer, silent
 from exporter.pipeline.plan import Planned, plan_export
-from exporter.pipeline.racing import BenchOptions
+from exporter.pipeline.racing import BenchOptions, check_options
 from exporter.pipeline.road import first_output
 from exporter.pipeline.sweep_point import BuildPoint, TimePoint
 from exporter.pipeline.toolchain import toolchain
 from exporter.recipe import Recipe
+from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 from exporter.schedule import ScheduleRequest
 from exporter.sweep import (
     Axes,
@@ -72,6 +73,12 @@ class Goal:
     kind: Literal["max_drop", "min_speedup"]
     limit: float
 
+    def __post_init__(self) -> None:
+        if self.kind == "max_drop" and not self.limit >= 0:
+            raise UsageError(f"sweep: expected --max-drop >= 0 points, got {self.limit:g}")
+        if self.kind == "min_speedup" and not self.limit > 1:
+            raise UsageError(f"sweep: expected --min-speedup above 1, got {self.limit:g}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRequest:
@@ -107,6 +114,9 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
         UsageError: axes that make no sense, a folder that is something else, or a goal without images to judge it by.
         GateError: no schedule meets the goal; the record says what came nearest.
     """
+    if request.goal is not None and (len(request.axes.targets), len(request.axes.precisions)) != (1, 1):
+        raise UsageError("sweep: a goal is looked for on one engine; give one target and one precision")
+    check_options(request.options)
     points = with_dense(grid(request.axes))
     recipe = replace(request.recipe, schedule=ScheduleRequest())
     planned = plan_export(recipe, observe)
@@ -173,7 +183,7 @@ class _Sweep:
         work = Work(build=build, time=race if timed else None, stands=build.stands)
         jobs = self.request.jobs or self._jobs_that_fit()
         asked = with_dense(points) if timed else tuple(points)
-        with self.observe("sweep") as note, _threads_shared_by(jobs):
+        with self.observe("sweep") as note:
             listen = _Listener(note)
             results = drive(asked, work, store, jobs=jobs, on_progress=listen)
             note(f"{len(asked)} points, {listen.reused} of them known already")
@@ -237,7 +247,17 @@ class _Sweep:
             for result in results
             if result.built is not None and result.timed is not None
         ]
-        return fit(timed, counts, segment_weights(self.planned.anatomy.workload))
+        return fit(timed, counts, self._weights())
+
+    def _weights(self) -> tuple[float, ...]:
+        """How much of a block runs in each segment; nothing of the last one where the head reads a few tokens only."""
+        anatomy = self.planned.anatomy
+        assert anatomy is not None
+        weights = segment_weights(anatomy.workload)
+        demand = token_demand(self.planned.program.graph_module.graph, anatomy.layouts)
+        trims = RemoveDeadTokens.name not in self.request.recipe.disable_passes
+        ends_early = trims and demand[anatomy.blocks[-1].merge_point] is not None
+        return (*weights[:-1], 0.0) if ends_early else weights
 
     def _jobs_that_fit(self) -> int:
         tensors = self.planned.program.graph_module.state_dict().values()
@@ -331,19 +351,3 @@ def _conditions(request: SweepRequest, planned: Planned, found: Material | None)
     }
     timing: dict[str, object] = {"cpu": cpu_model(), "cores": cores(), **asdict(request.options)}
     return Conditions(building=building, timing=timing)
-
-
-@contextmanager
-def _threads_shared_by(jobs: int) -> Iterator[None]:
-    """Builds beside each other share the cores: more threads than cores only wait for each other."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: before[name] or str(max(1, cores() // jobs)) for name in names})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

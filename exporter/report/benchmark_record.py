@@ -64,6 +64,7 @@ class BenchmarkRecord:
         merge_efficiency: by target, at the smallest batch size.
         efficiencies: by engine (its contender's name, or else its target) and batch size.
         warnings: what makes a ratio doubtful.
+        own: names of the contenders that are this bundle's engines; empty where the file does not say.
         block_ms: by target, (block, time) of each block.
         environment: name and text of everything known about the machine.
     """
@@ -74,13 +75,15 @@ class BenchmarkRecord:
     merge_efficiency: Mapping[str, float]
     efficiencies: tuple[EfficiencyRow, ...]
     warnings: tuple[str, ...]
+    own: tuple[str, ...]
     block_ms: Mapping[str, Mapping[int, float]]
     environment: Mapping[str, str]
 
     @property
     def main_ratio(self) -> RatioRow | None:
-        """The ratio to remember: the first one of a reduced engine, or else the first one, if there is any."""
-        engines = [each.name for each in self.contenders if each.reduced and each.target is not None]
+        """The ratio to remember: of the bundle's own engine, or a reduced one, or else the first one, if any."""
+        reduced = [each.name for each in self.contenders if each.reduced and each.target is not None]
+        engines = self.own or reduced
         of_engines = [row for row in self.ratios if row.name.partition(" / ")[0] in engines]
         return next(iter([*of_engines, *self.ratios]), None)
 
@@ -102,6 +105,9 @@ def read_benchmark(folder: Path) -> BenchmarkRecord | None:
         merge_efficiency=view.numbers("merge_efficiency"),
         efficiencies=tuple(_efficiency(row) for row in view.views("efficiencies")),
         warnings=view.texts("warnings"),
+        own=tuple(view.view("own").text(target) for target in view.view("own").tree)
+        if view.has("own")
+        else (),
         block_ms={target: _times(blocks, target) for target in blocks.tree} if blocks else {},
         environment=flat(view.view("environment").tree) if view.has("environment") else {},
     )

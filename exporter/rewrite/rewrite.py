@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from exporter.anatomy import examine, executed_macs
+from exporter.anatomy import Anatomy, examine, executed_macs
 from exporter.anatomy.demand import token_demand
 from exporter.capture import (
     EXAMPLE_BATCH,
@@ -26,6 +26,7 @@ from exporter.capture.graph import image_node, operands, output_node
 from exporter.capture.remove_no_ops import RemoveNoOps
 from exporter.errors import UsageError, nearest
 from exporter.reduction import Method
+from exporter.rewrite.annotate_blocks import annotate_blocks, spread_annotation
 from exporter.rewrite.fold_attention_scale import FoldAttentionScale
 from exporter.rewrite.fold_input_normalization import FoldInputNormalization, InsertInputNormalization
 from exporter.rewrite.fold_layer_scale import FoldLayerScale
@@ -113,11 +114,16 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     _check_options(program, options)
     graph_module = copy_graph(program.graph_module)
     outcomes = run_passes(graph_module, _shape_keeping(options))
-    merge = _plan_merges(graph_module, schedule, options)
+    anatomy = examine(graph_module) if schedule.merged else None
+    if anatomy is not None:
+        annotate_blocks(graph_module.graph, anatomy)
+    merge = _plan_merges(graph_module, anatomy, schedule, options) if anatomy is not None else None
     outcomes += run_passes(graph_module, _trimming(options))
     if merge is not None:
         outcomes += run_passes(graph_module, [merge])
     merged = merge.merged if merge is not None else tuple(0 for _ in schedule.merged)
+    if anatomy is not None:
+        spread_annotation(graph_module.graph)
     exported = export_graph(
         graph_module, _example(graph_module, options), dynamic_batch=options.dynamic_batch
     )
@@ -147,12 +153,11 @@ def _trimming(options: RewriteOptions) -> list[GraphPass]:
 
 
 def _plan_merges(
-    graph_module: fx.GraphModule, schedule: Schedule, options: RewriteOptions
+    graph_module: fx.GraphModule, anatomy: Anatomy, schedule: Schedule, options: RewriteOptions
 ) -> InsertTokenMerge | None:
     """The merges to insert, looked up before dead tokens hide the last block; None where none would be read."""
     if schedule.is_dense:
         return None
-    anatomy = examine(graph_module)
     anatomy.check_mergeable(schedule.merged)
     demand = token_demand(graph_module.graph, anatomy.layouts)
     trims = RemoveDeadTokens.name not in options.disabled

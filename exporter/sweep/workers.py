@@ -13,7 +13,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing import (
+    get_context,
+    get_start_method,
+    parent_process,
+    resource_tracker,
+    set_start_method,
+)
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -124,7 +130,7 @@ class _Worker:
 
 def _started(call: Call, threads: int) -> _Worker:
     ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_serve, args=(theirs, call))
+    process = _SPAWN.Process(target=_serve, args=(theirs, call, get_start_method()))
     with _interrupts_held_back(), _environment("OMP_NUM_THREADS", str(threads)):
         process.start()
     theirs.close()
@@ -155,8 +161,13 @@ def _environment(name: str, value: str) -> Iterator[None]:
         del os.environ[name]
 
 
-def _serve(pipe: Connection, call: Call) -> None:
-    """The worker's life: points in, outcomes out, until nobody sends any more."""
+def _serve(pipe: Connection, call: Call, start_method: str) -> None:
+    """The worker's life: points in, outcomes out, until nobody sends any more.
+
+    Its own processes start as its parent's do. Left at `spawn`, which its own start set, every image decoder would
+    import everything again, and locks of libraries (tqdm's, say) would be files that a killed worker leaves behind.
+    """
+    set_start_method(start_method, force=True)
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:

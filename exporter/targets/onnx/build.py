@@ -6,6 +6,7 @@ that the model is small, deterministic and says nothing about the machine it was
 """
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 
@@ -16,8 +17,11 @@ from onnxscript.optimizer import _constant_folding as constant_folding
 from torch.export import ExportedProgram
 
 from exporter.errors import InternalError
+from exporter.rewrite.annotate_blocks import annotations
 from exporter.targets.onnx.lowering import LOWERINGS, OPSET
 from exporter.targets.target import EmitRequest
+
+_TRANSLATED_FROM = re.compile(r"%(\w+) :")
 
 _FOLD_LIMIT_BYTES = 1 << 30
 """Weights are folded (transposed for MatMul) whatever their size."""
@@ -34,6 +38,8 @@ def build(exported: ExportedProgram, request: EmitRequest) -> ir.Model:
     names = [*(output.name for output in request.outputs), *(f"match_{index}" for index in range(matches))]
     model = _translate(exported, request.input.name, names)
     _simplify(model)
+    _name_by_block(model, annotations(exported.graph))
+    common.ClearMetadataAndDocStringPass()(model)
     _check_scatter_free(model)
     _name_batch(model, request)
     _annotate(model, request.metadata)
@@ -79,7 +85,6 @@ def _simplify(model: ir.Model) -> None:
         common.CommonSubexpressionEliminationPass(),
         common.OutputFixPass(),
         common.NameFixPass(),
-        common.ClearMetadataAndDocStringPass(),
     )
     for graph_pass in passes:
         graph_pass(model)
@@ -89,6 +94,20 @@ def _check_scatter_free(model: ir.Model) -> None:
     scatters = sorted({node.op_type for node in model.graph.all_nodes() if "Scatter" in node.op_type})
     if scatters:
         raise InternalError(f"the ONNX graph holds {', '.join(scatters)}")
+
+
+def _name_by_block(model: ir.Model, blocks: Mapping[str, str]) -> None:
+    """Put the block in front of every node's name, for people and profilers; `block_03/linear_7`.
+
+    The exporter of torch notes down which graph node a node was translated from. One that a later pass made stands
+    behind those that it was made of.
+    """
+    label = ""
+    for node in model.graph.all_nodes():
+        translated = _TRANSLATED_FROM.match(node.metadata_props.get("pkg.torch.onnx.fx_node", ""))
+        label = blocks.get(translated[1], label) if translated else label
+        if label:
+            node.name = f"{label}/{(node.name or node.op_type).removeprefix('node_')}"
 
 
 def _name_batch(model: ir.Model, request: EmitRequest) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from exporter.errors import BundleError, UsageError
+from exporter.targets.onnx.profile import profile_blocks
 from exporter.targets.target import Array, TensorSpec
 
 
@@ -55,6 +56,17 @@ class OnnxRunner:
             BundleError: ONNX Runtime cannot load the model.
         """
         self._open()
+
+    def profile_blocks(self, images: Array, calls: int, folder: Path) -> dict[str, float]:
+        """Milliseconds of one call by block: `stem`, `block_00` and so on, `head`.
+
+        Args:
+            images: one batch.
+            calls: to take the median over.
+            folder: for the profiler's file, which does not stay.
+        """
+        options = session_options(threads=self.threads, spinning=self.spinning)
+        return profile_blocks(self.path, {self.input.name: images}, options, calls, folder)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}

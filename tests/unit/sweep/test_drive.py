@@ -222,7 +222,7 @@ def test_workers_and_what_they_started_end_with_a_sweep_that_is_killed(tmp_path:
     wait_until(lambda: calls_of(tmp_path / "calls", "child", SLOW) == 1)
 
     process.kill()
-    process.communicate()
+    process.wait()
 
     wait_until(lambda: not any(map(runs, pids(tmp_path / "calls"))))
 

@@ -138,7 +138,11 @@ def test_running_an_engine_imports_no_torch() -> None:
     )
 
     said = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
     )
 
     assert said.stdout.strip() == "False"

@@ -141,7 +141,12 @@ def race_subjects(
     ]
     threads = options.threads or len(os.sched_getaffinity(0))
     settings = RaceOptions(
-        threads=threads, work=work, launches=options.launches, rounds=options.rounds, device=options.device
+        threads=threads,
+        work=work,
+        launches=options.launches,
+        rounds=options.rounds,
+        min_calls=1,
+        device=options.device,
     )
     with observe("race") as note:
 

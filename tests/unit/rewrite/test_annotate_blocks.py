@@ -13,6 +13,8 @@ from tests.support.families import IMAGE_SIZE
 
 FAMILIES = ["timm_vit", "torchvision_vit", "open_clip_vit", "hf_clip", "hf_dinov2_registers", "timm_siglip"]
 BLOCKS = ["block_00", "block_01", "block_02", "block_03"]
+GELU = torch.ops.aten.gelu.default
+SIGMOID = torch.ops.aten.sigmoid.default
 LINEAR = torch.ops.aten.linear.default
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
@@ -30,7 +32,7 @@ def test_every_block_holds_one_attention_and_its_mlp(name: str, request_name: st
     }
 
     assert [found[block][ATTENTION] for block in BLOCKS] == [1, 1, 1, 1]
-    assert [found[block][torch.ops.aten.gelu.default] or found[block][torch.ops.aten.sigmoid.default] for block in BLOCKS] == [1, 1, 1, 1]  # fmt: skip
+    assert [found[block][GELU] or found[block][SIGMOID] for block in BLOCKS] == [1, 1, 1, 1]
     assert all(found[block][LINEAR] >= 4 for block in BLOCKS[:3])
 
 

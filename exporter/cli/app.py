@@ -48,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(_one_line(error.format_message()), _EXIT_USAGE, given)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; nothing was written", EXIT_INTERRUPTED, given)
+        return _fail(
+            "interrupted; nothing was replaced, and validate and sweep go on where they were",
+            EXIT_INTERRUPTED,
+            given,
+        )
     except ExportError as error:
         return _fail(str(error), error.exit_status, given)
     except InternalError as error:

@@ -27,10 +27,13 @@ def print_benched(console: Console, benched: Benched) -> None:
         )
     for missing in report.unavailable:
         console.print(
-            f"not timed: {missing.contender.label}: {missing.reason}", style="yellow", soft_wrap=True
+            f"not timed: {missing.contender.label}: {missing.reason}",
+            style="yellow",
+            soft_wrap=True,
+            markup=False,
         )
     for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
 
 
 def _table(report: BenchReport, batch: int) -> Table:

@@ -57,7 +57,8 @@ def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, obj
     Raises:
         UsageError: neither axes nor a goal, both, two goals, or a value that is none.
     """
-    from exporter.recipe.vocabulary import METHODS
+    from exporter.recipe.tree import Precision
+    from exporter.recipe.vocabulary import METHODS, TARGETS
     from exporter.schedule import ScheduleKind
     from exporter.sweep import Axes
 
@@ -74,8 +75,8 @@ def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, obj
         methods=dict.fromkeys(methods, options),
         kinds=kinds,
         aligns=integers(given["align"], "--align") if given["align"] is not None else [1],
-        precisions=names(given["precision"]) or ["fp32"],
-        targets=names(given["target"]) or ["onnx"],
+        precisions=_known(names(given["precision"]) or ["fp32"], get_args(Precision), "--precision"),
+        targets=_known(names(given["target"]) or ["onnx"], TARGETS, "--target"),
     )
     return axes, goal, shared
 

@@ -52,10 +52,12 @@ def print_record(console: Console, model: str, folder: Path, record: SweepRecord
     console.print(table)
     for result in record.points:
         if result.failure is not None:
-            console.print(f"failed: {result.name}: {result.failure.error}", style="yellow", soft_wrap=True)
+            console.print(
+                f"failed: {result.name}: {result.failure.error}", style="yellow", soft_wrap=True, markup=False
+            )
     if record.solution is not None:
         _print_solution(console, model, record, record.solution)
-    console.print(f"sweep {folder}", soft_wrap=True)
+    console.print(f"sweep {folder}", soft_wrap=True, markup=False)
 
 
 def _row(result: PointResult, *, on_front: bool) -> tuple[str, ...]:
@@ -77,7 +79,7 @@ def _row(result: PointResult, *, on_front: bool) -> tuple[str, ...]:
 
 
 def _print_solution(console: Console, model: str, record: SweepRecord, solution: Solution) -> None:
-    console.print(solution.explanation, style="bold", soft_wrap=True)
+    console.print(solution.explanation, style="bold", soft_wrap=True, markup=False)
     if solution.best is not None:
         name = solution.best.name
         method = next((each.point.method for each in record.points if each.name == name), "tome")
@@ -86,4 +88,5 @@ def _print_solution(console: Console, model: str, record: SweepRecord, solution:
             f"its bundle: bundles/{name}; the same: python -m exporter {model} --method {method} "
             f"--r-per-layer {schedule}",
             soft_wrap=True,
+            markup=False,
         )

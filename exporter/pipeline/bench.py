@@ -120,13 +120,15 @@ def _subjects(
 ) -> list[Subject]:
     subjects: list[Subject] = []
     labels = _labels(bundles, recipes)
+    all_merge = all(any(bundle.manifest.schedule.merged) for bundle in bundles)
+    dense: Bundle | None = None
     for batch in dict.fromkeys(options.batches or (recipe.batch for recipe in recipes)):
         at_batch = [recipe if recipe.dynamic_batch else replace(recipe, batch=batch) for recipe in recipes]
-        dense = [place for place, bundle in enumerate(bundles) if not any(bundle.manifest.schedule.merged)]
-        if not dense:
-            folder = work / f"dense-{batch}"
-            built = build_planned(dense_recipe(at_batch[0]), planned, folder, measured=False, observe=observe)
-            subjects.append(_subject("dense", batch, built.bundle, None))
+        if all_merge:
+            if dense is None or not at_batch[0].dynamic_batch:
+                folder, unmerged = work / f"dense-{batch}", dense_recipe(at_batch[0])
+                dense = build_planned(unmerged, planned, folder, measured=False, observe=observe).bundle
+            subjects.append(_subject("dense", batch, dense, None))
         for place, (bundle, recipe) in enumerate(zip(bundles, at_batch, strict=True)):
             folder = work / f"{place}-{batch}"
             subjects.append(_reduced(labels[place], batch, bundle, recipe, planned, folder, observe))

@@ -110,6 +110,8 @@ def _check(asked: Validation, model: LoadedModel) -> None:
                 f"{key}: expected a two-tower model such as a CLIP, got {model.name}, which gives "
                 f"{model.output_names[0]}"
             )
+    if asked.unlabelled and asked.data is None:
+        raise UsageError("unlabelled: expected images that it is about; give --data DIR")
     if asked.templates is not None and asked.classes is None:
         raise UsageError("templates: expected class names to put into them as well; give --classes FILE")
     if asked.classes is not None and asked.data is None:

@@ -96,35 +96,49 @@ class Measured:
         return tree
 
 
-def measure(
-    recipe: Recipe,
-    planned: Planned,
-    program: RewrittenProgram,
-    runners: Mapping[str, Runner],
-    texts: TextTower,
-    material: Material,
-    store: Path,
-    observe: Observer,
-    workers: int | None = None,
-) -> Measured:
-    """Run the dense program and every runner over the material.
+@dataclass(frozen=True, kw_only=True)
+class Engines:
+    """What is measured, and against what.
 
-    Args:
+    Attributes:
         recipe: how the runners take their images.
         planned: with the dense program.
         program: rewritten, for the error per block.
         runners: by target.
         texts: embeds prompts and captions.
+    """
+
+    recipe: Recipe
+    planned: Planned
+    program: RewrittenProgram
+    runners: Mapping[str, Runner]
+    texts: TextTower
+
+    def contenders(self) -> dict[str, Contender]:
+        """The dense model and every engine."""
+        preprocess = self.planned.model.preprocess
+        assert preprocess is not None
+        engines = {
+            name: engine_contender(self.recipe, runner, preprocess) for name, runner in self.runners.items()
+        }
+        return {DENSE: dense_contender(self.planned), **engines}
+
+
+def measure(
+    engines: Engines, material: Material, store: Path, observe: Observer, workers: int | None = None
+) -> Measured:
+    """Run the dense program and every engine over the material.
+
+    Args:
+        engines: to measure.
         material: to measure on.
         store: folder for outputs; what it holds already is not computed again.
         observe: told about progress.
         workers: processes that decode; None chooses.
     """
-    preprocess = planned.model.preprocess
+    preprocess = engines.planned.model.preprocess
     assert preprocess is not None
-    contenders = {DENSE: dense_contender(planned)} | {
-        name: engine_contender(recipe, runner, preprocess) for name, runner in runners.items()
-    }
+    contenders = engines.contenders()
     sets = {"data": material.images, "pairs": material.pairs.images if material.pairs else None}
     if sets["data"] and sets["pairs"] and sets["data"].fingerprint == sets["pairs"].fingerprint:
         sets["pairs"] = None
@@ -139,9 +153,9 @@ def measure(
             )
             note(_rates(outputs[key]))
     with observe("compare") as note:
-        measured = _compare(planned, contenders, texts, material, outputs)
-        blocks = error_growth(recipe, planned, program, next(iter(outputs.values())))
-        tokens = {block: planned.schedule.tokens[block + 1] for block in blocks}
+        measured = _compare(engines, material, outputs)
+        blocks = error_growth(engines.recipe, engines.planned, engines.program, next(iter(outputs.values())))
+        tokens = {block: engines.planned.schedule.tokens[block + 1] for block in blocks}
         measured = replace(measured, blocks=blocks, tokens=tokens)
         note(_headline(measured))
     return measured
@@ -167,16 +181,11 @@ def require_measured(gates: Validation, measured: Measured | None) -> None:
             )
 
 
-def _compare(
-    planned: Planned,
-    contenders: Mapping[str, Contender],
-    texts: TextTower,
-    material: Material,
-    outputs: Mapping[str, Outputs],
-) -> Measured:
+def _compare(engines: Engines, material: Material, outputs: Mapping[str, Outputs]) -> Measured:
     main = outputs.get("data") or outputs["pairs"]
-    targets = [name for name in contenders if name != DENSE]
-    embeds = {name: texts.embed_with(name) for name in contenders} if material.needs_texts else {}
+    planned, targets = engines.planned, list(engines.runners)
+    named = (DENSE, *targets) if material.needs_texts else ()
+    embeds = {name: engines.texts.embed_with(name) for name in named}
     classifiers = _classifiers(planned, material, embeds) if "data" in outputs else None
     measured = Measured(
         name=main.images.name,
@@ -194,9 +203,6 @@ def _compare(
         return measured
     found = outputs.get("pairs") or main
     return replace(measured, retrieval=_retrieved(material, found, embeds))
-
-
-_Classifier = Mapping[str, Any]
 
 
 def _classifiers(

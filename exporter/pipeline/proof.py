@@ -1,17 +1,20 @@
 """Prove a bundle again, on the machine that will serve it, and measure it on whatever images there are."""
 
 import hashlib
+import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.bundle import Bundle, amend, canonical_json, check_amendable, load_bundle
-from exporter.errors import BundleError
+from exporter.errors import BundleError, UsageError
 from exporter.models import ships_images
 from exporter.pipeline.contents import VALIDATION_FILE
 from exporter.pipeline.material import Material, material
-from exporter.pipeline.measure import Measured, measure, require_measured
+from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.road import check_weights, first_output, text_engines
@@ -53,6 +56,7 @@ def validate(
 
     Raises:
         BundleError: a file is damaged.
+        UsageError: `values` ask for a measurement, and there is nothing to measure on.
         ParityError: an engine does not give the eager outputs that the bundle recorded.
         GateError: a gate of the bundle's recipe, or of `values`, is not met; `validation.json` is written all the same.
     """
@@ -62,6 +66,7 @@ def validate(
     parity = _prove(bundle, recipe, observe)
     asked = recipe.validate
     if not (asked.data or asked.pairs or ships_images(recipe.model)) or recipe.model.tower == "text":
+        _refuse_in_vain(values or {}, recipe)
         return Validated(bundle=bundle, parity=parity, measured=None)
     if save:
         check_amendable(bundle)
@@ -69,13 +74,25 @@ def validate(
     check_weights(planned.model, bundle.manifest.model.weights.sha256)
     found = material(asked, recipe.model, planned.model, first_output(planned))
     assert found is not None
-    store = _store(bundle, found)
-    measured = _measure(bundle, recipe, planned, found, store, workers, observe)
-    if save:
-        bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.to_tree())})
-    shutil.rmtree(store, ignore_errors=True)
+    with _store(bundle, found) as store:
+        measured = _measure(bundle, recipe, planned, found, store, workers, observe)
+        if save:
+            bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.to_tree())})
     require_measured(asked, measured)
     return Validated(bundle=bundle, parity=parity, measured=measured)
+
+
+def _refuse_in_vain(values: Mapping[str, object], recipe: Recipe) -> None:
+    """What was asked for here and now is not left out silently; gates that the bundle brought along wait for data."""
+    asked = [key for key in values if key.startswith("validate.")]
+    if asked and recipe.model.tower == "text":
+        raise UsageError(
+            f"{asked[0]}: a text tower is not measured on images; validate the bundle of both towers"
+        )
+    if asked:
+        raise UsageError(
+            f"{asked[0]}: expected images to measure on; give a folder or a CSV file with --data"
+        )
 
 
 def _prove(bundle: Bundle, recipe: Recipe, observe: Observer) -> dict[str, ParityResult]:
@@ -114,15 +131,26 @@ def _measure(
     runners = {name: bundle.runner(name) for name in bundle.manifest.artifacts}
     text = bundle.text()
     texts = TextTower(recipe.model, text_engines(text) if text is not None else {})
-    return measure(recipe, planned, program, runners, texts, found, store, observe, workers)
+    engines = Engines(recipe=recipe, planned=planned, program=program, runners=runners, texts=texts)
+    return measure(engines, found, store, observe, workers)
 
 
-def _store(bundle: Bundle, found: Material) -> Path:
-    """Where outputs are kept until the measurement is complete: a folder that only the same measurement finds again."""
+@contextmanager
+def _store(bundle: Bundle, found: Material) -> Iterator[Path]:
+    """Where outputs are kept until the measurement is complete: a folder that only the same measurement finds again.
+
+    Where nothing can be written beside the bundle it is a temporary one, and a measurement that is stopped starts anew.
+    """
     sets = [found.images, found.pairs.images if found.pairs else None]
     engines = [record.sha256 for _, record in sorted(bundle.manifest.artifacts.items())]
     weights = bundle.manifest.model.weights.sha256
     parts = [weights, *engines, *(images.fingerprint for images in sets if images is not None)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     path = bundle.path.absolute()
-    return path.with_name(f".{path.name}.validation-{key}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    store = path.with_name(f".{path.name}.validation-{key}")
+    yield store
+    shutil.rmtree(store, ignore_errors=True)

@@ -23,9 +23,9 @@ from exporter.benchmark import (
     race,
     report_on,
 )
-from exporter.bundle import Bundle
 from exporter.benchmark.cores import pick_cores
 from exporter.benchmark.race import LEAST_LAUNCHES
+from exporter.bundle import Bundle
 from exporter.errors import GateError, TargetUnavailableError, UsageError
 from exporter.models import ModelRequest
 from exporter.pipeline.observe import Observer

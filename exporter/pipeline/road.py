@@ -18,7 +18,7 @@ from exporter.errors import UsageError, WeightsError
 from exporter.models import LoadedModel
 from exporter.pipeline.contents import Findings, as_sample, manifest, write_files
 from exporter.pipeline.material import Material, material
-from exporter.pipeline.measure import Measured, measure, require_measured
+from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.plan import Planned, bundle_name, plan_export
 from exporter.pipeline.racing import (
@@ -115,15 +115,16 @@ def build_planned(
         note(", ".join(references))
     request = emit_request(recipe, planned, as_sample(planned.model, next(iter(references.values()))))
     with stage_bundle(folder, force) as staging:
-        artifacts, findings = _emit(recipe, program, request, references, staging, observe)
+        staged = _Staged(
+            recipe=recipe, planned=planned, program=program, request=request, folder=staging, observe=observe
+        )
+        artifacts, findings = _emit(staged, references)
         if recipe.with_text:
             build(text_recipe(recipe), staging / TEXT_FOLDER, observe=observe)
         if found is not None:
-            found_out = _measure(recipe, planned, program, artifacts, found, staging, outputs, observe)
-            findings = replace(findings, measured=found_out)
+            findings = replace(findings, measured=_measure(staged, artifacts, found, outputs))
         if measured and recipe.bench.min_speedup is not None:
-            report = _race(recipe, planned, program, artifacts, request, staging, observe)
-            findings = replace(findings, bench=report)
+            findings = replace(findings, bench=_race(staged, artifacts))
         with observe("bundle") as note:
             write_files(staging, recipe, planned, program, findings)
             seal(staging, manifest(recipe, planned, program, request, artifacts, findings.parity))
@@ -136,24 +137,31 @@ def first_output(planned: Planned) -> int:
     return int(operands(output_node(planned.program.graph_module.graph))[0].meta["val"].shape[-1])
 
 
-def _emit(
-    recipe: Recipe,
-    program: RewrittenProgram,
-    request: EmitRequest,
-    references: Mapping[str, Reference],
-    staging: Path,
-    observe: Observer,
-) -> tuple[dict[str, Artifact], Findings]:
+@dataclass(frozen=True, kw_only=True)
+class _Staged:
+    """A bundle that is being made: what it is made of, and the folder that will become it."""
+
+    recipe: Recipe
+    planned: Planned
+    program: RewrittenProgram
+    request: EmitRequest
+    folder: Path
+    observe: Observer
+
+
+def _emit(staged: _Staged, references: Mapping[str, Reference]) -> tuple[dict[str, Artifact], Findings]:
     """Emit for every target and prove what was emitted."""
+    program, folder, observe = staged.program, staged.folder, staged.observe
     first_name, first = next(iter(references.items()))
     artifacts, parity = {}, {}
-    for engine in (target(name) for name in recipe.targets):
+    for engine in (target(name) for name in staged.recipe.targets):
         with observe(f"emit {engine.name}") as note:
-            artifacts[engine.name] = engine.emit(program, request, staging)
-            written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
+            artifacts[engine.name] = engine.emit(program, staged.request, folder)
+            written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             note(f"{written / 1e6:.1f} MB")
         with observe(f"prove {engine.name}") as note:
-            parity[engine.name] = prove(program, artifacts[engine.name], references, tolerances(recipe))
+            allowed = tolerances(staged.recipe)
+            parity[engine.name] = prove(program, artifacts[engine.name], references, allowed)
             require(parity[engine.name], engine.name)
             note(f"max error {parity[engine.name].max_abs_error:.1e}")
         if first_name in parity[engine.name].followed:
@@ -162,52 +170,39 @@ def _emit(
 
 
 def _measure(
-    recipe: Recipe,
-    planned: Planned,
-    program: RewrittenProgram,
-    artifacts: Mapping[str, Artifact],
-    found: Material,
-    staging: Path,
-    outputs: Path | None,
-    observe: Observer,
+    staged: _Staged, artifacts: Mapping[str, Artifact], found: Material, outputs: Path | None
 ) -> Measured:
     """Measure the engines, in a store that lasts as long as the export, and hold the gates."""
-    runners = {name: artifact.runner for name, artifact in artifacts.items()}
-    engines = text_engines(load_bundle(staging / TEXT_FOLDER)) if recipe.with_text else {}
-    with tempfile.TemporaryDirectory(dir=staging) as store:
+    recipe = staged.recipe
+    text = text_engines(load_bundle(staged.folder / TEXT_FOLDER)) if recipe.with_text else {}
+    engines = Engines(
+        recipe=recipe,
+        planned=staged.planned,
+        program=staged.program,
+        runners={name: artifact.runner for name, artifact in artifacts.items()},
+        texts=TextTower(recipe.model, text),
+    )
+    with tempfile.TemporaryDirectory(dir=staged.folder) as store:
         if outputs is not None:
             shutil.copytree(outputs, store, dirs_exist_ok=True)
-        measured = measure(
-            recipe, planned, program, runners, TextTower(recipe.model, engines), found, Path(store), observe
-        )
+        measured = measure(engines, found, Path(store), staged.observe)
     require_measured(recipe.validate, measured)
     return measured
 
 
-def _race(
-    recipe: Recipe,
-    planned: Planned,
-    program: RewrittenProgram,
-    artifacts: Mapping[str, Artifact],
-    request: EmitRequest,
-    staging: Path,
-    observe: Observer,
-) -> BenchReport:
+def _race(staged: _Staged, artifacts: Mapping[str, Artifact]) -> BenchReport:
     """Race the engines against dense ones, and hold the gate."""
+    recipe, planned, program = staged.recipe, staged.planned, staged.program
     if not program.merging_blocks or planned.anatomy is None:
         raise UsageError(
             "bench.min_speedup: expected a schedule that merges, got a dense model; set schedule.r"
         )
-    with tempfile.TemporaryDirectory(dir=staging) as folder:
+    with tempfile.TemporaryDirectory(dir=staged.folder) as folder:
         work = Path(folder)
         unmerged = replace(planned, schedule=plan(ScheduleRequest(), planned.anatomy.geometry))
-        dense = build_planned(dense_recipe(recipe), unmerged, work / "dense", measured=False, observe=observe)
-        engines = {
-            name: EngineFile(
-                target=name, path=staging / artifact.file, input=request.input, outputs=request.outputs
-            )
-            for name, artifact in artifacts.items()
-        }
+        dense = build_planned(
+            dense_recipe(recipe), unmerged, work / "dense", measured=False, observe=staged.observe
+        )
         subjects = [
             Subject(
                 label="dense",
@@ -221,13 +216,27 @@ def _race(
                 batch=recipe.batch,
                 reduced=True,
                 executed_macs=program.executed_macs,
-                engines=engines,
+                engines=_files(staged, artifacts),
                 program=save_program(program, work / "eager"),
             ),
         ]
-        report = race_subjects(recipe, planned, subjects, work, BenchOptions(compiled=False), observe)
+        options = BenchOptions(compiled=False)
+        report = race_subjects(recipe, planned, subjects, work, options, staged.observe)
     require_speed(recipe, report, merging_name(recipe))
     return report
+
+
+def _files(staged: _Staged, artifacts: Mapping[str, Artifact]) -> dict[str, EngineFile]:
+    request = staged.request
+    return {
+        name: EngineFile(
+            target=name,
+            path=staged.folder / artifact.file,
+            input=request.input,
+            outputs=request.outputs,
+        )
+        for name, artifact in artifacts.items()
+    }
 
 
 def text_engines(bundle: Bundle) -> dict[str, Runner]:

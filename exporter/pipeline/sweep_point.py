@@ -18,6 +18,7 @@ from exporter.pipeline.racing import BenchOptions, Subject, engine_files, race_s
 from exporter.pipeline.road import build_planned
 from exporter.recipe import AccuracyGate, AgreementGate, Recipe, SpeedGate, override
 from exporter.sweep import Accuracy, Built, Difference, Fidelity, Point, Quality, Ratio, Store, Timed
+from exporter.targets import target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class BuildPoint:
     def __call__(self, point: Point) -> Built:
         """The point's bundle, written."""
         recipe = point_recipe(self.recipe, point)
+        target(point.target, point.precision)
         planned = plan_export(recipe)
         exported = build_planned(
             recipe,

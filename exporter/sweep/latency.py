@@ -94,7 +94,9 @@ class LatencyTable:
         return self.base_ms / sum(self.weights) + self.extra(count)
 
     def plateau_top(self, count: int) -> int:
-        """The largest count that takes no longer than this one; between two steps, the count itself."""
+        """The largest count that takes no longer than this one; between two steps or not measured, the count itself."""
+        if not self.counts[0] <= count <= self.counts[-1]:  # of a segment that no work is done in
+            return count
         here = self.extra(count)
         equal = [each for each, extra in zip(self.counts, self.extra_ms, strict=True) if extra == here]
         return max([count, *equal])

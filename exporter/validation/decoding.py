@@ -5,6 +5,7 @@ chunk with the reason, and left out of the pixels; it ends nothing.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import warnings
@@ -83,11 +84,25 @@ def decode(
             f"expected at least one image per chunk and no negative workers: {chunk}, {workers}"
         )
     parts = [tuple(positions[start : start + chunk]) for start in range(0, len(positions), chunk)]
-    chunks = iter(_loader(_Chunks(images, preprocess, parts), min(workers, len(parts))))
+    chunks = _start(_loader(_Chunks(images, preprocess, parts), min(workers, len(parts))))
     try:
         yield from _reporting_dead_workers(chunks)
     finally:
         del chunks  # the last reference: ends its workers
+
+
+def _start(loader: "DataLoader[DecodedChunk]") -> Iterator[DecodedChunk]:
+    """Start the workers, which leave alone whatever garbage this process has.
+
+    They are forks: were their garbage collector to destroy an engine's session that nobody holds, its destructor would
+    wait for threads that a fork does not have, for ever.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        return iter(loader)
+    finally:
+        gc.unfreeze()
 
 
 class _Chunks(Dataset[DecodedChunk]):

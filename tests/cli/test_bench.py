@@ -7,16 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from exporter.benchmark import RaceOptions, WarmUp
 from exporter.bundle import load_bundle
+from exporter.pipeline import racing
 from tests.cli.commands import ROOT, Build, refused, run, tree
 from tests.support.pretended_race import DENSE_MS, REDUCED_MS, PretendedRace
 
+Document = dict[str, Any]
 MODEL = ("timm:test_vit", "--weights", "random", "--image-size", "64")
+IMPATIENT = WarmUp(window_calls=2, window_ms=0.0, tolerance=1e9, most_ms=1e6)
 QUICK = ("--launches", "2", "--rounds", "1", "--no-compile", "--threads", "1")
 
 
@@ -36,37 +42,41 @@ def copy(build: Build, tmp_path: Path) -> Path:
     return folder
 
 
-def names(document: dict[str, list[dict[str, object]]], batch: int = 1) -> list[object]:
+def names(document: Document, batch: int = 1) -> list[str]:
     return [each["name"] for each in document["contenders"] if each["batch"] == batch]
 
 
-def value(document: dict[str, list[dict[str, object]]], name: str, batch: int = 1) -> object:
-    (found,) = [each["value"] for each in document["ratios"] if (each["name"], each["batch"]) == (name, batch)]
-    return found
+def value(document: Document, name: str, batch: int = 1) -> float:
+    (found,) = [
+        each["value"] for each in document["ratios"] if (each["name"], each["batch"]) == (name, batch)
+    ]
+    return float(found)
 
 
 # One real race --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def raced(build: Build, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
+def raced(build: Build, tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, Path]:
     """A bundle that takes bytes, raced for real; the JSON document and the bundle."""
     folder = tmp_path_factory.mktemp("raced") / "bytes"
     shutil.copytree(build(*MODEL, "--r", "2", "--input", "uint8", "--layout", "nhwc"), folder)
-    outcome = run("bench", folder, *QUICK, "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(racing, "RaceOptions", partial(RaceOptions, min_round_ms=1.0, warm_up=IMPATIENT))
+        outcome = run("bench", folder, *QUICK, "--json")
     assert outcome.status == 0, outcome.err
     assert outcome.err == ""
     return outcome.document, folder
 
 
-def test_bundle_of_bytes_races_with_all_its_contenders(raced: tuple[dict[str, object], Path]) -> None:
+def test_bundle_of_bytes_races_with_all_its_contenders(raced: tuple[Document, Path]) -> None:
     document, _ = raced
 
     assert names(document) == ["eager dense", "dense onnx", "tome-r2 onnx", "eager tome-r2"]
     assert document["unavailable"] == []
 
 
-def test_document_keeps_the_contract(raced: tuple[dict[str, object], Path]) -> None:
+def test_document_keeps_the_contract(raced: tuple[Document, Path]) -> None:
     document, folder = raced
 
     for each in document["contenders"]:
@@ -89,7 +99,7 @@ def test_document_keeps_the_contract(raced: tuple[dict[str, object], Path]) -> N
     assert document["bundles"] == [str(folder)]
 
 
-def test_race_is_saved_in_a_bundle_that_still_verifies(raced: tuple[dict[str, object], Path]) -> None:
+def test_race_is_saved_in_a_bundle_that_still_verifies(raced: tuple[Document, Path]) -> None:
     document, folder = raced
     saved = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
 
@@ -167,9 +177,7 @@ def test_bundles_that_merge_alike_are_told_apart_by_their_paths(copy: Path, race
 
 
 def test_text_tower_races(build: Build, race: PretendedRace) -> None:
-    document = run(
-        "bench", build("clip_digits", "--tower", "text"), *QUICK, "--no-save", "--json"
-    ).document
+    document = run("bench", build("clip_digits", "--tower", "text"), *QUICK, "--no-save", "--json").document
 
     assert names(document) == ["eager dense", "dense onnx"]
     assert "<i8" in race.inputs["dense onnx", 1]
@@ -199,7 +207,7 @@ def test_static_bundle_is_built_again_for_other_batches(copy: Path, race: Preten
 def test_dynamic_bundle_races_as_it_is_at_every_batch(build: Build, race: PretendedRace) -> None:
     bundle = build(*MODEL, "--r", "2", "--dynamic-batch")
 
-    outcome = run("bench", bundle, "--batch", "1,2", *QUICK, "--no-save", "--json")
+    outcome = run("bench", bundle, "--batch", "1,2", *QUICK, "--no-save", "--no-eager", "--json")
 
     assert outcome.status == 0, outcome.err
     paths = {
@@ -208,6 +216,7 @@ def test_dynamic_bundle_races_as_it_is_at_every_batch(build: Build, race: Preten
         if each.contender["name"] == "tome-r2 onnx"
     }
     assert paths == dict.fromkeys((1, 2), str(bundle / "model.onnx"))
+    assert "(1, 3, 64, 64)" in race.inputs["tome-r2 onnx", 1]
     assert "(2, 3, 64, 64)" in race.inputs["tome-r2 onnx", 2]
 
 
@@ -328,6 +337,6 @@ def _workers(parent: int) -> list[psutil.Process]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if found := psutil.Process(parent).children(recursive=True):
-            return found
+            return float(found)
         time.sleep(0.05)
     raise AssertionError("no worker was started")

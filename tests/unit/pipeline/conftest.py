@@ -57,7 +57,11 @@ def run_onnx(path: str, inputs: Array) -> Array:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipDigits:
     values = {"schema_version": 1, "model": "clip_digits", "tower": "both", "schedule": {"r": 4}}
-    bundle = exporter.export(recipe_from_mapping(values, "test"), tmp_path_factory.mktemp("clip") / "bundle")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exporter.pipeline.measure.default_workers", lambda images: 0)
+        bundle = exporter.export(
+            recipe_from_mapping(values, "test"), tmp_path_factory.mktemp("clip") / "bundle"
+        )
     request = ModelRequest(model="clip_digits")
     image, shipped = load(request), shipped_data(request)
     assert shipped is not None

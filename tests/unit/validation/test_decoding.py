@@ -1,5 +1,6 @@
 """Every image is decoded once, in order, by whatever number of processes; what cannot be read is named."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -231,3 +232,33 @@ def test_impossible_numbers_are_our_mistake(chunk: int, workers: int) -> None:
 def test_small_sets_are_decoded_in_one_process() -> None:
     assert default_workers(0) == default_workers(100) == 0
     assert 1 <= default_workers(50_000) <= len(os.sched_getaffinity(0))
+
+
+class Doomed:
+    """Notes down which process destroyed it; part of a circle, as an engine's session is that nobody holds any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.me = path, self
+
+    def __del__(self) -> None:
+        with self.path.open("a", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+def collect_and_open(position: int) -> Image.Image:
+    """Open an image behind a garbage collection, which may happen in a worker at any time."""
+    gc.collect()
+    return Image.new("RGB", (1, 1))
+
+
+def test_workers_destroy_nothing_of_their_parent(tmp_path: Path) -> None:
+    images = ImageSet(name="one", names=("a",), labels=None, open=collect_and_open, fingerprint="")
+    gc.disable()
+    try:
+        Doomed(tmp_path / "processes")
+        list(decode(images, AS_THEY_ARE, positions=[0], chunk=1, workers=1))
+    finally:
+        gc.enable()
+    gc.collect()
+
+    assert (tmp_path / "processes").read_text(encoding="ascii").split() == [str(os.getpid())]

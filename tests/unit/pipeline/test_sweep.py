@@ -1,0 +1,216 @@
+"""Goals of a sweep, with points whose figures follow a formula; and the dense model, which runs once for all."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.errors import GateError, UsageError
+from exporter.models import ModelRequest
+from exporter.pipeline import BenchOptions, Goal, SweepRequest, sweep
+from exporter.pipeline.sweep import points_lost
+from exporter.recipe import Recipe
+from exporter.schedule import Geometry, ScheduleRequest, plan
+from exporter.sweep import (
+    Accuracy,
+    Axes,
+    Built,
+    Difference,
+    Fidelity,
+    Point,
+    PointResult,
+    Quality,
+    Ratio,
+    Timed,
+    read_record,
+)
+
+GEOMETRY = Geometry(tokens=65, protected=1, blocks=8)
+"""Of `vit_digits`."""
+
+LOST_PER_TOKEN = 0.05
+RECIPE = Recipe(model=ModelRequest(model="vit_digits"))
+SWEEP = importlib.import_module("exporter.pipeline.sweep")
+
+
+def lost(merged: Sequence[int]) -> float:
+    """Points of top-1: a twentieth for every token merged."""
+    return LOST_PER_TOKEN * sum(merged)
+
+
+def latency_ms(tokens: Sequence[int]) -> float:
+    """A millisecond for every token that enters a block."""
+    return float(sum(tokens[:-1]))
+
+
+def made_up(point: Point) -> PointResult:
+    schedule = plan(point.schedule, GEOMETRY)
+    tokens, latency = schedule.tokens, latency_ms(schedule.tokens)
+    speedup = latency_ms([GEOMETRY.tokens] * len(tokens)) / latency
+    drop = lost(schedule.merged)
+    quality = Quality(
+        accuracy=Accuracy(top1=98 - drop, top5=100.0, n=454),
+        difference=Difference(top1=-drop, interval=(-drop - 0.1, -drop + 0.1)),
+    )
+    return PointResult(
+        name=point.name,
+        point=point,
+        key="0",
+        status="done",
+        built=Built(
+            tokens=tokens, merged=schedule.merged, gmacs_executed=1.0, gmacs_ratio=1.0, quality=quality
+        ),
+        timed=Timed(
+            images_per_s=1000 / latency,
+            latency_ms=latency,
+            latency_error_ms=0.01,
+            speedup=None if point == point.dense else Ratio(value=speedup, interval=(speedup, speedup)),
+        ),
+    )
+
+
+@pytest.fixture
+def drives(monkeypatch: pytest.MonkeyPatch) -> list[Point]:
+    """No engine is built: every point gets its figures from the formulas. Which points were asked for."""
+    asked: list[Point] = []
+
+    def drive(points: Sequence[Point], *_: object, **__: object) -> tuple[PointResult, ...]:
+        asked.extend(points)
+        return tuple(map(made_up, points))
+
+    monkeypatch.setattr(SWEEP, "drive", drive)
+    monkeypatch.setattr(SWEEP, "collect", lambda *_, **__: None)
+    return asked
+
+
+def request(goal: Goal | None, **axes: Any) -> SweepRequest:
+    return SweepRequest(
+        recipe=RECIPE, axes=Axes(**{"r": [0], **axes}), goal=goal, options=BenchOptions(launches=2), jobs=1
+    )
+
+
+def constant(good: Callable[[Sequence[int], Sequence[int]], bool]) -> list[tuple[int, ...]]:
+    """The constant schedules, least merging first, of which something is true."""
+    plans = [plan(ScheduleRequest(r=r), GEOMETRY) for r in range(1, 33)]
+    return [each.merged for each in plans if good(each.merged, each.tokens)]
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0, 2.3])
+def test_most_merging_that_loses_little_enough(limit: float, drives: list[Point], tmp_path: Path) -> None:
+    record = sweep(request(Goal(kind="max_drop", limit=limit)), tmp_path / "sweep")
+
+    assert record.solution is not None
+    assert record.solution.reached
+    assert record.solution.best is not None
+    assert record.solution.best.r_per_layer == constant(lambda merged, _: lost(merged) <= limit)[-1]
+    assert read_record(tmp_path / "sweep") == record
+
+
+def test_least_merging_that_is_fast_enough(drives: list[Point], tmp_path: Path) -> None:
+    dense = 8 * 65
+    expected = constant(lambda _, tokens: dense / latency_ms(tokens) >= 1.5)[0]
+
+    record = sweep(request(Goal(kind="min_speedup", limit=1.5)), tmp_path / "sweep")
+
+    assert record.solution is not None
+    assert record.solution.reached
+    assert record.solution.best is not None
+    assert record.solution.best.r_per_layer == expected
+    assert record.solution.best.measured_speedup is not None
+    assert record.solution.best.measured_speedup >= 1.5
+
+
+@pytest.mark.parametrize(
+    "goal", [Goal(kind="max_drop", limit=0.01), Goal(kind="min_speedup", limit=1000.0)], ids=["drop", "speed"]
+)
+def test_goal_out_of_reach_is_recorded_and_fails(goal: Goal, drives: list[Point], tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=r"best was|covers no schedule") as failure:
+        sweep(request(goal), tmp_path / "sweep")
+
+    record = read_record(tmp_path / "sweep")
+    assert failure.value.exit_status == 6
+    assert record.complete
+    assert record.solution is not None
+    assert not record.solution.reached
+    assert record.solution.explanation in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "axes", [{"targets": ["onnx", "trt"]}, {"precisions": ["fp32", "fp16"]}], ids=["targets", "precisions"]
+)
+def test_goal_is_for_one_engine(axes: dict[str, list[str]], drives: list[Point], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one engine"):
+        sweep(request(Goal(kind="max_drop", limit=1.0), **axes), tmp_path / "sweep")
+
+    assert drives == []
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_grid_asks_for_dense_points_as_well(drives: list[Point], tmp_path: Path) -> None:
+    record = sweep(request(None, r=[4, 8]), tmp_path / "sweep")
+
+    assert [point.schedule.r for point in drives] == [0, 4, 8]
+    assert record.solution is None
+    assert set(record.front) == {result.name for result in record.points}
+
+
+def test_interrupted_sweep_leaves_a_record(
+    drives: list[Point], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SWEEP, "drive", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(request(None, r=[4]), tmp_path / "sweep")
+
+    assert not read_record(tmp_path / "sweep").complete
+    assert not (tmp_path / "sweep" / "work").exists()
+
+
+def test_dense_model_sees_every_image_once(
+    drives: list[Point], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over two sweeps of one folder."""
+    seen: list[int] = []
+    honest = SWEEP.dense_contender
+
+    def counting(planned: Any) -> Any:
+        run = honest(planned)
+
+        def counted(pixels_BCHW: Any) -> Any:
+            seen.append(len(pixels_BCHW))
+            return run(pixels_BCHW)
+
+        return counted
+
+    monkeypatch.setattr(SWEEP, "collect", importlib.import_module("exporter.validation").collect)
+    monkeypatch.setattr(SWEEP, "default_workers", lambda _: 0)
+    monkeypatch.setattr(SWEEP, "dense_contender", counting)
+
+    sweep(request(None, r=[4]), tmp_path / "sweep")
+    sweep(request(None, r=[4, 8]), tmp_path / "sweep")
+
+    assert sum(seen) == 454
+
+
+def fidelity(**figures: Any) -> Quality:
+    return Quality(fidelity=Fidelity(n=9, cosine_min=0.5, **figures))
+
+
+@pytest.mark.parametrize(
+    ("quality", "points"),
+    [
+        pytest.param(Quality(), None, id="nothing measured"),
+        pytest.param(
+            Quality(difference=Difference(top1=-0.7, interval=(-1.0, 0.0))), 0.7, id="labels before all"
+        ),
+        pytest.param(fidelity(top1_agreement=97.0, cosine_mean=0.9), 3.0, id="disagreement"),
+        pytest.param(fidelity(cosine_mean=0.98), 2.0, id="cosine"),
+    ],
+)
+def test_points_lost(quality: Quality, points: float | None) -> None:
+    assert points_lost(quality) == (None if points is None else pytest.approx(points))

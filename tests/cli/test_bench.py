@@ -337,6 +337,6 @@ def _workers(parent: int) -> list[psutil.Process]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if found := psutil.Process(parent).children(recursive=True):
-            return float(found)
+            return found
         time.sleep(0.05)
     raise AssertionError("no worker was started")

@@ -3,7 +3,7 @@
 In: a `Race`. Out: a `BenchReport`, whose `to_tree` is `bench.json`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,11 +71,15 @@ class BenchReport:
     warnings: tuple[str, ...]
     environment: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def merge_efficiency(self) -> dict[str, float]:
-        """Merge efficiency at the smallest batch size, by target; by contender where a target has several."""
-        smallest = min((each.batch for each in self.efficiencies), default=0)
-        group = [each for each in self.efficiencies if each.batch == smallest]
+    def merge_efficiency(self, own: Collection[str] = ()) -> dict[str, float]:
+        """Merge efficiency at the smallest batch size, by target; by contender where a target has several.
+
+        Args:
+            own: names of contenders; if there are any, others are left out.
+        """
+        asked = [each for each in self.efficiencies if not own or each.contender in own]
+        smallest = min((each.batch for each in asked), default=0)
+        group = [each for each in asked if each.batch == smallest]
         targets = [each.target for each in group]
         return {
             each.target if targets.count(each.target) == 1 else each.contender: each.ratio.value
@@ -105,7 +109,7 @@ class BenchReport:
             "ratios": [
                 {"name": each.name, "batch": each.batch, **_ratio_tree(each.ratio)} for each in self.ratios
             ],
-            "merge_efficiency": self.merge_efficiency,
+            "merge_efficiency": self.merge_efficiency([each.contender.name for each in own.values()]),
             "efficiencies": [
                 {
                     "name": each.contender,

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exporter.cli.summary import print_json
+from exporter.errors import GateError
 from exporter.sweep import SWEEP_FILE, PointResult, Solution, SweepRecord
 
 
@@ -17,12 +18,16 @@ def print_record_json(folder: Path, record: SweepRecord) -> None:
 
 
 def failed_status(record: SweepRecord) -> int:
-    """The worst exit status of the points that failed; 0 if none did."""
+    """That of a goal that was not reached, or the worst one of the points that failed; 0 if all is well."""
+    if record.solution is not None:
+        return 0 if record.solution.reached else GateError.exit_status
     return max((result.failure.exit_status for result in record.points if result.failure), default=0)
 
 
 def failed_line(record: SweepRecord) -> str:
-    """How many points failed, and why the first one did."""
+    """What was not reached; or how many points failed, and why the first one did."""
+    if record.solution is not None:
+        return f"error: sweep: {record.solution.explanation}"
     failed = [(result.name, result.failure.error) for result in record.points if result.failure]
     name, error = failed[0]
     return (
@@ -55,6 +60,8 @@ def print_record(console: Console, model: str, folder: Path, record: SweepRecord
             console.print(
                 f"failed: {result.name}: {result.failure.error}", style="yellow", soft_wrap=True, markup=False
             )
+    for note in record.notes:
+        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
     if record.solution is not None:
         _print_solution(console, model, record, record.solution)
     console.print(f"sweep {folder}", soft_wrap=True, markup=False)

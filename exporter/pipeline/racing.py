@@ -213,20 +213,22 @@ def _models(
     macs = max(subject.executed_macs for subject in subjects)
     plain = replace(recipe, input="float", layout="nchw")
     kinds = (("eager dense", "module", options.eager), ("compiled dense", "compiled", options.compiled))
+    forms = [(*kind, graph) for kind in kinds for graph in _graphs(options)]
     for batch in dict.fromkeys(subject.batch for subject in subjects):
         own = None
         if plain != recipe:
             own = _write_input(plain, planned, batch, work / f"model-input-{batch}.npy")
-        for name, kind, wanted in kinds:
+        for name, kind, wanted, graph in forms:
             if wanted:
                 yield Contender(
-                    name=name,
+                    name=f"{name}, graph" if graph else name,
                     kind="module" if kind == "module" else "compiled",
                     batch=batch,
                     reduced=False,
                     executed_macs=macs,
                     model=_absolute(recipe.model),
                     input=own,
+                    cuda_graph=graph,
                 )
 
 
@@ -246,15 +248,21 @@ def _engines(subjects: Iterable[Subject]) -> Iterable[Contender]:
 
 def _programs(subjects: Iterable[Subject], options: BenchOptions) -> Iterable[Contender]:
     for subject in subjects:
-        if subject.program is not None and options.eager:
+        for graph in _graphs(options) if subject.program is not None and options.eager else ():
             yield Contender(
-                name=f"eager {subject.label}",
+                name=f"eager {subject.label}, graph" if graph else f"eager {subject.label}",
                 kind="program",
                 batch=subject.batch,
                 reduced=subject.reduced,
                 executed_macs=subject.executed_macs,
                 program=subject.program,
+                cuda_graph=graph,
             )
+
+
+def _graphs(options: BenchOptions) -> tuple[bool, ...]:
+    """On CUDA, PyTorch races twice: as it is, and replayed from a CUDA graph, which has no launches to wait for."""
+    return (False, True) if options.device == "cuda" else (False,)
 
 
 def _write_input(recipe: Recipe, planned: Planned, batch: int, path: Path) -> Path:

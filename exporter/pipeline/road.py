@@ -104,6 +104,10 @@ def build_planned(
     that are known already, such as the dense model's.
     """
     check_out_dir(folder, force)
+    if measured and recipe.bench.min_speedup is not None and planned.schedule.is_dense:
+        raise UsageError(
+            "bench.min_speedup: expected a schedule that merges, got a dense one; set schedule.r"
+        )
     found = (
         material(recipe.validate, recipe.model, planned.model, first_output(planned)) if measured else None
     )
@@ -193,10 +197,7 @@ def _measure(
 def _race(staged: _Staged, artifacts: Mapping[str, Artifact]) -> BenchReport:
     """Race the engines against dense ones, and hold the gate."""
     recipe, planned, program = staged.recipe, staged.planned, staged.program
-    if not program.merging_blocks or planned.anatomy is None:
-        raise UsageError(
-            "bench.min_speedup: expected a schedule that merges, got a dense model; set schedule.r"
-        )
+    assert planned.anatomy is not None
     with tempfile.TemporaryDirectory(dir=staged.folder) as folder:
         work = Path(folder)
         unmerged = replace(planned, schedule=plan(ScheduleRequest(), planned.anatomy.geometry))

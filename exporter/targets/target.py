@@ -4,7 +4,7 @@ In: a `RewrittenProgram`. Out: an `Artifact` in a folder, and a `Runner` over it
 no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,7 +69,7 @@ class Artifact:
     file: str
     opset: int | None
     runner: Runner
-    probe: Runner | None
+    probe: Callable[[Array], dict[str, Array]] | None
 
 
 class Target(Protocol):

@@ -143,6 +143,15 @@ def test_without_eager_there_are_engines_only(copy: Path, race: PretendedRace) -
     assert [each["name"] for each in document["ratios"]] == ["tome-r2 onnx / dense onnx"]
 
 
+def test_on_cuda_pytorch_races_with_and_without_a_graph(copy: Path, race: PretendedRace) -> None:
+    document = run("bench", copy, *QUICK, "--device", "cuda", "--no-save", "--json").document
+
+    found = names(document)
+    assert {"eager dense", "eager dense, graph", "eager tome-r2", "eager tome-r2, graph"} <= set(found)
+    graphs = {each.contender["name"]: each.contender["cuda_graph"] for each in race.started}
+    assert {name for name, graph in graphs.items() if graph} == {"eager dense, graph", "eager tome-r2, graph"}
+
+
 def test_dense_bundle_races_against_eager_pytorch(build: Build, race: PretendedRace) -> None:
     document = run("bench", build(*MODEL, "--r", "0"), *QUICK, "--no-save", "--json").document
 

@@ -39,10 +39,6 @@ class OnnxProbe:
         (given,) = session.get_inputs()
         return dict(zip(self.outputs, session.run(list(self.outputs), {given.name: images}), strict=True))
 
-    def load(self) -> None:
-        """Open the session now, which the first call does otherwise."""
-        self._open()
-
     def _open(self) -> Any:
         if self._session is None:
             import onnxruntime

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def test_merge_efficiency_is_over_executed_work() -> None:
     (each,) = found.efficiencies
     assert (each.target, each.batch, each.macs_ratio) == ("onnx", 1, 2.0)
     assert each.ratio.value == pytest.approx(0.75)
-    assert found.merge_efficiency == pytest.approx({"onnx": 0.75})
+    assert found.merge_efficiency() == pytest.approx({"onnx": 0.75})
 
 
 def test_batch_sizes_are_never_mixed() -> None:
@@ -91,7 +92,7 @@ def test_batch_sizes_are_never_mixed() -> None:
     assert [(each.name, each.batch, round(each.ratio.value, 6)) for each in found.ratios] == [
         ("r8 onnx / eager dense", 8, 2.0)
     ]
-    assert found.merge_efficiency == {}
+    assert found.merge_efficiency() == {}
 
 
 def test_merge_efficiency_is_that_of_the_smallest_batch() -> None:
@@ -101,7 +102,7 @@ def test_merge_efficiency_is_that_of_the_smallest_batch() -> None:
         for name, macs, ms in (("dense onnx", 1000, 16.0 if batch == 2 else 60.0), ("r8 onnx", 500, fast))
     ]
 
-    assert report(*both).merge_efficiency == pytest.approx({"onnx": 1.0})  # 16 / 8 over 2, not 60 / 20 over 2
+    assert report(*both).merge_efficiency() == pytest.approx({"onnx": 1.0})  # 16 / 8 over 2, not 60 / 20 over 2
 
 
 def test_several_reduced_engines_of_a_target_are_told_apart() -> None:
@@ -109,7 +110,18 @@ def test_several_reduced_engines_of_a_target_are_told_apart() -> None:
 
     found = report(timed(DENSE, 8), timed(R8, 4), timed(r16, 4))
 
-    assert found.merge_efficiency == pytest.approx({"r8 onnx": 1.0, "r16 onnx": 0.5})
+    assert found.merge_efficiency() == pytest.approx({"r8 onnx": 1.0, "r16 onnx": 0.5})
+
+
+def test_a_bundle_finds_its_own_figures_among_those_of_others() -> None:
+    r16 = contender("r16 onnx", "engine", reduced=True, macs=250)
+    profiled = replace(timed(R8, 4), block_ms={"stem": 1.0, "block_01": 3.0, "block_00": 2.0, "head": 0.5})
+
+    tree = report(timed(DENSE, 8), timed(r16, 4), profiled).to_tree("r8")
+
+    assert tree["own"] == {"onnx": "r8 onnx"}
+    assert tree["merge_efficiency"] == pytest.approx({"onnx": 1.0})
+    assert tree["blocks"] == {"onnx": [{"block": 0, "ms": 2.0}, {"block": 1, "ms": 3.0}]}
 
 
 def test_engines_of_different_targets_are_not_compared() -> None:
@@ -125,6 +137,8 @@ def test_tree_has_the_contract_s_keys() -> None:
     tree = json.loads(json.dumps(race.to_tree(), allow_nan=False))
 
     assert set(tree) == {
+        "own",
+        "blocks",
         "contenders",
         "unavailable",
         "ratios",

@@ -22,8 +22,8 @@ from exporter.validation import (
     TOLERANCES,
     ParityResult,
     Tolerances,
-    compare,
     along_matches,
+    compare,
     prove,
     run_eager,
 )
@@ -61,6 +61,9 @@ class FakeEngine:
             r = self.program.merged[self.program.merging_blocks[0]]
             record[:, -r] = record.shape[1] - 2 * r - 1
         return {f"result_{index}": each.numpy() for index, each in enumerate(results[: self.results])}
+
+    def load(self) -> None:
+        """Nothing to load."""
 
 
 def artifact(program: RewrittenProgram, **behaviour: Any) -> Artifact:

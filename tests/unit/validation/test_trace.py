@@ -1,4 +1,4 @@
-"""What merged into what, block by block, and how far the tokens are from the dense model's: against the eager models."""
+"""What merged into what, block by block, and how far tokens are from the dense model: against the eager models."""
 
 from collections.abc import Sequence
 

@@ -102,7 +102,9 @@ def test_merge_efficiency_is_that_of_the_smallest_batch() -> None:
         for name, macs, ms in (("dense onnx", 1000, 16.0 if batch == 2 else 60.0), ("r8 onnx", 500, fast))
     ]
 
-    assert report(*both).merge_efficiency() == pytest.approx({"onnx": 1.0})  # 16 / 8 over 2, not 60 / 20 over 2
+    assert report(*both).merge_efficiency() == pytest.approx(
+        {"onnx": 1.0}
+    )  # 16 / 8 over 2, not 60 / 20 over 2
 
 
 def test_several_reduced_engines_of_a_target_are_told_apart() -> None:

@@ -182,7 +182,7 @@ class _Ground:
                 self._attempt(number, runner.entry, "", partial(self._finish, runner))
             if number + 1 == self._options.launches:
                 for runner in runners:
-                    self._attempt(number, runner.entry, "", partial(self._profile, runner))
+                    self._profile(runner)
         finally:
             for runner in runners:
                 runner.process.kill()
@@ -249,11 +249,16 @@ class _Ground:
         )
 
     def _profile(self, runner: _Runner) -> None:
-        if runner.entry.contender.engine is None:
+        """Ask an engine where its time goes. What was timed stands, whether or not it can tell."""
+        if runner.entry.contender.engine is None or runner.entry.failure is not None:
             return
         request = {"ask": "profile", "folder": str(self._options.work.absolute())}
-        answer = runner.process.ask(request, timeout_s=self._options.timeout_s)
-        runner.entry.block_ms = answer["block_ms"]
+        try:
+            answer = runner.process.ask(request, timeout_s=self._options.timeout_s)
+        except WorkerFailure as failure:
+            runner.entry.notes.add(f"no time per block: {failure}")
+        else:
+            runner.entry.block_ms = answer["block_ms"]
 
 
 def _check(

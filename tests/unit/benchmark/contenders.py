@@ -42,6 +42,8 @@ for line in sys.stdin:
         ms = script.get("ms", 1.0)
         count += 1
         answer = {"samples_ms": [ms + count / 1000, ms], "cpu_ms": 0.0, "settings": request}
+    elif request["ask"] == "profile":
+        answer = {"block_ms": {"stem": 0.5, "block_00": 2.0}}
     else:
         answer = {"peak_memory_bytes": 1000, "peak_since": "load", "device": {}}
     print(json.dumps(answer), flush=True)

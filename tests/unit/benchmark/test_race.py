@@ -206,6 +206,19 @@ def test_contender_that_fails_is_named_and_the_others_go_on(
     assert {np.array(samples).shape for samples in found.samples.values()} == {(2, 2, 2)}
 
 
+def test_failed_profile_keeps_what_was_timed(engine: EngineFile, images: Path, tmp_path: Path) -> None:
+    worker = pretending(tmp_path, bad={"profile": "die"})
+
+    found = race(
+        [as_engine("bad", engine), as_engine("good", engine)], {BATCH: images}, quick(tmp_path, worker=worker)
+    )
+
+    bad, good = found.measurements
+    assert found.unavailable == ()
+    assert good.block_ms == {"stem": 0.5, "block_00": 2.0} and bad.block_ms == {}
+    assert ["out of luck" in note for note in bad.notes] == [True]
+
+
 def test_interrupt_by_progress_kills_the_workers(engine: EngineFile, images: Path, tmp_path: Path) -> None:
     log = tmp_path / "pids"
     worker = pretending(tmp_path, a={"log": str(log)})

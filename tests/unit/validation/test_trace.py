@@ -11,7 +11,7 @@ from tests.support.compiled import REQUESTS, captured_family, reference
 from tests.support.families import family
 from tests.support.matching import Method
 
-FAMILIES = ["timm_vit", "torchvision_vit", "hf_vit", "timm_dinov2_reg"]
+FAMILIES = ["timm_vit", "torchvision_vit", "hf_vit", "timm_dinov2_registers"]
 
 
 def composed(blocks: Sequence[Sequence[Sequence[int]]], tokens: int) -> list[list[int]]:

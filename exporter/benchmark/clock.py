@@ -93,6 +93,8 @@ def cuda_facts() -> dict[str, str | int | float]:
     try:
         facts["sm_clock_mhz"] = torch.cuda.clock_rate()
         facts["power_w"] = torch.cuda.power_draw() / 1000
-    except (ImportError, RuntimeError, AttributeError) as error:  # nvml's bindings are optional
-        facts["clocks_and_power"] = f"not readable: {str(error).splitlines()[0][:120]}"
+    except (
+        Exception
+    ) as error:  # nvml's bindings are optional, and have errors of their own, such as Not Supported
+        facts["clocks_and_power"] = f"not readable: {' '.join(str(error).split())[:120]}"
     return facts

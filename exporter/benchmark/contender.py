@@ -3,7 +3,8 @@
 First step of the room: in, the files of a bundle and a model's name; out, a `Contender` for `race`.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,12 +32,14 @@ class EngineFile:
         path: of the artifact's main file.
         input: the images.
         outputs: in order.
+        options: of the target, as plain values; empty for its defaults.
     """
 
     target: str
     path: Path
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,7 @@ def _engine(tree: dict[str, Any]) -> EngineFile:
         path=Path(tree["path"]),
         input=_spec(tree["input"]),
         outputs=tuple(_spec(each) for each in tree["outputs"]),
+        options=tree["options"],
     )
 
 

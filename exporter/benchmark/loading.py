@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.benchmark.clock import Call, graphed
+from exporter.benchmark.clock import Call, Device, graphed
 from exporter.benchmark.contender import EngineFile
 from exporter.benchmark.messages import Job
 from exporter.errors import InternalError, TargetUnavailableError, UsageError
-from exporter.targets import Array, open_runner
+from exporter.targets import Array, find_target, open_runner
 
 if TYPE_CHECKING:
     import torch
+    from torch.export import ExportedProgram
 
 
 PROFILED_CALLS = 20
@@ -83,7 +84,8 @@ def arrays_of(outputs: object) -> list[Array]:
 
 
 def _load_engine(job: Job, file: EngineFile, images: Array) -> Loaded:
-    runner: Any = open_runner(file.target, file.path, input=file.input, outputs=file.outputs)
+    options = find_target(file.target).options(**{key: _held(value) for key, value in file.options.items()})
+    runner: Any = open_runner(file.target, file.path, input=file.input, outputs=file.outputs, options=options)
     if job.device != getattr(runner, "device", "cpu"):
         raise TargetUnavailableError(
             f"target {file.target}: expected {job.device}, got a runner on the CPU; race it with device cpu"
@@ -97,12 +99,18 @@ def _load_engine(job: Job, file: EngineFile, images: Array) -> Loaded:
         runner.load()
     else:
         notes.append(f"load-time: target {file.target} loads with the first inference; first_ms holds both")
-    profile = getattr(runner, "profile_blocks", None)
+    profile = getattr(runner, "profile_blocks", None) if job.device == "cpu" else None
     return Loaded(
-        call=lambda: runner(images),
+        call=runner.on_device(images, job.contender.cuda_graph)
+        if job.device == "cuda"
+        else lambda: runner(images),
         notes=tuple(notes),
         profile=None if profile is None else lambda folder: profile(images, PROFILED_CALLS, folder),
     )
+
+
+def _held(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _load_pytorch(job: Job, images: Array) -> Loaded:
@@ -111,7 +119,7 @@ def _load_pytorch(job: Job, images: Array) -> Loaded:
     if job.device == "cuda" and not torch.cuda.is_available():
         raise TargetUnavailableError("device cuda: expected a CUDA device that PyTorch can use, got none")
     torch.set_num_threads(job.threads)
-    model = _module(job).to(job.device)
+    model = _module(job)
     call = _calling(model, torch.from_numpy(images).to(job.device), torch.inference_mode)
     if not job.contender.cuda_graph:
         return Loaded(call=call)
@@ -129,15 +137,23 @@ def _module(job: Job) -> "torch.nn.Module":
 
     contender = job.contender
     if contender.program is not None:
-        return read_program(contender.program)[0].module(check_guards=False)
+        return _placed(read_program(contender.program)[0], job.device)
     assert contender.model is not None
-    model = load(contender.model).module
-    if isinstance(model, ExportedProgram):
-        model = model.module(check_guards=False)
+    loaded = load(contender.model).module
+    model = _placed(loaded, job.device) if isinstance(loaded, ExportedProgram) else loaded.to(job.device)
     if contender.kind == "compiled":
         compiled: torch.nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         return compiled
     return model
+
+
+def _placed(program: "ExportedProgram", device: Device) -> "torch.nn.Module":
+    """A saved program on a device, what its graph itself creates included."""
+    from torch.export.passes import move_to_device_pass
+
+    placed = program if device == "cpu" else move_to_device_pass(program, device)
+    module: torch.nn.Module = placed.module(check_guards=False)
+    return module
 
 
 def _calling(

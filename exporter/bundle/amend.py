@@ -41,13 +41,23 @@ def amend(bundle: Bundle, files: Mapping[str, bytes]) -> Bundle:
 
 
 def check_amendable(bundle: Bundle) -> None:
-    """Refuse a bundle that `amend` could not write to; cheap, for use before any measuring.
+    """Refuse a bundle that `amend` could not write to, or should not; cheap, for use before any measuring.
 
     Raises:
-        UsageError: its folder, or the folder around it, is not writable.
+        UsageError: its folder, or the folder around it, is not writable; it is a part of another bundle, whose manifest
+            would no longer hold; or the shell stands in it and would find itself in a folder that is gone.
     """
     check_out_dir(bundle.path, force=True)
     folder = bundle.path.absolute()
+    if (folder.parent / MANIFEST_FILE).is_file():
+        raise UsageError(
+            f"{bundle.path}: cannot be added to: it is a part of the bundle {folder.parent}; name that one, or give "
+            "--no-save"
+        )
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"{bundle.path}: cannot be added to from inside of it; go one folder up, or give --no-save"
+        )
     for place in (folder, folder.parent):
         if not os.access(place, os.W_OK | os.X_OK):
             raise UsageError(f"{bundle.path}: cannot be added to: {place} is not writable; give --no-save")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, TensorRecord, decode, short
-from exporter.bundle.write import SAMPLE_FILE, sha256_of
+from exporter.bundle.write import SAMPLE_FILE, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -40,11 +40,10 @@ class Bundle:
     manifest: Manifest
 
     def runner(self, target: str = "onnx") -> "Runner":
-        """The engine of a target: numpy in, numpy out; it opens its session on first use.
+        """The engine of a target: numpy in, numpy out; it is loaded on first use, or by its `load`.
 
         Raises:
             UsageError: the bundle has no such target.
-            TargetUnavailableError: the engine cannot run here.
         """
         artifacts = self.manifest.artifacts
         if target not in artifacts:
@@ -58,19 +57,26 @@ class Bundle:
             self.path / artifacts[target].file,
             input=_spec(self.manifest.inputs[0]),
             outputs=tuple(_spec(record) for record in self.manifest.outputs),
+            options=self.recipe().engines.get(target),
         )
 
-    def sample(self) -> dict[str, npt.NDArray[Any]]:
+    def sample(self, target: str | None = None) -> dict[str, npt.NDArray[Any]]:
         """The real input batch and the eager outputs for it, by name, inputs first.
+
+        Args:
+            target: whose outputs are to be compared with it; one that resolves a near-tie otherwise than eager PyTorch
+                does has a sample of its own.
 
         Raises:
             BundleError: the bundle has no sample, or it is not a plain archive of arrays.
         """
+        own = sample_file(target)
+        name = own if own in self.manifest.files else SAMPLE_FILE
         try:
-            with np.load(self._file(SAMPLE_FILE), allow_pickle=False) as archive:
+            with np.load(self._file(name), allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         except (ValueError, OSError) as error:
-            raise BundleError(f"{self.path / SAMPLE_FILE}: cannot be read: {error}") from None
+            raise BundleError(f"{self.path / name}: cannot be read: {error}") from None
 
     def text(self) -> "Bundle | None":
         """The bundle of the text tower that lies in this one, or None."""

@@ -67,15 +67,23 @@ class TensorRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRecord:
-    """An engine: its file in the bundle, the precision it computes in, and for ONNX the opset.
+    """An engine in the bundle.
 
-    `sha256` is filled in when the bundle is sealed.
+    Attributes:
+        file: its main file.
+        precision: that it computes in.
+        sha256: of the file; filled in when the bundle is sealed.
+        opset: of an ONNX model.
+        built_from: what identifies an engine whose bytes are not reproducible.
+        details: what its build found out.
     """
 
     file: str
     precision: str
     sha256: str = ""
     opset: int | None = field(default=None, metadata={"omit": True})
+    built_from: Mapping[str, str] | None = field(default=None, metadata={"omit": True})
+    details: Mapping[str, object] | None = field(default=None, metadata={"omit": True})
 
 
 @dataclass(frozen=True, kw_only=True)

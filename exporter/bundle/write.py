@@ -126,19 +126,28 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_sample(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+def sample_file(target: str | None = None) -> str:
+    """The name of the sample, or of the one that a target has for itself."""
+    return SAMPLE_FILE if target is None else f"sample-{target}.npz"
+
+
+def write_sample(
+    folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]], target: str | None = None
+) -> None:
     """Writes `sample.npz`: a real input batch and the eager outputs for it; the same bytes every time.
 
     Args:
         folder: the staging folder.
         arrays: by the model's own input and output names, inputs first.
+        target: that resolves a near-tie in this sample otherwise than eager PyTorch does: the outputs are the eager
+            ones along its matches, in a file of its own.
 
     Raises:
         InternalError: an array holds Python objects, which would be pickled.
     """
     if pickled := [name for name, array in arrays.items() if array.dtype.hasobject]:
         raise InternalError(f"the sample's {pickled[0]} holds Python objects")
-    np.savez(folder / SAMPLE_FILE, **arrays)  # type: ignore[arg-type]
+    np.savez(folder / sample_file(target), **arrays)  # type: ignore[arg-type]
 
 
 def _make_parents(out_dir: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Capture: a trained model becomes a graph in canonical form."""
 
 from exporter.capture.graph_pass import GraphPass, PassOutcome, copy_graph, run_passes
-from exporter.capture.precision import in_precision
 from exporter.capture.program import EXAMPLE_BATCH, Program, capture, export_graph
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
     "capture",
     "copy_graph",
     "export_graph",
-    "in_precision",
     "run_passes",
 ]

@@ -10,8 +10,13 @@ from exporter.pipeline import Benched
 
 
 def benched_tree(benched: Benched) -> dict[str, Any]:
-    """The content of `bench.json`, and which bundles it is of."""
-    return {"bundles": [str(bundle.path) for bundle in benched.bundles], **benched.report.to_tree()}
+    """The content of `bench.json`, and which bundles it is of; of several, what is each one's own by its label."""
+    bundles = [str(bundle.path) for bundle in benched.bundles]
+    trees = {label: benched.report.to_tree(label) for label in benched.labels}
+    if len(trees) == 1:
+        return {"bundles": bundles, **trees[benched.labels[0]]}
+    each = {key: {label: tree[key] for label, tree in trees.items()} for key in ("own", "blocks")}
+    return {"bundles": bundles, **benched.report.to_tree(), **each}
 
 
 def print_benched(console: Console, benched: Benched) -> None:

@@ -1,5 +1,6 @@
 """The commands. Each one turns options into one call of the pipeline, and its result into text or JSON."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import click
 from exporter.cli.options import integers, measure_options, output_options, overrides, recipe_options
 from exporter.cli.sweep_options import sweep_axes, sweep_options
 from exporter.cli.terminal import console
+from exporter.errors import ExportError
 
 
 @click.command("export")
@@ -88,6 +90,7 @@ def validate_command(
         summary.print_json(summary.validated_tree(validated))
     elif not quiet:
         summary.print_validated(console(), validated)
+    _end_with(validated.failures)
 
 
 @click.command("bench")
@@ -102,12 +105,14 @@ def validate_command(
 )
 @click.option("--eager/--no-eager", default=True, help="Race eager PyTorch.")
 @click.option("--weights", help="The weights file of the dense model, where the bundle was built from one.")
+@click.option("--min-speedup", type=float, help="Times as fast as its dense engine that each bundle must be.")
 @click.option("--save/--no-save", default=True, help="Put bench.json into the bundles.")
 @output_options
 def bench_command(
     bundles: tuple[str, ...],
     batch: str | None,
     weights: str | None,
+    min_speedup: float | None,
     save: bool,
     as_json: bool,
     quiet: bool,
@@ -122,7 +127,8 @@ def bench_command(
 
     options = BenchOptions(batches=tuple(integers(batch, "--batch")) if batch else (), **given)
     observe = observer(console(stderr=True), quiet=quiet or as_json)
-    benched = bench(bundles, options, weights=weights, save=save, observe=observe)
+    values = overrides({"weights": weights, "min_speedup": min_speedup})
+    benched = bench(bundles, options, values, save=save, observe=observe)
     if as_json:
         print_json(bench_summary.benched_tree(benched))
     elif not quiet:
@@ -199,6 +205,36 @@ def report_command(
         click.launch(html.absolute().as_uri())
 
 
+@click.command("lint")
+@click.argument("file", metavar="FILE.onnx")
+@click.option(
+    "--for", "engine", type=click.Choice(["trt", "ort", "openvino"]), required=True, help="Who is to run it."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where; ONNX Runtime's providers take different models.",
+)
+@output_options
+def lint_command(file: str, engine: Any, device: Any, as_json: bool, quiet: bool, debug: bool) -> None:
+    """Say what an engine will refuse in an ONNX model, run slowly, or not fuse."""
+    from exporter.cli import lint_summary
+    from exporter.cli.summary import print_json
+    from exporter.errors import UnsupportedGraphError
+    from exporter.lint import lint
+
+    report = lint(Path(file), engine, device=device)
+    if as_json:
+        print_json(lint_summary.linted_tree(file, report))
+    elif not quiet:
+        lint_summary.print_linted(console(), file, report)
+    if report.errors:
+        click.echo(f"error: {file}: {lint_summary.verdict(report)}", err=True)
+        click.get_current_context().exit(UnsupportedGraphError.exit_status)
+
+
 @click.command("recipe-schema")
 @output_options
 def recipe_schema_command(as_json: bool, quiet: bool, debug: bool) -> None:
@@ -235,6 +271,7 @@ COMMANDS = (
     bench_command,
     sweep_command,
     report_command,
+    lint_command,
     doctor_command,
     models_command,
     recipe_schema_command,
@@ -264,3 +301,12 @@ def _build(
         print(exported.bundle.path)
     else:
         summary.print_exported(console(), exported)
+    _end_with(exported.failures)
+
+
+def _end_with(failures: Mapping[str, ExportError]) -> None:
+    """A line for every target that failed, and the worst status of them."""
+    for failure in failures.values():
+        click.echo(f"error: {failure}", err=True)
+    if failures:
+        click.get_current_context().exit(max(failure.exit_status for failure in failures.values()))

@@ -81,10 +81,10 @@ def _packages() -> dict[str, str]:
 
 
 def _targets() -> dict[str, str]:
-    from exporter.targets import PLANNED, TARGETS, target
+    from exporter.targets import TARGETS, target
 
     found = {}
-    for name in (*TARGETS, *PLANNED):
+    for name in TARGETS:
         try:
             found[name] = target(name).describe()
         except ExportError as error:

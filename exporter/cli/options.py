@@ -21,9 +21,13 @@ _KEYS = {
     "method_option": "method_options",
     "proportional_attention": "proportional_attention",
     "target": "targets",
+    "prepare": "prepare",
     "batch": "batch",
     "dynamic_batch": "dynamic_batch",
     "precision": "precision",
+    "lowering": "lowering",
+    "calibration": "calibration.data",
+    "calibration_images": "calibration.images",
     "input": "input",
     "layout": "layout",
     "disable_pass": "disable_passes",
@@ -59,6 +63,11 @@ _RECIPE_OPTIONS = {
         help="Weigh merged tokens by size in attention; default by weight family.",
     ),
     "target": click.option("--target", multiple=True, help="Engines to emit: a comma list, or repeated."),
+    "prepare": click.option(
+        "--prepare/--no-prepare",
+        default=None,
+        help="Where an engine cannot be built here, put what builds it elsewhere into the bundle (trt).",
+    ),
     "weights": click.option("--weights", help="pretrained, random, or a .safetensors file."),
     "seed": click.option("--seed", type=int, help="For random weights."),
     "tower": click.option("--tower", help="Of a CLIP: image, text (exported as it is), or both."),
@@ -67,7 +76,22 @@ _RECIPE_OPTIONS = {
     "dynamic_batch": click.option(
         "--dynamic-batch/--static-batch", default=None, help="Leave the batch free; tokens stay static."
     ),
-    "precision": click.option("--precision", help="fp32, fp16 or bf16."),
+    "precision": click.option("--precision", help="fp32, fp16, bf16 or int8."),
+    "engine_option": click.option(
+        "--engine-option",
+        multiple=True,
+        metavar="TARGET.NAME=VALUE",
+        help="An option of an engine, such as trt.workspace_mb=4096; repeatable.",
+    ),
+    "lowering": click.option(
+        "--lowering",
+        multiple=True,
+        metavar="NAME=FORM",
+        help="Instead of each target's own: mask=bias|expanded|folded, selection=gather|one-hot, "
+        "attention=decomposed|op|fused, ranking=count|sort.",
+    ),
+    "calibration": click.option("--calibration", help="Images for int8: a folder or a CSV."),
+    "calibration_images": click.option("--calibration-images", type=int, help="How many of them."),
     "input": click.option("--input", help="float, or uint8 for bytes that the engine normalises itself."),
     "layout": click.option("--layout", help="Of bytes: nchw or nhwc."),
     "disable_pass": click.option(
@@ -144,7 +168,7 @@ def overrides(given: dict[str, Any]) -> dict[str, object]:
         if value is None or value == ():
             continue
         values[key] = _PARSERS.get(option, _unchanged)(value)
-    return values
+    return values | _engine_options(given.get("engine_option") or ())
 
 
 def _unchanged(value: object) -> object:
@@ -179,6 +203,29 @@ def _options(value: tuple[str, ...]) -> dict[str, float]:
     return pairs
 
 
+def _forms(value: tuple[str, ...]) -> dict[str, str]:
+    pairs = [item.partition("=") for given in value for item in given.split(",")]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise UsageError(f"--lowering: expected NAME=FORM such as mask=folded, got {name}")
+    return {name.strip(): form.strip() for name, _, form in pairs}
+
+
+def _engine_options(given: Sequence[str]) -> dict[str, object]:
+    """Options of engines by recipe key; their values are YAML."""
+    from exporter.recipe import yaml_value
+
+    values: dict[str, object] = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not equals or "." not in name:
+            raise UsageError(
+                f"--engine-option: expected TARGET.NAME=VALUE such as trt.workspace_mb=4096, got {item}"
+            )
+        values[f"engines.{name}"] = yaml_value(text, f"--engine-option {name}")
+    return values
+
+
 def _number(text: str, kind: type[int] | type[float], option: str) -> int | float:
     try:
         return kind(text.strip())
@@ -193,4 +240,5 @@ _PARSERS: dict[str, Callable[[Any], object]] = {
     "r_per_layer": lambda value: integers(value, "--r-per-layer"),
     "keep_per_layer": _keeps,
     "method_option": _options,
+    "lowering": _forms,
 }

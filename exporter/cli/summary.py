@@ -11,6 +11,7 @@ from rich.table import Table
 
 from exporter.bundle import MANIFEST_FILE, Bundle
 from exporter.cli.measured_summary import add_measured, measured_tree
+from exporter.errors import ExportError
 from exporter.pipeline import Exported, Planned, Validated, block_macs, gmacs
 from exporter.validation import ParityResult
 
@@ -25,9 +26,19 @@ def exported_tree(exported: Exported) -> dict[str, Any]:
     return {
         "bundle": str(exported.bundle.path),
         **_manifest_tree(exported.bundle),
+        **_failures_tree(exported.failures),
         **measured_tree(exported.findings.measured),
-        **({"bench": exported.findings.bench.to_tree()} if exported.findings.bench is not None else {}),
+        **(
+            {"bench": exported.findings.bench.to_tree(exported.label)}
+            if exported.findings.bench is not None
+            else {}
+        ),
     }
+
+
+def _failures_tree(failures: Mapping[str, ExportError]) -> dict[str, Any]:
+    failed = {name: {"status": each.exit_status, "message": str(each)} for name, each in failures.items()}
+    return {"failed": failed} if failed else {}
 
 
 def validated_tree(validated: Validated) -> dict[str, Any]:
@@ -43,7 +54,7 @@ def validated_tree(validated: Validated) -> dict[str, Any]:
         for target, result in validated.parity.items()
     }
     tree = {"bundle": str(validated.bundle.path), **_manifest_tree(validated.bundle), "parity": parity}
-    return {**tree, **measured_tree(validated.measured)}
+    return {**tree, **_failures_tree(validated.failures), **measured_tree(validated.measured)}
 
 
 def print_exported(console: Console, exported: Exported) -> None:
@@ -58,6 +69,9 @@ def print_exported(console: Console, exported: Exported) -> None:
         f"{counts.dense:.4g} to {counts.reduced:.4g} ({counts.ratio:.2f}x fewer), {counts.executed:.4g} executed",
     )
     _add_proof(lines, exported.findings.parity)
+    if exported.findings.rounding:
+        block, error = max(exported.findings.rounding.items(), key=lambda item: item[1])
+        lines.add_row("rounding", f"relative error of the tokens at most {error:.1e}, in block {block}")
     add_measured(lines, exported.findings.measured)
     lines.add_row("bundle", f"{exported.bundle.path} ({_folder_size(exported.bundle.path)})")
     console.print(manifest.name, style="bold")

@@ -41,14 +41,14 @@ _AXES = (
     ),
 )
 
-_GATES = ("max_drop", "min_agreement")
+_NOT_FOR_POINTS = ("max_drop", "min_agreement", "pairs")
 
 
 def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the axes, the goals, what all points share, and what to measure on."""
     for option in reversed((*_AXES, *recipe_options_named(_SHARED))):
         command = option(command)
-    return measure_options(command, without=_GATES)
+    return measure_options(command, without=_NOT_FOR_POINTS)
 
 
 def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, object]]":
@@ -57,7 +57,7 @@ def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, obj
     Raises:
         UsageError: neither axes nor a goal, both, two goals, or a value that is none.
     """
-    from exporter.recipe.tree import Precision
+    from exporter.lowering import Precision
     from exporter.recipe.vocabulary import METHODS, TARGETS
     from exporter.schedule import ScheduleKind
     from exporter.sweep import Axes

@@ -8,7 +8,7 @@ from exporter.models.load import aliases, load, without_download
 from exporter.models.loaded import ExampleInput, LoadedModel, Tokenize
 from exporter.models.preprocess import Preprocess, crop_image, normalize, preprocess_image
 from exporter.models.request import ModelRequest, safe_name
-from exporter.models.shipped import ShippedData, shipped_data, ships_images
+from exporter.models.shipped import ShippedData, shipped_data, ships_images, training_images
 
 __all__ = [
     "Alias",
@@ -26,5 +26,6 @@ __all__ = [
     "safe_name",
     "shipped_data",
     "ships_images",
+    "training_images",
     "without_download",
 ]

@@ -2,12 +2,14 @@
 
 Where it stands on the road: `load` takes the architecture, the weights file and the preprocessing from here,
 and accuracy takes the held-out scans, so that the first command ends in a measured accuracy with no download.
-The files under `assets/` are written by `tools/train_vit_digits.py`; nothing here needs scikit-learn.
+The files under `assets/` are written by `tools/train_vit_digits.py`; nothing here imports scikit-learn, of whose files
+the training scans are read.
 
 Shape suffixes: B scans, H height, W width, C channels.
 """
 
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,3 +98,11 @@ def held_out_scans() -> DigitScans:
     return DigitScans(
         scans_BHW=scans_BHW, images_BHWC=enlarge_scans(scans_BHW), labels=labels.astype(np.int64)
     )
+
+
+def training_scans() -> npt.NDArray[np.uint8]:
+    """The scans that the models were trained on: uint8, (1343, 8, 8), in the order of scikit-learn's data set."""
+    table = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
+    scans_BHW = np.loadtxt(table, delimiter=",", dtype=np.uint8)[:, :-1].reshape(-1, 8, 8)
+    with np.load(HELD_OUT_SCANS, allow_pickle=False) as archive:
+        return np.delete(scans_BHW, archive["places"], axis=0)

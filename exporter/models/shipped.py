@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.models.digit_texts import DIGIT_WORDS, TEMPLATES, caption_scans
-from exporter.models.digits import held_out_scans
+from exporter.models.digits import enlarge_scans, held_out_scans, training_scans
 from exporter.models.request import ModelRequest, resolve
 
 
@@ -60,3 +60,12 @@ def shipped_data(request: ModelRequest) -> ShippedData | None:
         templates=TEMPLATES,
         captions=caption_scans(held_out.scans_BHW, held_out.labels),
     )
+
+
+def training_images(request: ModelRequest) -> npt.NDArray[np.uint8] | None:
+    """Images that a shipped model was trained on, uint8 (n, H, W, 3) RGB: to calibrate on, never to measure on.
+
+    Raises:
+        ModelUnavailableError: There is no such model.
+    """
+    return enlarge_scans(training_scans()) if ships_images(request) else None

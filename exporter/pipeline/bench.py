@@ -6,7 +6,7 @@ beside it that goes when the race is over.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,17 +36,24 @@ from exporter.schedule import Schedule, ScheduleRequest, plan
 
 @dataclass(frozen=True, kw_only=True)
 class Benched:
-    """What a benchmark ends with: the bundles, with their `bench.json`, and the report."""
+    """What a benchmark ends with.
+
+    Attributes:
+        bundles: with their `bench.json`.
+        labels: what the report calls each of them.
+        report: of all.
+    """
 
     bundles: tuple[Bundle, ...]
+    labels: tuple[str, ...]
     report: BenchReport
 
 
 def bench(
     paths: Sequence[str | Path],
     options: BenchOptions,
+    values: Mapping[str, object] | None = None,
     *,
-    weights: str | None = None,
     save: bool = True,
     observe: Observer = silent,
 ) -> Benched:
@@ -55,7 +62,7 @@ def bench(
     Args:
         paths: bundles; they differ in what they merge.
         options: how.
-        weights: the model's weights file, where the bundles were built from one.
+        values: recipe keys to replace, such as `weights` or `bench.min_speedup`.
         save: whether to put `bench.json` into the bundles.
         observe: told about each stage.
 
@@ -67,7 +74,7 @@ def bench(
     check_options(options)
     with observe("verify files"):
         bundles = [load_bundle(path) for path in paths]
-        recipes = [_at_home(bundle, weights) for bundle in bundles]
+        recipes = [override(bundle.recipe(), values or {}) for bundle in bundles]
     _check_alike(bundles)
     if save:
         for bundle in bundles:
@@ -78,19 +85,15 @@ def bench(
     with tempfile.TemporaryDirectory(prefix=f".{bundles[0].path.name}.bench-", dir=parent) as work:
         subjects = _subjects(bundles, recipes, planned, Path(work), options, observe)
         report = race_subjects(recipes[0], planned, subjects, Path(work), options, observe)
+    labels = _labels(bundles, recipes)
     if save:
         bundles = [
             amend(bundle, {BENCH_FILE: canonical_json(report.to_tree(label))})
-            for bundle, label in zip(bundles, _labels(bundles, recipes), strict=True)
+            for bundle, label in zip(bundles, labels, strict=True)
         ]
-    for recipe, label in zip(recipes, _labels(bundles, recipes), strict=True):
+    for recipe, label in zip(recipes, labels, strict=True):
         require_speed(recipe, report, label)
-    return Benched(bundles=tuple(bundles), report=report)
-
-
-def _at_home(bundle: Bundle, weights: str | None) -> Recipe:
-    recipe = bundle.recipe()
-    return recipe if weights is None else override(recipe, {"weights": weights})
+    return Benched(bundles=tuple(bundles), labels=tuple(labels), report=report)
 
 
 def _check_alike(bundles: Sequence[Bundle]) -> None:

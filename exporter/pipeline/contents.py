@@ -1,7 +1,7 @@
 """What goes into a bundle beside its engines: sample, recipe, preprocessing, parity and manifest."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from exporter.bundle import (
     canonical_json,
     write_sample,
 )
+from exporter.errors import ExportError
 from exporter.models import LoadedModel
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.plan import Planned, bundle_name, gmacs
@@ -45,14 +46,20 @@ class Findings:
     """What the road found out about the engines that it built.
 
     Attributes:
-        first: the input that becomes the bundle's sample, and what the engines make of it.
+        first: the input that becomes the bundle's sample, and what eager PyTorch makes of it.
         parity: by target.
+        own: by target, the same along its matches, where it resolves a near-tie otherwise.
+        rounding: by block, what computing in 16 bits costs.
+        failures: why a target is not in the bundle.
         measured: on images, where there were any.
         bench: where a speed was demanded.
     """
 
     first: Reference
     parity: Mapping[str, ParityResult]
+    own: Mapping[str, Reference] = field(default_factory=dict)
+    rounding: Mapping[int, float] = field(default_factory=dict)
+    failures: Mapping[str, ExportError] = field(default_factory=dict)
     measured: Measured | None = None
     bench: BenchReport | None = None
 
@@ -63,8 +70,10 @@ def write_files(
     """Write everything beside the engines and the manifest into a staged bundle."""
     model = planned.model
     write_sample(folder, as_sample(model, findings.first))
+    for name, reference in findings.own.items():
+        write_sample(folder, as_sample(model, reference), name)
     (folder / "recipe.yaml").write_text(recipe_to_yaml(portable(recipe)), encoding="utf-8")
-    parity = {name: _parity_tree(result) for name, result in findings.parity.items()}
+    parity = {name: _parity_tree(result, findings.rounding) for name, result in findings.parity.items()}
     (folder / "parity.json").write_bytes(canonical_json(parity))
     if model.preprocess is not None:
         (folder / "preprocess.json").write_bytes(canonical_json(model.preprocess.to_dict()))
@@ -83,7 +92,7 @@ def manifest(
     program: RewrittenProgram,
     request: EmitRequest,
     artifacts: Mapping[str, Artifact],
-    parity: Mapping[str, ParityResult],
+    findings: Findings,
 ) -> Manifest:
     """What the bundle says about itself; hashes are filled in when it is sealed."""
     model, schedule = planned.model, planned.schedule
@@ -103,7 +112,13 @@ def manifest(
         preprocess=model.preprocess.to_dict() if model.preprocess else None,
         passes=tuple(outcome.name for outcome in program.passes),
         artifacts={
-            each.target: ArtifactRecord(file=each.file, precision=recipe.precision, opset=each.opset)
+            each.target: ArtifactRecord(
+                file=each.file,
+                precision=recipe.precision,
+                opset=each.opset,
+                built_from=each.built_from or None,
+                details=each.details or None,
+            )
             for each in artifacts.values()
         },
         parity={
@@ -114,15 +129,20 @@ def manifest(
                 match_agreement=result.match_agreement,
                 passed=result.passed,
             )
-            for key, result in parity.items()
+            for key, result in findings.parity.items()
         },
-        notes=schedule.notes,
-        toolchain=toolchain(),
+        notes=(*schedule.notes, *_failures(findings)),
+        toolchain=toolchain(artifacts),
     )
 
 
-def _parity_tree(result: ParityResult) -> dict[str, object]:
-    return {**asdict(result), "passed": result.passed}
+def _failures(findings: Findings) -> list[str]:
+    return [f"{name} was not built (status {error.exit_status})" for name, error in findings.failures.items()]
+
+
+def _parity_tree(result: ParityResult, rounding: Mapping[int, float]) -> dict[str, object]:
+    blocks = [{"block": block, "rounding_error": error} for block, error in rounding.items()]
+    return {**asdict(result), "passed": result.passed, **({"blocks": blocks} if blocks else {})}
 
 
 def _record(spec: TensorSpec) -> TensorRecord:

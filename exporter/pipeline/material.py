@@ -39,6 +39,12 @@ class Material:
     pairs: ImagePairs | None = None
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything that will be embedded: prompts for every class name, and captions."""
+        prompts = [template.format(name) for name in self.class_names for template in self.templates]
+        return (*prompts, *(self.pairs.texts if self.pairs is not None else ()))
+
+    @property
     def needs_texts(self) -> bool:
         """Whether texts have to be embedded."""
         return bool(self.class_names) or self.pairs is not None

@@ -142,6 +142,7 @@ def measure(
     sets = {"data": material.images, "pairs": material.pairs.images if material.pairs else None}
     if sets["data"] and sets["pairs"] and sets["data"].fingerprint == sets["pairs"].fingerprint:
         sets["pairs"] = None
+    engines.texts.check(material.texts)
     outputs: dict[str, Outputs] = {}
     for key, images in sets.items():
         if images is None:

@@ -6,7 +6,7 @@ import torch
 
 from exporter.anatomy import Anatomy, examine
 from exporter.bundle import GmacsRecord
-from exporter.capture import EXAMPLE_BATCH, Program, capture, in_precision
+from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.models import LoadedModel, load
 from exporter.pipeline.observe import Observer, silent
 from exporter.recipe import Recipe, default_name
@@ -46,7 +46,7 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
         note(f"{model.source}:{model.id}, {model.weights_kind} weights")
     with observe("capture") as note:
         example = torch.zeros((EXAMPLE_BATCH, *model.example_input.shape), dtype=model.example_input.dtype)
-        program = capture(in_precision(model.module, recipe.precision), example)
+        program = capture(model.module, example)
         note(f"{len(program.graph_module.graph.nodes)} nodes")
     if recipe.model.tower == "text":
         return Planned(model=model, program=program, anatomy=None, schedule=_as_it_is())

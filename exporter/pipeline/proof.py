@@ -1,16 +1,17 @@
 """Prove a bundle again, on the machine that will serve it, and measure it on whatever images there are."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.bundle import Bundle, amend, canonical_json, check_amendable, load_bundle
-from exporter.errors import BundleError, UsageError
+from exporter.errors import BundleError, ExportError, TargetUnavailableError, UsageError
 from exporter.models import ships_images
 from exporter.pipeline.contents import VALIDATION_FILE
 from exporter.pipeline.material import Material, material
@@ -22,16 +23,25 @@ from exporter.pipeline.stage_options import rewrite_options, tolerances
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, override
 from exporter.rewrite import rewrite
+from exporter.targets import Array, Runner
 from exporter.validation import ParityResult, compare, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validated:
-    """What a validation ends with; `match_agreement` is the manifest's, since the matches are not shipped."""
+    """What a validation ends with; `match_agreement` is the manifest's, since the matches are not shipped.
+
+    Attributes:
+        bundle: as it is now.
+        parity: of every engine that runs here.
+        measured: on images, where there were any.
+        failures: by target, why an engine does not run here.
+    """
 
     bundle: Bundle
     parity: Mapping[str, ParityResult]
     measured: Measured | None
+    failures: Mapping[str, ExportError] = field(default_factory=dict)
 
 
 def validate(
@@ -63,11 +73,12 @@ def validate(
     with observe("verify files"):
         bundle = load_bundle(path)
         recipe = override(bundle.recipe(), values or {})
-    parity = _prove(bundle, recipe, observe)
+    runners, failures = _runners(bundle)
+    parity = _prove(bundle, recipe, runners, observe)
     asked = recipe.validate
     if not (asked.data or asked.pairs or ships_images(recipe.model)) or recipe.model.tower == "text":
         _refuse_in_vain(values or {}, recipe)
-        return Validated(bundle=bundle, parity=parity, measured=None)
+        return Validated(bundle=bundle, parity=parity, measured=None, failures=failures)
     if save:
         check_amendable(bundle)
     planned = plan_export(recipe, observe)
@@ -75,11 +86,11 @@ def validate(
     found = material(asked, recipe.model, planned.model, first_output(planned))
     assert found is not None
     with _store(bundle, found) as store:
-        measured = _measure(bundle, recipe, planned, found, store, workers, observe)
+        measured = _measure(bundle, recipe, planned, runners, found, store, workers, observe)
         if save:
             bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.to_tree())})
     require_measured(asked, measured)
-    return Validated(bundle=bundle, parity=parity, measured=measured)
+    return Validated(bundle=bundle, parity=parity, measured=measured, failures=failures)
 
 
 def _refuse_in_vain(values: Mapping[str, object], recipe: Recipe) -> None:
@@ -95,19 +106,33 @@ def _refuse_in_vain(values: Mapping[str, object], recipe: Recipe) -> None:
         )
 
 
-def _prove(bundle: Bundle, recipe: Recipe, observe: Observer) -> dict[str, ParityResult]:
-    sample = bundle.sample()
-    expected = {record.name for record in (*bundle.manifest.inputs, *bundle.manifest.outputs)}
-    if set(sample) != expected:
-        raise BundleError(
-            f"{bundle.path}: sample.npz: expected {', '.join(sorted(expected))}, got {', '.join(sorted(sample))}; "
-            "export the bundle again"
-        )
-    images = sample[bundle.manifest.inputs[0].name]
-    parity = {}
+def _runners(bundle: Bundle) -> tuple[dict[str, Runner], dict[str, ExportError]]:
+    """The engines that are here, and why the others are not.
+
+    Raises:
+        TargetUnavailableError: none of them is.
+    """
+    runners, failures = dict[str, Runner](), dict[str, ExportError]()
     for name in bundle.manifest.artifacts:
+        try:
+            runner = bundle.runner(name)
+            runner.load()
+            runners[name] = runner
+        except TargetUnavailableError as error:
+            failures[name] = error
+    if not runners and failures:
+        raise next(iter(failures.values()))
+    return runners, failures
+
+
+def _prove(
+    bundle: Bundle, recipe: Recipe, runners: Mapping[str, Runner], observe: Observer
+) -> dict[str, ParityResult]:
+    parity = {}
+    for name, runner in runners.items():
         with observe(f"prove {name}") as note:
-            got = bundle.runner(name)(images)
+            sample = _sample(bundle, name)
+            got = runner(sample[bundle.manifest.inputs[0].name])
             comparisons = {
                 f"sample/{output}": compare(array, sample[output]) for output, array in got.items()
             }
@@ -117,10 +142,22 @@ def _prove(bundle: Bundle, recipe: Recipe, observe: Observer) -> dict[str, Parit
     return parity
 
 
+def _sample(bundle: Bundle, target: str) -> dict[str, Array]:
+    sample = bundle.sample(target)
+    expected = {record.name for record in (*bundle.manifest.inputs, *bundle.manifest.outputs)}
+    if set(sample) != expected:
+        raise BundleError(
+            f"{bundle.path}: its sample: expected {', '.join(sorted(expected))}, got {', '.join(sorted(sample))}; "
+            "export the bundle again"
+        )
+    return sample
+
+
 def _measure(
     bundle: Bundle,
     recipe: Recipe,
     planned: Planned,
+    runners: Mapping[str, Runner],
     found: Material,
     store: Path,
     workers: int | None,
@@ -128,7 +165,6 @@ def _measure(
 ) -> Measured:
     with observe("rewrite"):
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
-    runners = {name: bundle.runner(name) for name in bundle.manifest.artifacts}
     text = bundle.text()
     texts = TextTower(recipe.model, text_engines(text) if text is not None else {})
     engines = Engines(recipe=recipe, planned=planned, program=program, runners=runners, texts=texts)
@@ -152,5 +188,28 @@ def _store(bundle: Bundle, found: Material) -> Iterator[Path]:
             yield Path(folder)
         return
     store = path.with_name(f".{path.name}.validation-{key}")
-    yield store
-    shutil.rmtree(store, ignore_errors=True)
+    store.mkdir(exist_ok=True)
+    with _held(store, bundle):
+        try:
+            yield store
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Exception:
+            shutil.rmtree(store, ignore_errors=True)
+            raise
+        shutil.rmtree(store, ignore_errors=True)
+
+
+@contextmanager
+def _held(store: Path, bundle: Bundle) -> Iterator[None]:
+    """Keep other processes out of a store; the system lets go of it however this one ends."""
+    descriptor = os.open(store, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UsageError(
+            f"{bundle.path}: another process is validating it on the same images; wait for it, or stop it"
+        ) from None
+    finally:
+        os.close(descriptor)

@@ -6,7 +6,7 @@ gate on speed, and by sweeps.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,13 +102,14 @@ def save_program(program: RewrittenProgram, folder: Path) -> Path:
 
 def engine_files(bundle: Bundle) -> dict[str, EngineFile]:
     """The engines of a bundle by target."""
-    manifest = bundle.manifest
+    manifest, given = bundle.manifest, bundle.recipe().engines
     return {
         name: EngineFile(
             target=name,
             path=bundle.path / record.file,
             input=TensorSpec(**vars(manifest.inputs[0])),
             outputs=tuple(TensorSpec(**vars(each)) for each in manifest.outputs),
+            options=asdict(given[name]) if name in given else {},
         )
         for name, record in manifest.artifacts.items()
     }

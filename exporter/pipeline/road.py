@@ -8,15 +8,16 @@ Each stage is one function with one frozen result, which is all that the next on
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from exporter.benchmark import BenchReport, EngineFile
 from exporter.bundle import TEXT_FOLDER, Bundle, check_out_dir, load_bundle, seal, stage_bundle
 from exporter.capture.graph import operands, output_node
-from exporter.errors import UsageError, WeightsError
+from exporter.errors import ExportError, UsageError, WeightsError
 from exporter.models import LoadedModel
-from exporter.pipeline.contents import Findings, as_sample, manifest, write_files
+from exporter.pipeline.contents import Findings, manifest, write_files
+from exporter.pipeline.emission import Emission, available, worst
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
@@ -30,22 +31,32 @@ from exporter.pipeline.racing import (
     require_speed,
     save_program,
 )
-from exporter.pipeline.stage_options import emit_request, parity_inputs, rewrite_options, tolerances
+from exporter.pipeline.stage_options import parity_inputs, rewrite_options
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, check, merging_name, text_recipe
 from exporter.rewrite import RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest, plan
-from exporter.targets import Artifact, EmitRequest, Runner, target
-from exporter.validation import Reference, along_matches, prove, require, run_eager
+from exporter.targets import Artifact, EmitRequest, Runner
+from exporter.validation import run_eager
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What an export ends with: the bundle, and what its summary says beside the manifest."""
+    """What an export ends with: the bundle, and what its summary says beside the manifest.
+
+    Attributes:
+        bundle: written.
+        program: that its engines compute.
+        findings: about them.
+        failures: by target, why it is not in the bundle.
+        label: what its benchmark calls it.
+    """
 
     bundle: Bundle
+    label: str
     program: RewrittenProgram
     findings: Findings
+    failures: Mapping[str, ExportError] = field(default_factory=dict)
 
 
 def export(
@@ -60,9 +71,13 @@ def export(
         observe: told about each stage.
 
     Raises:
-        ExportError: whatever the user can act on; nothing is left behind, and what was there before stays.
+        ExportError: whatever the user can act on; nothing is left behind, and what was there before stays. Where some
+            of several targets fail, the bundle is written with the others, and the worst of the failures is raised.
     """
-    return build(recipe, out_dir, force=force, observe=observe).bundle
+    exported = build(recipe, out_dir, force=force, observe=observe)
+    if exported.failures:
+        raise worst(exported.failures.values())
+    return exported.bundle
 
 
 def build(
@@ -78,8 +93,7 @@ def build(
     `weights_sha256` is what the weights must hash to, where the recipe comes out of a bundle.
     """
     check(recipe)
-    for name in recipe.targets:
-        target(name, recipe.precision)
+    available(recipe)
     if out_dir is not None:
         check_out_dir(out_dir, force)
     planned = plan_export(recipe, observe)
@@ -104,6 +118,7 @@ def build_planned(
     that are known already, such as the dense model's.
     """
     check_out_dir(folder, force)
+    engines, missing = available(recipe)
     if measured and recipe.bench.min_speedup is not None and planned.schedule.is_dense:
         raise UsageError(
             "bench.min_speedup: expected a schedule that merges, got a dense one; set schedule.r"
@@ -117,23 +132,48 @@ def build_planned(
     with observe("run eager") as note:
         references = run_eager(program, parity_inputs(recipe, planned.model))
         note(", ".join(references))
-    request = emit_request(recipe, planned, as_sample(planned.model, next(iter(references.values()))))
     with stage_bundle(folder, force) as staging:
-        staged = _Staged(
-            recipe=recipe, planned=planned, program=program, request=request, folder=staging, observe=observe
+        emission = Emission(
+            recipe=recipe,
+            planned=planned,
+            program=program,
+            references=references,
+            folder=staging,
+            observe=observe,
         )
-        artifacts, findings = _emit(staged, references)
+        emitted = emission.emit(engines)
+        staged = _Staged(
+            recipe=recipe,
+            planned=planned,
+            program=program,
+            request=emission.request(),
+            folder=staging,
+            observe=observe,
+        )
+        findings = Findings(
+            first=next(iter(references.values())),
+            parity=emitted.parity,
+            own=emitted.own,
+            rounding=emitted.rounding,
+            failures={**missing, **emitted.failures},
+        )
         if recipe.with_text:
             build(text_recipe(recipe), staging / TEXT_FOLDER, observe=observe)
         if found is not None:
-            findings = replace(findings, measured=_measure(staged, artifacts, found, outputs))
+            findings = replace(findings, measured=_measure(staged, emitted.artifacts, found, outputs))
         if measured and recipe.bench.min_speedup is not None:
-            findings = replace(findings, bench=_race(staged, artifacts))
+            findings = replace(findings, bench=_race(staged, emitted.artifacts))
         with observe("bundle") as note:
             write_files(staging, recipe, planned, program, findings)
-            seal(staging, manifest(recipe, planned, program, request, artifacts, findings.parity))
+            seal(staging, manifest(recipe, planned, program, staged.request, emitted.artifacts, findings))
             note(str(folder))
-    return Exported(bundle=load_bundle(folder), program=program, findings=findings)
+    return Exported(
+        bundle=load_bundle(folder),
+        label=merging_name(recipe),
+        program=program,
+        findings=findings,
+        failures=findings.failures,
+    )
 
 
 def first_output(planned: Planned) -> int:
@@ -151,26 +191,6 @@ class _Staged:
     request: EmitRequest
     folder: Path
     observe: Observer
-
-
-def _emit(staged: _Staged, references: Mapping[str, Reference]) -> tuple[dict[str, Artifact], Findings]:
-    """Emit for every target and prove what was emitted."""
-    program, folder, observe = staged.program, staged.folder, staged.observe
-    first_name, first = next(iter(references.items()))
-    artifacts, parity = {}, {}
-    for engine in (target(name) for name in staged.recipe.targets):
-        with observe(f"emit {engine.name}") as note:
-            artifacts[engine.name] = engine.emit(program, staged.request, folder)
-            written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            note(f"{written / 1e6:.1f} MB")
-        with observe(f"prove {engine.name}") as note:
-            allowed = tolerances(staged.recipe)
-            parity[engine.name] = prove(program, artifacts[engine.name], references, allowed)
-            require(parity[engine.name], engine.name)
-            note(f"max error {parity[engine.name].max_abs_error:.1e}")
-        if first_name in parity[engine.name].followed:
-            first = along_matches(program, artifacts[engine.name], first)
-    return artifacts, Findings(first=first, parity=parity)
 
 
 def _measure(
@@ -228,13 +248,14 @@ def _race(staged: _Staged, artifacts: Mapping[str, Artifact]) -> BenchReport:
 
 
 def _files(staged: _Staged, artifacts: Mapping[str, Artifact]) -> dict[str, EngineFile]:
-    request = staged.request
+    request, given = staged.request, staged.recipe.engines
     return {
         name: EngineFile(
             target=name,
             path=staged.folder / artifact.file,
             input=request.input,
             outputs=request.outputs,
+            options=asdict(given[name]) if name in given else {},
         )
         for name, artifact in artifacts.items()
     }

@@ -50,7 +50,7 @@ def tolerances(recipe: Recipe) -> Tolerances:
 
 
 def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) -> EmitRequest:
-    """Names, dtypes, shapes and metadata of what is emitted; `sample` holds the input first, then the outputs."""
+    """What every target is asked for; `sample` holds the input first, then the outputs. Options are each target's."""
     batch: int | str = "batch" if recipe.dynamic_batch else recipe.batch
     model = planned.model
     specs = [
@@ -60,6 +60,8 @@ def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) 
     return EmitRequest(
         input=specs[0],
         outputs=tuple(specs[1:]),
+        precision=recipe.precision,
+        options=None,
         metadata={
             "exporter": __version__,
             "name": bundle_name(recipe, model),

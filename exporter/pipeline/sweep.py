@@ -115,6 +115,10 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
     """
     if request.goal is not None and (len(request.axes.targets), len(request.axes.precisions)) != (1, 1):
         raise UsageError("sweep: a goal is looked for on one engine; give one target and one precision")
+    if request.recipe.validate.pairs is not None:
+        raise UsageError(
+            "sweep: points are judged by images, got validate.pairs; give --data DIR, or validate a bundle"
+        )
     check_options(request.options)
     points = with_dense(grid(request.axes))
     recipe = replace(request.recipe, schedule=ScheduleRequest())
@@ -138,16 +142,17 @@ class _Sweep:
     observe: Observer
     results: dict[Point, PointResult] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    asked: dict[Point, None] = field(default_factory=dict)
 
     def all_of(self, points: Sequence[Point]) -> SweepRecord:
         """Every point of the grid."""
-        with self._recorded(points):
+        with self._recorded():
             self._drive(points, timed=True)
         return self._record(None, complete=True)
 
     def towards(self, goal: Goal) -> SweepRecord:
         """The points that lead to a schedule for the goal."""
-        with self._recorded(()):
+        with self._recorded():
             space = self._space()
             solve = solve_max_drop if goal.kind == "max_drop" else solve_min_speedup
             solution = solve(goal.limit, space, self._drops, self._speedups)
@@ -180,6 +185,8 @@ class _Sweep:
         work = Work(build=build, time=race if timed else None, stands=build.stands)
         jobs = self.request.jobs or self._jobs_that_fit()
         asked = with_dense(points) if timed else tuple(points)
+        if store is self.store:
+            self.asked |= dict.fromkeys(asked)
         with self.observe("sweep") as note:
             listen = _Listener(note)
             results = drive(asked, work, store, jobs=jobs, on_progress=listen)
@@ -274,12 +281,12 @@ class _Sweep:
         return folder
 
     @contextmanager
-    def _recorded(self, points: Sequence[Point]) -> Iterator[None]:
+    def _recorded(self) -> Iterator[None]:
         """Whatever stops the run, `sweep.json` has what is finished."""
         try:
             yield
         except BaseException:
-            done = {result.point: result for result in finished(points, self.store)}
+            done = {result.point: result for result in finished(tuple(self.asked), self.store)}
             self.results = {**done, **self.results}
             self._record(None, complete=False)
             raise
@@ -344,13 +351,15 @@ def _conditions(request: SweepRequest, planned: Planned, found: Material | None)
         "images": [images.fingerprint for images in sets if images is not None],
         "classes": list(found.class_names) if found is not None else [],
         "templates": list(found.templates) if found is not None else [],
+        "captions": list(found.pairs.texts) if found is not None and found.pairs is not None else [],
+        "pairs": list(found.pairs.pairs) if found is not None and found.pairs is not None else [],
         "batch": recipe.batch,
         "input": recipe.input,
         "layout": recipe.layout,
         "dynamic_batch": recipe.dynamic_batch,
         "proportional_attention": recipe.proportional_attention,
         "disable_passes": list(recipe.disable_passes),
-        "toolchain": toolchain(),
+        "toolchain": toolchain(request.axes.targets),
     }
     timing: dict[str, object] = {"cpu": cpu_model(), "cores": cores(), **asdict(request.options)}
     return Conditions(building=building, timing=timing)

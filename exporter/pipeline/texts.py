@@ -30,6 +30,11 @@ class TextTower:
     request: ModelRequest
     engines: Mapping[str, Runner] = field(default_factory=dict)
 
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise now what embedding these texts would raise later: a UsageError for a word that nobody knows."""
+        if texts:
+            self._tokenize(texts)
+
     def embed_with(self, contender: str) -> Embed:
         """How a contender embeds texts: a target by its own text engine if there is one, else eager PyTorch."""
         runner = self.engines.get(contender)

@@ -7,6 +7,7 @@ from exporter.recipe.load import (
     recipe_from_mapping,
     recipe_to_mapping,
     recipe_to_yaml,
+    yaml_value,
 )
 from exporter.recipe.paths import portable, resolve_paths
 from exporter.recipe.schema import recipe_schema
@@ -14,10 +15,10 @@ from exporter.recipe.tree import (
     NO_WEIGHTS_FILE,
     AccuracyGate,
     AgreementGate,
+    Calibration,
     InputKind,
     Layout,
     ParityGate,
-    Precision,
     Recipe,
     SpeedGate,
     Validation,
@@ -30,10 +31,10 @@ __all__ = [
     "NO_WEIGHTS_FILE",
     "AccuracyGate",
     "AgreementGate",
+    "Calibration",
     "InputKind",
     "Layout",
     "ParityGate",
-    "Precision",
     "Recipe",
     "SpeedGate",
     "Validation",
@@ -49,4 +50,5 @@ __all__ = [
     "recipe_to_yaml",
     "resolve_paths",
     "text_recipe",
+    "yaml_value",
 ]

@@ -14,9 +14,18 @@ from pydantic import ValidationError
 from exporter.errors import RecipeError
 from exporter.models import ModelRequest
 from exporter.recipe.complaints import describe_errors
+from exporter.recipe.engine_documents import engine_options, engines_mapping, lowering_choices
 from exporter.recipe.paths import resolve_paths
 from exporter.recipe.schema import SCHEMA_VERSION, RecipeDocument, ScheduleDocument, ValidationDocument
-from exporter.recipe.tree import AccuracyGate, AgreementGate, ParityGate, Recipe, SpeedGate, Validation
+from exporter.recipe.tree import (
+    AccuracyGate,
+    AgreementGate,
+    Calibration,
+    ParityGate,
+    Recipe,
+    SpeedGate,
+    Validation,
+)
 from exporter.recipe.yaml_text import format_yaml, parse_yaml
 from exporter.schedule import ScheduleRequest
 
@@ -93,6 +102,17 @@ def override(recipe: Recipe, values: Mapping[str, object], where: str = "options
     return recipe_from_mapping(mapping, where)
 
 
+def yaml_value(text: str, where: str) -> object:
+    """The value that a text stands for in a recipe: a number, true or false, null, a list in brackets, or text.
+
+    Raises:
+        RecipeError: it is not YAML.
+    """
+    parsed = parse_yaml(f"value: {text}", where)
+    assert isinstance(parsed, dict)
+    return parsed["value"]
+
+
 def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
     """Plain values of a recipe, every key written out, in the order of the documentation."""
     model = recipe.model
@@ -114,6 +134,10 @@ def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
         "dynamic_batch": recipe.dynamic_batch,
         "precision": recipe.precision,
         "targets": list(recipe.targets),
+        "prepare": recipe.prepare,
+        "engines": _plain(engines_mapping(recipe.engines)),
+        "lowering": dict(recipe.lowering),
+        "calibration": asdict(recipe.calibration),
         "disable_passes": list(recipe.disable_passes),
         "parity": dict(vars(recipe.parity)),
         "validate": asdict(recipe.validate),
@@ -168,6 +192,10 @@ def _recipe(document: RecipeDocument) -> Recipe:
         dynamic_batch=document.dynamic_batch,
         precision=document.precision,
         targets=tuple(document.targets),
+        prepare=document.prepare,
+        engines=engine_options(document.engines),
+        lowering=lowering_choices(document.lowering),
+        calibration=Calibration(**document.calibration.model_dump()),
         disable_passes=tuple(document.disable_passes),
         parity=ParityGate(**document.parity.model_dump()),
         validate=_validation(document.validation),

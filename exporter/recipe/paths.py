@@ -1,13 +1,13 @@
 """Paths in a recipe: found from where the recipe lies, and kept out of what leaves this machine.
 
-A recipe can name local things: a weights file, a local model (`hf:` directory or .pt2 program), and images
-and texts to validate on. `resolve_paths` finds them from the recipe's folder; `portable` reduces them to
-what may be published in a bundle.
+A recipe can name local things: a weights file, a local model (`hf:` directory or .pt2 program), images and texts to
+validate on, images to calibrate on, files of engines. `resolve_paths` finds them from the recipe's folder; `portable`
+reduces them to what may be published in a bundle.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,15 @@ def portable(recipe: Recipe) -> Recipe:
     """The recipe as a bundle stores it: no folder of this machine.
 
     Of a weights file and of a local model only the last name is left, so that both are looked for beside the
-    recipe: copy them there, or give `--weights` or the model anew. What to validate on is left out; the gates
-    stay, so whoever rebuilds gives `--data` or lifts the gate knowingly.
+    recipe: copy them there, or give `--weights` or the model anew. What to validate and to calibrate on and files of
+    engines are left out; the gates stay, so whoever rebuilds gives `--data` or lifts the gate knowingly.
     """
-    bare = _map_paths(recipe, _last_name)
+    unfilled = replace(
+        recipe,
+        calibration=replace(recipe.calibration, data=None),
+        engines=_map_engines(recipe.engines, lambda _: None),
+    )
+    bare = _map_paths(unfilled, _last_name)
     nothing: dict[str, Any] = dict.fromkeys(VALIDATION_FILES)
     return replace(bare, validate=replace(bare.validate, unlabelled=False, **nothing))
 
@@ -40,11 +45,30 @@ def _map_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     weights = model.weights if model.weights in NO_WEIGHTS_FILE else change(model.weights)
     files = {key: getattr(recipe.validate, key) for key in VALIDATION_FILES}
     changed: dict[str, Any] = {key: change(path) for key, path in files.items() if path is not None}
+    calibration = recipe.calibration
+    images = change(calibration.data) if calibration.data is not None else None
     return replace(
         recipe,
         model=replace(model, model=_map_model(model.model, change), weights=weights),
         validate=replace(recipe.validate, **changed),
+        calibration=replace(calibration, data=images),
+        engines=_map_engines(recipe.engines, change),
     )
+
+
+def _map_engines(engines: Mapping[str, Any], change: Callable[[str], str | None]) -> dict[str, Any]:
+    """Options with their paths changed: the fields whose metadata say `path`."""
+    return {
+        name: replace(
+            options,
+            **{
+                each.name: change(getattr(options, each.name))
+                for each in fields(options)
+                if each.metadata.get("path") and getattr(options, each.name) is not None
+            },
+        )
+        for name, options in engines.items()
+    }
 
 
 def _map_model(model: str, change: Callable[[str], str]) -> str:

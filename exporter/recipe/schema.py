@@ -12,17 +12,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     PlainValidator,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from exporter.errors import nearest
-from exporter.recipe.tree import NO_WEIGHTS_FILE, InputKind, Layout, Precision
+from exporter.lowering import Precision
+from exporter.recipe.document import Document, refuse
+from exporter.recipe.engine_documents import EnginesDocument, LoweringDocument
+from exporter.recipe.tree import NO_WEIGHTS_FILE, InputKind, Layout
 from exporter.recipe.vocabulary import METHODS, PASSES, TARGETS
 from exporter.reduction import method
 from exporter.schedule import ScheduleKind
@@ -30,11 +31,6 @@ from exporter.schedule import ScheduleKind
 SCHEMA_VERSION = 1
 _LARGEST = 2**31 - 1
 _UNPRINTABLE = ("Cc", "Zl", "Zp")  # control characters and line separators
-
-
-def refuse(message: str) -> PydanticCustomError:
-    """The error of a validator whose message already says everything."""
-    return PydanticCustomError("refused", "{message}", {"message": message})
 
 
 def _printable(text: str) -> str:
@@ -113,11 +109,7 @@ Keeps = Annotated[
 ]
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-
-class ScheduleDocument(_Document):
+class ScheduleDocument(Document):
     """Exactly one of three forms: r (with kind and align), r_per_layer, or keep_per_layer."""
 
     model_config = ConfigDict(
@@ -155,7 +147,7 @@ class ScheduleDocument(_Document):
         return self
 
 
-class ParityDocument(_Document):
+class ParityDocument(Document):
     """What an artifact may differ by from the eager program; null is the default of the precision."""
 
     max_abs_error: Amount | None = None
@@ -166,21 +158,21 @@ class ParityDocument(_Document):
     """Smallest cosine similarity of an output row."""
 
 
-class AccuracyDocument(_Document):
+class AccuracyDocument(Document):
     """What may be lost on labelled images."""
 
     max_drop: Amount | None = None
     """Points of top-1 that the artifact may lose against the dense eager model; null gates nothing."""
 
 
-class AgreementDocument(_Document):
+class AgreementDocument(Document):
     """On how many images artifact and dense eager model must say the same; needs no labels."""
 
     min: Percent | None = None
     """Percent of images with the same top-1; null gates nothing."""
 
 
-class ValidationDocument(_Document):
+class ValidationDocument(Document):
     """What to measure the artifacts on, and what they have to reach there."""
 
     data: Text | None = None
@@ -199,14 +191,23 @@ class ValidationDocument(_Document):
     """Gate on agreement with the dense model."""
 
 
-class SpeedDocument(_Document):
+class CalibrationDocument(Document):
+    """What the ranges of quantised activations are taken from."""
+
+    data: Text | None = None
+    """Folder or CSV of images, relative to the recipe; null: images that ship with the model."""
+    images: Positive = 128
+    """How many of them, the first ones."""
+
+
+class SpeedDocument(Document):
     """Gate on measured speed."""
 
     min_speedup: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     """How many times faster than the dense engine of the same target; null measures nothing."""
 
 
-class RecipeDocument(_Document):
+class RecipeDocument(Document):
     """What to build out of which model, and what it has to prove."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
@@ -243,6 +244,14 @@ class RecipeDocument(_Document):
     """Type that the artifact computes in."""
     targets: Targets = Field(default=["onnx"])
     """Engines to build."""
+    prepare: bool = False
+    """Where an engine cannot be built here: put what builds it on its own machine into the bundle (trt)."""
+    engines: EnginesDocument = EnginesDocument()
+    """Options of the engines, by target."""
+    lowering: LoweringDocument = LoweringDocument()
+    """Forms to use instead of those that were measured to be fastest on each target."""
+    calibration: CalibrationDocument = CalibrationDocument()
+    """Images that the ranges of int8 are taken from."""
     disable_passes: Passes = Field(default=[])
     """Exact passes to leave out."""
     parity: ParityDocument = ParityDocument()
@@ -260,6 +269,8 @@ class RecipeDocument(_Document):
             raise refuse(f"batch: expected 1 or nothing with dynamic_batch: true, got {self.batch}")
         if self.tower == "text":
             self._plain_text_tower()
+        if self.precision == "int8" and self.tower != "image":
+            raise refuse("precision: int8 is calibrated on images; expected tower: image")
         self._known_options()
         return self
 

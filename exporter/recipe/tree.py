@@ -8,12 +8,12 @@ Where it stands on the road: in come YAML (`load`), Python (`Recipe(...)`) and c
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
+from exporter.lowering import Precision
 from exporter.models import ModelRequest
 from exporter.schedule import ScheduleRequest
 
-Precision = Literal["fp32", "fp16", "bf16"]
 InputKind = Literal["float", "uint8"]
 Layout = Literal["nchw", "nhwc"]
 
@@ -78,6 +78,19 @@ VALIDATION_FILES = ("data", "pairs", "classes", "templates")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Images that the ranges of quantised activations are taken from.
+
+    Attributes:
+        data: a folder or CSV of images; None stands for images that ship with the model.
+        images: how many of them, the first ones.
+    """
+
+    data: str | None = None
+    images: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedGate:
     """How many times faster than the dense engine of the same target an artifact must be; None gates nothing."""
 
@@ -105,6 +118,10 @@ class Recipe:
         dynamic_batch: leave the batch size open (tokens stay static).
         precision: type that the artifact computes in.
         targets: engines to build.
+        prepare: what to do where an engine cannot be built here: put what builds it elsewhere into the bundle.
+        engines: options of the targets that were given any, each in the target's own type.
+        lowering: forms to use instead of each target's own, such as `{"mask": "folded"}`.
+        calibration: for `int8`.
         disable_passes: exact passes to leave out.
         parity: gate on the difference to the eager program.
         validate: what to measure the artifacts on, and gates on it.
@@ -124,6 +141,10 @@ class Recipe:
     dynamic_batch: bool = False
     precision: Precision = "fp32"
     targets: tuple[str, ...] = ("onnx",)
+    prepare: bool = False
+    engines: Mapping[str, Any] = field(default_factory=dict)
+    lowering: Mapping[str, str] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
     disable_passes: tuple[str, ...] = ()
     parity: ParityGate = field(default_factory=ParityGate)
     validate: Validation = field(default_factory=Validation)

@@ -5,9 +5,10 @@ A new method is a file in `reduction/methods/` and a new pass an entry in `rewri
 
 from exporter.reduction import method_names
 from exporter.rewrite import SWITCHES
+from exporter.targets import TARGETS
 
 METHODS = method_names()
 
 PASSES = SWITCHES
 
-TARGETS = ("onnx", "trt", "torch-trt", "aoti", "openvino")
+__all__ = ["METHODS", "PASSES", "TARGETS"]

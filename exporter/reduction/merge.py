@@ -9,11 +9,14 @@ over merged tokens are products with one-hot matrices, which every backend compu
 Source: Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, section 3.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+Selection = Literal["gather", "one-hot"]
+"""How rows are picked: see `merge`."""
 
 
 class Match(NamedTuple):
@@ -42,7 +45,8 @@ def key_metric(keys: Tensor, tokens_BNC: Tensor) -> Tensor:
     """
     keys_BHND = keys if keys.dim() == 4 else keys.reshape(tokens_BNC.shape[0], -1, *keys.shape[1:])
     metric_BND = keys_BHND.float().mean(1)
-    return functional.normalize(metric_BND, dim=-1, eps=1e-12)
+    length_BN1: Tensor = torch.linalg.vector_norm(metric_BND, dim=-1, keepdim=True)
+    return metric_BND / length_BN1.clamp_min(1e-12)
 
 
 def initial_sizes(tokens_BNC: Tensor) -> Tensor:
@@ -50,27 +54,42 @@ def initial_sizes(tokens_BNC: Tensor) -> Tensor:
     return torch.ones_like(tokens_BNC[..., :1], dtype=torch.float32)
 
 
-def merge(tokens_BNC: Tensor, sizes_BN1: Tensor, match: Match) -> tuple[Tensor, Tensor]:
+def merge(
+    tokens_BNC: Tensor, sizes_BN1: Tensor, match: Match, *, selection: Selection = "gather"
+) -> tuple[Tensor, Tensor]:
     """Merge tokens by size-weighted mean.
 
     Args:
         tokens_BNC: in the model's dtype.
         sizes_BN1: fp32, how many original tokens each one stands for.
         match: from a reduction method.
+        selection: `gather` looks rows up and multiplies what merges only, least work; `one-hot` is one product of
+            all tokens with a (K, N) matrix. A token that nothing merges into comes out as it went in, either way.
 
     Returns:
         Tokens (B, K, C) in the dtype given, and sizes (B, K, 1) fp32.
     """
     kept_BK, source_BR, target_BR = match
-    order_BN = torch.cat((kept_BK, source_BR), dim=1)
-    kept = kept_BK.shape[1]
-    ordered_sizes = take(sizes_BN1, order_BN)
-    ordered_sums = take(tokens_BNC, order_BN) * ordered_sizes
-    slots_K1 = torch.arange(kept, device=target_BR.device).unsqueeze(1)
-    assignment_BKR = (target_BR.unsqueeze(1) == slots_K1).to(ordered_sums.dtype)
-    sums_BKC = ordered_sums[:, :kept] + assignment_BKR @ ordered_sums[:, kept:]
-    sizes_BK1 = ordered_sizes[:, :kept] + assignment_BKR @ ordered_sizes[:, kept:]
-    return (sums_BKC / sizes_BK1).to(tokens_BNC.dtype), sizes_BK1
+    slots_K1 = torch.arange(kept_BK.shape[1], device=target_BR.device).unsqueeze(1)
+    assignment_BKR = (target_BR.unsqueeze(1) == slots_K1).float()
+    if selection == "one-hot":
+        count = tokens_BNC.shape[1]
+        members_BKN = one_hot(kept_BK, count) + assignment_BKR @ one_hot(source_BR, count)
+        weights_BKN = members_BKN * sizes_BN1.transpose(1, 2)
+        sizes_BK1 = weights_BKN.sum(dim=2, keepdim=True)
+        merged_BKC = (weights_BKN / sizes_BK1) @ tokens_BNC.to(sizes_BK1.dtype)
+    else:
+        kept_sizes_BK1, source_sizes_BR1 = take(sizes_BN1, kept_BK), take(sizes_BN1, source_BR)
+        sizes_BK1 = kept_sizes_BK1 + assignment_BKR @ source_sizes_BR1
+        kept_shares_BKC = take(tokens_BNC, kept_BK) * (kept_sizes_BK1 / sizes_BK1)
+        weighted_sources_BRC = take(tokens_BNC, source_BR) * source_sizes_BR1
+        merged_BKC = kept_shares_BKC + (assignment_BKR / sizes_BK1) @ weighted_sources_BRC
+    return merged_BKC.to(tokens_BNC.dtype), sizes_BK1
+
+
+def one_hot(index_BR: Tensor, count: int) -> Tensor:
+    """int64 (B, R), each in 0..count-1, as fp32 rows (B, R, count) with a one at each index."""
+    return (index_BR.unsqueeze(2) == torch.arange(count, device=index_BR.device)).float()
 
 
 def take(rows_BNC: Tensor, index_BK: Tensor) -> Tensor:
@@ -113,10 +132,48 @@ def log_size_bias(sizes_BN1: Tensor, queries: Tensor, prefix_change: int) -> Ten
     Returns:
         (B, 1, 1, N) or (B * H, 1, N), to be added to the logits.
     """
-    bias_B1N = aligned_sizes(sizes_BN1, prefix_change).transpose(1, 2).log().to(queries.dtype)
+    bias_BN1 = aligned_sizes(sizes_BN1, prefix_change).log().to(queries.dtype)
     if queries.dim() == 4:
-        return bias_B1N.unsqueeze(1)
+        return bias_BN1.reshape(-1, 1, 1, bias_BN1.shape[1])
+    bias_B1N = bias_BN1.transpose(1, 2)
     return bias_B1N.repeat_interleave(queries.shape[0] // bias_B1N.shape[0], dim=0)
+
+
+def expanded_log_size_bias(sizes_BN1: Tensor, queries: Tensor, prefix_change: int) -> Tensor:
+    """`log_size_bias` with a row for every query, where an engine broadcasts a bias over batch and heads only.
+
+    Returns:
+        (B, 1, M, N) or (B * H, M, N).
+    """
+    bias = log_size_bias(sizes_BN1, queries, prefix_change)
+    return bias.expand(*bias.shape[:-2], queries.shape[-2], bias.shape[-1])
+
+
+def fold_log_size(
+    queries: Tensor, keys: Tensor, values: Tensor, sizes_BN1: Tensor, prefix_change: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same bias as one more channel, so that attention needs no mask: [q, 1] [k, log(size) / scale]^T.
+
+    Heads are padded with zeros to the next multiple of 8, which fused kernels ask for; the padding of the values has
+    to be cut off the result.
+
+    Args:
+        queries: (B, H, M, D) or (B * H, M, D).
+        keys: (B, H, N, D) or (B * H, N, D).
+        values: as `keys`.
+        sizes_BN1: fp32 sizes of the tokens.
+        prefix_change: as in `log_size_bias`.
+        scale: that attention multiplies q k^T by.
+
+    Returns:
+        Queries, keys and values with D' = 8 (D // 8 + 1) channels a head.
+    """
+    padding = 8 - keys.shape[-1] % 8
+    first = functional.pad(keys.new_ones(1), (0, padding - 1))
+    bias_column = (log_size_bias(sizes_BN1, keys, prefix_change) / scale).transpose(-1, -2)
+    padded_queries = torch.cat((queries, first.expand(*queries.shape[:-1], padding)), dim=-1)
+    padded_keys = torch.cat((keys, (bias_column * first).expand(*keys.shape[:-1], padding)), dim=-1)
+    return padded_queries, padded_keys, functional.pad(values, (0, padding))
 
 
 def aligned_sizes(sizes_BN1: Tensor, prefix_change: int) -> Tensor:

@@ -1,12 +1,32 @@
 """Deterministic selection: the highest scores, the lower index first on ties, the same on every backend.
 
-`torch.sort(stable=True)` has no ONNX translation and `torch.topk` promises no order among ties, so ranks are counted
-by comparing all pairs, which is exact, and only distinct integers are ever sorted. N^2 comparisons are far below one
-attention head.
+The order is one stable sort. ONNX has it as TopK, which puts the lower index first by specification; engines that
+promise no order among ties count ranks instead (`rewrite.decompose_stable_sort`): every pair is compared, which is
+exact, and only distinct integers are ever sorted. N^2 comparisons are far below one attention head.
 """
 
 import torch
 from torch import Tensor
+
+
+def order_descending(scores_BN: Tensor) -> Tensor:
+    """Positions from the highest score to the lowest, equal scores by position: int64 (B, N)."""
+    return torch.sort(scores_BN, dim=1, descending=True, stable=True).indices
+
+
+def ascending(numbers_BN: Tensor) -> Tensor:
+    """Integers in ascending order; equal ones cannot be told apart, so that any sort will do."""
+    return torch.topk(numbers_BN, numbers_BN.shape[1], dim=1, largest=False, sorted=True).values
+
+
+def partition_top(scores_BN: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Split positions into the rest, in order of position, and the `count` highest scores, the highest first.
+
+    Returns:
+        int64 (B, N - count) and (B, count).
+    """
+    order_BN = order_descending(scores_BN)
+    return ascending(order_BN[:, count:]), order_BN[:, :count]
 
 
 def ranks_descending(scores_BN: Tensor) -> Tensor:
@@ -21,15 +41,3 @@ def ranks_descending(scores_BN: Tensor) -> Tensor:
 def argsort_distinct(keys_BN: Tensor) -> Tensor:
     """Positions in ascending order of integer keys, no two of which are equal: int64 (B, N)."""
     return torch.topk(keys_BN.float(), keys_BN.shape[1], dim=1, largest=False, sorted=True).indices
-
-
-def partition_top(scores_BN: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Split positions into the rest and the `count` highest scores, both in ascending order of position.
-
-    Returns:
-        int64 (B, N - count) and (B, count).
-    """
-    total = scores_BN.shape[1]
-    chosen_BN = ranks_descending(scores_BN) < count
-    order_BN = argsort_distinct(torch.arange(total, device=scores_BN.device) + chosen_BN * total)
-    return order_BN[:, : total - count], order_BN[:, total - count :]

@@ -9,10 +9,14 @@ from torch import fx
 
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
-from exporter.capture.graph import aten, operand, operands, output_node, sdpa
+from exporter.capture.canonicalize_attention import scale_of
+from exporter.capture.graph import aten, operand, operands, output_node, sdpa, shape_of
 from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.lowering import Lowering
 from exporter.reduction import Method
 from exporter.reduction.merge import (
+    expanded_log_size_bias,
+    fold_log_size,
     initial_sizes,
     key_metric,
     log_size_bias,
@@ -37,6 +41,7 @@ class InsertTokenMerge(GraphPass):
         method: who merges with whom.
         options: of the method.
         proportional: whether attention adds log(size).
+        lowering: how log(size) and the merge are spelled; the numbers are the same.
     """
 
     anatomy: Anatomy
@@ -44,6 +49,7 @@ class InsertTokenMerge(GraphPass):
     method: Method
     options: Mapping[str, float] = field(default_factory=dict)
     proportional: bool = True
+    lowering: Lowering = field(default_factory=Lowering)
     name: ClassVar[str] = "insert_token_merge"
 
     def requires(self, graph_module: fx.GraphModule) -> str | None:
@@ -55,7 +61,7 @@ class InsertTokenMerge(GraphPass):
         graph = graph_module.graph
         layouts = trace_tokens(graph)
         merging = {
-            block.merge_point: (index, block)
+            block.merge_point: (index, block, operand(block.attention, 1))
             for index, (block, r) in enumerate(zip(self.anatomy.blocks, self.merged, strict=True))
             if r
         }
@@ -65,7 +71,7 @@ class InsertTokenMerge(GraphPass):
             if sizes is not None and node.target is sdpa:
                 self._weigh_keys(node, layouts, sizes)
             elif sizes is not None and node in self.anatomy.pooling:
-                self._weigh_mean(graph, node, sizes)
+                self._weigh_mean(graph, node, layouts, sizes)
             if node in merging:
                 sizes, record = self._merge(graph, *merging[node], sizes)
                 records.append(record)
@@ -74,7 +80,7 @@ class InsertTokenMerge(GraphPass):
         return PassOutcome(name=self.name, rewrites=len(merging))
 
     def _merge(
-        self, graph: fx.Graph, index: int, block: Block, sizes: fx.Node | None
+        self, graph: fx.Graph, index: int, block: Block, keys: fx.Node, sizes: fx.Node | None
     ) -> tuple[fx.Node, fx.Node]:
         point = block.merge_point
         layout = self.anatomy.layouts[point]
@@ -83,7 +89,7 @@ class InsertTokenMerge(GraphPass):
         with graph.inserting_before(point.next):
             tokens = graph.call_function(aten.transpose.int, (point, 0, 1)) if layout.axis == 0 else point
             current = sizes or graph.call_function(initial_sizes, (tokens,))
-            metric = graph.call_function(key_metric, (block.attention.args[1], tokens))
+            metric = graph.call_function(key_metric, (keys, tokens))
             match = graph.call_function(
                 self.method.match,
                 (metric,),
@@ -94,7 +100,9 @@ class InsertTokenMerge(GraphPass):
                     **self.options,
                 },
             )
-            both = graph.call_function(merge, (tokens, current, match))
+            both = graph.call_function(
+                merge, (tokens, current, match), {"selection": self.lowering.selection}
+            )
             merged = graph.call_function(operator.getitem, (both, 0))
             merged_sizes = graph.call_function(operator.getitem, (both, 1))
             record = graph.call_function(record_match, (match,))
@@ -107,15 +115,20 @@ class InsertTokenMerge(GraphPass):
         keys = layouts.get(operand(attention, 1))
         if not self.proportional or not isinstance(keys, TokenAxis):
             return
+        change = keys.prefix - self.anatomy.prefix
+        if self.lowering.mask == "folded":
+            _fold_log_size(attention, sizes, change)
+            return
+        spelled = log_size_bias if self.lowering.mask == "bias" else expanded_log_size_bias
         with attention.graph.inserting_before(attention):
-            bias = attention.graph.call_function(
-                log_size_bias, (sizes, attention.args[0], keys.prefix - self.anatomy.prefix)
-            )
+            bias = attention.graph.call_function(spelled, (sizes, attention.args[0], change))
         attention.kwargs = {**attention.kwargs, "attn_mask": bias}
 
-    def _weigh_mean(self, graph: fx.Graph, mean: fx.Node, sizes: fx.Node) -> None:
+    def _weigh_mean(
+        self, graph: fx.Graph, mean: fx.Node, layouts: Mapping[fx.Node, Layout], sizes: fx.Node
+    ) -> None:
         values = operand(mean, 0)
-        layout = self.anatomy.layouts[values]
+        layout = layouts[values]
         assert isinstance(layout, TokenAxis)
         keepdim = bool(mean.args[2]) if len(mean.args) > 2 else bool(mean.kwargs.get("keepdim", False))
         with graph.inserting_before(mean):
@@ -123,3 +136,17 @@ class InsertTokenMerge(GraphPass):
                 weighted_mean, (values, sizes, layout.prefix - self.anatomy.prefix, layout.axis, keepdim)
             )
         mean.replace_all_uses_with(weighted)
+
+
+def _fold_log_size(attention: fx.Node, sizes: fx.Node, prefix_change: int) -> None:
+    graph, scale = attention.graph, scale_of(attention)
+    width = shape_of(operand(attention, 2))[-1]
+    readers = list(attention.users)
+    with graph.inserting_before(attention):
+        folded = graph.call_function(fold_log_size, (*attention.args[:3], sizes, prefix_change, scale))
+        padded = [graph.call_function(operator.getitem, (folded, place)) for place in range(3)]
+    attention.args, attention.kwargs = tuple(padded), {**attention.kwargs, "scale": scale}
+    with graph.inserting_after(attention):
+        result = graph.call_function(aten.slice.Tensor, (attention, -1, 0, width))
+    for reader in readers:
+        reader.replace_input_with(attention, result)

@@ -25,8 +25,11 @@ from exporter.capture import (
 from exporter.capture.graph import image_node, operands, output_node
 from exporter.capture.remove_no_ops import RemoveNoOps
 from exporter.errors import UsageError, nearest
+from exporter.lowering import Lowering, Precision
 from exporter.reduction import Method
 from exporter.rewrite.annotate_blocks import annotate_blocks, spread_annotation
+from exporter.rewrite.convert_precision import ConvertPrecision
+from exporter.rewrite.decompose_stable_sort import decompose_stable_sort
 from exporter.rewrite.fold_attention_scale import FoldAttentionScale
 from exporter.rewrite.fold_input_normalization import FoldInputNormalization, InsertInputNormalization
 from exporter.rewrite.fold_layer_scale import FoldLayerScale
@@ -60,6 +63,8 @@ class RewriteOptions:
         disabled: names of passes that must not run.
         batch: images per call; with `dynamic_batch`, only the example.
         dynamic_batch: whether the batch axis stays free.
+        precision: that the program computes in; `int8` is a program in fp32, which a target quantises.
+        lowering: the form that it takes.
     """
 
     method: Method
@@ -69,6 +74,8 @@ class RewriteOptions:
     disabled: frozenset[str] = frozenset()
     batch: int = 1
     dynamic_batch: bool = False
+    precision: Precision = "fp32"
+    lowering: Lowering = field(default_factory=Lowering)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,7 @@ class RewrittenProgram:
         outputs: how many of its results are the model's.
         merging_blocks: which block each match belongs to.
         merged: tokens really merged per block; a scheduled merge that nobody reads is not executed.
+        merge_points: by block, the node in `merging` whose value merges, or would; where dead tokens left one.
         executed_macs: multiply-accumulates of one image.
         passes: what each pass did.
     """
@@ -94,6 +102,7 @@ class RewrittenProgram:
     outputs: int
     merging_blocks: tuple[int, ...]
     merged: tuple[int, ...]
+    merge_points: Mapping[int, str]
     executed_macs: int
     passes: tuple[PassOutcome, ...]
 
@@ -118,7 +127,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     if anatomy is not None:
         annotate_blocks(graph_module.graph, anatomy)
     merge = _plan_merges(graph_module, anatomy, schedule, options) if anatomy is not None else None
-    outcomes += run_passes(graph_module, _trimming(options))
+    outcomes += run_passes(graph_module, [*_trimming(options), *_typing(options)])
     if merge is not None:
         outcomes += run_passes(graph_module, [merge])
     merged = merge.merged if merge is not None else tuple(0 for _ in schedule.merged)
@@ -127,6 +136,8 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     exported = export_graph(
         graph_module, _example(graph_module, options), dynamic_batch=options.dynamic_batch
     )
+    if options.lowering.ranking == "count":
+        exported = decompose_stable_sort(exported)
     eager = exported.module(check_guards=False)
     assert isinstance(eager, fx.GraphModule)
     return RewrittenProgram(
@@ -137,6 +148,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
         outputs=len(operands(output_node(program.graph_module.graph))),
         merging_blocks=tuple(block for block, r in enumerate(merged) if r),
         merged=merged,
+        merge_points=_merge_points(graph_module, anatomy),
         executed_macs=executed_macs(eager.graph),
         passes=(*program.outcomes, *outcomes),
     )
@@ -150,6 +162,14 @@ def _shape_keeping(options: RewriteOptions) -> list[GraphPass]:
 
 def _trimming(options: RewriteOptions) -> list[GraphPass]:
     return [] if RemoveDeadTokens.name in options.disabled else [SplitFusedProjection(), RemoveDeadTokens()]
+
+
+def _typing(options: RewriteOptions) -> list[GraphPass]:
+    match options.precision:
+        case "fp16" | "bf16" as narrow:
+            return [ConvertPrecision(precision=narrow)]
+        case _:
+            return []
 
 
 def _plan_merges(
@@ -173,7 +193,14 @@ def _plan_merges(
         method=options.method,
         options=options.method.options(options.method_options),
         proportional=options.proportional,
+        lowering=options.lowering,
     )
+
+
+def _merge_points(graph_module: fx.GraphModule, anatomy: Anatomy | None) -> dict[int, str]:
+    left = {node.name for node in graph_module.graph.nodes}
+    points = [block.merge_point.name for block in anatomy.blocks] if anatomy is not None else []
+    return {block: name for block, name in enumerate(points) if name in left}
 
 
 def _check_options(program: Program, options: RewriteOptions) -> None:

@@ -2,15 +2,32 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from exporter.errors import TargetUnavailableError, UsageError, nearest
-from exporter.targets.target import Array, Artifact, EmitRequest, Runner, Target, TensorSpec
+from exporter.targets.target import Array, Artifact, EmitRequest, Progress, Runner, Target, TensorSpec
 
-TARGETS = ("onnx",)
-"""The engines that this version can emit for."""
+TARGETS = ("onnx", "trt", "torch-trt", "aoti", "openvino")
+"""The engines, by name; the folder of each is its name with underscores."""
 
-PLANNED = ("trt", "torch-trt", "aoti", "openvino")
-"""Engines that recipes may name and this version cannot emit for yet."""
+
+PREPARED = {"trt": "trt-onnx"}
+"""What a target leaves in a bundle where its engine can only be prepared: an ONNX model, run by ONNX Runtime."""
+
+_RUN_BY = dict.fromkeys(PREPARED.values(), "onnx")
+
+
+def find_target(name: str) -> Target:
+    """The target of that name, whether or not its engine is here; or the one that runs what was prepared.
+
+    Raises:
+        UsageError: there is no such target.
+    """
+    name = _RUN_BY.get(name, name)
+    if name not in TARGETS:
+        raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got {name}.{nearest(name, TARGETS)}")
+    found: Target = importlib.import_module(f"{__name__}.{name.replace('-', '_')}.target").TARGET
+    return found
 
 
 def target(name: str, precision: str | None = None) -> Target:
@@ -22,42 +39,47 @@ def target(name: str, precision: str | None = None) -> Target:
 
     Raises:
         UsageError: there is no such target.
-        TargetUnavailableError: this version or this machine cannot emit for it, or not in that precision.
+        TargetUnavailableError: this machine cannot emit for it, or it cannot compute in that precision.
     """
-    if name in PLANNED:
-        raise TargetUnavailableError(
-            f"target {name}: not in this version of exporter; expected one of {', '.join(TARGETS)}"
-        )
-    if name not in TARGETS:
-        raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got {name}.{nearest(name, TARGETS)}")
-    folder = name.replace("-", "_")
-    found: Target = importlib.import_module(f"{__name__}.{folder}.target").TARGET
-    found.check_available()
+    found = find_target(name)
     if precision is not None and precision not in found.precisions:
         raise TargetUnavailableError(
             f"target {name}: expected precision {' or '.join(found.precisions)}, got {precision}"
         )
+    found.check_available()
     return found
 
 
-def open_runner(name: str, path: Path, *, input: TensorSpec, outputs: tuple[TensorSpec, ...]) -> Runner:
-    """A runner over an artifact on disk.
+def open_runner(
+    name: str, path: Path, *, input: TensorSpec, outputs: tuple[TensorSpec, ...], options: Any = None
+) -> Runner:
+    """A runner over an artifact on disk; whether it runs here shows when it is loaded.
+
+    Args:
+        name: of the target.
+        path: of the artifact's main file.
+        input: the model's input.
+        outputs: the model's outputs.
+        options: of the target's own type, None for its defaults.
 
     Raises:
-        UsageError, TargetUnavailableError: as `target` does.
+        UsageError: there is no such target.
     """
-    return target(name).open(path, input, outputs)
+    found = find_target(name)
+    return found.open(path, input, outputs, found.options() if options is None else options)
 
 
 __all__ = [
-    "PLANNED",
+    "PREPARED",
     "TARGETS",
     "Array",
     "Artifact",
     "EmitRequest",
+    "Progress",
     "Runner",
     "Target",
     "TensorSpec",
+    "find_target",
     "open_runner",
     "target",
 ]

@@ -11,6 +11,7 @@ from exporter.validation.accuracy import (
 )
 from exporter.validation.decoding import Unreadable, decode, default_workers
 from exporter.validation.fidelity import Fidelity, fidelity
+from exporter.validation.follow import rounding_errors
 from exporter.validation.images import ImagePairs, ImageSet, image_arrays, image_pairs, open_images
 from exporter.validation.inputs import image_inputs, tensor_inputs
 from exporter.validation.outputs import Contender, Outputs, collect
@@ -79,6 +80,7 @@ __all__ = [
     "report_accuracy",
     "report_retrieval",
     "require",
+    "rounding_errors",
     "run_eager",
     "tensor_inputs",
     "zero_shot_logits",

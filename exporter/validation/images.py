@@ -235,12 +235,12 @@ def _of_files(
     )
 
 
-def _size_and_time(path: Path) -> tuple[int, int] | None:
+def _size_and_time(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
         return None  # a dangling link: decoding reports it
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -266,6 +266,7 @@ def _numbered(
     folder: Path, folders: Sequence[Path], classes: int | None, class_names: Sequence[str]
 ) -> Iterable[tuple[int, Path]]:
     names = [entry.name for entry in folders]
+    _check_spelling(folder, names, class_names)
     if strangers := [name for name in names if name not in class_names]:
         if len(strangers) < len(names):
             raise UsageError(
@@ -289,6 +290,23 @@ def _numbered(
             f"data: {by_number[largest]}: expected a class index from 0 to {classes - 1}, got {largest}"
         )
     return sorted(by_number.items())
+
+
+def _check_spelling(folder: Path, names: Iterable[str], class_names: Iterable[str]) -> None:
+    """Refuse folders that are called almost like a class: numbered in order, they would be counted as others."""
+    known = {_spelled(name): name for name in class_names}
+    for name in sorted(set(names).difference(class_names)):
+        meant = known.get(_spelled(name), name)
+        if meant != name:
+            raise UsageError(
+                f"data: {folder / name}: expected a folder called like a class, got {name} for the class {meant}; "
+                "rename one of them"
+            )
+
+
+def _spelled(name: str) -> str:
+    """A name without what people spell differently."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _existing(table: Path, row: Row) -> Path:

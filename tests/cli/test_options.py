@@ -254,7 +254,7 @@ def test_text_towers_are_not_merged(clip_dir: Path, workplace: Path) -> None:
 def test_weights_beyond_protobuf_are_kept_beside_the_model(
     vit_dir: Path, vit_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.targets.onnx.emit._EXTERNAL_ABOVE_BYTES", 50_000)
+    monkeypatch.setattr("exporter.targets.onnx.save._EXTERNAL_ABOVE_BYTES", 50_000)
     bundle = tmp_path / "large"
 
     assert run(f"hf:{vit_dir}", "--r", "4", "--out", bundle).status == 0

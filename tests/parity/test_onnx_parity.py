@@ -7,6 +7,7 @@ import torch
 
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Artifact, EmitRequest, TensorSpec, target
+from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import (
     REQUESTS,
     captured_family,
@@ -26,6 +27,7 @@ def emit(program: RewrittenProgram, family: Family, folder: Path, batch: int | s
     request = EmitRequest(
         input=TensorSpec(name="images", dtype="float32", shape=(batch, *IMAGES[1:])),
         outputs=(TensorSpec(name=family.output_name, dtype="float32", shape=(batch, 10)),),
+        options=OnnxOptions(),
     )
     return target("onnx").emit(program, request, folder)
 

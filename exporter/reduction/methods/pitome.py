@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from exporter.reduction.merge import Match
 from exporter.reduction.method import Method
-from exporter.reduction.ranking import argsort_distinct, ranks_descending
+from exporter.reduction.ranking import partition_top
 
 
 def match(metric_BNC: Tensor, *, r: int, prefix: int, depth: float, margin: float) -> Match:
@@ -32,11 +32,8 @@ def match(metric_BNC: Tensor, *, r: int, prefix: int, depth: float, margin: floa
     """
     cosine_BNN, energy_BN = _energies(metric_BNC, prefix, margin * (1 - depth))
     batch, count = energy_BN.shape
-    rank_BN = ranks_descending(energy_BN)
+    protected, dealt = partition_top(energy_BN, 2 * r)
     positions = torch.arange(metric_BNC.shape[1], device=metric_BNC.device)
-    protected_first = torch.where(rank_BN < 2 * r, rank_BN + count, positions[:count])
-    order_BN = argsort_distinct(protected_first)
-    protected, dealt = order_BN[:, : count - 2 * r], order_BN[:, count - 2 * r :]
     source_BR, destination_BR = dealt[:, 0::2], dealt[:, 1::2]
     partner_BR = _best_partner(cosine_BNN, source_BR, destination_BR)
     prefix_BP = positions[:prefix].expand(batch, -1)

@@ -18,7 +18,8 @@ from torch.export import ExportedProgram
 
 from exporter.errors import InternalError
 from exporter.rewrite.annotate_blocks import annotations
-from exporter.targets.onnx.lowering import LOWERINGS, OPSET
+from exporter.targets.onnx.flatten_heads import FlattenHeadsPass
+from exporter.targets.onnx.lowering import opset, translations
 from exporter.targets.target import EmitRequest
 
 _TRANSLATED_FROM = re.compile(r"%(\w+) :")
@@ -32,12 +33,14 @@ def build(exported: ExportedProgram, request: EmitRequest) -> ir.Model:
 
     Args:
         exported: results are the request's outputs, then matches.
-        request: names and metadata.
+        request: names, metadata, and how attention is spelled.
     """
     matches = len(exported.graph_signature.user_outputs) - len(request.outputs)
     names = [*(output.name for output in request.outputs), *(f"match_{index}" for index in range(matches))]
-    model = _translate(exported, request.input.name, names)
+    model = _translate(exported, request, names)
     _simplify(model)
+    if request.lowering.attention != "decomposed":
+        FlattenHeadsPass()(model)
     _name_by_block(model, annotations(exported.graph))
     common.ClearMetadataAndDocStringPass()(model)
     _check_scatter_free(model)
@@ -52,15 +55,15 @@ def without_matches(model: ir.Model, request: EmitRequest) -> None:
     common.RemoveUnusedNodesPass()(model)
 
 
-def _translate(exported: ExportedProgram, input_name: str, output_names: Sequence[str]) -> ir.Model:
+def _translate(exported: ExportedProgram, request: EmitRequest, output_names: Sequence[str]) -> ir.Model:
     with redirect_stdout(io.StringIO()):
         program = torch.onnx.export(
             exported,
             dynamo=True,
-            opset_version=OPSET,
-            input_names=[input_name],
+            opset_version=opset(request.lowering, request.precision),
+            input_names=[request.input.name],
             output_names=list(output_names),
-            custom_translation_table=LOWERINGS,
+            custom_translation_table=translations(request.lowering),
             optimize=False,
             verbose=False,
         )

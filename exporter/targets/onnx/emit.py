@@ -3,25 +3,22 @@
 Apart from `target`, which opens a model without any of the libraries that making one takes.
 """
 
-import errno
-import os
 from pathlib import Path
 
-import onnx
-import onnx_ir as ir
-
-from exporter.errors import InternalError
+from exporter.errors import UsageError
 from exporter.rewrite import RewrittenProgram
+from exporter.targets.linted import require_supported
 from exporter.targets.onnx.build import build, without_matches
-from exporter.targets.onnx.lowering import OPSET
 from exporter.targets.onnx.probe import probe
+from exporter.targets.onnx.providers import check_provider
+from exporter.targets.onnx.quantize import calibration_images, quantize
 from exporter.targets.onnx.runner import OnnxRunner
+from exporter.targets.onnx.save import check, save
 from exporter.targets.target import Artifact, EmitRequest
 
-FILE = "model.onnx"
+__all__ = ["FILE", "check", "emit", "save"]
 
-_EXTERNAL_ABOVE_BYTES = 2_000_000_000
-"""protobuf ends at 2 GiB; larger models keep their weights in `model.onnx.data`."""
+FILE = "model.onnx"
 
 
 def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
@@ -30,33 +27,47 @@ def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Pat
     Args:
         name: the target's.
         program: what to write.
-        request: names and metadata.
+        request: names, metadata, precision and options.
         folder: to write into.
+
+    Raises:
+        TargetUnavailableError: the provider that is to prove the model is not here.
+        UsageError: int8 without calibration images, or in integers that the provider does not read.
+        UnsupportedGraphError: ONNX Runtime would refuse the model.
     """
+    check_provider(request.options)
+    if request.precision == "int8":
+        _check_quantisation(request)
     model = build(program.exported, request)
-    prober = probe(model) if program.merging_blocks else None
+    if request.precision == "int8":
+        model = quantize(model, request.calibration, folder, request.options.activations)
+    prober = probe(model, request.options) if program.merging_blocks else None
     without_matches(model, request)
-    _save(model, folder / FILE)
-    _check(folder / FILE)
-    runner = OnnxRunner(path=folder / FILE, input=request.input, outputs=request.outputs, spinning=False)
-    return Artifact(target=name, file=FILE, opset=OPSET, runner=runner, probe=prober)
-
-
-def _save(model: ir.Model, path: Path) -> None:
-    weights = sum(
-        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
+    save(model, folder / FILE)
+    check(folder / FILE)
+    on_cpu = (
+        request.options.provider == "cpu" and request.precision != "bf16"
+    )  # which the runner widens there
+    details = require_supported(name, folder / FILE, "ort", "cpu" if on_cpu else "cuda")
+    runner = OnnxRunner(
+        path=folder / FILE,
+        input=request.input,
+        outputs=request.outputs,
+        options=request.options,
+        spinning=False,
     )
-    apart = weights > _EXTERNAL_ABOVE_BYTES
-    try:
-        ir.save(model, path, external_data=f"{path.name}.data" if apart else None)
-    except OSError as error:
-        if error.errno is None:  # numpy forgets why a write stopped short: there was no room for the rest
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
+    return Artifact(
+        target=name,
+        file=FILE,
+        opset=model.opset_imports[""],
+        runner=runner,
+        probe=prober,
+        details=details,
+    )
 
 
-def _check(path: Path) -> None:
-    try:
-        onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
-        raise InternalError(f"the ONNX checker refuses {path.name}: {error}") from error
+def _check_quantisation(request: EmitRequest) -> None:
+    """Say what is missing before anything is built."""
+    calibration_images(request.calibration)
+    if (request.options.provider, request.options.activations) == ("tensorrt", "uint8"):
+        raise UsageError("onnx.activations: TensorRT quantises around zero: expected int8, got uint8")

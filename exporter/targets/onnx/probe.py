@@ -1,21 +1,19 @@
 """Run a model that is only in memory, to read its matches beside its outputs.
 
-The probe is the shipped model before its matches are dropped. Its weights are handed to ONNX Runtime where they are:
-writing them out a second time would cost more than the proof.
+The probe is the shipped model before its matches are dropped, on the same provider. Its weights are handed to ONNX
+Runtime where they are: writing them out a second time would cost more than the proof.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from exporter.targets.onnx.runner import session_options
+from exporter.targets.onnx.options import OnnxOptions
+from exporter.targets.onnx.providers import open_session
+from exporter.targets.onnx.session import ModelInMemory, in_memory, session_settings
+from exporter.targets.onnx.widen_bfloat16 import holds_bfloat16, widen_bfloat16
 from exporter.targets.target import Array
-
-_INLINE_BYTES = 1 << 12
-"""Small initializers stay in the graph, where shape inference and constant folding see them."""
 
 
 @dataclass(kw_only=True)
@@ -23,14 +21,16 @@ class OnnxProbe:
     """A runner over a model without a file.
 
     Attributes:
-        graph: the serialised model; each large initializer is declared to be in a file of its name.
-        weights: the contents of those files.
+        model: with its weights.
         outputs: names to return, in order.
+        options: the provider.
+        static: whether the batch is fixed.
     """
 
-    graph: bytes
-    weights: Mapping[str, Array]
+    model: ModelInMemory
     outputs: tuple[str, ...]
+    options: OnnxOptions
+    static: bool
     _session: Any = field(default=None, repr=False, compare=False)
 
     def __call__(self, images: Array) -> dict[str, Array]:
@@ -41,33 +41,28 @@ class OnnxProbe:
 
     def _open(self) -> Any:
         if self._session is None:
-            import onnxruntime
-
-            options = session_options(threads=0, spinning=False)
-            options.add_session_config_entry("session.disable_prepacking", "1")  # runs a few times only
-            buffers = [
-                np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in self.weights.values()
-            ]
-            options.add_external_initializers_from_files_in_memory(
-                list(self.weights), buffers, [buffer.nbytes for buffer in buffers]
-            )
-            providers = ["CPUExecutionProvider"]
-            self._session = onnxruntime.InferenceSession(self.graph, options, providers=providers)
+            settings = session_settings(threads=0, spinning=False)
+            settings.add_session_config_entry("session.disable_prepacking", "1")  # runs a few times only
+            self.model.attach_weights(settings)
+            self._session = open_session(self.model.graph, settings, self.options, static=self.static)
         return self._session
 
 
-def probe(model: ir.Model) -> OnnxProbe:
-    """A probe over `model` as it is now; later changes to the model do not reach it."""
-    kept = {name: value.const_value for name, value in model.graph.initializers.items()}
-    large = {name: tensor for name, tensor in kept.items() if tensor and tensor.nbytes > _INLINE_BYTES}
-    for name, tensor in large.items():
-        model.graph.initializers[name].const_value = ir.ExternalTensor(
-            name, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.numpy().shape), name=name
-        )
-    graph = ir.to_proto(model).SerializeToString()
-    for name, tensor in large.items():
-        model.graph.initializers[name].const_value = tensor
+def probe(model: ir.Model, options: OnnxOptions) -> OnnxProbe:
+    """A probe over `model` as it is now; later changes to the model do not reach it.
+
+    Args:
+        model: whose outputs are wanted, all of them.
+        options: name the provider.
+    """
     outputs = tuple(str(output.name) for output in model.graph.outputs)
+    batch = model.graph.inputs[0].shape
+    if options.provider == "cpu" and holds_bfloat16(model):
+        model = model.clone()
+        widen_bfloat16(model)
     return OnnxProbe(
-        graph=graph, weights={name: tensor.numpy() for name, tensor in large.items()}, outputs=outputs
+        model=in_memory(model),
+        outputs=outputs,
+        options=options,
+        static=batch is not None and isinstance(batch[0], int),
     )

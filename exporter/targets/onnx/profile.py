@@ -5,7 +5,7 @@ name of its own; it runs in between, and counts to the block before it.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,20 @@ _KERNEL = "_kernel_time"
 
 
 def profile_blocks(
-    path: Path, feed: Mapping[str, Array], options: Any, calls: int, folder: Path
+    open_session: Callable[[], Any], feed: Mapping[str, Array], settings: Any, calls: int, folder: Path
 ) -> dict[str, float]:
     """Milliseconds of one call by block, the median over calls; the first call does not count.
 
     Args:
-        path: of the model.
-        feed: its input.
-        options: ONNX Runtime's session options; profiling is switched on in them.
+        open_session: with `settings`.
+        feed: the model's input.
+        settings: ONNX Runtime's session options; profiling is switched on in them.
         calls: to take the median over.
         folder: for the profiler's file, which does not stay.
     """
-    import onnxruntime
-
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    settings.enable_profiling = True
+    settings.profile_file_prefix = str(folder / "profile")
+    session = open_session()
     for _ in range(calls + 1):
         session.run(None, dict(feed))
     trace = Path(session.end_profiling())

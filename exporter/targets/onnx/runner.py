@@ -1,13 +1,18 @@
-"""Run an ONNX model with ONNX Runtime: numpy in, numpy out."""
+"""Run an ONNX model with ONNX Runtime: numpy in, numpy out, on the provider that the options name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from exporter.errors import BundleError, UsageError
+from exporter.errors import TargetUnavailableError, UsageError
+from exporter.targets.onnx.attention_kernels import attention_kernels
+from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.profile import profile_blocks
+from exporter.targets.onnx.providers import Stream
+from exporter.targets.onnx.session import open_file, session_settings
 from exporter.targets.target import Array, TensorSpec
 
 
@@ -18,10 +23,15 @@ class OnnxRunner:
     The last batch is padded by repeating its last row, and the padding is cut off again. Sessions do not travel with
     a pickle; each process opens its own on first use.
 
+    ONNX Runtime's CPU provider has no bfloat16 arithmetic. There, and only there, a model in bfloat16 is widened when
+    it is opened: every operator computes in fp32 and its result is rounded (`widen_bfloat16`). That proves what the
+    model computes and says nothing about its speed.
+
     Attributes:
         path: of the model.
         input: shape, dtype and name of the images.
         outputs: names to return, in order.
+        options: the provider, and what it is told.
         threads: intra-op threads, 0 for ONNX Runtime's choice.
         spinning: whether idle threads spin, which is fastest alone on a machine and slowest beside another pool.
     """
@@ -29,15 +39,22 @@ class OnnxRunner:
     path: Path
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
+    options: OnnxOptions = field(default_factory=OnnxOptions)
     threads: int = 0
     spinning: bool = True
     _session: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where it computes."""
+        return "cpu" if self.options.provider == "cpu" else "cuda"
 
     def __call__(self, images: Array) -> dict[str, Array]:
         """Outputs by name, one row per image.
 
         Raises:
             UsageError: images of another shape or dtype than the model takes, or none at all.
+            TargetUnavailableError: the provider cannot run the model here.
             BundleError: ONNX Runtime cannot load the model.
         """
         self._check(images)
@@ -53,9 +70,41 @@ class OnnxRunner:
         """Open the session now, which the first call does otherwise.
 
         Raises:
+            TargetUnavailableError: the provider cannot run the model here.
             BundleError: ONNX Runtime cannot load the model.
         """
         self._open()
+
+    def on_device(self, images: Array, cuda_graph: bool) -> Callable[[], object]:
+        """One call on a batch that lies on the GPU, enqueued on torch's current stream, without any waiting.
+
+        Args:
+            images: one batch; it is copied to the GPU now.
+            cuda_graph: whether ONNX Runtime replays its launches as one graph.
+
+        Raises:
+            UsageError: not a batch of the model's.
+            TargetUnavailableError: the provider is the CPU's, or cannot run the model here.
+        """
+        if self.device == "cpu":
+            raise TargetUnavailableError(
+                "target onnx: expected a provider on a GPU, got cpu; set onnx.provider to cuda or tensorrt"
+            )
+        from exporter.targets.onnx.on_device import on_device
+
+        self._check_batch(images)
+        return on_device(self._new_session, images, self.outputs, cuda_graph)
+
+    def attention_kernels(self, images: Array) -> dict[str, str]:
+        """The kernel that ONNX Runtime chose for every fused attention, by node: FLASH_ATTENTION, MATH and so on.
+
+        Empty where it tells nothing: on other providers than CUDA, and for attention that is spelled as products.
+
+        Args:
+            images: one batch.
+        """
+        self._check_batch(images)
+        return attention_kernels(self._new_session, {self.input.name: images})
 
     def profile_blocks(self, images: Array, calls: int, folder: Path) -> dict[str, float]:
         """Milliseconds of one call by block: `stem`, `block_00` and so on, `head`.
@@ -65,8 +114,14 @@ class OnnxRunner:
             calls: to take the median over.
             folder: for the profiler's file, which does not stay.
         """
-        options = session_options(threads=self.threads, spinning=self.spinning)
-        return profile_blocks(self.path, {self.input.name: images}, options, calls, folder)
+        if self.device != "cpu":
+            raise TargetUnavailableError(
+                "target onnx: the time of blocks is read from ONNX Runtime's profiler, which sees the launches of a "
+                "GPU and not its work; expected provider cpu"
+            )
+        settings = session_settings(threads=self.threads, spinning=self.spinning)
+        feed = {self.input.name: images}
+        return profile_blocks(lambda: self._new_session(settings=settings), feed, settings, calls, folder)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}
@@ -80,16 +135,23 @@ class OnnxRunner:
 
     def _open(self) -> Any:
         if self._session is None:
-            import onnxruntime
-
-            options = session_options(threads=self.threads, spinning=self.spinning)
-            try:
-                self._session = onnxruntime.InferenceSession(
-                    str(self.path), options, providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # onnxruntime's own types derive from Exception only
-                raise BundleError(f"{self.path.name}: ONNX Runtime cannot load it: {error}") from error
+            self._session = self._new_session()
         return self._session
+
+    def _new_session(self, stream: Stream | None = None, settings: Any = None) -> Any:
+        return open_file(
+            self.path,
+            settings or session_settings(threads=self.threads, spinning=self.spinning),
+            self.options,
+            static=isinstance(self.input.shape[0], int),
+            stream=stream,
+        )
+
+    def _check_batch(self, images: Array) -> None:
+        self._check(images)
+        size = self.input.shape[0]
+        if isinstance(size, int) and len(images) != size:
+            raise UsageError(f"{self.input.name}: expected one batch of {size}, got {len(images)}")
 
     def _check(self, images: Array) -> None:
         expected = self.input.shape[1:]
@@ -100,15 +162,3 @@ class OnnxRunner:
             )
         if images.dtype != np.dtype(self.input.dtype):
             raise UsageError(f"{self.input.name}: expected {self.input.dtype}, got {images.dtype}")
-
-
-def session_options(*, threads: int, spinning: bool) -> Any:
-    """ONNX Runtime's options; see `OnnxRunner` for the arguments."""
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()  # where someone else imported it before this package could say so
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    return options

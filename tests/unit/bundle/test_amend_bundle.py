@@ -55,6 +55,28 @@ def test_engines_and_manifest_cannot_be_amended(
         amend(bundle, {name: b"other"})
 
 
+def test_part_of_another_bundle_is_not_amended(tmp_path: Path, write_bundle: SampleBundle) -> None:
+    """Its new file would not be in the manifest of the bundle around it."""
+    outer = write_bundle(tmp_path / "outer")
+    inner = load_bundle(write_bundle(tmp_path / "inner"))
+    inner.path.rename(outer / "text")
+
+    with pytest.raises(UsageError, match=r"part of the bundle .*outer"):
+        check_amendable(load_bundle(outer / "text"))
+
+
+@pytest.mark.parametrize("place", [".", "below"])
+def test_bundle_that_the_shell_stands_in_is_not_replaced(
+    tmp_path: Path, write_bundle: SampleBundle, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(write_bundle(tmp_path / "b"))
+    (bundle.path / "below").mkdir()
+    monkeypatch.chdir(bundle.path / place)
+
+    with pytest.raises(UsageError, match="one folder up"):
+        check_amendable(bundle)
+
+
 def test_an_interrupted_amendment_leaves_the_bundle_as_it_was(
     tmp_path: Path, write_bundle: SampleBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,7 @@ def measured(contender: Contender, ms: float) -> Measurement:
 
 def printed(report: BenchReport) -> str:
     out = StringIO()
-    print_benched(Console(file=out, width=200), Benched(bundles=(), report=report))
+    print_benched(Console(file=out, width=200), Benched(bundles=(), labels=(), report=report))
     return out.getvalue()
 
 

@@ -94,6 +94,8 @@ def test_every_recipe_key_has_an_option() -> None:
             "a",
         ),
         *("--name", "x"),
+        *("--engine-option", "onnx.provider=cpu", "--lowering", "mask=bias", "--calibration", "photos"),
+        "--prepare",
     )
 
-    assert given.keys() == keys
+    assert {key.split(".")[0] for key in given} - {"schedule", "validate", "bench"} == keys

@@ -15,6 +15,7 @@ from exporter.models.digits import (
     build_vit_digits,
     enlarge_scans,
     held_out_scans,
+    training_scans,
 )
 from exporter.models.preprocess import preprocess_image
 
@@ -102,3 +103,14 @@ def test_preprocessing_an_enlarged_scan_neither_resizes_nor_crops() -> None:
     prepared_CHW = preprocess_image(Image.fromarray(image_HWC), DIGITS_PREPROCESS)
 
     np.testing.assert_allclose(prepared_CHW, image_HWC.transpose(2, 0, 1) / 127.5 - 1.0, rtol=0, atol=1e-6)
+
+
+def test_training_scans_are_all_that_are_not_held_out() -> None:
+    counted = load_digits().images.astype(np.uint8)
+    kept = {scan.tobytes() for scan in held_out_scans().scans_BHW}
+
+    found = training_scans()
+
+    assert len(found) == len(counted) - len(held_out_scans().labels)
+    assert {scan.tobytes() for scan in found} | kept == {scan.tobytes() for scan in counted}
+    assert not {scan.tobytes() for scan in found} & kept

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from exporter.errors import UsageError
 from exporter.models import ModelRequest
 from exporter.pipeline import BenchOptions, Goal, SweepRequest, sweep
 from exporter.pipeline.sweep import points_lost
-from exporter.recipe import Recipe
+from exporter.recipe import Recipe, Validation
 from exporter.schedule import Geometry, ScheduleRequest, plan
 from exporter.sweep import (
     Accuracy,
@@ -121,6 +122,37 @@ def test_least_merging_that_is_fast_enough(drives: list[Point], tmp_path: Path) 
     assert record.solution.best.r_per_layer == expected
     assert record.solution.best.measured_speedup is not None
     assert record.solution.best.measured_speedup >= 1.5
+
+
+def test_captions_do_not_judge_points(drives: list[Point], tmp_path: Path) -> None:
+    asked = replace(request(None), recipe=replace(RECIPE, validate=Validation(pairs="pairs.csv")))
+
+    with pytest.raises(UsageError, match="validate.pairs"):
+        sweep(asked, tmp_path / "sweep")
+
+
+def test_interrupted_search_records_the_points_that_are_finished(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def drive(points: Sequence[Point], *_: object, **__: object) -> tuple[PointResult, ...]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:  # the first call measures the latency table
+            raise KeyboardInterrupt
+        return tuple(map(made_up, points))
+
+    monkeypatch.setattr(SWEEP, "drive", drive)
+    monkeypatch.setattr(SWEEP, "collect", lambda *_, **__: None)
+    monkeypatch.setattr(SWEEP, "finished", lambda points, _: tuple(map(made_up, points)))
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(request(Goal(kind="max_drop", limit=1.0)), tmp_path / "sweep")
+
+    record = read_record(tmp_path / "sweep")
+    assert len(record.points) >= 1
+    assert not record.complete
 
 
 @pytest.mark.parametrize(

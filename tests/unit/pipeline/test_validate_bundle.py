@@ -120,3 +120,27 @@ def test_captions_alone_measure_retrieval_and_the_directions(
     assert np.isfinite(measured.fidelity["onnx"].cosine_min)
     assert bytes_of(copy.path) == before
     assert os.listdir(copy.path.parent) == ["bundle"]
+
+
+def test_words_that_the_model_does_not_know_are_refused_before_any_image_runs(
+    copy: exporter.Bundle, few: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos.txt").write_text("a photo of a {}", encoding="utf-8")
+    monkeypatch.setattr("exporter.pipeline.measure.collect", lambda *_, **__: pytest.fail("images were run"))
+
+    with pytest.raises(UsageError, match="photo"):
+        validate(copy.path, {**few, "validate.templates": str(tmp_path / "photos.txt")}, workers=0)
+
+    assert [path.name for path in copy.path.parent.iterdir()] == ["bundle"]
+
+
+def test_second_validation_on_the_same_images_at_the_same_time_is_refused(
+    copy: exporter.Bundle, few: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collect(*_: object, **__: object) -> None:
+        validate(copy.path, few, workers=0)
+
+    monkeypatch.setattr("exporter.pipeline.measure.collect", collect)
+
+    with pytest.raises(UsageError, match="another process is validating"):
+        validate(copy.path, few, workers=0)

@@ -45,7 +45,9 @@ def test_only_the_model_is_required() -> None:
             {"image_size": "big"}, 'image_size: expected an integer >= 1 or null, got "big"', id="size"
         ),
         pytest.param(
-            {"precision": "fp8"}, 'precision: expected one of fp32, fp16, bf16, got "fp8"', id="precision"
+            {"precision": "fp8"},
+            'precision: expected one of fp32, fp16, bf16, int8, got "fp8"',
+            id="precision",
         ),
         pytest.param({"model": ["a"]}, "model: expected text, got a list", id="list"),
         pytest.param(

@@ -8,7 +8,10 @@ from torch import Tensor
 
 from exporter.reduction.merge import (
     Match,
+    Selection,
     aligned_sizes,
+    expanded_log_size_bias,
+    fold_log_size,
     initial_sizes,
     key_metric,
     log_size_bias,
@@ -97,15 +100,31 @@ def test_initial_sizes_are_fp32_ones_for_any_dtype() -> None:
     assert torch.equal(sizes, torch.ones(BATCH, TOKENS, 1))
 
 
-def test_merge_is_the_size_weighted_mean_of_every_group() -> None:
+SELECTIONS = pytest.mark.parametrize("selection", ["gather", "one-hot"])
+
+
+@SELECTIONS
+def test_merge_is_the_size_weighted_mean_of_every_group(selection: Selection) -> None:
     tokens, sizes = random(BATCH, TOKENS, WIDTH), random_sizes(BATCH, TOKENS, 1)
 
-    merged, merged_sizes = merge(tokens, sizes, MATCH)
+    merged, merged_sizes = merge(tokens, sizes, MATCH, selection=selection)
 
     for image, groups in enumerate(GROUPS):
         expected, expected_sizes = matching.merge(tokens[image], sizes[image, :, 0], groups)
         torch.testing.assert_close(merged[image], expected, atol=1e-6, rtol=0.0)
         assert torch.equal(merged_sizes[image, :, 0], expected_sizes)
+
+
+@SELECTIONS
+def test_tokens_that_nothing_merges_into_come_out_bit_by_bit(selection: Selection) -> None:
+    tokens, sizes = random(BATCH, TOKENS, WIDTH), random_sizes(BATCH, TOKENS, 1)
+
+    merged, _ = merge(tokens, sizes, MATCH, selection=selection)
+
+    for image, groups in enumerate(GROUPS):
+        alone = [(slot, group[0]) for slot, group in enumerate(groups) if len(group) == 1]
+        for slot, token in alone:
+            assert torch.equal(merged[image, slot], tokens[image, token])
 
 
 def test_two_merges_after_each_other_weigh_every_original_the_same() -> None:
@@ -119,13 +138,16 @@ def test_two_merges_after_each_other_weigh_every_original_the_same() -> None:
     assert sizes.flatten().tolist() == [3, 1]
 
 
+@SELECTIONS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_merge_gives_tokens_in_their_dtype_and_sizes_in_fp32(dtype: torch.dtype) -> None:
+def test_merge_gives_tokens_in_their_dtype_and_sizes_in_fp32(
+    dtype: torch.dtype, selection: Selection
+) -> None:
     tokens, sizes = random(BATCH, TOKENS, WIDTH).to(dtype), random_sizes(BATCH, TOKENS, 1)
 
-    merged, merged_sizes = merge(tokens, sizes, MATCH)
+    merged, merged_sizes = merge(tokens, sizes, MATCH, selection=selection)
 
-    in_fp32, _ = merge(tokens.float(), sizes, MATCH)
+    in_fp32, _ = merge(tokens.float(), sizes, MATCH, selection=selection)
     assert merged.dtype == dtype
     assert merged_sizes.dtype == torch.float32
     assert torch.equal(merged, in_fp32.to(dtype))
@@ -213,6 +235,49 @@ def test_bias_of_tokens_without_merges_is_zero() -> None:
     bias = log_size_bias(initial_sizes(tokens), random(BATCH, HEADS, TOKENS, WIDTH), 0)
 
     assert not bias.any()
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+
+def test_expanded_bias_has_a_row_for_every_query() -> None:
+    sizes, q = random_sizes(BATCH, TOKENS, 1), random(BATCH, HEADS, 5, WIDTH)
+
+    bias = expanded_log_size_bias(sizes, q, 0)
+
+    assert bias.shape == (BATCH, 1, 5, TOKENS)
+    for row in range(5):
+        assert torch.equal(bias[:, 0, row], sizes[:, :, 0].log())
+
+
+def test_expanded_bias_for_heads_folded_into_the_batch_has_a_row_for_every_query() -> None:
+    sizes, q = random_sizes(BATCH, TOKENS, 1), random(BATCH * HEADS, 5, WIDTH)
+
+    bias = expanded_log_size_bias(sizes, q, 0)
+
+    assert bias.shape == (BATCH * HEADS, 5, TOKENS)
+    assert torch.equal(bias[HEADS, 4], sizes[1, :, 0].log())
+
+
+@pytest.mark.parametrize("heads_in_batch", [False, True])
+@pytest.mark.parametrize(("width", "padded"), [(4, 8), (8, 16), (13, 16), (64, 72)])
+def test_folded_size_is_proportional_attention_without_a_mask(
+    width: int, padded: int, heads_in_batch: bool
+) -> None:
+    q, k, v = (random(BATCH, HEADS, tokens, width, seed=tokens) for tokens in (5, TOKENS, TOKENS))
+    sizes = random_sizes(BATCH, TOKENS, 1)
+    rows = [each.flatten(0, 1) if heads_in_batch else each for each in (q, k, v)]
+
+    folded = fold_log_size(rows[0], rows[1], rows[2], sizes, 0, 0.5)
+
+    assert {each.shape[-1] for each in folded} == {padded}
+    found = attended(*folded, None, 0.5)
+    assert not found[..., width:].any()
+    for image in range(BATCH):
+        weights = attention_by_loops(q[image], k[image], sizes[image, :, 0], 0.5)
+        heads = found.reshape(BATCH, HEADS, 5, padded)[image, ..., :width]
+        torch.testing.assert_close(heads, weights @ v[image], atol=1e-5, rtol=0.0)
 
 
 def mean_by_loops(values_NC: Tensor, sizes: list[float]) -> list[float]:

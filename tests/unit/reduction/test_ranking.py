@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.reduction.ranking import argsort_distinct, partition_top, ranks_descending
+from exporter.reduction.ranking import (
+    argsort_distinct,
+    ascending,
+    order_descending,
+    partition_top,
+    ranks_descending,
+)
 
 # Few values, hence many ties; 0.0 and -0.0 are equal.
 TIED_SCORES = st.lists(
@@ -27,6 +33,20 @@ def test_ranks_are_places_in_a_stable_descending_sort(scores: list[float]) -> No
     assert sorted(ranks) == list(range(len(scores)))
 
 
+@given(scores=st.one_of(TIED_SCORES, ANY_SCORES))
+def test_order_is_a_stable_descending_sort(scores: list[float]) -> None:
+    assert order_descending(torch.tensor([scores])).tolist() == [stable_descending(scores)]
+
+
+def test_order_of_many_equal_scores_is_their_positions() -> None:
+    assert order_descending(torch.ones(1, 1000)).tolist() == [list(range(1000))]
+
+
+@given(numbers=st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=40))
+def test_integers_of_any_size_ascend(numbers: list[int]) -> None:
+    assert ascending(torch.tensor([numbers])).tolist() == [sorted(numbers)]
+
+
 def test_ranks_of_equal_scores_are_their_positions() -> None:
     assert ranks_descending(torch.ones(1, 197)).tolist() == [list(range(197))]
 
@@ -45,7 +65,7 @@ def test_argsort_of_distinct_integers_is_ascending(keys: list[int]) -> None:
 
 
 @given(scores=st.one_of(TIED_SCORES, ANY_SCORES), data=st.data())
-def test_partition_gives_the_rest_and_the_highest_both_in_order_of_position(
+def test_partition_gives_the_rest_in_order_of_position_and_the_highest_in_order_of_score(
     scores: list[float], data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(0, len(scores)))
@@ -53,7 +73,7 @@ def test_partition_gives_the_rest_and_the_highest_both_in_order_of_position(
     rest, top = partition_top(torch.tensor([scores]), count)
 
     ranked = stable_descending(scores)
-    assert top.tolist() == [sorted(ranked[:count])]
+    assert top.tolist() == [ranked[:count]]
     assert rest.tolist() == [sorted(ranked[count:])]
 
 

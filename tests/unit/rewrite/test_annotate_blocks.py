@@ -8,6 +8,7 @@ import torch
 from exporter.rewrite.annotate_blocks import annotations
 from exporter.targets import EmitRequest, TensorSpec
 from exporter.targets.onnx.build import build
+from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import REQUESTS, captured_family
 from tests.support.families import IMAGE_SIZE
 
@@ -76,6 +77,7 @@ def test_nodes_of_the_onnx_model_are_named_after_their_block() -> None:
         EmitRequest(
             input=TensorSpec(name="images", dtype="float32", shape=shape),
             outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+            options=OnnxOptions(),
         ),
     )
     nodes = list(model.graph)

@@ -9,8 +9,9 @@ from exporter.capture import Program, capture, copy_graph, run_passes
 from exporter.capture.canonicalize_attention import mask_of
 from exporter.capture.graph import calls, sdpa
 from exporter.errors import InternalError
+from exporter.lowering import Lowering
 from exporter.reduction import method
-from exporter.reduction.merge import read_match
+from exporter.reduction.merge import key_metric, read_match
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.insert_token_merge import InsertTokenMerge
 from tests.unit.rewrite.small_models import Block, SmallVit, images, seeded
@@ -30,6 +31,7 @@ def with_merges(
     *,
     name: str = "tome",
     proportional: bool = True,
+    lowering: Lowering | None = None,
 ) -> fx.GraphModule:
     graph_module = copy_graph(program.graph_module)
     chosen = method(name)
@@ -39,6 +41,7 @@ def with_merges(
         method=chosen,
         options=chosen.options({}),
         proportional=proportional,
+        lowering=lowering or Lowering(),
     )
     (outcome,) = run_passes(graph_module, [merge])
     assert outcome.rewrites == sum(r > 0 for r in merged)
@@ -71,6 +74,45 @@ def test_merging_equal_tokens_changes_nothing(projection: str, head: str, name: 
     expected = program.graph_module(one_colour())
     for found, dense in zip(reduced(one_colour()), expected, strict=False):
         torch.testing.assert_close(found, dense, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("projection", ["fused", "torch"])
+@pytest.mark.parametrize("selection", ["gather", "one-hot"])
+@pytest.mark.parametrize("mask", ["bias", "expanded", "folded"])
+def test_every_form_of_merging_equal_tokens_changes_nothing(
+    mask: str, selection: str, projection: str
+) -> None:
+    program = captured(SmallVit(*(Block(projection) for _ in range(3)), head="mean", positions=False))  # type: ignore[arg-type]
+    lowering = Lowering(mask=mask, selection=selection)  # type: ignore[arg-type]
+
+    found, *_ = with_merges(program, (5, 0, 4), lowering=lowering)(one_colour())
+
+    torch.testing.assert_close(found, program.graph_module(one_colour())[0], atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("projection", ["fused", "torch"])
+@pytest.mark.parametrize(("mask", "selection"), [("expanded", "one-hot"), ("folded", "gather")])
+def test_every_form_merges_the_same_tokens_to_the_same_numbers(
+    mask: str, selection: str, projection: str
+) -> None:
+    program = captured(SmallVit(*(Block(projection) for _ in range(3)), head="both"))  # type: ignore[arg-type]
+    lowering = Lowering(mask=mask, selection=selection)  # type: ignore[arg-type]
+
+    found = with_merges(program, (5, 0, 4), lowering=lowering)(images())
+
+    for value, expected in zip(found, with_merges(program, (5, 0, 4))(images()), strict=True):
+        torch.testing.assert_close(value, expected, atol=1e-5, rtol=0.0)
+
+
+def test_folded_sizes_leave_no_mask_and_the_metric_is_of_the_keys_alone() -> None:
+    program = captured(SmallVit(Block(), Block(), Block()))
+
+    graph_module = with_merges(program, (5, 4, 0), lowering=Lowering(mask="folded"))
+
+    attentions = calls(graph_module.graph, sdpa)
+    assert not any(mask_of(node) for node in attentions)
+    metrics = calls(graph_module.graph, key_metric)
+    assert [metric.args[0] in attentions[place].args for place, metric in enumerate(metrics)] == [True, False]
 
 
 def test_without_proportional_attention_merged_tokens_lose_their_weight() -> None:

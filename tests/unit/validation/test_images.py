@@ -100,6 +100,22 @@ def test_a_folder_among_class_names_that_is_none_is_refused(tree: Tree) -> None:
         image_folder(tree("cat/a.png", "bird/a.png"), classes=2, class_names=("dog", "cat"))
 
 
+@pytest.mark.parametrize("spelling", ["Great White_Shark", "great-white shark", "GREAT WHITE SHARK"])
+def test_folders_called_almost_like_a_class_are_refused_rather_than_numbered(
+    tree: Tree, spelling: str
+) -> None:
+    names = ("tench", "great white shark")
+
+    with pytest.raises(UsageError, match=f"got {spelling} for the class great white shark"):
+        image_folder(tree(f"{spelling}/a.png", "Other/a.png"), classes=2, class_names=names)
+
+
+def test_classes_that_differ_in_spelling_only_are_told_apart(tree: Tree) -> None:
+    images = image_folder(tree("a b/x.png", "a-b/x.png"), classes=2, class_names=("a-b", "a b"))
+
+    assert images.labels == (1, 0)
+
+
 def test_folders_that_are_called_otherwise_are_numbered_in_order_beside_class_names(tree: Tree) -> None:
     images = image_folder(tree("n01/a.png", "n02/a.png"), classes=2, class_names=("tench", "goldfish"))
 

@@ -1,0 +1,170 @@
+"""Pass: give every value of the graph the type that it is computed in."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
+
+from exporter.capture.graph import (
+    add_call,
+    add_parameter,
+    aten,
+    attribute,
+    image_dependent,
+    image_node,
+    output_node,
+    sdpa,
+)
+from exporter.capture.graph_pass import GraphPass, PassOutcome
+
+NARROW = {"fp16": torch.float16, "bf16": torch.bfloat16}
+"""The types of 16 bits, by precision."""
+
+PRODUCTS = frozenset({
+    aten.linear.default, aten.addmm.default, aten.matmul.default, aten.mm.default, aten.bmm.default,
+    aten.conv2d.default, aten.conv2d.padding, aten.convolution.default, sdpa,
+})  # fmt: skip
+"""Narrow in, narrow out: where the time goes, and engines accumulate in fp32."""
+
+NORMALIZATIONS = frozenset({
+    aten.layer_norm.default, aten.rms_norm.default, aten.group_norm.default, aten.batch_norm.default,
+    aten._native_batch_norm_legit_no_training.default, aten.softmax.int, aten.log_softmax.int,
+})  # fmt: skip
+"""fp32 inside, narrow out: what they divide by spans more than 16 bits hold, what they give back does not."""
+
+WIDE = frozenset({
+    aten.mean.dim, aten.sum.dim_IntList, aten.linalg_vector_norm.default, aten.var.correction,
+    aten.pow.Tensor_Scalar, aten.square.default, aten.exp.default, aten.log.default, aten.sqrt.default,
+    aten.rsqrt.default, aten.reciprocal.default,
+})  # fmt: skip
+"""fp32 in, fp32 out: squares and sums over many values leave the range of fp16 (65504) or the 8 bits of bf16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertPrecision(GraphPass):
+    """Compute in 16 bits where that is safe, and in fp32 where it is not, by what an operator does.
+
+    Given: a graph in fp32.
+    Result: products take and give the narrow type; normalisations compute in fp32 and give the narrow type; sums,
+    squares and roots stay in fp32 until the next product. Everything else follows: constants take the type of the
+    value that they meet, and two values of different types meet in fp32. Input and outputs stay in fp32.
+
+    The merge's own islands (similarity, sizes, weighted sums, log size) are in the functions of `reduction`, which
+    compute in fp32 whatever they are given. This is the same graph for every engine, since each of them would choose
+    other islands, or none.
+
+    Attributes:
+        precision: the narrow type.
+    """
+
+    precision: Literal["fp16", "bf16"]
+    name: ClassVar[str] = "convert_precision"
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Walk the graph once, casting operands and deriving every type anew."""
+        graph = graph_module.graph
+        typing = _Typing(
+            graph_module=graph_module, narrow=NARROW[self.precision], dependent=image_dependent(graph)
+        )
+        rewrites = 0
+        for node in [each for each in graph.nodes if each.op == "call_function"]:
+            if node in typing.dependent:
+                rewrites += typing.retype(node)
+        output = output_node(graph)
+        for value in output.all_input_nodes:
+            output.replace_input_with(value, typing.cast(value, torch.float32, output))
+        return PassOutcome(name=self.name, rewrites=rewrites)
+
+    def ensures(self, graph_module: fx.GraphModule) -> str | None:
+        """Every product over the image is narrow."""
+        narrow = NARROW[self.precision]
+        for node in image_dependent(graph_module.graph):
+            if node.target in PRODUCTS and node.meta["val"].dtype != narrow:
+                return f"{node.name} computes in {node.meta['val'].dtype}"
+        return None
+
+
+@dataclass(kw_only=True)
+class _Typing:
+    """The graph while it is being typed; constants are converted once per type."""
+
+    graph_module: fx.GraphModule
+    narrow: torch.dtype
+    dependent: frozenset[fx.Node]
+    converted: dict[tuple[fx.Node, torch.dtype], fx.Node] = field(default_factory=dict)
+
+    def retype(self, node: fx.Node) -> bool:
+        """Cast a node's operands to what it computes in; whether that is another type than it was traced with."""
+        before = _dtype(node)
+        if node.target in PRODUCTS:
+            self._cast_operands(node, self.narrow)
+        elif node.target in NORMALIZATIONS or node.target in WIDE:
+            self._cast_operands(node, torch.float32)
+        elif self.narrow in {_dtype(source) for source in node.all_input_nodes}:
+            self._cast_constants(node)
+        _derive(node)
+        if node.target in NORMALIZATIONS and isinstance(node.meta["val"], torch.Tensor):
+            self._hand_back(node)
+        return _dtype(node) != before
+
+    def cast(self, value: fx.Node, dtype: torch.dtype, reader: fx.Node) -> fx.Node:
+        """The value in another type, computed just before `reader`; itself if it has that type or is no float."""
+        current = _dtype(value)
+        if current is None or not current.is_floating_point or current == dtype:
+            return value
+        if value.op == "get_attr":
+            return self._constant(value, dtype)
+        with reader.graph.inserting_before(reader):
+            return add_call(reader.graph, aten.to.dtype, value, dtype)
+
+    def _cast_operands(self, node: fx.Node, dtype: torch.dtype) -> None:
+        for value in node.all_input_nodes:
+            node.replace_input_with(value, self.cast(value, dtype, node))
+
+    def _cast_constants(self, node: fx.Node) -> None:
+        """Constants take the narrow type, unless a value in fp32 is there to be met as well."""
+        values = [value for value in node.all_input_nodes if value in self.dependent]
+        if any(_dtype(value) == torch.float32 for value in values):
+            return
+        for value in node.all_input_nodes:
+            node.replace_input_with(value, self.cast(value, self.narrow, node))
+
+    def _constant(self, value: fx.Node, dtype: torch.dtype) -> fx.Node:
+        if (value, dtype) not in self.converted:
+            narrowed = attribute(self.graph_module, value).to(dtype)
+            self.converted[value, dtype] = add_parameter(
+                self.graph_module, value, f"{value.name}_{str(dtype).removeprefix('torch.')}", narrowed
+            )
+        return self.converted[value, dtype]
+
+    def _hand_back(self, node: fx.Node) -> None:
+        readers = list(node.users)
+        with node.graph.inserting_after(node):
+            back = add_call(node.graph, aten.to.dtype, node, self.narrow)
+        for reader in readers:
+            reader.replace_input_with(node, back)
+
+
+def _dtype(node: fx.Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else _first_dtype(value)
+
+
+def _first_dtype(value: Any) -> torch.dtype | None:
+    """Of a list of tensors, such as what a split gives."""
+    tensors: Iterator[torch.dtype] = (
+        each.dtype
+        for each in (value if isinstance(value, list | tuple) else ())
+        if isinstance(each, torch.Tensor)
+    )
+    return next(tensors, None)
+
+
+def _derive(node: fx.Node) -> None:
+    """Trace a node again with what its operands are now."""
+    values, keywords = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
+    with image_node(node.graph).meta["val"].fake_mode, enable_python_dispatcher():
+        node.meta["val"] = node.target(*values, **keywords)  # type: ignore[operator]

@@ -1,0 +1,22 @@
+"""What a recipe may say about the ONNX target."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxOptions:
+    """How an ONNX model is quantised, and what ONNX Runtime runs it with.
+
+    Attributes:
+        provider: ONNX Runtime's execution provider; nothing falls back to another one.
+        tf32: whether the CUDA provider may round the inputs of fp32 products to 10 bits, as TensorRT's does anyway.
+        engine_cache: folder in which the TensorRT provider keeps the engines that it builds; None to keep none.
+        activations: integers that activations become in int8: `uint8` with a zero point, which CPUs like best, or
+            `int8` around zero, which TensorRT demands.
+    """
+
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    tf32: bool = False
+    engine_cache: str | None = None
+    activations: Literal["uint8", "int8"] = "uint8"

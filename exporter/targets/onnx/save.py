@@ -1,0 +1,41 @@
+"""Write an ONNX model into a file, and check what was written."""
+
+import errno
+import os
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from exporter.errors import InternalError
+
+_EXTERNAL_ABOVE_BYTES = 2_000_000_000
+"""protobuf ends at 2 GiB; larger models keep their weights beside them, in `model.onnx.data`."""
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a model; one beyond protobuf's limit as two files."""
+    try:
+        ir.save(model, path, external_data=f"{path.name}.data" if is_large(model) else None)
+    except OSError as error:
+        if error.errno is None:  # numpy forgets why a write stopped short: there was no room for the rest
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
+
+
+def is_large(model: ir.Model) -> bool:
+    """Whether the weights are more than one file of protobuf takes."""
+    kept = [value.const_value for value in model.graph.initializers.values()]
+    return sum(tensor.nbytes for tensor in kept if tensor) > _EXTERNAL_ABOVE_BYTES
+
+
+def check(path: Path) -> None:
+    """Have the ONNX checker read a file.
+
+    Raises:
+        InternalError: it refuses.
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise InternalError(f"the ONNX checker refuses {path.name}: {error}") from error

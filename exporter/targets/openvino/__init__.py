@@ -1,0 +1,1 @@
+"""OpenVINO: the program as OpenVINO's own files, run by its runtime."""

@@ -1,0 +1,147 @@
+"""Write a rewritten program as `model_trt.pt2`.
+
+Apart from `target` and `runner`, which open one without importing the compiler.
+"""
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from exporter.capture import export_graph
+from exporter.errors import UsageError
+from exporter.models.quiet import quiet
+from exporter.rewrite import RewrittenProgram
+from exporter.targets.target import Artifact, EmitRequest, TensorSpec
+from exporter.targets.torch_trt.archive import ABOUT
+from exporter.targets.torch_trt.build import build
+from exporter.targets.torch_trt.coverage import Coverage, read_coverage, require
+from exporter.targets.torch_trt.library import load_library, versions
+from exporter.targets.torch_trt.options import TorchTrtOptions
+from exporter.targets.torch_trt.prepare import prepare
+from exporter.targets.torch_trt.runner import TorchTrtRunner
+
+FILE = "model_trt.pt2"
+
+Device = Literal["cpu", "cuda"]
+
+_SAYS_WHERE = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
+"""Notes of a trace, with files and lines of this machine in them."""
+
+
+def emit(
+    name: str, program: RewrittenProgram, request: EmitRequest, folder: Path, device: Device = "cuda"
+) -> Artifact:
+    """Build the engines and write `model_trt.pt2`; the probe is the same file, or with `matches: dropped` another.
+
+    Args:
+        name: the target's.
+        program: what to build, typed and lowered.
+        request: names, metadata and options.
+        folder: to write into.
+        device: where to build.
+
+    Raises:
+        UsageError: a free batch axis.
+        TargetUnavailableError: no Torch-TensorRT, TensorRT or GPU here, or it cannot build.
+        GateError: more operators stay in PyTorch than the options allow.
+    """
+    options: TorchTrtOptions = request.options
+    if isinstance(request.input.shape[0], str):
+        raise UsageError("target torch-trt: expected a static batch, got a dynamic one; use --batch N")
+    library = load_library()
+    matches = len(program.merging_blocks)
+    shipped = program.outputs + (matches if options.matches == "kept" else 0)
+    about = versions(library) | {"hardware_compatible": str(options.hardware_compatible)}
+    coverage = _write(library, program, shipped, request, folder / FILE, about, device)
+    runner = TorchTrtRunner(
+        path=folder / FILE,
+        input=request.input,
+        outputs=request.outputs,
+        cuda_graph=options.cuda_graph,
+        device=device,
+    )
+    runner.load()
+    prober = None
+    if matches:
+        same = options.matches == "kept"
+        prober = (
+            _with_matches(runner, matches)
+            if same
+            else _second(library, program, request, runner, about, device)
+        )
+    details: dict[str, Any] = {
+        "engines": coverage.engines,
+        "fallback": dict(coverage.fallback),
+        "matches": options.matches if matches else "none",
+    }
+    built_from = about | {"precision": request.precision}
+    return Artifact(
+        target=name, file=FILE, runner=runner, probe=prober, built_from=built_from, details=details
+    )
+
+
+def _write(
+    library: Any,
+    program: RewrittenProgram,
+    results: int,
+    request: EmitRequest,
+    path: Path,
+    about: dict[str, str],
+    device: Device,
+) -> Coverage:
+    prepared = prepare(program.exported, results, device)
+    shape = [int(size) for size in request.input.shape]
+    example = torch.zeros(shape, dtype=getattr(torch, request.input.dtype), device=device)
+    compiled = build(library, prepared, example, request.precision, request.options)
+    coverage = read_coverage(compiled)
+    require(coverage, request.options.max_fallback)
+    with quiet():
+        saved = export_graph(compiled, example, dynamic_batch=False)
+        _forget_where(saved)
+        library.save(
+            saved,
+            str(path),
+            output_format="exported_program",
+            extra_files={ABOUT: json.dumps(about | dict(request.metadata), sort_keys=True)},
+        )
+    return coverage
+
+
+def _forget_where(saved: ExportedProgram) -> None:
+    for module in saved.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else []:
+            for note in _SAYS_WHERE:
+                node.meta.pop(note, None)
+
+
+def _with_matches(runner: TorchTrtRunner, matches: int) -> TorchTrtRunner:
+    """The same program, already loaded, read to its last result."""
+    batch = runner.input.shape[0]
+    further = (
+        TensorSpec(name=f"match_{index}", dtype="int64", shape=(batch, "tokens")) for index in range(matches)
+    )
+    return replace(runner, outputs=(*runner.outputs, *further))
+
+
+def _second(
+    library: Any,
+    program: RewrittenProgram,
+    request: EmitRequest,
+    runner: TorchTrtRunner,
+    about: dict[str, str],
+    device: Device,
+) -> TorchTrtRunner:
+    """A program with the matches, loaded and never shipped."""
+    matches = len(program.merging_blocks)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / FILE
+        _write(library, program, program.outputs + matches, request, path, about, device)
+        prober = _with_matches(replace(runner, path=path, _module=None), matches)
+        prober.load()
+    return prober

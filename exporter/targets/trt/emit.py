@@ -1,0 +1,77 @@
+"""Write a rewritten program as a TensorRT engine, beside the ONNX that it is built from.
+
+Apart from `target`, which opens an engine without any of the libraries that making one takes.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from exporter.rewrite import RewrittenProgram
+from exporter.targets.onnx.save import save
+from exporter.targets.target import Artifact, EmitRequest
+from exporter.targets.trt import device, timing_cache
+from exporter.targets.trt.build import BuildRequest, check_options
+from exporter.targets.trt.build_files import build_files
+from exporter.targets.trt.files import ENGINE
+from exporter.targets.trt.library import tensorrt
+from exporter.targets.trt.model import write_onnx
+from exporter.targets.trt.options import TrtOptions
+from exporter.targets.trt.probe import TrtProbe
+from exporter.targets.trt.runner import TrtRunner
+
+
+def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+    """Write `model_trt.onnx`, build `model.engine` from it, and look at what became of the graph.
+
+    Args:
+        name: the target's.
+        program: what to write.
+        request: names, metadata and options.
+        folder: to write into.
+
+    Raises:
+        UsageError: options that exclude each other, the batch or this GPU; a stale timing cache; int8 without images.
+        UnsupportedGraphError: the lint or TensorRT's parser refuses the model.
+        TargetUnavailableError: TensorRT or a GPU is missing, or no engine can be built.
+    """
+    trt, here, options = tensorrt(), device.current_device(), request.options
+    check_options(options, request.input.shape[0], here)
+    cache = _cache_path(options)
+    wanted = BuildRequest(
+        input=request.input.name,
+        options=options,
+        device=here,
+        cache=timing_cache.read(cache) if cache else b"",
+        progress=request.progress,
+    )
+    written = write_onnx(program, request, folder)
+    files = build_files(trt, folder, wanted, written.attention)
+    if cache:
+        timing_cache.write(cache, files.built.cache)
+    probing = replace(wanted, cache=files.built.cache)
+    return Artifact(
+        target=name,
+        file=ENGINE,
+        opset=written.opset,
+        runner=TrtRunner(path=folder / ENGINE, input=request.input, outputs=request.outputs, options=options),
+        probe=_probe(written.whole, request, probing) if program.merging_blocks else None,
+        built_from=files.identity.entries(),
+        details={**files.details, **written.details},
+    )
+
+
+def _cache_path(options: TrtOptions) -> Path | None:
+    return None if options.timing_cache is None else Path(options.timing_cache)
+
+
+def _probe(model: Any, request: EmitRequest, wanted: BuildRequest) -> TrtProbe:
+    """The same engine with the matches as further outputs, whole, built when it is asked for."""
+    options = replace(wanted.options, strip_plan=False, refit=False, cuda_graph=False)
+    return TrtProbe(
+        model=model,
+        save=save,
+        wanted=replace(wanted, options=options, progress=None),
+        input=request.input,
+        outputs=tuple(str(output.name) for output in model.graph.outputs),
+    )

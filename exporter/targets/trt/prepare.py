@@ -1,0 +1,131 @@
+"""What another machine needs to build and verify the engine, where TensorRT is not here.
+
+In: a rewritten program. Out: `model_trt.onnx`, proven here by ONNX Runtime before it travels; TensorRT's lint of it;
+and `build_trt.py`, the module of that name beside this one with the recipe filled in, which needs nothing of this
+package. The script compares with the bundle's sample, under the tolerances in the bundle's `parity.json`.
+"""
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import InternalError
+from exporter.lint import lint
+from exporter.rewrite import RewrittenProgram
+from exporter.targets.onnx.options import OnnxOptions
+from exporter.targets.onnx.probe import probe
+from exporter.targets.onnx.runner import OnnxRunner
+from exporter.targets.target import Artifact, EmitRequest
+from exporter.targets.trt.build import check_options
+from exporter.targets.trt.device import Device
+from exporter.targets.trt.files import ONNX, onnx_sha256, options_text
+from exporter.targets.trt.model import write_onnx
+
+SCRIPT = "build_trt.py"
+REQUIREMENTS = "requirements_trt.txt"
+LINT = "lint_trt.json"
+
+_RECIPE = "RECIPE: dict[str, Any] = {}\n"
+"""Where the recipe goes."""
+
+_ANY_GPU = Device(name="the GPU there", capability=(sys.maxsize, 0))
+"""The GPU is not known here; TensorRT refuses what it cannot do when it builds."""
+
+
+def prepare(name: str, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+    """Write the ONNX model, its lint, and the script that builds an engine from it.
+
+    Args:
+        name: of the artifact; what its parity and its own sample are filed under.
+        program: what to write.
+        request: names, metadata, and the target's options.
+        folder: to write into.
+
+    Raises:
+        UsageError: options that exclude each other or the batch; int8 without images.
+        UnsupportedGraphError: TensorRT would refuse the model.
+    """
+    check_options(request.options, request.input.shape[0], _ANY_GPU)
+    written = write_onnx(program, request, folder)
+    found = lint(folder / ONNX, "trt", device="cuda").to_tree()
+    (folder / LINT).write_text(f"{json.dumps(found, indent=2, sort_keys=True)}\n", encoding="utf-8")
+    write_script(folder, script_recipe(name, request, folder / ONNX, written.attention))
+    runner = OnnxRunner(
+        path=folder / ONNX,
+        input=request.input,
+        outputs=request.outputs,
+        options=OnnxOptions(),
+        spinning=False,
+    )
+    return Artifact(
+        target=name,
+        file=ONNX,
+        opset=written.opset,
+        runner=runner,
+        probe=probe(written.whole, OnnxOptions()) if program.merging_blocks else None,
+        details=written.details,
+    )
+
+
+def script_recipe(name: str, request: EmitRequest, onnx: Path, attention: int) -> dict[str, Any]:
+    """What the script is told, as JSON values.
+
+    Args:
+        name: of the artifact.
+        request: names, shapes and options.
+        onnx: the model.
+        attention: how many attentions it has.
+    """
+    batch, options = request.input.shape[0], request.options
+    return {
+        "artifact": name,
+        "onnx_sha256": onnx_sha256(onnx),
+        "samples": [f"sample-{name}.npz", "sample.npz"],
+        "input": request.input.name,
+        "outputs": [spec.name for spec in request.outputs],
+        "batches": list(options.profile or (batch,)),
+        "attention": attention,
+        "options": json.loads(options_text(options)),
+    }
+
+
+def write_script(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Write the script and the list of what it needs.
+
+    Args:
+        folder: to write into.
+        recipe: of `script_recipe`.
+    """
+    template = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
+    if template.count(_RECIPE) != 1:
+        raise InternalError(f"{SCRIPT} has no place for the recipe")
+    filled = _RECIPE.replace("{}", _literal(recipe))
+    (folder / SCRIPT).write_text(template.replace(_RECIPE, filled), encoding="utf-8")
+    lines = "".join(f"{each}\n" for each in dependencies(template))
+    (folder / REQUIREMENTS).write_text(lines, encoding="utf-8")
+
+
+def dependencies(script: str) -> list[str]:
+    """What a script's inline metadata (PEP 723) demands."""
+    (block,) = re.findall(r"^# /// script\n((?:# .*\n)+)# ///\n", script, re.MULTILINE)
+    found: list[str] = tomllib.loads(re.sub("^# ", "", block, flags=re.MULTILINE))["dependencies"]
+    return found
+
+
+def _literal(value: Any, indent: str = "") -> str:
+    """JSON values as Python writes them."""
+    match value:
+        case Mapping():
+            inner = f"{indent}    "
+            entries = [f"{inner}{_literal(key)}: {_literal(each, inner)},\n" for key, each in value.items()]
+            return f"{{\n{''.join(entries)}{indent}}}"
+        case list():
+            return f"[{', '.join(map(_literal, value))}]"
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return repr(value)

@@ -1,0 +1,204 @@
+"""A loaded engine over torch tensors: shapes, addresses, the call, CUDA graphs.
+
+The engine reads and writes the memory of torch's tensors, in the order of torch's current stream; nothing is copied
+and nothing waits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exporter.errors import BundleError, TargetUnavailableError
+from exporter.targets.trt import device
+from exporter.targets.trt.device import Device
+from exporter.targets.trt.engine import Engine, open_engine, refit
+from exporter.targets.trt.library import tensorrt
+from exporter.targets.trt.options import TrtOptions
+
+_ALIGNMENT_BYTES = 256
+"""What TensorRT demands of addresses; torch's allocations on a GPU keep it, slices of them may not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A call whose input and outputs lie where they lie; each overwrites the outputs of the one before.
+
+    Attributes:
+        start: enqueues it.
+        images: what is read.
+        outputs: what is written, by name.
+        context: of the call; has to live as long, like the tensors.
+    """
+
+    start: Callable[[], object]
+    images: Tensor
+    outputs: dict[str, Tensor]
+    context: Any
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Enqueue it; the outputs by name."""
+        self.start()
+        return self.outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """An engine ready to run.
+
+    Attributes:
+        name: of its file, for messages.
+        input: the input's name.
+        engine: the handle and what keeps it alive.
+        device: that it runs on.
+        dtypes: dtype of every output, by name.
+        batches: smallest and largest batch of its profile.
+        context: for `run`.
+    """
+
+    name: str
+    input: str
+    engine: Engine
+    device: Device
+    dtypes: dict[str, torch.dtype]
+    batches: tuple[int, int]
+    context: Any
+
+    def run(self, images: Tensor) -> dict[str, Tensor]:
+        """Outputs by name for one batch that lies on the GPU."""
+        given = aligned(images)
+        outputs = self.bind(self.context, given)
+        self.enqueue(self.context)
+        return outputs
+
+    def prepare(self, images: Tensor, *, cuda_graph: bool) -> Launch:
+        """A call on one batch that lies on the GPU, with a context of its own, so that no other call gets in its way.
+
+        Args:
+            images: (B, ...).
+            cuda_graph: capture it, so that it is one launch instead of one per kernel.
+        """
+        given, context = aligned(images), make_context(self.engine, self.name, self.device)
+        outputs = self.bind(context, given)
+        start: Callable[[], object] = partial(self.enqueue, context)
+        if cuda_graph:
+            start()  # the first call after a change of shape does work that cannot be captured
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                start()
+            start = graph.replay
+        return Launch(start=start, images=given, outputs=outputs, context=context)
+
+    def bind(self, context: Any, images: Tensor) -> dict[str, Tensor]:
+        """Tell a context where its input is and where its outputs go, which are allocated here."""
+        self._demand(
+            context.set_input_shape(self.input, tuple(images.shape)), "refuses the shape of its input"
+        )
+        outputs = {
+            name: torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device=images.device)
+            for name, dtype in self.dtypes.items()
+        }
+        for name, tensor in {self.input: images, **outputs}.items():
+            self._demand(context.set_tensor_address(name, tensor.data_ptr()), f"refuses the memory of {name}")
+        return outputs
+
+    def enqueue(self, context: Any) -> None:
+        """Launch on torch's current stream what was bound."""
+        with device.launching() as stream:
+            self._demand(context.execute_async_v3(stream), "stopped")
+
+    def replace_weights(self, onnx: Path) -> None:
+        """See `TrtRunner.refit`."""
+        refit(tensorrt(), self.engine, onnx)
+
+    def _demand(self, done: bool, otherwise: str) -> None:
+        if not done:
+            reason = self.engine.log.reason("it does not say why")
+            raise TargetUnavailableError(f"{self.name}: TensorRT {otherwise}: {reason}")
+
+
+def open_session(path: Path, input: str, outputs: Sequence[str], options: TrtOptions) -> Session:
+    """Load an engine and look at its tensors.
+
+    Args:
+        path: of the engine.
+        input: the input's name.
+        outputs: names of outputs to allocate.
+        options: of the runner.
+
+    Raises:
+        TargetUnavailableError, UsageError: as `open_engine` does; or there is no memory for a context.
+        BundleError: as `open_engine` does; or the engine has other inputs and outputs.
+    """
+    trt, here = tensorrt(), device.current_device()
+    engine = open_engine(trt, path, options, here)
+    handle = engine.handle
+    names = [handle.get_tensor_name(index) for index in range(handle.num_io_tensors)]
+    inputs = [name for name in names if handle.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    if inputs != [input] or not set(outputs) < set(names):
+        raise BundleError(
+            f"{path.name}: expected input {input} and outputs {', '.join(outputs)}, "
+            f"got an engine of {', '.join(names)}"
+        )
+    kinds = _dtypes(trt)
+    return Session(
+        name=path.name,
+        input=input,
+        engine=engine,
+        device=here,
+        dtypes={name: kinds[handle.get_tensor_dtype(name)] for name in _written(names, inputs, outputs)},
+        batches=_batches(handle, input),
+        context=make_context(engine, path.name, here),
+    )
+
+
+def _written(names: Sequence[str], inputs: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The outputs that need memory: those wanted, in their order, then whatever else the engine writes."""
+    return [*wanted, *(name for name in names if name not in inputs and name not in wanted)]
+
+
+def _batches(handle: Any, input: str) -> tuple[int, int]:
+    """Smallest and largest batch; an engine of a static batch has one."""
+    batch = handle.get_tensor_shape(input)[0]
+    if batch != -1:
+        return batch, batch
+    smallest, _, largest = handle.get_tensor_profile_shape(input, 0)
+    return smallest[0], largest[0]
+
+
+def aligned(images: Tensor) -> Tensor:
+    """Images as TensorRT can read them: dense, at an address that is a multiple of 256."""
+    dense = images.contiguous()
+    return dense if dense.data_ptr() % _ALIGNMENT_BYTES == 0 else dense.clone()
+
+
+def make_context(engine: Engine, name: str, here: Device) -> Any:
+    """What an engine runs in: its scratch memory, and the shapes and addresses of one call.
+
+    Raises:
+        TargetUnavailableError: there is no memory for it.
+    """
+    context = engine.handle.create_execution_context()
+    if context is None:
+        raise TargetUnavailableError(
+            f"{name}: TensorRT makes no execution context on {here.name}: "
+            f"{engine.log.reason('it does not say why')}; free some GPU memory"
+        )
+    return context
+
+
+def _dtypes(trt: Any) -> dict[Any, torch.dtype]:
+    return {
+        trt.DataType.FLOAT: torch.float32,
+        trt.DataType.HALF: torch.float16,
+        trt.DataType.BF16: torch.bfloat16,
+        trt.DataType.INT32: torch.int32,
+        trt.DataType.INT64: torch.int64,
+        trt.DataType.INT8: torch.int8,
+        trt.DataType.UINT8: torch.uint8,
+        trt.DataType.BOOL: torch.bool,
+    }

@@ -1,0 +1,83 @@
+"""ONNX Runtime's CUDA and TensorRT providers on a GPU: parity with PyTorch, calls on the device, attention kernels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from exporter.schedule import ScheduleRequest
+from exporter.targets import Artifact, EmitRequest, TensorSpec, target
+from exporter.targets.onnx.options import OnnxOptions
+from exporter.targets.onnx.providers import PROVIDERS
+from exporter.targets.onnx.runner import OnnxRunner
+from tests.support.compiled import captured_family
+from tests.support.families import family
+
+TOLERANCE = 1e-3
+"""fp32 on a GPU sums in other orders, without TF32."""
+
+
+def provider(name: str) -> Any:
+    """Skip where this build of ONNX Runtime, or this machine, has not got the provider."""
+    lacking = PROVIDERS[name] not in onnxruntime.get_available_providers()
+    return pytest.param(
+        name,
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(lacking, reason=f"ONNX Runtime without {PROVIDERS[name]}"),
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ],
+    )
+
+
+def emit(name: Any, folder: Path, request: ScheduleRequest | None = None) -> tuple[Artifact, Any, Any]:
+    """Return an artifact, images, and what eager PyTorch makes of them."""
+    program = captured_family("timm_vit").compile(request or ScheduleRequest(r=4))
+    asked = EmitRequest(
+        input=TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+        options=OnnxOptions(provider=name),
+    )
+    images = family("timm_vit").images()
+    return target("onnx").emit(program, asked, folder), images.numpy(), program(images)
+
+
+@pytest.mark.parametrize("name", [provider("cuda"), provider("tensorrt")])
+def test_outputs_and_matches_are_those_of_pytorch(name: str, tmp_path: Path) -> None:
+    artifact, images, (logits, *matches) = emit(name, tmp_path)
+    assert artifact.probe is not None
+
+    probed = artifact.probe(images)
+
+    np.testing.assert_allclose(artifact.runner(images)["logits"], logits.numpy(), atol=TOLERANCE)
+    for index, match in enumerate(matches):
+        np.testing.assert_array_equal(probed[f"match_{index}"], match.numpy())
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("name", [provider("cuda"), provider("tensorrt")])
+def test_a_call_on_the_device_gives_the_same_on_any_stream(
+    name: str, cuda_graph: bool, tmp_path: Path
+) -> None:
+    artifact, images, _ = emit(name, tmp_path)
+    assert isinstance(artifact.runner, OnnxRunner)
+    call: Any = artifact.runner.on_device(images, cuda_graph)
+    expected = artifact.runner(images)["logits"]
+
+    for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            (logits,) = call()
+            copied = logits.clone()
+        stream.synchronize()
+        np.testing.assert_allclose(copied.cpu().numpy(), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [provider("cuda")])
+def test_attention_that_is_spelled_as_products_has_no_kernel_of_its_own(name: str, tmp_path: Path) -> None:
+    artifact, images, _ = emit(name, tmp_path)
+    assert isinstance(artifact.runner, OnnxRunner)
+
+    assert artifact.runner.attention_kernels(images) == {}

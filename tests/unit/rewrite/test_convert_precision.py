@@ -1,0 +1,161 @@
+"""Every value gets the type that it is computed in, by what its operator does."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exporter.capture.graph import aten, calls, output_node, sdpa
+from exporter.rewrite.convert_precision import ConvertPrecision
+from exporter.schedule import ScheduleRequest
+from exporter.validation import rounding_errors
+from tests.support.compiled import captured_family
+from tests.support.families import FAMILY_PARAMS, Family, family
+from tests.unit.rewrite.small_models import random, rewritten, seeded
+
+FP16 = ConvertPrecision(precision="fp16")
+BF16 = ConvertPrecision(precision="bf16")
+WIDTH = 8
+
+
+class SquaredNorm(nn.Module):
+    """RMSNorm written out, over activations whose squares leave the range of fp16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.last = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 1000 * self.first(x)
+        scale: Tensor = (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
+        y: Tensor = self.last(x * scale)
+        return y
+
+
+class Block(nn.Module):
+    """A pre-norm block with attention, a constant added, and a mean over tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.projections = nn.Linear(WIDTH, 3 * WIDTH)
+        self.position = nn.Parameter(torch.zeros(1, 4, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.position
+        query, key, value = self.projections(self.norm(x)).unsqueeze(1).chunk(3, dim=-1)
+        attended = functional.scaled_dot_product_attention(query, key, value).squeeze(1)
+        y: Tensor = (x + attended).mean(1)
+        return y
+
+
+def dtypes(pair_graph: torch.fx.Graph, *targets: object) -> set[torch.dtype]:
+    return {node.meta["val"].dtype for node in calls(pair_graph, *targets)}
+
+
+@pytest.mark.parametrize(
+    ("graph_pass", "narrow"),
+    [pytest.param(FP16, torch.float16, id="fp16"), pytest.param(BF16, torch.bfloat16, id="bf16")],
+)
+def test_products_are_narrow_and_norms_and_means_are_wide(
+    graph_pass: ConvertPrecision, narrow: torch.dtype
+) -> None:
+    pair = rewritten(seeded(Block()), random(2, 4, WIDTH), graph_pass)
+    graph = pair.after.graph
+
+    assert dtypes(graph, aten.linear.default, sdpa) == {narrow}
+    assert dtypes(graph, aten.layer_norm.default, aten.mean.dim) == {torch.float32}
+    assert pair.outcome.modified
+    assert pair.after(random(2, 4, WIDTH))[0].dtype == torch.float32
+
+
+def test_weights_of_products_are_stored_narrow_and_those_of_norms_wide() -> None:
+    pair = rewritten(seeded(Block()), random(2, 4, WIDTH), FP16)
+
+    read = {
+        str(node.target): node.meta["val"].dtype for node in pair.after.graph.nodes if node.op == "get_attr"
+    }
+    assert read.pop("norm.weight") == read.pop("norm.bias") == torch.float32
+    assert {name for name, dtype in read.items() if dtype != torch.float16} == {"position"}
+
+
+def test_squares_beyond_the_range_of_fp16_do_not_overflow() -> None:
+    model, images = seeded(SquaredNorm()), random(2, 4, WIDTH)
+    expected = model(images)
+    naive = seeded(SquaredNorm()).half()(images.half())
+    assert not torch.allclose(naive.float(), expected, atol=0.1)  # the model does collapse in plain fp16
+
+    pair = rewritten(model, images, FP16)
+
+    torch.testing.assert_close(pair.after(images)[0], expected, atol=1e-2, rtol=1e-2)
+
+
+def test_values_that_no_image_reaches_are_left_alone() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.ones(WIDTH))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.table.exp()
+
+    pair = rewritten(seeded(Constant()), random(2, WIDTH), FP16)
+
+    assert not pair.outcome.modified
+    assert dtypes(pair.after.graph, aten.exp.default, aten.mul.Tensor) == {torch.float32}
+
+
+@pytest.mark.parametrize("family_", FAMILY_PARAMS)
+def test_every_family_is_typed_and_stays_close(family_: Family) -> None:
+    captured, images = captured_family(family_.name), family_.images(2)
+    wide, typed = (captured.compile(ScheduleRequest(r=0), precision=each) for each in ("fp32", "fp16"))
+
+    expected, got = wide(images)[0], typed(images)[0]
+
+    assert functional.cosine_similarity(got, expected).min() > 0.9999
+
+
+@pytest.mark.parametrize("name", ["timm_mean_pool", "open_clip_mean_pool", "hf_siglip"])
+def test_means_and_attention_pooling_over_merged_tokens_are_weighed_in_fp32(name: str) -> None:
+    captured, images = captured_family(name), family(name).images(2)
+    wide, typed = (captured.compile(ScheduleRequest(r=4), precision=each) for each in ("fp32", "fp16"))
+
+    errors = rounding_errors(wide, typed, images)
+
+    assert max(errors.values()) < 0.01
+
+
+@pytest.mark.parametrize("name", ["timm_vit", "hf_clip", "torchvision_vit"])
+@pytest.mark.parametrize(("precision", "cosine"), [("fp16", 0.99999), ("bf16", 0.9995)])
+def test_typed_program_stays_close_to_the_wide_one_along_its_matches(
+    name: str, precision: str, cosine: float
+) -> None:
+    captured, images = captured_family(name), family(name).images(2)
+    request = ScheduleRequest(r=4)
+    wide, typed = captured.compile(request), captured.compile(request, precision=precision)
+
+    errors = rounding_errors(wide, typed, images)
+
+    assert list(errors)[:3] == [0, 1, 2]
+    assert all(0 < error < (1 - cosine**2) ** 0.5 for error in errors.values())
+    assert {value.dtype for value in typed(images)[: typed.outputs]} == {torch.float32}
+
+
+def test_rounding_error_is_zero_for_the_same_program_and_shows_a_damaged_one() -> None:
+    captured, images = captured_family("timm_vit"), family("timm_vit").images(2)
+    program = captured.compile(ScheduleRequest(r=4))
+    damaged = captured.compile(ScheduleRequest(r=4), precision="bf16")
+    weight = max(dict(damaged.merging.named_buffers()).items(), key=lambda item: item[1].numel())[1]
+    weight.zero_()
+
+    assert set(rounding_errors(program, program, images).values()) == {0.0}
+    assert max(rounding_errors(program, damaged, images).values()) > 0.1
+
+
+def test_output_nodes_are_wide_where_a_product_ends_the_graph() -> None:
+    pair = rewritten(seeded(nn.Linear(WIDTH, 3)), random(2, WIDTH), BF16)
+
+    assert [value.meta["val"].dtype for value in output_node(pair.after.graph).all_input_nodes] == [
+        torch.float32
+    ]

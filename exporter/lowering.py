@@ -21,20 +21,20 @@ class Lowering:
     """How the rewritten program spells what has several spellings.
 
     Attributes:
-        mask: proportional attention's log(size): added to the logits as (B, 1, 1, N) (`bias`), as (B, 1, M, N), alike for
-            every query (`expanded`), or folded into queries and keys as one more channel, with no mask (`folded`).
+        mask: proportional attention's log(size): added to the logits as (B, 1, 1, N) (`bias`) or, repeated for every
+            query, as (B, 1, M, N) (`expanded`); or one more channel of queries and keys, with no mask (`folded`).
         selection: how the tokens that stay are picked: a lookup of rows (`gather`) or a product with a one-hot
             matrix (`one-hot`).
         attention: product, softmax, product (`decomposed`); ONNX's own Attention operator (`op`); or the engine's fused
             operator, outside of the standard ones (`fused`).
-        ranking: who merges: ranks counted by comparing all pairs, which no engine gets wrong (`count`), or one stable
-            sort, for engines that keep the order of ties (`sort`).
+        ranking: who merges: one stable sort (`sort`), or, for engines that do not keep the order of ties, ranks counted
+            by comparing all pairs (`count`).
     """
 
     mask: Literal["bias", "expanded", "folded"] = "bias"
     selection: Literal["gather", "one-hot"] = "gather"
     attention: Literal["decomposed", "op", "fused"] = "decomposed"
-    ranking: Literal["count", "sort"] = "count"
+    ranking: Literal["count", "sort"] = "sort"
 
     def choose(self, forms: Mapping[str, Any]) -> Self:
         """The same with some forms replaced, by name."""

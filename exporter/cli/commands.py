@@ -106,6 +106,7 @@ def validate_command(
 @click.option("--eager/--no-eager", default=True, help="Race eager PyTorch.")
 @click.option("--weights", help="The weights file of the dense model, where the bundle was built from one.")
 @click.option("--min-speedup", type=float, help="Times as fast as its dense engine that each bundle must be.")
+@click.option("--calibration", help="Images for the dense engine of an int8 bundle: a folder or a CSV.")
 @click.option("--save/--no-save", default=True, help="Put bench.json into the bundles.")
 @output_options
 def bench_command(
@@ -113,6 +114,7 @@ def bench_command(
     batch: str | None,
     weights: str | None,
     min_speedup: float | None,
+    calibration: str | None,
     save: bool,
     as_json: bool,
     quiet: bool,
@@ -127,7 +129,7 @@ def bench_command(
 
     options = BenchOptions(batches=tuple(integers(batch, "--batch")) if batch else (), **given)
     observe = observer(console(stderr=True), quiet=quiet or as_json)
-    values = overrides({"weights": weights, "min_speedup": min_speedup})
+    values = overrides({"weights": weights, "min_speedup": min_speedup, "calibration": calibration})
     benched = bench(bundles, options, values, save=save, observe=observe)
     if as_json:
         print_json(bench_summary.benched_tree(benched))

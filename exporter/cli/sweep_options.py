@@ -23,6 +23,10 @@ _SHARED = (
     "disable_pass",
     "proportional_attention",
     "method_option",
+    "engine_option",
+    "lowering",
+    "calibration",
+    "calibration_images",
 )
 """Options of an export that all points share."""
 

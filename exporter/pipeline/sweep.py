@@ -359,6 +359,9 @@ def _conditions(request: SweepRequest, planned: Planned, found: Material | None)
         "dynamic_batch": recipe.dynamic_batch,
         "proportional_attention": recipe.proportional_attention,
         "disable_passes": list(recipe.disable_passes),
+        "engines": {name: asdict(recipe.engines[name]) for name in sorted(recipe.engines)},
+        "lowering": dict(recipe.lowering),
+        "calibration": asdict(recipe.calibration),
         "toolchain": toolchain(request.axes.targets),
     }
     timing: dict[str, object] = {"cpu": cpu_model(), "cores": cores(), **asdict(request.options)}

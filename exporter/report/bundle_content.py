@@ -336,9 +336,20 @@ def _reproduction_section(evidence: Evidence) -> Section:
             *((f"output {each.name}", _tensor(each.dtype, each.shape)) for each in manifest.outputs),
             ("weights, sha256", manifest.model.weights.sha256),
             *(("version of " + package, version) for package, version in sorted(manifest.toolchain.items())),
+            *_built_from(manifest),
         )
     )
     return Section(title="How to reproduce", parts=(Commands(lines=tuple(lines)), artifacts, tensors))
+
+
+def _built_from(manifest: Manifest) -> list[tuple[str, str]]:
+    """What identifies the engines whose bytes are not reproducible, and what their builds found out."""
+    return [
+        (f"{target}: {key.replace('_', ' ')}", str(value))
+        for target, record in manifest.artifacts.items()
+        for key, value in {**(record.built_from or {}), **(record.details or {})}.items()
+        if isinstance(value, str | int | float)
+    ]
 
 
 def _tensor(dtype: str, shape: Sequence[int | str]) -> str:

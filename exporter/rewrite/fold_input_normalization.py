@@ -53,13 +53,13 @@ class InsertInputNormalization(GraphPass):
         std = add_parameter(graph_module, first, "input_std", _channelwise(self.std, dtype) * 255)
         mean = add_parameter(graph_module, first, "input_mean", _channelwise(self.mean, dtype) * 255)
         with graph.inserting_before(first):
+            floats = add_call(graph, aten.to.dtype, images, dtype)  # first: TensorRT moves no bytes around
             planes = (
-                add_call(graph, aten.permute.default, images, [0, 3, 1, 2])
+                add_call(graph, aten.permute.default, floats, [0, 3, 1, 2])
                 if self.layout == "nhwc"
-                else images
+                else floats
             )
-            floats = add_call(graph, aten.to.dtype, planes, dtype)
-            centred = add_call(graph, aten.sub.Tensor, floats, mean)
+            centred = add_call(graph, aten.sub.Tensor, planes, mean)
             normalized = add_call(graph, aten.div.Tensor, centred, std)
         for reader in readers:
             reader.replace_input_with(images, normalized)

@@ -97,6 +97,8 @@ def _start(loader: "DataLoader[DecodedChunk]") -> Iterator[DecodedChunk]:
     They are forks: were their garbage collector to destroy an engine's session that nobody holds, its destructor would
     wait for threads that a fork does not have, for ever.
     """
+    if loader.num_workers == 0:
+        return iter(loader)
     gc.collect()
     gc.freeze()
     try:

@@ -59,7 +59,7 @@ def test_manifest_holds_the_contract(vit_bundle: Path) -> None:
     assert found["inputs"] == [{"name": "images", "dtype": "float32", "shape": [1, 3, 24, 24]}]
     assert found["outputs"] == [{"name": "logits", "dtype": "float32", "shape": [1, 10]}]
     assert found["preprocess"] == json.loads((vit_bundle / "preprocess.json").read_text(encoding="utf-8"))
-    assert found["artifacts"]["onnx"].keys() == {"file", "sha256", "precision", "opset"}
+    assert found["artifacts"]["onnx"].keys() == {"file", "sha256", "precision", "opset", "details"}
     assert found["parity"]["onnx"].keys() == {
         "max_abs_error",
         "mean_abs_error",

@@ -122,13 +122,12 @@ def test_half_precision_is_close_and_smaller(
     assert close.mean() >= 0.6  # a near-tie may merge other tokens of an image
 
 
-def test_bf16_without_an_engine_for_it_is_a_target_that_is_not_available(
-    vit_dir: Path, workplace: Path
-) -> None:
-    complaint = refused(7, f"hf:{vit_dir}", "--r", "4", "--precision", "bf16")
+def test_bf16_is_close_to_fp32_and_newer(build: Build, vit_dir: Path) -> None:
+    bundle = build(f"hf:{vit_dir}", "--r", "4", "--precision", "bf16")
 
-    assert "bf16" in complaint
-    assert "partial" not in complaint
+    record = manifest(bundle)["artifacts"]["onnx"]
+    assert (record["precision"], record["opset"]) == ("bf16", 22)
+    assert manifest(bundle)["parity"]["onnx"]["cosine"] > 0.999
 
 
 def test_pitome_merges_other_tokens(build: Build, vit_dir: Path, expected: npt.NDArray[np.float32]) -> None:

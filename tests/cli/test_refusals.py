@@ -234,14 +234,6 @@ def test_impossible_options(vit_dir: Path, workplace: Path, words: list[str], fa
     assert [fact for fact in facts if fact not in complaint] == []
 
 
-@pytest.mark.parametrize("target", ["trt", "torch-trt", "aoti", "openvino"])
-def test_planned_targets_are_not_available(target: str, vit_dir: Path, workplace: Path) -> None:
-    complaint = refused(7, f"hf:{vit_dir}", "--target", f"onnx,{target}")
-
-    assert target in complaint
-    assert "onnx" in complaint
-
-
 def test_data_folder_without_images(vit_dir: Path, workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "3").mkdir(parents=True)
 

@@ -16,10 +16,10 @@ from tests.cli.commands import ROOT, Outcome, refused, run
 from tests.support.pretended_race import DENSE_MS, REDUCED_MS
 
 MODEL = ("timm:test_vit", "--weights", "random", "--image-size", "64")
-AXES = ("--r", "0,2", "--method", "tome,pitome", "--precision", "fp32,bf16")
+AXES = ("--r", "0,2", "--target", "onnx,trt")
 QUICK = ("--jobs", "1", "--threads", "1", "--launches", "2", "--rounds", "1")
-BUILT = ("dense-fp32-onnx", "tome-constant-r2-fp32-onnx", "pitome-constant-r2-fp32-onnx")
-FAILED = ("dense-bf16-onnx", "tome-constant-r2-bf16-onnx", "pitome-constant-r2-bf16-onnx")
+BUILT = ("dense-fp32-onnx", "tome-constant-r2-fp32-onnx")
+FAILED = ("dense-fp32-trt", "tome-constant-r2-fp32-trt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +91,10 @@ def test_points_that_cannot_be_built_decide_the_status(resumed: Resumed) -> None
     """And the line that says so is all there is: no semaphores, say, that killed workers left behind."""
     failures = [result.failure for result in resumed.record.points if result.failure is not None]
 
-    assert [(failure.stage, failure.exit_status) for failure in failures] == [("build", 7)] * 3
+    assert [(failure.stage, failure.exit_status) for failure in failures] == [("build", 7)] * 2
     assert (resumed.outcome.status, resumed.outcome.out) == (7, "")
-    assert "3 of 6 points failed" in resumed.outcome.complaint
-    assert "bf16" in resumed.outcome.complaint
+    assert "2 of 4 points failed" in resumed.outcome.complaint
+    assert "trt" in resumed.outcome.complaint
 
 
 def test_speed_is_that_of_the_race(resumed: Resumed) -> None:

@@ -20,8 +20,8 @@ class AotiTarget:
     name: str = "aoti"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
     options: type = AotiOptions
-    lowering: Lowering = field(default_factory=lambda: Lowering(ranking="sort"))
-    """Not measured, but for ranking: it is PyTorch's own stable sort."""
+    lowering: Lowering = field(default_factory=Lowering)
+    """Not measured; the stable sort is PyTorch's own."""
 
     def check_available(self) -> None:
         """A package is compiled C++ on every device.

@@ -20,8 +20,8 @@ class OnnxTarget:
     name: str = "onnx"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     options: type = OnnxOptions
-    lowering: Lowering = field(default_factory=lambda: Lowering(ranking="sort"))
-    """On a CPU, all forms of mask, selection and attention are within 2 % of each other; a sort is fewest operators."""
+    lowering: Lowering = field(default_factory=Lowering)
+    """On a CPU, all forms of mask, selection and attention are within 2 % of each other; these are fewest operators."""
 
     def check_available(self) -> None:
         """Always: onnx and onnxruntime are core dependencies; a provider is checked when a model is opened."""

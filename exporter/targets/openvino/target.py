@@ -20,8 +20,9 @@ class OpenVinoTarget:
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     """What there are files for; a device may do less, which `emit` says before anything is built."""
     options: type = OpenVinoOptions
-    lowering: Lowering = field(default_factory=Lowering)
-    """Product, softmax and product become one kernel of the CPU plugin, with the mask as an addend."""
+    lowering: Lowering = field(default_factory=lambda: Lowering(ranking="count"))
+    """Product, softmax and product become one kernel of the CPU plugin, with the mask as an addend. Its TopK forgets
+    that ONNX's keeps the order of ties, so ranks are counted."""
 
     def check_available(self) -> None:
         """Raise unless the library is there; see `library.load_library`."""

@@ -20,7 +20,7 @@ class TrtTarget:
     name: str = "trt"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     options: type = TrtOptions
-    lowering: Lowering = field(default_factory=lambda: Lowering(mask="expanded"))
+    lowering: Lowering = field(default_factory=lambda: Lowering(mask="expanded", ranking="count"))
     """Not measured: no GPU has run it. The scale is on q and the mask is over queries and keys, as TensorRT's pages ask
     of attention that is fused; no order among ties is promised there."""
 

@@ -123,14 +123,14 @@ def test_existing_bundles_are_only_replaced_by_force(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_sample_holds_what_the_engine_computes_where_a_tie_was_flipped(
+def test_engine_that_flips_a_tie_has_a_sample_of_its_own(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "exporter.pipeline.road.prove", lambda *given: replace(prove(*given), followed=("noise",))
+        "exporter.pipeline.emission.prove", lambda *given: replace(prove(*given), followed=("noise",))
     )
     monkeypatch.setattr(
-        "exporter.pipeline.road.along_matches",
+        "exporter.pipeline.emission.along_matches",
         lambda program, artifact, reference: replace(
             reference, outputs=tuple(torch.full_like(each, 7.0) for each in reference.outputs)
         ),
@@ -138,7 +138,9 @@ def test_sample_holds_what_the_engine_computes_where_a_tie_was_flipped(
 
     bundle = exporter.export(recipe, tmp_path / "out")
 
-    assert (bundle.sample()["logits"] == 7.0).all()
+    assert (bundle.sample("onnx")["logits"] == 7.0).all()
+    assert not (bundle.sample()["logits"] == 7.0).any()
+    assert (bundle.path / "sample-onnx.npz").is_file()
 
 
 def test_recipes_built_in_python_are_checked(recipe: Recipe, tmp_path: Path) -> None:

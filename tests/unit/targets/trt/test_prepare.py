@@ -118,7 +118,7 @@ def test_lint_goes_along(made: tuple[Artifact, Path]) -> None:
 def test_model_that_tensorrt_would_refuse_is_not_prepared(
     program: RewrittenProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exporter.targets.trt import prepare as room
+    from exporter.targets.trt import model as room
 
     def save(model: Any, path: Path) -> None:
         shape = onnx.helper.make_tensor_value_info

@@ -43,7 +43,7 @@ def resumed(labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     command = [sys.executable, "-m", "tests.support.pretended_race", str(scratch), *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
-        _wait_for_a_result(folder)
+        _wait_for_a_result(folder, process)
         os.killpg(process.pid, signal.SIGKILL)
     finished = _finished(folder)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
@@ -51,9 +51,10 @@ def resumed(labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return Resumed(folder=folder, finished=finished, outcome=outcome)
 
 
-def _wait_for_a_result(folder: Path) -> None:
+def _wait_for_a_result(folder: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 120
     while not list((folder / "points").glob("[!.]*.built.json")):
+        assert process.poll() is None, "the sweep ended without a result"
         assert time.monotonic() < deadline, "the sweep got stuck"
         time.sleep(0.01)
 

@@ -21,7 +21,7 @@ from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import plan
 from exporter.targets import Array
-from exporter.targets.aoti.results import first_results
+from exporter.targets.results import first_results
 from exporter.validation import image_inputs, tensor_inputs
 from tools.gpu_check.jobs import MERGINGS, MODELS
 

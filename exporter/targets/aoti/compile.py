@@ -22,7 +22,7 @@ from exporter.models.quiet import quiet
 from exporter.targets.aoti.machine import demands
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.package import repack
-from exporter.targets.aoti.results import first_results
+from exporter.targets.results import first_results
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 """Where the compiler writes, when nobody says otherwise, into folders that outlive the process."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from exporter.errors import BundleError, TargetUnavailableError
-from exporter.targets.aoti.batches import one_batch, run_in_batches
 from exporter.targets.aoti.machine import check_fits, check_gpu_fits
 from exporter.targets.aoti.package import read_metadata
+from exporter.targets.batches import one_batch, run_in_batches
 from exporter.targets.target import Array, TensorSpec
 
 MODEL = "model"

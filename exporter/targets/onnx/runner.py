@@ -1,13 +1,12 @@
 """Run an ONNX model with ONNX Runtime: numpy in, numpy out, on the provider that the options name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from exporter.errors import TargetUnavailableError, UsageError
+from exporter.errors import TargetUnavailableError
+from exporter.targets.batches import one_batch, run_in_batches
 from exporter.targets.onnx.attention_kernels import attention_kernels
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.profile import profile_blocks
@@ -57,14 +56,7 @@ class OnnxRunner:
             TargetUnavailableError: the provider cannot run the model here.
             BundleError: ONNX Runtime cannot load the model.
         """
-        self._check(images)
-        batch = self.input.shape[0]
-        size = len(images) if isinstance(batch, str) else batch
-        parts = [self._run(images[start : start + size], size) for start in range(0, len(images), size)]
-        return {
-            spec.name: np.concatenate([part[place] for part in parts])
-            for place, spec in enumerate(self.outputs)
-        }
+        return run_in_batches(images, self.input, self.outputs, self._run)
 
     def load(self) -> None:
         """Open the session now, which the first call does otherwise.
@@ -92,8 +84,8 @@ class OnnxRunner:
             )
         from exporter.targets.onnx.on_device import on_device
 
-        self._check_batch(images)
-        return on_device(self._new_session, images, self.outputs, cuda_graph)
+        given = one_batch(images, self.input)
+        return on_device(self._new_session, given, self.outputs, cuda_graph)
 
     def attention_kernels(self, images: Array) -> dict[str, str]:
         """The kernel that ONNX Runtime chose for every fused attention, by node: FLASH_ATTENTION, MATH and so on.
@@ -103,8 +95,8 @@ class OnnxRunner:
         Args:
             images: one batch.
         """
-        self._check_batch(images)
-        return attention_kernels(self._new_session, {self.input.name: images})
+        given = one_batch(images, self.input)
+        return attention_kernels(self._new_session, {self.input.name: given})
 
     def profile_blocks(self, images: Array, calls: int, folder: Path) -> dict[str, float]:
         """Milliseconds of one call by block: `stem`, `block_00` and so on, `head`.
@@ -126,12 +118,11 @@ class OnnxRunner:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}
 
-    def _run(self, images: Array, size: int) -> list[Array]:
-        missing = size - len(images)
-        full = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
-        names = [spec.name for spec in self.outputs]
-        results = self._open().run(names, {self.input.name: np.ascontiguousarray(full)})
-        return [result[: len(images)] for result in results]
+    def _run(self, images: Array) -> Sequence[Array]:
+        results: Sequence[Array] = self._open().run(
+            [spec.name for spec in self.outputs], {self.input.name: images}
+        )
+        return results
 
     def _open(self) -> Any:
         if self._session is None:
@@ -146,19 +137,3 @@ class OnnxRunner:
             static=isinstance(self.input.shape[0], int),
             stream=stream,
         )
-
-    def _check_batch(self, images: Array) -> None:
-        self._check(images)
-        size = self.input.shape[0]
-        if isinstance(size, int) and len(images) != size:
-            raise UsageError(f"{self.input.name}: expected one batch of {size}, got {len(images)}")
-
-    def _check(self, images: Array) -> None:
-        expected = self.input.shape[1:]
-        if images.ndim != len(expected) + 1 or images.shape[1:] != expected or len(images) == 0:
-            shape = "x".join(map(str, expected))
-            raise UsageError(
-                f"{self.input.name}: expected at least one row of {shape}, got an array {images.shape}"
-            )
-        if images.dtype != np.dtype(self.input.dtype):
-            raise UsageError(f"{self.input.name}: expected {self.input.dtype}, got {images.dtype}")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from exporter.errors import BundleError, UsageError
+from exporter.errors import BundleError
+from exporter.targets.batches import join_results, split_images
 from exporter.targets.openvino.engine import compile_model, reason
 from exporter.targets.openvino.library import shared_core
 from exporter.targets.openvino.options import OpenVinoOptions
@@ -49,17 +50,8 @@ class OpenVinoRunner:
             BundleError: OpenVINO cannot read the files.
             TargetUnavailableError: the device is not here, or does not compute in the model's precision.
         """
-        self._check(images)
-        batch = self.input.shape[0]
-        size = len(images) if isinstance(batch, str) else batch
-        parts = [images[start : start + size] for start in range(0, len(images), size)]
-        results = self._run([_padded(part, size) for part in parts])
-        return {
-            spec.name: np.concatenate(
-                [result[place][: len(part)] for result, part in zip(results, parts, strict=True)]
-            )
-            for place, spec in enumerate(self.outputs)
-        }
+        results = self._run(split_images(images, self.input))
+        return join_results(results, self.outputs, len(images))
 
     def load(self) -> None:
         """Compile the model now, which the first call does otherwise.
@@ -132,19 +124,3 @@ class OpenVinoRunner:
             return core.read_model(self.path)
         except RuntimeError as error:
             raise BundleError(f"{self.path.name}: OpenVINO cannot read it: {reason(error)}") from error
-
-    def _check(self, images: Array) -> None:
-        expected = self.input.shape[1:]
-        if images.ndim != len(expected) + 1 or images.shape[1:] != expected or len(images) == 0:
-            shape = "x".join(map(str, expected))
-            raise UsageError(
-                f"{self.input.name}: expected at least one row of {shape}, got an array {images.shape}"
-            )
-        if images.dtype != np.dtype(self.input.dtype):
-            raise UsageError(f"{self.input.name}: expected {self.input.dtype}, got {images.dtype}")
-
-
-def _padded(images: Array, size: int) -> Array:
-    missing = size - len(images)
-    full = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
-    return np.ascontiguousarray(full)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
-from exporter.targets.aoti.results import first_results
+from exporter.targets.results import first_results
 
 aten = torch.ops.aten
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from exporter.errors import BundleError
-from exporter.targets.aoti.batches import one_batch, run_in_batches
+from exporter.targets.batches import one_batch, run_in_batches
 from exporter.targets.target import Array, TensorSpec
 
 

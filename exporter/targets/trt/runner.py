@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.errors import UsageError
+from exporter.targets.batches import check_images, padded
 from exporter.targets.target import Array, TensorSpec
 from exporter.targets.trt.options import TrtOptions
 
@@ -47,7 +48,7 @@ class TrtRunner:
             UsageError: images of another shape or dtype than the engine takes, or none at all.
             BundleError, TargetUnavailableError: as `load` does.
         """
-        self._check(images)
+        check_images(images, self.input)
         smallest, largest = self._open().batches
         declared = self.input.shape[0]
         size = min(len(images), largest) if isinstance(declared, str) else declared
@@ -77,7 +78,7 @@ class TrtRunner:
         Raises:
             UsageError: a batch outside of the profile, or another shape or dtype.
         """
-        self._check(images)
+        check_images(images, self.input)
         self._check_batch(len(images), self._open().batches)
         if not self.options.cuda_graph:
             return self._open().run(images)
@@ -99,7 +100,7 @@ class TrtRunner:
         """
         import torch
 
-        self._check(images)
+        check_images(images, self.input)
         session = self._open()
         self._check_batch(len(images), session.batches)
         given = torch.from_numpy(np.ascontiguousarray(images)).to(session.device.place)
@@ -125,9 +126,7 @@ class TrtRunner:
     def _run(self, images: Array, size: int) -> dict[str, Array]:
         import torch
 
-        missing = size - len(images)
-        full = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
-        given = torch.from_numpy(np.ascontiguousarray(full)).to(self._open().device.place)
+        given = torch.from_numpy(padded(images, size)).to(self._open().device.place)
         return {name: result[: len(images)].cpu().numpy() for name, result in self.forward(given).items()}
 
     def _open(self) -> "Session":
@@ -150,12 +149,3 @@ class TrtRunner:
                 f"{self.path.name}: expected a batch of {expected}, which is the engine's profile, got {batch}; "
                 "build an engine whose trt.min_batch and trt.max_batch contain it"
             )
-
-    def _check(self, images: "Array | Tensor") -> None:
-        expected, got = self.input.shape[1:], tuple(images.shape)
-        if len(got) != len(expected) + 1 or got[1:] != expected or got[0] == 0:
-            shape = "x".join(map(str, expected))
-            raise UsageError(f"{self.input.name}: expected at least one row of {shape}, got an array {got}")
-        dtype = str(images.dtype).removeprefix("torch.")
-        if dtype != self.input.dtype:
-            raise UsageError(f"{self.input.name}: expected {self.input.dtype}, got {dtype}")

@@ -18,9 +18,9 @@ from exporter.targets.aoti import compile as aoti_compile
 from exporter.targets.aoti import machine
 from exporter.targets.aoti.compile import CACHES, compile_package
 from exporter.targets.aoti.options import AotiOptions
-from exporter.targets.aoti.results import first_results
 from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.aoti.target import TARGET
+from exporter.targets.results import first_results
 from exporter.targets.target import EmitRequest, TensorSpec
 from tests.support.compiled import REQUESTS, captured_family
 from tests.support.families import IMAGE_SIZE, family

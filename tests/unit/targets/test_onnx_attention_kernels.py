@@ -63,5 +63,5 @@ def test_products_tell_nothing(tmp_path: Path) -> None:
     runner = OnnxRunner(path=write_product(tmp_path / "model.onnx"), input=spec, outputs=(spec,))
 
     assert runner.attention_kernels(np.zeros((2, 2), np.float32)) == {}
-    with pytest.raises(UsageError, match="expected one batch of 2, got 3"):
+    with pytest.raises(UsageError, match="expected a batch of 2, got 3 images"):
         runner.attention_kernels(np.zeros((3, 2), np.float32))

@@ -23,8 +23,8 @@ STEPS: dict[str, tuple[str, ...]] = {
     "types": ("mypy",),
     "tests": ("pytest", "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"),
 }
-"""Module and arguments, in order. A file's tests share what they build, so that they stay in one process; the files that
-build most come first by their names, and the small ones fill up the end."""
+"""Module and arguments, in order. A file's tests share what they build, so that they stay in one process; the files
+that build most come first by their names, and the small ones fill up the end."""
 
 FIXES: tuple[tuple[str, ...], ...] = (
     ("ruff", "check", "--fix-only", "--quiet", "."),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tools.gpu_check.__main__ import main
+from tools.gpu_check import main
 
 
 def run_check(folder: Path, jobs: str, minutes: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def recipe(*targets: str, **values: Any) -> Recipe:
     return Recipe(
         model=ModelRequest(model="vit_digits"),
         schedule=ScheduleRequest(r=R),
-        batch=64,
+        batch=16,
         targets=targets,
         **values,
     )
@@ -82,8 +82,7 @@ def test_eight_bits_lose_less_than_a_point(
 ) -> None:
     images_BCHW, labels = scans
 
-    narrow = exporter.export(recipe("onnx", "openvino", precision="int8"), tmp_path / "bundle")
+    narrow = exporter.export(recipe("openvino", precision="int8"), tmp_path / "bundle")
 
-    for target in ("onnx", "openvino"):
-        logits = narrow.runner(target)(images_BCHW)["logits"]
-        assert abs(top1(logits.argmax(axis=1), labels) - reduced_top1) < 1.0, target
+    logits = narrow.runner("openvino")(images_BCHW)["logits"]
+    assert abs(top1(logits.argmax(axis=1), labels) - reduced_top1) < 1.0

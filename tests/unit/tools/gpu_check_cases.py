@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from tools.gpu_check.jobs import BASELINE
-from tools.gpu_check.results import Entry, JobResult, Round
+from tools.gpu.jobs import BASELINE
+from tools.gpu.results import Entry, JobResult, Round
 
 ROUNDS = 4
 

@@ -11,9 +11,9 @@ import pytest
 
 from exporter.errors import TargetUnavailableError, UsageError
 from tests.unit.tools.gpu_check_cases import write_pretender
-from tools.gpu_check.drive import Driver, Settings, run
-from tools.gpu_check.jobs import LISTS, TINY
-from tools.gpu_check.results import Check, JobResult
+from tools.gpu.drive import Driver, Settings, run
+from tools.gpu.jobs import LISTS, TINY
+from tools.gpu.results import Check, JobResult
 
 NAMES = [[contender.name for contender in job.contenders] for job in TINY]
 EAGER, TRT = 0, 1

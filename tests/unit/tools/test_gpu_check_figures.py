@@ -3,9 +3,9 @@
 import pytest
 
 from tests.unit.tools.gpu_check_cases import baseline, job, timed
-from tools.gpu_check.figures import Row, rows
-from tools.gpu_check.results import Entry, JobResult
-from tools.gpu_check.verdicts import verdicts
+from tools.gpu.figures import Row, rows
+from tools.gpu.results import Entry, JobResult
+from tools.gpu.verdicts import verdicts
 
 DENSE = timed("compile", "dense", window_ms=2.0, latency_ms=3.0, executed_macs=200)
 

@@ -10,12 +10,12 @@ import torch
 
 from exporter.errors import TargetUnavailableError
 from tests.unit.tools.gpu_check_cases import baseline, job, timed
-from tools.gpu_check.__main__ import main
-from tools.gpu_check.figures import rows
-from tools.gpu_check.machine import check_needed
-from tools.gpu_check.results import Check, JobResult, to_json, write
-from tools.gpu_check.table import page
-from tools.gpu_check.verdicts import verdicts
+from tools.gpu.figures import rows
+from tools.gpu.machine import check_needed
+from tools.gpu.results import Check, JobResult, to_json, write
+from tools.gpu.table import page
+from tools.gpu.verdicts import verdicts
+from tools.gpu_check import main
 
 DENSE = timed("trt", "dense", window_ms=2.0, latency_ms=3.0, executed_macs=200)
 FACTS: dict[str, Any] = {

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import fx
 
-from tools.gpu_check import jobs
-from tools.gpu_check.build import parity
-from tools.gpu_check.forms import PICTURES, Forms, Reference, without_matches
-from tools.gpu_check.jobs import Contender, Job
-from tools.gpu_check.kernels import MOST_KERNELS, summed
-from tools.gpu_check.worker import Worker
+from tools.gpu import jobs
+from tools.gpu.build import parity
+from tools.gpu.forms import PICTURES, Forms, Reference, without_matches
+from tools.gpu.jobs import Contender, Job
+from tools.gpu.kernels import MOST_KERNELS, summed
+from tools.gpu.worker import Worker
 
 CONTENDERS = (
     Contender(kind="model", precision="fp32"),

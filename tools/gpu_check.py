@@ -1,4 +1,10 @@
-"""`python -m tools.gpu_check --out FOLDER` writes `gpu_check.json` and `gpu_check.md` there, anew after every job."""
+"""What every way of running a model does on the GPU of this machine: one command, one table, ten minutes.
+
+    python -m tools.gpu_check --out results/
+    python -m tools.gpu_check --out results-l/ --only vit_l,clip_l
+
+Writes `gpu_check.json` and `gpu_check.md` into the folder, anew after every job. The parts are in `tools/gpu/`.
+"""
 
 import argparse
 import sys
@@ -8,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from exporter.errors import ExportError, UsageError
-from tools.gpu_check.machine import check_needed, machine_facts
+from tools.gpu.machine import check_needed, machine_facts
 
-WORKER = (sys.executable, "-m", "tools.gpu_check.worker")
+WORKER = (sys.executable, "-m", "tools.gpu.worker")
 
 INTERRUPTED = 130
 DEFAULT_MINUTES = 9.5
@@ -40,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(asked: argparse.Namespace) -> None:
-    from tools.gpu_check.drive import Settings, run
-    from tools.gpu_check.figures import rows
-    from tools.gpu_check.results import Check, to_json, write
-    from tools.gpu_check.table import page
-    from tools.gpu_check.verdicts import verdicts
+    from tools.gpu.drive import Settings, run
+    from tools.gpu.figures import rows
+    from tools.gpu.results import Check, to_json, write
+    from tools.gpu.table import page
+    from tools.gpu.verdicts import verdicts
 
     folder: Path = asked.out
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.benchmark.statistics import Ratio, efficiency, ratio
-from tools.gpu_check.jobs import BASELINE
-from tools.gpu_check.results import Entry, JobResult, Round
+from tools.gpu.jobs import BASELINE
+from tools.gpu.results import Entry, JobResult, Round
 
 
 @dataclass(frozen=True, kw_only=True)

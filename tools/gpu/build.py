@@ -21,9 +21,9 @@ from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, EmitRequest, TensorSpec, target
 from exporter.validation import TOLERANCES, compare
 from exporter.validation.follow import follow_matches
-from tools.gpu_check.forms import DTYPES, Forms, without_matches
-from tools.gpu_check.jobs import Contender
-from tools.gpu_check.timing import Call, Device, settle
+from tools.gpu.forms import DTYPES, Forms, without_matches
+from tools.gpu.jobs import Contender
+from tools.gpu.timing import Call, Device, settle
 
 GRAPH = " graph"
 """What the name of a contender that is replayed from a CUDA graph ends in."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from exporter.benchmark.process import WorkerFailure, WorkerProcess, worker_environment
 from exporter.errors import TargetUnavailableError, UsageError
-from tools.gpu_check.jobs import LISTS, MODELS, Contender, Job
-from tools.gpu_check.results import Check, Entry, JobResult, Round
-from tools.gpu_check.timing import Device
+from tools.gpu.jobs import LISTS, MODELS, Contender, Job
+from tools.gpu.results import Check, Entry, JobResult, Round
+from tools.gpu.timing import Device
 
 BUILD_LIMIT_S = 200.0
 """No contender may take longer to build: others wait behind it."""

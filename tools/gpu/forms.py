@@ -23,7 +23,7 @@ from exporter.schedule import plan
 from exporter.targets import Array
 from exporter.targets.results import first_results
 from exporter.validation import image_inputs, tensor_inputs
-from tools.gpu_check.jobs import MERGINGS, MODELS
+from tools.gpu.jobs import MERGINGS, MODELS
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -6,7 +6,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from tools.gpu_check.timing import Call, Device
+from tools.gpu.timing import Call, Device
 
 CALLS = 5
 MOST_KERNELS = 25

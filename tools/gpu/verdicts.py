@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tools.gpu_check.figures import Row
-from tools.gpu_check.jobs import ENGINES, MODELS
+from tools.gpu.figures import Row
+from tools.gpu.jobs import ENGINES, MODELS
 
 LEAST_EFFICIENCY, LARGE_BATCH = 0.95, 64
 LEAST_SPEEDUP = 2.0

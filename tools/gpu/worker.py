@@ -1,4 +1,4 @@
-"""The process that touches the GPU: `python -m tools.gpu_check.worker DEVICE`, told what to do over stdin.
+"""The process that touches the GPU: `python -m tools.gpu.worker DEVICE`, told what to do over stdin.
 
 Requests are `machine`, `open` (a job), `build` (one of its contenders), `round` and `kernels`. One process serves many
 jobs, since starting it takes longer than most measurements; `drive` starts a new one where a contender ruins it.
@@ -15,12 +15,12 @@ from exporter.benchmark.messages import Channel
 from exporter.benchmark.worker import die_with_parent
 from exporter.errors import ExportError, InternalError
 from exporter.targets import Array
-from tools.gpu_check.build import build, forget_device_memory, reason
-from tools.gpu_check.forms import Forms
-from tools.gpu_check.jobs import LISTS, Job
-from tools.gpu_check.kernels import list_kernels
-from tools.gpu_check.machine import torch_facts
-from tools.gpu_check.timing import Call, Device, clocks, run_round
+from tools.gpu.build import build, forget_device_memory, reason
+from tools.gpu.forms import Forms
+from tools.gpu.jobs import LISTS, Job
+from tools.gpu.kernels import list_kernels
+from tools.gpu.machine import torch_facts
+from tools.gpu.timing import Call, Device, clocks, run_round
 
 
 class Worker:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from exporter.benchmark.statistics import Ratio
-from tools.gpu_check.figures import Row
-from tools.gpu_check.results import Check, Entry
-from tools.gpu_check.verdicts import Verdict
+from tools.gpu.figures import Row
+from tools.gpu.results import Check, Entry
+from tools.gpu.verdicts import Verdict
 
 _COLUMNS = (
     "model", "batch", "contender", "ms", "p90", "images/s", "over eager fp16", "over own dense",

@@ -29,9 +29,8 @@ from tests.support.matching import Method
 TOLERANCE = 1e-5
 METHODS = ("tome", "pitome")
 METHODS_AND_REQUESTS = [
-    pytest.param(method, request, id=f"{method}-{name}")
-    for method in METHODS
-    for name, request in REQUESTS.items()
+    *(pytest.param("tome", request, id=f"tome-{name}") for name, request in REQUESTS.items()),
+    *(pytest.param("pitome", REQUESTS[name], id=f"pitome-{name}") for name in ("constant", "with zeros")),
 ]
 ONE_PER_HEAD = [
     pytest.param(family("timm_vit"), id="class token"),

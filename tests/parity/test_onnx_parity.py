@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from exporter.lowering import Lowering
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Artifact, EmitRequest, TensorSpec, target
 from exporter.targets.onnx.options import OnnxOptions
@@ -21,14 +22,22 @@ from tests.support.families import FAMILIES, IMAGE_SIZE, Family, family
 from tests.support.matching import Method
 
 TOLERANCE = 1e-4
+DEFAULT = Lowering()
 IMAGES = ("batch", 3, IMAGE_SIZE, IMAGE_SIZE)
 
 
-def emit(program: RewrittenProgram, family: Family, folder: Path, batch: int | str = 2) -> Artifact:
+def emit(
+    program: RewrittenProgram,
+    family: Family,
+    folder: Path,
+    batch: int | str = 2,
+    lowering: Lowering = DEFAULT,
+) -> Artifact:
     request = EmitRequest(
         input=TensorSpec(name="images", dtype="float32", shape=(batch, *IMAGES[1:])),
         outputs=(TensorSpec(name=family.output_name, dtype="float32", shape=(batch, 10)),),
         options=OnnxOptions(),
+        lowering=lowering,
     )
     return target("onnx").emit(program, request, folder)
 
@@ -60,6 +69,30 @@ def test_onnx_runtime_equals_the_reference(
     for index, block in enumerate(program.merging_blocks):
         record = torch.from_numpy(probed[f"match_{index}"])
         assert compiled_groups(record, program.merged[block]) == reference_groups(run, block)
+
+
+FORMS = [
+    {"mask": "expanded"},
+    {"mask": "folded"},
+    {"selection": "one-hot"},
+    {"ranking": "count"},
+    {"attention": "op"},
+    {"attention": "fused"},
+]
+ONE_PROJECTION_AND_THREE = ("timm_vit", "hf_vit")
+
+
+@pytest.mark.parametrize("form", [pytest.param(form, id="-".join(form.values())) for form in FORMS])
+@pytest.mark.parametrize("name", ONE_PROJECTION_AND_THREE)
+def test_every_form_equals_the_reference(name: str, form: dict[str, str], tmp_path: Path) -> None:
+    captured, request, lowering = captured_family(name), REQUESTS["constant"], DEFAULT.choose(form)
+    run = reference(family(name), captured.schedule(request).merged, "tome")
+    program = captured.compile(request, lowering=lowering)
+
+    runner = emit(program, family(name), tmp_path, lowering=lowering).runner
+
+    output = torch.from_numpy(runner(family(name).images().numpy())[family(name).output_name])
+    assert max_abs_error(output, run.output) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", [pytest.param("torchvision_vit", id="folded token axis")])

@@ -82,7 +82,9 @@ def _mean_over_heads(mean: ir.Node) -> ir.Value | None:
     assert isinstance(count, int) and isinstance(width, int) and rows.shape is not None
     shape = [*rows.shape[:2], count, width]
     split = _after(mean, "Reshape", [rows, _constant(mean, [0, 0, count, width])], shape)
-    return _after(mean, "ReduceMean", [split, _constant(mean, [2])], [*rows.shape[:2], width], keepdims=0)
+    made = split.producer()
+    assert made is not None
+    return _after(made, "ReduceMean", [split, _constant(mean, [2])], [*rows.shape[:2], width], keepdims=0)
 
 
 def _producer(value: ir.Value | None, op_type: str, perm: Sequence[int] | None = None) -> ir.Node | None:

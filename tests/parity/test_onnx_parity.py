@@ -71,19 +71,21 @@ def test_onnx_runtime_equals_the_reference(
         assert compiled_groups(record, program.merged[block]) == reference_groups(run, block)
 
 
+WHOLE_ATTENTION = [{"attention": "op"}, {"attention": "fused"}]
 FORMS = [
     {"mask": "expanded"},
     {"mask": "folded"},
     {"selection": "one-hot"},
     {"ranking": "count"},
-    {"attention": "op"},
-    {"attention": "fused"},
+    *WHOLE_ATTENTION,
 ]
-ONE_PROJECTION_AND_THREE = ("timm_vit", "hf_vit")
+FORMS_OF = [
+    *(pytest.param("timm_vit", form, id="-".join(form.values())) for form in FORMS),
+    *(pytest.param("hf_vit", form, id=f"three projections-{form['attention']}") for form in WHOLE_ATTENTION),
+]
 
 
-@pytest.mark.parametrize("form", [pytest.param(form, id="-".join(form.values())) for form in FORMS])
-@pytest.mark.parametrize("name", ONE_PROJECTION_AND_THREE)
+@pytest.mark.parametrize(("name", "form"), FORMS_OF)
 def test_every_form_equals_the_reference(name: str, form: dict[str, str], tmp_path: Path) -> None:
     captured, request, lowering = captured_family(name), REQUESTS["constant"], DEFAULT.choose(form)
     run = reference(family(name), captured.schedule(request).merged, "tome")

@@ -10,7 +10,8 @@ are dropped unread.
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ WEIGHTS_CONFIG = "data/weights/model_weights_config.json"
 CONSTANTS_CONFIG = "data/constants/model_constants_config.json"
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
-_PLAIN_FILES = re.compile(
+PLAIN_FILES = (
     r"models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)"
     r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt"
     r"|extra/[\w.-]+|archive_format|archive_version|byteorder|version|\.data/\w+|\.format_version|\.storage_alignment"
 )
-_PLAIN_OPERATOR = re.compile(
+_PLAIN_OPERATORS = re.compile(
     r"torch\.ops\.(aten|prims)\.(?!from_file|save)\w+\.\w+"
     r"|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|torch\.sym_\w+"
     r"|_?operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|eq|ne|lt|le|gt|ge|and_|or_)"
@@ -42,6 +43,64 @@ _PLAIN_SIZE = re.compile(
     r"|'[su]\d{1,6}'|[su]\d{1,6}|positive|integer|nonnegative|True|False|\d{1,18}|[-+*/%(),= ])*"
 )
 _PLAIN_TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vetting:
+    """What an archive may hold beside raw tensors and plain sample inputs, and how the rest is refused.
+
+    The payloads of weights and constants are the caller's to look into.
+
+    Attributes:
+        files: names, without the archive's own folder.
+        operators: of the graph.
+        objects: whether the graph may take objects of an extension, which lie among the constants.
+        check_size: raises for a size that is not a plain number.
+        refusal: the error that words what was found.
+    """
+
+    files: re.Pattern[str]
+    operators: re.Pattern[str]
+    objects: bool = False
+    check_size: Callable[[object], None]
+    refusal: Callable[[str], Exception]
+
+    def check(self, archive: PT2ArchiveReader) -> None:
+        """Raise `refusal` for what could run code when the archive is loaded."""
+        for name in archive.get_file_names():
+            if not self.files.fullmatch(name):
+                raise self.refusal(f"the file {name}")
+        self._check_sample_inputs(archive.read_bytes(SAMPLE_INPUTS))
+        self._check_graph(json.loads(archive.read_string(MODEL_FILE)))
+
+    def _check_sample_inputs(self, data: bytes) -> None:
+        """The loader tries the restricted unpickler, then an unrestricted one: the first must do."""
+        if not data:
+            return
+        try:
+            torch.load(io.BytesIO(data), weights_only=True)
+        except Exception as error:  # whatever a crafted pickle raises, it is not plain tensors
+            raise self.refusal("sample inputs that are not plain tensors") from error
+
+    def _check_graph(self, model: Any) -> None:
+        for key, value in _entries(model):
+            match key:
+                case "target" | "as_operator":
+                    if not (isinstance(value, str) and self.operators.fullmatch(value)):
+                        raise self.refusal(f"the operator {value}")
+                case "expr_str":
+                    self.check_size(value)
+                case "in_spec" | "out_spec" if isinstance(value, str):
+                    self._check_tree(json.loads(value))
+                case "as_custom_obj" if not self.objects:
+                    raise self.refusal("a custom object")
+
+    def _check_tree(self, spec: Any) -> None:
+        for key, value in _entries(spec):
+            if (key == "type" and value not in _PLAIN_TREES) or key == "__enum__":
+                raise self.refusal(f"inputs or outputs of type {value}")
+            if key == "context" and value is not None:
+                self._check_tree(json.loads(value))
 
 
 def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
@@ -74,14 +133,16 @@ def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
 
 
 def _check_archive(path: Path) -> None:
+    vetting = Vetting(
+        files=re.compile(PLAIN_FILES),
+        operators=_PLAIN_OPERATORS,
+        check_size=lambda value: _check_size(value, path),
+        refusal=lambda what: _unsafe(path, what),
+    )
     with PT2ArchiveReader(str(path)) as archive:
-        for name in archive.get_file_names():
-            if not _PLAIN_FILES.fullmatch(name):
-                raise _unsafe(path, f"the file {name}")
+        vetting.check(archive)
         for config in (WEIGHTS_CONFIG, CONSTANTS_CONFIG):
             _check_payloads(json.loads(archive.read_string(config)), path)
-        _check_sample_inputs(archive.read_bytes(SAMPLE_INPUTS), path)
-        _check_graph(json.loads(archive.read_string(MODEL_FILE)), path)
 
 
 def _check_payloads(config: dict[str, Any], path: Path) -> None:
@@ -92,42 +153,15 @@ def _check_payloads(config: dict[str, Any], path: Path) -> None:
             raise UnsupportedGraphError(f"{path.name} was saved on {device}: save it again from the CPU")
 
 
-def _check_sample_inputs(data: bytes, path: Path) -> None:
-    """The loader tries the restricted unpickler, then an unrestricted one: the first must do."""
-    if not data:
+def _check_size(value: object, path: Path) -> None:
+    if isinstance(value, str) and _PLAIN_SIZE.fullmatch(value):
         return
-    try:
-        torch.load(io.BytesIO(data), weights_only=True)
-    except Exception as error:  # whatever a crafted pickle raises, it is not plain tensors
-        raise _unsafe(path, "sample inputs that are not plain tensors") from error
-
-
-def _check_graph(model: dict[str, Any], path: Path) -> None:
-    for key, value in _entries(model):
-        match key:
-            case "target" | "as_operator":
-                if not (isinstance(value, str) and _PLAIN_OPERATOR.fullmatch(value)):
-                    raise _unsafe(path, f"the operator {value}")
-            case "expr_str":
-                if not (isinstance(value, str) and _PLAIN_SIZE.fullmatch(value)):
-                    if "Symbol(" not in str(value):
-                        raise _unsafe(path, f"the size {value}")
-                    raise UnsupportedGraphError(
-                        f"{path.name} has dynamic tokens: it computes with the free size {value}; export it with a "
-                        "static image size (only the batch axis may be dynamic)"
-                    )
-            case "in_spec" | "out_spec" if isinstance(value, str):
-                _check_tree(json.loads(value), path)
-            case "as_custom_obj":
-                raise _unsafe(path, "a custom object")
-
-
-def _check_tree(spec: Any, path: Path) -> None:
-    for key, value in _entries(spec):
-        if (key == "type" and value not in _PLAIN_TREES) or key == "__enum__":
-            raise _unsafe(path, f"inputs or outputs of type {value}")
-        if key == "context" and value is not None:
-            _check_tree(json.loads(value), path)
+    if "Symbol(" not in str(value):
+        raise _unsafe(path, f"the size {value}")
+    raise UnsupportedGraphError(
+        f"{path.name} has dynamic tokens: it computes with the free size {value}; export it with a static image size "
+        "(only the batch axis may be dynamic)"
+    )
 
 
 def _entries(document: Any) -> Iterator[tuple[str, Any]]:

@@ -12,15 +12,14 @@ import io
 import json
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.export.pt2_archive import PT2ArchiveReader
 
 from exporter.errors import BundleError, TargetUnavailableError
-from exporter.models.pt2_archive import CONSTANTS_CONFIG, MODEL_FILE, SAMPLE_INPUTS, WEIGHTS_CONFIG
+from exporter.models.pt2_archive import CONSTANTS_CONFIG, PLAIN_FILES, WEIGHTS_CONFIG, Vetting
 
 ABOUT = "exporter.json"
 """What was written beside the program: versions and GPU."""
@@ -32,7 +31,7 @@ _PICKLED = re.compile(r"opaque_obj_\d+")
 _OPERATOR = re.compile(
     r"torch\.ops\.(aten|prims|tensorrt)\.(?!from_file|save)\w+\.\w+|_?operator\.getitem|#?torch\.ops\.aten\.\w+"
 )
-_PLAIN_TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+_FILES = re.compile(rf"{PLAIN_FILES}|{_CONSTANTS}(custom_obj|opaque_obj)_\d+")
 
 _LIBRARY = "torch_tensorrt"
 ENGINE_NAMES = frozenset({f"{_LIBRARY}.dynamo.runtime._TRTEngine._reconstruct_trt_engine"})
@@ -60,13 +59,21 @@ def read_about(path: Path) -> dict[str, str]:
     Raises:
         BundleError: it is damaged, not a saved program, or holds what could run as Python when it is loaded.
     """
+
+    def refuse_size(value: object) -> None:
+        raise _unsafe(path, f"the size {value}")
+
+    vetting = Vetting(
+        files=_FILES,
+        operators=_OPERATOR,
+        objects=True,
+        check_size=refuse_size,
+        refusal=lambda what: _unsafe(path, what),
+    )
     try:
         with PT2ArchiveReader(str(path)) as archive:
-            _check_graph(path, json.loads(archive.read_string(MODEL_FILE)))
+            vetting.check(archive)
             _check_payloads(path, archive)
-            data = archive.read_bytes(SAMPLE_INPUTS)
-            if data:
-                torch.load(io.BytesIO(data), weights_only=True)
             about = json.loads(archive.read_string(f"extra/{ABOUT}"))
     except BundleError:
         raise
@@ -98,32 +105,6 @@ def check_fits(about: Mapping[str, str], name: str, here: Mapping[str, str]) -> 
                 f"target torch-trt: {name} was built with {key} {about.get(key)}, and this is {here[key]}; "
                 "export again on this machine"
             )
-
-
-def _check_graph(path: Path, model: Any) -> None:
-    for key, value in _entries(model):
-        match key:
-            case "target" | "as_operator":
-                if not (isinstance(value, str) and _OPERATOR.fullmatch(value)):
-                    raise _unsafe(path, f"the operator {value}")
-            case "expr_str":
-                raise _unsafe(path, f"the size {value}")
-            case "in_spec" | "out_spec" if isinstance(value, str):
-                trees = [kind for name, kind in _entries(json.loads(value)) if name == "type"]
-                if not set(trees) <= set(_PLAIN_TREES):
-                    raise _unsafe(path, f"inputs or outputs of types {trees}")
-
-
-def _entries(document: Any) -> Iterator[tuple[str, Any]]:
-    """Every (key, value) of every object in a JSON document, at any depth."""
-    stack = [document]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            yield from item.items()
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
 
 
 def _check_payloads(path: Path, archive: PT2ArchiveReader) -> None:

@@ -19,6 +19,7 @@ from exporter.targets.torch_trt.archive import ABOUT, read_about
 
 ENGINE_MODULE = "torch_tensorrt.dynamo.runtime._TRTEngine"
 SETTINGS_MODULE = "torch_tensorrt.dynamo._settings"
+ENUM = {"__enum__": True, "fqn": "antigravity:Flying", "name": "HIGH"}
 
 
 class Made:
@@ -169,8 +170,25 @@ def test_name_that_reaches_through_an_allowed_module_is_refused(tmp_path: Path) 
         ),
         pytest.param(
             {"models/model.json": json.dumps({"in_spec": json.dumps([1, {"type": "os.system"}])})},
-            "of types",
+            "of type os.system",
             id="tree",
+        ),
+        pytest.param(
+            {"models/model.json": json.dumps({"in_spec": json.dumps([1, {"context": json.dumps(ENUM)}])})},
+            "of type True",
+            id="enum, whose module would be imported",
+        ),
+        pytest.param(
+            {
+                "models/model.json": json.dumps(
+                    {"out_spec": json.dumps([1, {"context": json.dumps([{"type": "os.system"}])}])}
+                )
+            },
+            "of type os.system",
+            id="tree in a tree",
+        ),
+        pytest.param(
+            {"models/model.json": json.dumps({"target": "#evil.op"})}, "the operator #evil", id="extension"
         ),
     ],
 )
@@ -181,11 +199,21 @@ def test_archive_that_asks_for_python_is_refused(
         read_about(saved(tmp_path, **replaced))
 
 
+@pytest.mark.parametrize("added", ["data/aotinductor/model/wrapper.so", "models/other.json"])
+def test_further_parts_are_refused(tmp_path: Path, added: str) -> None:
+    path = saved(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].split('/', 1)[0]}/{added}", b"code")
+
+    with pytest.raises(BundleError, match="the file"):
+        read_about(path)
+
+
 def test_sample_inputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(Made(os.system, "true"), buffer)
 
     path = saved(tmp_path, **{"data/sample_inputs/model.pt": buffer.getvalue()})
 
-    with pytest.raises(BundleError, match="expected a program saved by this package"):
+    with pytest.raises(BundleError, match="sample inputs that are not plain tensors"):
         read_about(path)

@@ -100,25 +100,21 @@ def _top_k_type(facts: GraphFacts) -> Iterator[Breach]:
 
 
 def _scatter_nd(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("ScatterND"):
-        reduction = _reduction(node)
-        if reduction != "none":
-            yield Breach(
-                at=node,
-                expected="no reduction",
-                got=f"reduction {reduction}",
-                fix="write the sum as a product with a one-hot matrix",
-            )
+    yield from _reducing(facts, "ScatterND", "")
 
 
 def _scatter_elements(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("ScatterElements"):
+    yield from _reducing(facts, "ScatterElements", ", which a plugin runs")
+
+
+def _reducing(facts: GraphFacts, operator: str, more: str) -> Iterator[Breach]:
+    for node in facts.of(operator):
         reduction = _reduction(node)
         if reduction != "none":
             yield Breach(
                 at=node,
                 expected="no reduction",
-                got=f"reduction {reduction}, which a plugin runs",
+                got=f"reduction {reduction}{more}",
                 fix="write the sum as a product with a one-hot matrix",
             )
 

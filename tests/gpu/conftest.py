@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from exporter.rewrite import RewrittenProgram
+from tests.support.compiled import REQUESTS, captured_family
+
 HERE = Path(__file__).parent
 NO_GPU = pytest.mark.skip(reason="needs an NVIDIA GPU: PyTorch sees none")
 
@@ -16,3 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
             if missing:
                 item.add_marker(NO_GPU)
+
+
+@pytest.fixture(scope="session")
+def program() -> RewrittenProgram:
+    return captured_family("timm_vit").compile(REQUESTS["constant"])

@@ -8,25 +8,13 @@ from exporter.rewrite import RewrittenProgram
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.aoti.target import TARGET
-from exporter.targets.target import Artifact, EmitRequest, TensorSpec
-from tests.support.compiled import REQUESTS, captured_family, max_abs_error
-from tests.support.families import IMAGE_SIZE, family
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: PyTorch sees none"),
-]
+from exporter.targets.target import Artifact
+from tests.gpu.tiny_vit import request_of
+from tests.support.compiled import max_abs_error
+from tests.support.families import family
 
 TOLERANCE = 1e-3
 """TF32 is off by default; kernels of another summation order differ by less."""
-
-INPUT = TensorSpec(name="images", dtype="float32", shape=(2, 3, IMAGE_SIZE, IMAGE_SIZE))
-OUTPUTS = (TensorSpec(name="logits", dtype="float32", shape=(2, 10)),)
-
-
-@pytest.fixture(scope="module")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(REQUESTS["constant"])
 
 
 @pytest.fixture(scope="module", params=["kept", "dropped"])
@@ -34,7 +22,7 @@ def artifact(
     request: pytest.FixtureRequest, program: RewrittenProgram, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
     options = AotiOptions(device="cuda", matches=request.param)
-    asked = EmitRequest(input=INPUT, outputs=OUTPUTS, options=options)
+    asked = request_of(options)
     return TARGET.emit(program, asked, tmp_path_factory.mktemp("aoti"))
 
 

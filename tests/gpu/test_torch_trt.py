@@ -7,30 +7,20 @@ import pytest
 import torch
 
 from exporter.rewrite import RewrittenProgram
-from exporter.targets.target import Artifact, EmitRequest, TensorSpec
+from exporter.targets.target import Artifact
 from exporter.targets.torch_trt.options import TorchTrtOptions
 from exporter.targets.torch_trt.runner import TorchTrtRunner
 from exporter.targets.torch_trt.target import TARGET
-from tests.support.compiled import REQUESTS, captured_family, max_abs_error
-from tests.support.families import IMAGE_SIZE, family
+from tests.gpu.tiny_vit import request_of
+from tests.support.compiled import max_abs_error
+from tests.support.families import family
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: PyTorch sees none"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("torch_tensorrt") is None,
-        reason='needs Torch-TensorRT: pip install "exporter[torch-trt]"',
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("torch_tensorrt") is None,
+    reason='needs Torch-TensorRT: pip install "exporter[torch-trt]"',
+)
 
 TOLERANCE = 1e-3
-INPUT = TensorSpec(name="images", dtype="float32", shape=(2, 3, IMAGE_SIZE, IMAGE_SIZE))
-OUTPUTS = (TensorSpec(name="logits", dtype="float32", shape=(2, 10)),)
-
-
-@pytest.fixture(scope="module")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(REQUESTS["constant"])
 
 
 @pytest.fixture(scope="module", params=["kept", "dropped"])
@@ -38,7 +28,7 @@ def artifact(
     request: pytest.FixtureRequest, program: RewrittenProgram, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
     options = TorchTrtOptions(matches=request.param, optimization_level=1)
-    asked = EmitRequest(input=INPUT, outputs=OUTPUTS, options=options)
+    asked = request_of(options)
     return TARGET.emit(program, asked, tmp_path_factory.mktemp("torch_trt"))
 
 

@@ -16,33 +16,21 @@ from exporter.pipeline import build
 from exporter.recipe import Recipe
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, TensorSpec, target
+from exporter.targets import Artifact, target
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.runner import TrtRunner
 from exporter.validation import TOLERANCES, prove, run_eager
+from tests.gpu.tiny_vit import request_of
 from tests.support.compiled import captured_family
 from tests.support.families import family
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: PyTorch sees none"),
-    pytest.mark.skipif(importlib.util.find_spec("tensorrt") is None, reason="needs TensorRT"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt") is None, reason="needs TensorRT")
 
-REQUEST = EmitRequest(
-    input=TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),
-    outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
-    options=TrtOptions(),
-)
-
-
-@pytest.fixture(scope="module")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(ScheduleRequest(r=4))
+REQUEST = request_of(TrtOptions())
 
 
 def emit(program: RewrittenProgram, folder: Path, **options: object) -> Artifact:
-    return target("trt").emit(program, replace(REQUEST, options=TrtOptions(**options)), folder)  # type: ignore[arg-type]
+    return target("trt").emit(program, request_of(TrtOptions(**options)), folder)  # type: ignore[arg-type]
 
 
 def shortfalls(program: RewrittenProgram, artifact: Artifact) -> list[str]:

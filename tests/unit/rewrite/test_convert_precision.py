@@ -1,5 +1,8 @@
 """Every value gets the type that it is computed in, by what its operator does."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -68,6 +71,50 @@ def test_products_are_narrow_and_norms_and_means_are_wide(
     assert dtypes(graph, aten.layer_norm.default, aten.mean.dim) == {torch.float32}
     assert pair.outcome.modified
     assert pair.after(random(2, 4, WIDTH))[0].dtype == torch.float32
+
+
+class AfterProduct(nn.Module):
+    """An operator whose only operand is what a product gave, and so is narrow."""
+
+    def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.operator = operator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator(self.first(x))
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, (WIDTH,))
+
+
+OPERATORS: list[Any] = [
+    (layer_norm, aten.layer_norm.default, torch.float16),
+    (lambda x: x.softmax(-1), aten.softmax.int, torch.float16),
+    (lambda x: x.mean(1), aten.mean.dim, torch.float32),
+    (lambda x: x.sum(1), aten.sum.dim_IntList, torch.float32),
+    (lambda x: x.pow(2), aten.pow.Tensor_Scalar, torch.float32),
+    (lambda x: x.exp(), aten.exp.default, torch.float32),
+    (lambda x: x.rsqrt(), aten.rsqrt.default, torch.float32),
+    (lambda x: torch.linalg.vector_norm(x, dim=-1), aten.linalg_vector_norm.default, torch.float32),
+]
+
+
+@pytest.mark.parametrize(
+    ("operator", "target", "given"), [pytest.param(*each, id=str(each[1])) for each in OPERATORS]
+)
+def test_operand_of_16_bits_is_widened_before_it_is_squared_or_summed(
+    operator: Callable[[Tensor], Tensor], target: object, given: torch.dtype
+) -> None:
+    pair = rewritten(seeded(AfterProduct(operator)), random(2, 4, WIDTH), FP16)
+
+    (node,) = calls(pair.after.graph, target)
+    assert {each.meta["val"].dtype for each in node.all_input_nodes} == {torch.float32}
+    assert node.meta["val"].dtype == torch.float32
+    (reader,) = node.users  # a cast back, or the output
+    assert (reader.op == "output") == (given == torch.float32)
+    assert reader.op == "output" or reader.meta["val"].dtype == given
 
 
 def test_weights_of_products_are_stored_narrow_and_those_of_norms_wide() -> None:

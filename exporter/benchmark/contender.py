@@ -102,7 +102,7 @@ def contender_from(tree: dict[str, Any]) -> Contender:
     return Contender(
         **{
             **tree,
-            "model": ModelRequest(**model) if model is not None else None,
+            "model": _request(model) if model is not None else None,
             "engine": _engine(engine) if engine is not None else None,
             **{key: Path(tree[key]) if tree[key] is not None else None for key in ("program", "input")},
         }
@@ -117,6 +117,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value
+
+
+def _request(tree: dict[str, Any]) -> ModelRequest:
+    options = {name: _frozen(value) for name, value in tree["options"].items()}
+    return ModelRequest(**{**tree, "image_size": _frozen(tree["image_size"]), "options": options})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _engine(tree: dict[str, Any]) -> EngineFile:

@@ -11,6 +11,8 @@ _KEYS = {
     "weights": "weights",
     "seed": "seed",
     "image_size": "image_size",
+    "model_option": "model.options",
+    "preprocess": "model.preprocess",
     "tower": "tower",
     "r": "schedule.r",
     "schedule": "schedule.kind",
@@ -35,6 +37,7 @@ _KEYS = {
     "unlabelled": "validate.unlabelled",
     "pairs": "validate.pairs",
     "classes": "validate.classes",
+    "labels_in_order": "validate.labels_in_order",
     "templates": "validate.templates",
     "max_drop": "validate.accuracy.max_drop",
     "min_agreement": "validate.agreement.min",
@@ -71,7 +74,19 @@ _RECIPE_OPTIONS = {
     "weights": click.option("--weights", help="pretrained, random, or a .safetensors file."),
     "seed": click.option("--seed", type=int, help="For random weights."),
     "tower": click.option("--tower", help="Of a CLIP: image, text (exported as it is), or both."),
-    "image_size": click.option("--image-size", type=int, help="Other than the model's own."),
+    "image_size": click.option(
+        "--image-size", help="Other than the model's own: 224, or 96x160 (height, width)."
+    ),
+    "model_option": click.option(
+        "--model-option",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A free parameter of the architecture, such as num_classes=10; the rest comes from the weights.",
+    ),
+    "preprocess": click.option(
+        "--preprocess",
+        help="A JSON file that says how photos become the model's input, like preprocess.json.",
+    ),
     "batch": click.option("--batch", type=int, help="Images per call."),
     "dynamic_batch": click.option(
         "--dynamic-batch/--static-batch", default=None, help="Leave the batch free; tokens stay static."
@@ -113,6 +128,12 @@ _MEASURE_OPTIONS = {
     "pairs": click.option("--pairs", help="CSV of image,caption: retrieval with a two-tower model."),
     "classes": click.option(
         "--classes", help="Class names, one per line: zero-shot classification with a two-tower model."
+    ),
+    "labels_in_order": click.option(
+        "--labels-in-order",
+        is_flag=True,
+        default=None,
+        help="Number the class folders of --data in the order of their names, whatever the classes are called.",
     ),
     "templates": click.option(
         "--templates", help="Prompts for the class names, one per line, each with one {}."
@@ -203,6 +224,25 @@ def _options(value: tuple[str, ...]) -> dict[str, float]:
     return pairs
 
 
+def _image_size(value: str) -> int | list[int]:
+    sides = integers(value.lower().replace("x", ","), "--image-size")
+    if len(sides) > 2:
+        raise UsageError(f"--image-size: expected a side, or HEIGHTxWIDTH such as 96x160, got {value}")
+    return sides[0] if len(sides) == 1 else sides
+
+
+def _model_options(value: tuple[str, ...]) -> dict[str, object]:
+    from exporter.recipe import yaml_value
+
+    pairs: dict[str, object] = {}
+    for item in value:
+        name, equals, text = item.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--model-option: expected NAME=VALUE such as num_classes=10, got {item}")
+        pairs[name.strip()] = yaml_value(text, f"--model-option {name}")
+    return pairs
+
+
 def _forms(value: tuple[str, ...]) -> dict[str, str]:
     pairs = [item.partition("=") for given in value for item in given.split(",")]
     for name, equals, _ in pairs:
@@ -241,4 +281,6 @@ _PARSERS: dict[str, Callable[[Any], object]] = {
     "keep_per_layer": _keeps,
     "method_option": _options,
     "lowering": _forms,
+    "image_size": _image_size,
+    "model_option": _model_options,
 }

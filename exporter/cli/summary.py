@@ -131,7 +131,7 @@ def print_planned(console: Console, planned: Planned) -> None:
             f"refused to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}",
             soft_wrap=True,
         )
-    _print_notes(console, planned.schedule.notes)
+    _print_notes(console, (*planned.model.notes, *planned.schedule.notes))
 
 
 def _print_notes(console: Console, notes: Iterable[str]) -> None:

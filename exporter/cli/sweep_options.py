@@ -16,6 +16,8 @@ _SHARED = (
     "weights",
     "seed",
     "image_size",
+    "model_option",
+    "preprocess",
     "batch",
     "dynamic_batch",
     "input",

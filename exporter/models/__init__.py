@@ -5,16 +5,19 @@ In: a `ModelRequest`. Out: a `LoadedModel`, which `capture` takes.
 
 from exporter.models.alias_table import Alias
 from exporter.models.load import aliases, load, without_download
-from exporter.models.loaded import ExampleInput, LoadedModel, Tokenize
+from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, Tokenize
 from exporter.models.preprocess import Preprocess, crop_image, normalize, preprocess_image
-from exporter.models.request import ModelRequest, safe_name
+from exporter.models.request import ImageSize, ModelRequest, OptionValue, safe_name, size_text
 from exporter.models.shipped import ShippedData, shipped_data, ships_images, training_images
 
 __all__ = [
     "Alias",
+    "ClassNames",
     "ExampleInput",
+    "ImageSize",
     "LoadedModel",
     "ModelRequest",
+    "OptionValue",
     "Preprocess",
     "ShippedData",
     "Tokenize",
@@ -26,6 +29,7 @@ __all__ = [
     "safe_name",
     "shipped_data",
     "ships_images",
+    "size_text",
     "training_images",
     "without_download",
 ]

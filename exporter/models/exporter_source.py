@@ -12,7 +12,7 @@ from exporter.models.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
 from exporter.models.digit_texts import CONTEXT, VOCABULARY, tokenize_words
 from exporter.models.digits import DIGITS_PREPROCESS, IMAGE_SIZE, VIT_DIGITS_WEIGHTS, build_vit_digits
 from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
-from exporter.models.request import ResolvedRequest, Tower, check_image_tower, safe_name
+from exporter.models.request import ResolvedRequest, Tower, check_image_tower, safe_name, size_text
 from exporter.models.weights import build_from_file, build_random, sha256_of
 
 
@@ -54,9 +54,9 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
     is_text = asked.request.tower == "text"
     if asked.request.tower not in model.towers:
         check_image_tower(asked)
-    if asked.image_size not in (None, IMAGE_SIZE):
+    if asked.image_size not in (None, (IMAGE_SIZE, IMAGE_SIZE)):
         raise UsageError(
-            f"{asked.spelling} takes {IMAGE_SIZE} pixel images only, got --image-size {asked.image_size}"
+            f"{asked.spelling} takes {IMAGE_SIZE} pixel images only, got --image-size {size_text(asked.image_size)}"
         )
     module = _build(asked, model)
     kind = asked.weights_kind

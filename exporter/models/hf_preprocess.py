@@ -16,7 +16,7 @@ from exporter.errors import ModelUnavailableError
 from exporter.models.fetch import Via, fetching
 from exporter.models.hf_architectures import family_preprocess
 from exporter.models.preprocess import Preprocess
-from exporter.models.request import ResolvedRequest
+from exporter.models.request import ResolvedRequest, square_side
 from exporter.models.resize import Interpolation, exact_fraction
 
 # Pillow's numbers, as the file stores them.
@@ -54,8 +54,8 @@ def read_preprocess(
     """
     processor = _processor(asked, where, revision)
     if processor is None:
-        return family_preprocess(model_type, asked.image_size or own_size)
-    return describe_processor(processor, asked.image_size, asked.spelling)
+        return family_preprocess(model_type, square_side(asked) or own_size)
+    return describe_processor(processor, square_side(asked), asked.spelling)
 
 
 def describe_processor(processor: Any, image_size: int | None, spelling: str) -> Preprocess:

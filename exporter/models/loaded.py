@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 InputName = Literal["images", "input_ids"]
 OutputName = Literal["logits", "embedding", "features"]
 
+ClassNames = tuple[tuple[str, ...], ...]
+"""For each class index its accepted spellings; the first is the one that is shown."""
+
 Tokenize = Callable[[Sequence[str]], npt.NDArray[np.int64]]
 """Texts to token ids, int64 (n, context), padded and cut as the model's own library does it."""
 
@@ -48,6 +51,9 @@ class LoadedModel:
         weights_tag: The pinned tag or commit of pretrained weights, if there is one.
         weights_sha256: Over names, dtypes, shapes and bytes of the state dict.
         proportional_attention: The default for this family of weights: off for MAE.
+        class_names: Of the columns of the logits, where the source knows them; None where it does not.
+        notes: What the user should know about how it was loaded: what was inferred, guessed, or warned about by the
+            source library. One sentence each, without machine paths.
         tokenize: Makes the input of a text tower. What it needs is loaded, or fetched, at the first call, which
             raises a ModelUnavailableError where that fails. None for everything but text towers.
     """
@@ -65,4 +71,6 @@ class LoadedModel:
     weights_tag: str | None
     weights_sha256: str
     proportional_attention: bool = True
+    class_names: ClassNames | None = None
+    notes: tuple[str, ...] = ()
     tokenize: Tokenize | None = None

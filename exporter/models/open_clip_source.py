@@ -109,10 +109,10 @@ def _name_and_tag(asked: ResolvedRequest) -> tuple[str, str]:
 def _image_size(asked: ResolvedRequest, config: dict[str, Any]) -> tuple[int, int]:
     own = config["vision_cfg"].get("image_size", 224)
     height, width = (own, own) if isinstance(own, int) else own
-    if asked.image_size is None or asked.image_size == height == width:
+    if asked.image_size in (None, (height, width)):
         return height, width
     check_multiple(asked.image_size, _patch_size(asked, config["vision_cfg"]), asked.spelling)
-    return asked.image_size, asked.image_size
+    return asked.image_size
 
 
 def _patch_size(asked: ResolvedRequest, vision: dict[str, Any]) -> int:

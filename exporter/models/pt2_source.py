@@ -17,7 +17,7 @@ from exporter.errors import ModelUnavailableError, UnsupportedGraphError, UsageE
 from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
 from exporter.models.preprocess import Preprocess
 from exporter.models.pt2_archive import read_program
-from exporter.models.request import ResolvedRequest, check_image_tower, safe_name
+from exporter.models.request import ResolvedRequest, check_image_tower, safe_name, size_text
 from exporter.models.weights import sha256_of
 
 PREPROCESS_FILE = "preprocess.json"
@@ -40,10 +40,10 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
     _check_request(asked)
     program, extra_files = read_program(path)
     shape = _image_shape(program, path)
-    if asked.image_size is not None and shape[1:] != (asked.image_size, asked.image_size):
+    if asked.image_size is not None and shape[1:] != asked.image_size:
         raise UsageError(
             f"{path.name} was saved for {shape[1]}x{shape[2]} pixels: "
-            f"--image-size {asked.image_size} needs a new export"
+            f"--image-size {size_text(asked.image_size)} needs a new export"
         )
     for tensor in program.state_dict.values():
         tensor.requires_grad_(False)

@@ -4,7 +4,8 @@ First step of the road: in, the user's words (`vit_b16`, `timm:deit3_small_patch
 `ResolvedRequest` that says which source answers and under which id. No library of models is imported here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,10 @@ from exporter.models.alias_table import ALIASES, Alias
 
 Tower = Literal["image", "text"]
 WeightsKind = Literal["pretrained", "random", "file", "embedded", "program"]
+ImageSize = tuple[int, int]
+"""Height and width in pixels."""
+OptionValue = bool | int | float | str | None | tuple[int | float, ...]
+"""What a free parameter of an architecture may be set to."""
 
 SOURCES = ("timm", "torchvision", "hf", "open_clip")
 
@@ -28,15 +33,20 @@ class ModelRequest:
         model: An alias, `source:id`, or a path to a saved `.pt2`.
         weights: `pretrained`, `random`, or the path of a `.safetensors` state dict.
         seed: Seed of random weights.
-        image_size: Side of the square input in pixels; None is the model's own size.
+        image_size: Height and width of the input in pixels, or the side of a square; None is the model's own size.
         tower: Which tower of a model that embeds both images and texts.
+        options: Free parameters of the architecture by the source library's own names, such as `num_classes`;
+            what is not given is taken from the weights.
+        preprocess: A JSON file with the keys of `Preprocess`, to use instead of what the source says.
     """
 
     model: str
     weights: str = "pretrained"
     seed: int = 0
-    image_size: int | None = None
+    image_size: int | ImageSize | None = None
     tower: Tower = "image"
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    preprocess: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +71,10 @@ class ResolvedRequest:
         return Path(self.request.weights).expanduser()
 
     @property
-    def image_size(self) -> int | None:
-        """The side that was asked for; None is the model's own."""
-        return self.request.image_size
+    def image_size(self) -> ImageSize | None:
+        """Height and width that were asked for; None is the model's own."""
+        size = self.request.image_size
+        return (size, size) if isinstance(size, int) else size
 
     @property
     def spelling(self) -> str:
@@ -107,19 +118,50 @@ def safe_name(text: str) -> str:
     return safe.strip(".-") or "model"
 
 
-def check_multiple(size: int, patch: int, spelling: str) -> None:
+def size_text(size: int | ImageSize) -> str:
+    """An image size as the command line takes it: `224`, or `96x160` (height, width)."""
+    if isinstance(size, int):
+        return str(size)
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def check_multiple(size: int | ImageSize, patch: int | ImageSize, spelling: str) -> None:
     """Refuse an image size that the patches do not tile.
 
+    Args:
+        size: Height and width in pixels, or the side of a square.
+        patch: Likewise, of one patch.
+        spelling: The model, as messages name it.
+
     Raises:
-        UsageError: `size` is not a multiple of `patch`.
+        UsageError: A side is not a multiple of the patch's.
     """
-    if size % patch:
-        below = size - size % patch
-        fitting = f"{below} or {below + patch}" if below else str(patch)
+    sides = (size, size) if isinstance(size, int) else size
+    patches = (patch, patch) if isinstance(patch, int) else patch
+    for side, multiple in zip(sides, patches, strict=True):
+        if side % multiple:
+            below = side - side % multiple
+            fitting = f"{below} or {below + multiple}" if below else str(multiple)
+            raise UsageError(
+                f"--image-size {size_text(size)} does not fit {spelling}: expected a multiple of its patch size "
+                f"{multiple}, got {side}; use {fitting}"
+            )
+
+
+def square_side(asked: ResolvedRequest) -> int | None:
+    """The side of the square that was asked for; None is the model's own.
+
+    Raises:
+        UsageError: Height and width differ.
+    """
+    if asked.image_size is None:
+        return None
+    height, width = asked.image_size
+    if height != width:
         raise UsageError(
-            f"--image-size {size} does not fit {spelling}: expected a multiple of its patch size {patch}, "
-            f"got {size}; use {fitting}"
+            f"{asked.spelling} takes square images only: expected one --image-size, got {height}x{width}"
         )
+    return height
 
 
 def check_image_tower(asked: ResolvedRequest) -> None:
@@ -138,8 +180,9 @@ def _check_values(request: ModelRequest) -> None:
     if request.tower not in ("image", "text"):
         raise UsageError(f'tower must be "image" or "text", got "{request.tower}"')
     size = request.image_size
-    if size is not None and not 1 <= size <= MAX_IMAGE_SIZE:
-        raise UsageError(f"--image-size must be between 1 and {MAX_IMAGE_SIZE}, got {size}")
+    sides = () if size is None else (size,) if isinstance(size, int) else size
+    if size is not None and not all(1 <= side <= MAX_IMAGE_SIZE for side in sides):
+        raise UsageError(f"--image-size must be between 1 and {MAX_IMAGE_SIZE}, got {size_text(size)}")
     if size is not None and request.tower == "text":
         raise UsageError(
             "--image-size says nothing about a text tower: leave one of --image-size and --tower out"

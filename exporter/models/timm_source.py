@@ -36,7 +36,7 @@ def load_timm(asked: ResolvedRequest) -> LoadedModel:
     architecture, tag = _architecture_and_tag(asked)
     config = timm.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
     own_size = _own_size(architecture, config)
-    size = own_size if asked.image_size is None else (asked.image_size, asked.image_size)
+    size = asked.image_size or own_size
     arguments: dict[str, Any] = {}
     if size != own_size:
         _check_image_size(asked, architecture)
@@ -99,7 +99,7 @@ def _check_image_size(asked: ResolvedRequest, architecture: str) -> None:
         raise UsageError(f"{asked.spelling} has no patch embedding to resize: leave --image-size out")
     height, width = (patch, patch) if isinstance(patch, int) else patch
     assert asked.image_size is not None
-    check_multiple(asked.image_size, max(height, width), asked.spelling)
+    check_multiple(asked.image_size, (height, width), asked.spelling)
 
 
 def _build(asked: ResolvedRequest, full_name: str, arguments: dict[str, Any]) -> nn.Module:

@@ -12,7 +12,7 @@ from exporter.errors import ModelUnavailableError, UsageError, nearest
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ExampleInput, LoadedModel
 from exporter.models.preprocess import Preprocess
-from exporter.models.request import ResolvedRequest, check_image_tower, check_multiple, safe_name
+from exporter.models.request import ResolvedRequest, check_image_tower, check_multiple, safe_name, square_side
 from exporter.models.resize import Interpolation, exact_fraction
 from exporter.models.weights import build_from_file, build_random, check_state_dict, freeze, sha256_of
 
@@ -35,7 +35,7 @@ def load_torchvision(asked: ResolvedRequest) -> LoadedModel:
     name, weights = _name_and_weights(asked)
     preset = weights.transforms()
     own_size = int(preset.crop_size[0])
-    size = asked.image_size or own_size
+    size = square_side(asked) or own_size
     module = _build(asked, name, weights, size)
     return LoadedModel(
         module=module,

@@ -131,7 +131,7 @@ def manifest(
             )
             for key, result in findings.parity.items()
         },
-        notes=(*schedule.notes, *_failures(findings)),
+        notes=(*model.notes, *schedule.notes, *_failures(findings)),
         toolchain=toolchain(artifacts),
     )
 

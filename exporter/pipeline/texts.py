@@ -44,7 +44,7 @@ class TextTower:
 
     @cached_property
     def _model(self) -> LoadedModel:
-        return load(replace(self.request, tower="text", image_size=None))
+        return load(replace(self.request, tower="text", image_size=None, preprocess=None))
 
     def _tokenize(self, texts: Sequence[str]) -> Array:
         if self._model.tokenize is None:

@@ -56,9 +56,15 @@ def _fragment_at(location: tuple[int | str, ...]) -> _Fragment:
         if isinstance(part, int):
             fragment = _resolved(fragment.get("items", {}))
         else:
-            known = fragment.get("properties", {})
+            known = _mapping(fragment).get("properties", {})
             fragment = _resolved(known.get(part, fragment.get("additionalProperties") or {}))
     return fragment
+
+
+def _mapping(fragment: _Fragment) -> _Fragment:
+    """The mapping among several choices: `model` is a name, or a mapping that says more."""
+    choices = map(_resolved, fragment.get("anyOf", ()))
+    return next((choice for choice in choices if "properties" in choice), fragment)
 
 
 def _resolved(fragment: _Fragment) -> _Fragment:
@@ -79,6 +85,8 @@ def _expected(fragment: _Fragment) -> str:
 def _worded(fragment: _Fragment) -> str:
     if "enum" in fragment:
         return "one of " + ", ".join(fragment["enum"])
+    if "anyOf" in fragment:
+        return " or ".join(_worded(_resolved(choice)) for choice in fragment["anyOf"])
     kind = fragment.get("type")
     if kind in ("integer", "number"):
         return ("an integer" if kind == "integer" else "a number") + _bounds(fragment)

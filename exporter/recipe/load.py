@@ -97,6 +97,8 @@ def override(recipe: Recipe, values: Mapping[str, object], where: str = "options
     forms = [form for form in _SCHEDULE_FORMS if f"schedule.{form}" in values]
     if forms and forms[0] not in schedule:
         schedule.clear()
+    if isinstance(mapping["model"], str):
+        mapping["model"] = {"name": mapping["model"]}
     for path, value in values.items():
         _set(mapping, path, value, where)
     return recipe_from_mapping(mapping, where)
@@ -119,11 +121,11 @@ def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "name": recipe.name,
-        "model": model.model,
+        "model": _model_mapping(model),
         "weights": model.weights,
         "seed": model.seed,
         "tower": "both" if recipe.with_text else model.tower,
-        "image_size": model.image_size,
+        "image_size": _plain(model.image_size),
         "method": recipe.method,
         "method_options": dict(recipe.method_options),
         "proportional_attention": recipe.proportional_attention,
@@ -174,11 +176,13 @@ def _read_text(path: Path) -> str:
 def _recipe(document: RecipeDocument) -> Recipe:
     return Recipe(
         model=ModelRequest(
-            model=document.model,
+            model=document.model.name,
             weights=document.weights,
             seed=document.seed,
-            image_size=document.image_size,
+            image_size=_frozen(document.image_size),
             tower="text" if document.tower == "text" else "image",
+            options={name: _frozen(value) for name, value in document.model.options.items()},
+            preprocess=document.model.preprocess,
         ),
         with_text=document.tower == "both",
         name=document.name,
@@ -201,6 +205,13 @@ def _recipe(document: RecipeDocument) -> Recipe:
         validate=_validation(document.validation),
         bench=SpeedGate(**document.bench.model_dump()),
     )
+
+
+def _model_mapping(model: ModelRequest) -> object:
+    """The name alone, or a mapping where more is said."""
+    if not model.options and model.preprocess is None:
+        return model.model
+    return {"name": model.model, "options": _plain(model.options), "preprocess": model.preprocess}
 
 
 def _validation(document: ValidationDocument) -> Validation:
@@ -238,6 +249,11 @@ def _set(mapping: dict[str, Any], path: str, value: object, where: str) -> None:
             raise RecipeError(f"{where}: {path}: {parent} holds one value, not keys")
         mapping = inner
     mapping[last] = value
+
+
+def _frozen(value: Any) -> Any:
+    """A list as a tuple, for a frozen tree."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: object) -> object:

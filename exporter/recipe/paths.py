@@ -37,19 +37,20 @@ def portable(recipe: Recipe) -> Recipe:
     )
     bare = _map_paths(unfilled, _last_name)
     nothing: dict[str, Any] = dict.fromkeys(VALIDATION_FILES)
-    return replace(bare, validate=replace(bare.validate, unlabelled=False, **nothing))
+    return replace(bare, validate=replace(bare.validate, unlabelled=False, labels_in_order=False, **nothing))
 
 
 def _map_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     model = recipe.model
     weights = model.weights if model.weights in NO_WEIGHTS_FILE else change(model.weights)
     files = {key: getattr(recipe.validate, key) for key in VALIDATION_FILES}
+    preprocess = change(model.preprocess) if model.preprocess is not None else None
     changed: dict[str, Any] = {key: change(path) for key, path in files.items() if path is not None}
     calibration = recipe.calibration
     images = change(calibration.data) if calibration.data is not None else None
     return replace(
         recipe,
-        model=replace(model, model=_map_model(model.model, change), weights=weights),
+        model=replace(model, model=_map_model(model.model, change), weights=weights, preprocess=preprocess),
         validate=replace(recipe.validate, **changed),
         calibration=replace(calibration, data=images),
         engines=_map_engines(recipe.engines, change),

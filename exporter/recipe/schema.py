@@ -5,13 +5,16 @@ the result once into the frozen tree; nothing else sees pydantic. The same model
 Schema.
 """
 
+import json
+import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -80,6 +83,34 @@ def _keeps(values: Any) -> list[int] | list[float]:
     raise refuse("expected only token counts (integers >= 1) or only fractions (with a point, in (0, 1])")
 
 
+def _image_size(value: Any) -> Any:
+    if value is None or (type(value) is int and 1 <= value <= _LARGEST):
+        return value
+    if isinstance(value, list) and len(value) == 2 and all(type(side) is int and side >= 1 for side in value):
+        return value
+    raise refuse(f"expected an integer >= 1, [height, width] or null, got {json.dumps(value)[:60]}")
+
+
+def _option_value(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _printable(value)
+    numbers = value if isinstance(value, list) and value else [value]
+    if all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        return value
+    raise refuse(f"expected true, false, null, a number, text or a list of numbers, got {str(value)[:40]}")
+
+
+def _named_model(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping):
+        kind = "a list" if isinstance(value, list) else json.dumps(value)[:60]
+        raise refuse(f"expected text, or a mapping of name, options and preprocess, got {kind}")
+    return value
+
+
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Count = Annotated[int, Field(ge=0, le=_LARGEST)]
@@ -92,6 +123,36 @@ Target = Annotated[str, _one_of("target", TARGETS), Field(json_schema_extra={"en
 Pass = Annotated[str, _one_of("pass", PASSES), Field(json_schema_extra={"enum": list(PASSES)})]
 Targets = Annotated[list[Target], Field(min_length=1), AfterValidator(_unique)]
 Passes = Annotated[list[Pass], AfterValidator(_unique)]
+OptionValue = Annotated[
+    bool | int | float | str | list[int | float] | None,
+    PlainValidator(_option_value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": ["boolean", "number", "string", "null"]},
+                {"type": "array", "items": {"type": "number"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+ImageSize = Annotated[
+    int | list[int] | None,
+    PlainValidator(_image_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 1},
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
+                {"type": "null"},
+            ]
+        }
+    ),
+]
 SchemaVersion = Annotated[int, AfterValidator(_version), Field(json_schema_extra={"const": SCHEMA_VERSION})]
 Keeps = Annotated[
     list[int] | list[float],
@@ -107,6 +168,17 @@ Keeps = Annotated[
         }
     ),
 ]
+
+
+class ModelDocument(Document):
+    """A model that has more said about it than its name."""
+
+    name: Text
+    """Alias (vit_b16), source:id (timm, torchvision, hf, open_clip), or .pt2 file relative to the recipe."""
+    options: dict[Text, OptionValue] = Field(default_factory=dict)
+    """Free parameters of the architecture by the source library's own names; the rest is taken from the weights."""
+    preprocess: Text | None = None
+    """JSON file with the keys of a bundle's preprocess.json, to use instead of what the source says."""
 
 
 class ScheduleDocument(Document):
@@ -183,6 +255,8 @@ class ValidationDocument(Document):
     """CSV of image,caption for retrieval with a two-tower model, relative to the recipe."""
     classes: Text | None = None
     """Text file with a class name per line, for zero-shot classification, relative to the recipe."""
+    labels_in_order: bool = False
+    """Number class folders in the order of their names, although nothing says that the model does."""
     templates: Text | None = None
     """Text file with a prompt per line, each with one {}, relative to the recipe."""
     accuracy: AccuracyDocument = AccuracyDocument()
@@ -214,16 +288,18 @@ class RecipeDocument(Document):
     """Version of this file format."""
     name: FolderName | None = None
     """Folder name of the bundle; null: made of model, method and schedule, such as vit_b16-tome-r8."""
-    model: Text
-    """Alias (vit_b16), source:id (timm, torchvision, hf, open_clip), or .pt2 file relative to the recipe."""
+    model: Annotated[
+        ModelDocument, BeforeValidator(_named_model, json_schema_input_type=Text | ModelDocument)
+    ]
+    """Its name, or a mapping of name, options and preprocess."""
     weights: Text = NO_WEIGHTS_FILE[0]
     """pretrained, random, or a .safetensors state dict relative to the recipe."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """Seed of random weights."""
     tower: Literal["image", "text", "both"] = "image"
     """Which tower of a CLIP; the text tower is exported as it is, with `both` into the bundle's folder `text`."""
-    image_size: Positive | None = None
-    """Side of the square input in pixels; null: the model's own."""
+    image_size: ImageSize = None
+    """Side of the square input in pixels, or [height, width]; null: the model's own."""
     method: Method = "tome"
     """How tokens are matched and merged."""
     method_options: dict[Text, Number] = Field(default_factory=dict)

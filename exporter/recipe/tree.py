@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from exporter.lowering import Precision
-from exporter.models import ModelRequest
+from exporter.models import ModelRequest, size_text
 from exporter.schedule import ScheduleRequest
 
 InputKind = Literal["float", "uint8"]
@@ -59,6 +59,7 @@ class Validation:
         unlabelled: take `data` as plain images, whatever its sub-folders are called.
         pairs: CSV of image and caption, for retrieval with a two-tower model.
         classes: text file with a class name per line, for zero-shot classification with a two-tower model.
+        labels_in_order: number class folders in the order of their names.
         templates: text file with a prompt per line, each with one {}; None stands for "a photo of a {}.".
         accuracy: gate on top-1.
         agreement: gate on agreement with the dense model, which needs no labels.
@@ -68,6 +69,7 @@ class Validation:
     unlabelled: bool = False
     pairs: str | None = None
     classes: str | None = None
+    labels_in_order: bool = False
     templates: str | None = None
     accuracy: AccuracyGate = field(default_factory=AccuracyGate)
     agreement: AgreementGate = field(default_factory=AgreementGate)
@@ -155,7 +157,7 @@ def text_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the text tower beside an image tower: as it is, for the same targets."""
     return replace(
         recipe,
-        model=replace(recipe.model, tower="text", image_size=None),
+        model=replace(recipe.model, tower="text", image_size=None, preprocess=None),
         with_text=False,
         name=None,
         schedule=ScheduleRequest(),
@@ -178,7 +180,7 @@ def default_name(recipe: Recipe, model_name: str) -> str:
     model = recipe.model
     parts = [
         model_name,
-        str(model.image_size) if model.image_size is not None else None,
+        size_text(model.image_size) if model.image_size is not None else None,
         merging_name(recipe),
         "uint8" if recipe.input == "uint8" else None,
         recipe.layout if recipe.layout != "nchw" else None,

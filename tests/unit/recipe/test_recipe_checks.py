@@ -42,14 +42,20 @@ def test_only_the_model_is_required() -> None:
         pytest.param({"batch": 2**40}, "batch: expected at most 2147483647, got 1099511627776", id="huge"),
         pytest.param({"seed": None}, "seed: expected an integer >= 0, got null", id="null"),
         pytest.param(
-            {"image_size": "big"}, 'image_size: expected an integer >= 1 or null, got "big"', id="size"
+            {"image_size": "big"},
+            'image_size: expected an integer >= 1, [height, width] or null, got "big"',
+            id="size",
         ),
         pytest.param(
             {"precision": "fp8"},
             'precision: expected one of fp32, fp16, bf16, int8, got "fp8"',
             id="precision",
         ),
-        pytest.param({"model": ["a"]}, "model: expected text, got a list", id="list"),
+        pytest.param(
+            {"model": ["a"]},
+            "model: expected text, or a mapping of name, options and preprocess, got a list",
+            id="list",
+        ),
         pytest.param(
             {"parity": {"cosine": 1.5}}, "parity.cosine: expected at most 1.0, got 1.5", id="cosine"
         ),
@@ -86,7 +92,7 @@ def test_only_the_model_is_required() -> None:
             {"method_options": {"margin": "a"}}, "method_options.margin: expected a number", id="option"
         ),
         pytest.param({"name": "../elsewhere"}, "name: expected a folder name", id="name-with-path"),
-        pytest.param({"model": ""}, "model: expected text, not empty", id="empty"),
+        pytest.param({"model": ""}, "model.name: expected text, not empty", id="empty"),
         pytest.param({"weights": "a\0b"}, "weights: expected text", id="control-character"),
         pytest.param({"weights": "a\x85b"}, "weights: expected text", id="line-separator"),
         pytest.param({"weights": "a\ud800"}, "weights: expected text", id="half-a-character"),

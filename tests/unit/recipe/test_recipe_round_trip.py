@@ -34,6 +34,10 @@ COUNTS = st.integers(0, 2**31 - 1)
 SIZES = st.integers(1, 2**31 - 1)
 AMOUNTS = st.none() | st.floats(0, allow_nan=False, allow_infinity=False)
 FRACTIONS = st.floats(0, 1, exclude_min=True)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+OPTION_VALUES: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers(-(2**31), 2**31) | FLOATS | TEXTS | st.tuples(SIZES, SIZES)
+)
 LISTS = st.lists(COUNTS, min_size=1, max_size=30).map(tuple)
 
 SCHEDULES = st.one_of(
@@ -70,7 +74,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
             model=draw(TEXTS),
             weights=draw(st.sampled_from(["pretrained", "random"]) | TEXTS),
             seed=draw(st.integers(0, 2**63 - 1)),
-            image_size=draw(st.none() | SIZES),
+            image_size=draw(st.none() | SIZES | st.tuples(SIZES, SIZES)),
+            options=draw(st.dictionaries(TEXTS, OPTION_VALUES, max_size=3)),
+            preprocess=draw(st.none() | TEXTS),
         ),
         name=draw(st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)),
         method=method,
@@ -99,6 +105,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
                 unlabelled=st.booleans(),
                 pairs=st.none() | TEXTS,
                 classes=st.none() | TEXTS,
+                labels_in_order=st.booleans(),
                 templates=st.none() | TEXTS,
                 accuracy=st.builds(AccuracyGate, max_drop=AMOUNTS),
                 agreement=st.builds(AgreementGate, min=st.none() | st.floats(1, 100, exclude_min=True)),

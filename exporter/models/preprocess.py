@@ -1,4 +1,4 @@
-"""How a photo becomes a model's input: convert to RGB, resize, crop, scale to [0, 1], normalise.
+"""How a photo becomes a model's input: convert to its channels, resize, crop, scale to [0, 1], normalise.
 
 Every source describes its own model with one `Preprocess`; the later rooms only read it. What it describes equals
 the source library's own transform to the pixel, given the image as Pillow opens it. So an orientation in EXIF is
@@ -16,7 +16,11 @@ from PIL import Image
 from exporter.errors import BundleError
 from exporter.models.resize import Interpolation, Kernel, ResizeMode, crop_centre, resize, resized_size
 
+ChannelOrder = Literal["rgb", "gray", "rgba"]
 ToRGB = Literal["first", "over_white", "last"]
+
+# Pillow's mode for each, whose bands are the model's channels.
+_MODES: dict[ChannelOrder, str] = {"gray": "L", "rgb": "RGB", "rgba": "RGBA"}
 
 # Keys that bundles of version 0.1 do not have, with what that version did.
 _ADDED_LATER: dict[str, Any] = {"to_rgb": "first", "kernel": "pil", "fill": [0, 0, 0]}
@@ -31,21 +35,22 @@ class Preprocess:
         interpolation: Filter of the resize.
         crop_fraction: The resize goes to `floor(image_size / crop_fraction)`, of which the centre is cropped; above
             1.0 what is missing is filled.
-        mean: Subtracted per channel, on values in [0, 1].
+        mean: Subtracted per channel, on values in [0, 1]; as many as there are channels.
         std: Divided by per channel, after the mean.
         resize_mode: `crop` keeps the aspect and covers the resized size; `squash` resizes both sides to it; `pad`
             keeps the aspect and fits inside it.
-        channel_order: Always `rgb`.
+        channel_order: What an image is converted to: `rgb`, `gray` (one channel) or `rgba` (four).
         layout: Always `NCHW`.
-        to_rgb: `first` converts before anything else, as the loaders of timm and torchvision do, which drops
-            transparency; `over_white` also does it first, and lays what is transparent over white, as processors
-            of transformers do that convert; `last` resizes and crops the image in its own mode, as open_clip does
-            (a palette image is then resized without a filter, a transparent one by its weight).
+        to_rgb: When it is converted to the channels above. `first` converts before anything else, as the loaders of
+            timm and torchvision do, which drops transparency unless it is a channel; `over_white` also does it
+            first, and lays what is transparent over white, as processors of transformers do that convert; `last`
+            resizes and crops the image in its own mode, as open_clip does (a palette image is then resized without
+            a filter, a transparent one by its weight).
         kernel: Which code resizes. `pil` is Pillow's. `torch` is torchvision's for uint8 tensors, which
             transformers takes whenever torchvision is installed; it differs from Pillow's by a grey level here
             and there (and may between machines with and without AVX2), and where a crop is off centre by half a
             pixel it starts at the pixel before, Pillow's at the even one of the two.
-        fill: RGB bytes of what is filled.
+        fill: Bytes of what is filled, one per channel.
     """
 
     image_size: tuple[int, int]
@@ -54,11 +59,38 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize_mode: ResizeMode = "crop"
-    channel_order: Literal["rgb"] = "rgb"
+    channel_order: ChannelOrder = "rgb"
     layout: Literal["NCHW"] = "NCHW"
     to_rgb: ToRGB = "first"
     kernel: Kernel = "pil"
     fill: tuple[int, ...] = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        """Hold the channels together, and the size to what can be resized to.
+
+        Raises:
+            ValueError: `mean`, `std`, `fill` and `channel_order` are not of the same number of channels, a
+                transparent channel is to be laid over white, or there is no pixel to crop from.
+        """
+        channels = len(_MODES[self.channel_order])
+        for name in ("mean", "std", "fill"):
+            if len(getattr(self, name)) != channels:
+                raise ValueError(
+                    f"{name}: expected {channels} numbers for channel_order {self.channel_order}, got "
+                    f"{len(getattr(self, name))} ({_orders_text()})"
+                )
+        if self.channel_order == "rgba" and self.to_rgb == "over_white":
+            raise ValueError("to_rgb over_white leaves no transparency: expected channel_order rgb or gray")
+        if not all(side >= 1 and side >= self.crop_fraction for side in self.image_size):
+            raise ValueError(
+                f"image_size: expected sides of at least 1 and crop_fraction ({self.crop_fraction}), got "
+                f"{self.image_size}"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one input."""
+        return len(self.mean), *self.image_size
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a bundle's `preprocess.json`: JSON types only."""
@@ -89,12 +121,18 @@ class Preprocess:
                 mean=tuple(float(value) for value in data["mean"]),
                 std=tuple(float(value) for value in data["std"]),
                 resize_mode=data["resize_mode"],
+                channel_order=data["channel_order"],
                 to_rgb=data["to_rgb"],
                 kernel=data["kernel"],
                 fill=tuple(int(value) for value in data["fill"]),
             )
         except (TypeError, ValueError) as error:
             raise BundleError(f"preprocess.json: {error}; export the bundle again") from error
+
+
+def channel_order(channels: int) -> ChannelOrder | None:
+    """What an image is converted to for a model of so many channels; None where no photo has so many."""
+    return next((order for order, mode in _MODES.items() if len(mode) == channels), None)
 
 
 def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
@@ -105,7 +143,7 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uin
         preprocess: The model's own.
 
     Returns:
-        (3, H, W) bytes.
+        (C, H, W) bytes.
 
     Raises:
         PIL.Image.DecompressionBombError: A strip so long that it would be resized to more pixels than Pillow
@@ -113,8 +151,9 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uin
         ValueError: Pillow cannot convert or resize an image of this mode, or no pixel is left of a strip that has
             to fit inside.
     """
+    mode = _MODES[preprocess.channel_order]
     if preprocess.to_rgb != "last":
-        image = _rgb_over_white(image) if preprocess.to_rgb == "over_white" else image.convert("RGB")
+        image = (_over_white(image) if preprocess.to_rgb == "over_white" else image).convert(mode)
     size = resized_size(
         image.size, preprocess.image_size, preprocess.crop_fraction, mode=preprocess.resize_mode
     )
@@ -122,7 +161,8 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uin
     cropped = crop_centre(
         resized, preprocess.image_size, fill=preprocess.fill, down=preprocess.kernel == "torch"
     )
-    pixels_HWC = np.asarray(cropped.convert("RGB"), dtype=np.uint8)
+    pixels = np.asarray(cropped.convert(mode), dtype=np.uint8)
+    pixels_HWC = pixels.reshape(*preprocess.image_size, len(mode))
     return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
 
 
@@ -130,7 +170,7 @@ def normalize(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDAr
     """Make the model's input from what `crop_image` gives.
 
     Args:
-        pixels: Bytes, (..., 3, H, W).
+        pixels: Bytes, (..., C, H, W).
         preprocess: The model's own.
 
     Returns:
@@ -153,7 +193,7 @@ def preprocess_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[
         preprocess: The model's own.
 
     Returns:
-        (3, H, W) float32, normalised.
+        (C, H, W) float32, normalised.
 
     Raises:
         PIL.Image.DecompressionBombError, ValueError: As in `crop_image`.
@@ -161,9 +201,10 @@ def preprocess_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[
     return normalize(crop_image(image, preprocess), preprocess)
 
 
-def _rgb_over_white(image: Image.Image) -> Image.Image:
+def _over_white(image: Image.Image) -> Image.Image:
+    """An image without transparency as it is, any other as RGB."""
     if "A" not in image.getbands() and image.info.get("transparency") is None:
-        return image.convert("RGB")
+        return image
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
@@ -172,7 +213,7 @@ def _check_values(data: Mapping[str, Any]) -> None:
     choices = {
         "interpolation": get_args(Interpolation),
         "resize_mode": get_args(ResizeMode),
-        "channel_order": ("rgb",),
+        "channel_order": get_args(ChannelOrder),
         "layout": ("NCHW",),
         "to_rgb": get_args(ToRGB),
         "kernel": get_args(Kernel),
@@ -182,9 +223,9 @@ def _check_values(data: Mapping[str, Any]) -> None:
             raise ValueError(f'{key} must be one of {", ".join(allowed)}, got "{data[key]}"')
     if not 0 < float(data["crop_fraction"]) < float("inf"):
         raise ValueError(f"crop_fraction must be above 0 and finite, got {data['crop_fraction']}")
-    if not len(data["mean"]) == len(data["std"]) == len(data["fill"]):
-        raise ValueError(
-            f"mean has {len(data['mean'])} channels, std {len(data['std'])} and fill {len(data['fill'])}"
-        )
     if data["to_rgb"] == "last" and (data["kernel"] == "torch" or data["resize_mode"] == "pad"):
         raise ValueError("to_rgb last goes with kernel pil and without padding")
+
+
+def _orders_text() -> str:
+    return ", ".join(f"{order} has {len(mode)}" for order, mode in _MODES.items())

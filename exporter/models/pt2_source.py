@@ -126,10 +126,10 @@ def _preprocess(extra_files: Mapping[str, str], shape: tuple[int, int, int], pat
             f"{path.name}: its {PREPROCESS_FILE} is not JSON ({error}); save it again"
         ) from error
     preprocess = Preprocess.from_dict(data)
-    if preprocess.image_size != shape[1:]:
+    if preprocess.input_shape != shape:
         raise ModelUnavailableError(
-            f"{path.name}: its {PREPROCESS_FILE} is for {preprocess.image_size}, "
-            f"its input for {shape[1:]}; save it again"
+            f"{path.name}: its {PREPROCESS_FILE} is for inputs (channels, height, width) of "
+            f"{preprocess.input_shape}, its input is {shape}; save it again"
         )
     return preprocess
 

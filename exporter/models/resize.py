@@ -90,9 +90,9 @@ def crop_centre(
     """Crop the centre, after filling up sides that are too short.
 
     Args:
-        image: Resized; RGB if anything is to be filled.
+        image: Resized; of the model's channels if anything is to be filled.
         crop: Height and width.
-        fill: Colour of what is filled; its odd pixel goes right and below.
+        fill: Bytes of what is filled, one per channel; its odd pixel goes right and below.
         down: Whether a crop that is off centre by half a pixel starts at the pixel before; otherwise at the even one
             of the two, as torchvision has it.
     """
@@ -118,8 +118,10 @@ def _resize_with_torch(
         "bicubic": InterpolationMode.BICUBIC,
         "lanczos": InterpolationMode.LANCZOS,
     }
-    pixels_BCHW = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()[None]
+    pixels_HWC = np.array(image).reshape(image.height, image.width, -1)
+    pixels_BCHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()[None]
     resized_BCHW: torch.Tensor = functional.resize(
         pixels_BCHW, [size[1], size[0]], interpolation=modes[interpolation], antialias=True
     )
-    return Image.fromarray(resized_BCHW[0].permute(1, 2, 0).contiguous().numpy())
+    resized_HWC = resized_BCHW[0].permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(resized_HWC if resized_HWC.shape[2] > 1 else resized_HWC[:, :, 0])

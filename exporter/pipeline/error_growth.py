@@ -32,7 +32,7 @@ def error_growth(
 
 
 def _first(outputs: Outputs, planned: Planned) -> Array:
-    """The first images that could be read, as many as the program takes: (B, 3, H, W) uint8."""
+    """The first images that could be read, as many as the program takes: (B, C, H, W) uint8."""
     assert planned.model.preprocess is not None
     positions = [int(position) for position in outputs.positions[:_IMAGES]]
     (chunk,) = decode(outputs.images, planned.model.preprocess, positions=positions, chunk=_IMAGES, workers=0)

@@ -29,8 +29,8 @@ Channels = Literal["nchw", "nhwc"]
 class InsertInputNormalization(GraphPass):
     """Make the graph take uint8 images.
 
-    Given: a graph over normalised float images (B, 3, H, W).
-    Result: the same over bytes, (B, 3, H, W) or (B, H, W, 3): `(images / 255 - mean) / std` in front.
+    Given: a graph over normalised float images (B, C, H, W).
+    Result: the same over bytes, (B, C, H, W) or (B, H, W, C): `(images / 255 - mean) / std` in front.
 
     Attributes:
         mean: per channel, of images in 0..1.

@@ -135,7 +135,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _decode_chunk(images: ImageSet, preprocess: Preprocess, part: tuple[int, ...]) -> DecodedChunk:
-    pixels_BCHW = np.empty((len(part), 3, *preprocess.image_size), dtype=np.uint8)
+    pixels_BCHW = np.empty((len(part), *preprocess.input_shape), dtype=np.uint8)
     read: list[int] = []
     unreadable: list[Unreadable] = []
     for position in part:

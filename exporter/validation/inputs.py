@@ -17,12 +17,13 @@ from exporter.targets import Array
 
 _PHOTOS = ("china.jpg", "flower.jpg")
 _SHIFT_PIXELS = 7
+_FLAT = (128, 96, 64, 192)  # bytes of a gray, an RGB and an RGBA image, as many as there are channels
 
 
 def image_inputs(
     preprocess: Preprocess, *, batch: int, as_bytes: bool, channels_last: bool
 ) -> Mapping[str, Array]:
-    """Named batches (B, 3, H, W) or (B, H, W, 3), preprocessed as the model expects.
+    """Named batches (B, C, H, W) or (B, H, W, C), preprocessed as the model expects.
 
     Args:
         preprocess: of the model.
@@ -30,12 +31,13 @@ def image_inputs(
         as_bytes: uint8 instead of normalised float32.
         channels_last: NHWC.
     """
-    noise = np.random.default_rng(0).integers(0, 256, (batch, *preprocess.image_size, 3), dtype=np.uint8)
-    flat = np.full((batch, *preprocess.image_size, 3), (128, 96, 64), dtype=np.uint8)
+    channels, *size = preprocess.input_shape
+    shape = (batch, *size, channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     pictures = {
         "photo": _photos(batch),
-        "noise": list(map(Image.fromarray, noise)),
-        "flat": list(map(Image.fromarray, flat)),
+        "noise": _opened(noise),
+        "flat": _opened(np.full(shape, _FLAT[:channels], dtype=np.uint8)),
     }
     make = crop_image if as_bytes else preprocess_image
     batches = {
@@ -54,6 +56,10 @@ def tensor_inputs(example: ExampleInput, *, batch: int) -> Mapping[str, Array]:
         return {"noise": generator.integers(1, example.vocabulary, shape, dtype=np.int64)}
     noise = generator.standard_normal((batch, *example.shape), dtype=np.float32)
     return {"noise": noise, "flat": np.full_like(noise, 0.25)}
+
+
+def _opened(images_BHWC: Array) -> list[Image.Image]:
+    return [Image.fromarray(each if each.shape[2] > 1 else each[:, :, 0]) for each in images_BHWC]
 
 
 def _photos(count: int) -> list[Image.Image]:

@@ -26,7 +26,7 @@ CHUNK = 64
 """Images decoded, run and stored together."""
 
 Contender = Callable[[Array], Array]
-"""Takes cropped uint8 pixels (B, 3, H, W), gives float32 (B, C)."""
+"""Takes cropped uint8 pixels (B, C, H, W), gives float32 (B, C)."""
 
 Progress = Callable[[int, int], None]
 """Called with images done and images in all."""

@@ -24,6 +24,7 @@ from exporter.models import (
     normalize,
     preprocess_image,
 )
+from exporter.models.preprocess import channel_order
 from exporter.models.resize import exact_fraction
 from tests.support.odd_images import encoded, opened
 
@@ -143,6 +144,56 @@ def test_a_dictionary_round_trip_through_json_changes_nothing() -> None:
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
 
 
+GRAY: dict[str, Any] = {"channel_order": "gray", "mean": (0.4,), "std": (0.3,), "fill": (7,)}
+RGBA: dict[str, Any] = {
+    "channel_order": "rgba", "mean": (0.5, 0.4, 0.3, 0.2), "std": (1.0,) * 4, "fill": (0,) * 4
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("look", "channels"), [pytest.param(GRAY, 1, id="gray"), pytest.param(RGBA, 4, id="rgba")]
+)
+def test_other_channels_go_through_json_and_through_pixels(look: dict[str, Any], channels: int) -> None:
+    preprocess = plain(**look, image_size=(16, 24))
+    assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
+    assert preprocess.input_shape == (channels, 16, 24)
+    assert channel_order(channels) == look["channel_order"]
+    assert crop_image(photo(30, 30), preprocess).shape == (channels, 16, 24)
+    assert preprocess_image(photo(30, 30), preprocess).dtype == np.float32
+
+
+@pytest.mark.parametrize("channels", [0, 2, 5, 13])
+def test_no_photo_has_other_numbers_of_channels(channels: int) -> None:
+    assert channel_order(channels) is None
+
+
+def test_gray_over_white_is_white_where_nothing_is_seen() -> None:
+    transparent = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
+    one = {"image_size": (8, 8), "crop_fraction": 1.0}
+    assert np.unique(crop_image(transparent, plain(**GRAY, **one, to_rgb="over_white"))).tolist() == [255]
+    assert np.unique(crop_image(transparent, plain(**GRAY, **one))).tolist() == [
+        18
+    ]  # ITU-R 601 of the colour
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param({"mean": (0.5,)}, "mean: expected 3 numbers for channel_order rgb, got 1", id="mean"),
+        pytest.param({"std": (0.5,) * 4}, "std: expected 3 .*gray has 1, rgb has 3, rgba has 4", id="std"),
+        pytest.param(GRAY | {"fill": (0, 0, 0)}, "fill: expected 1 .*gray, got 3", id="fill"),
+        pytest.param(RGBA | {"to_rgb": "over_white"}, "leaves no transparency", id="rgba over white"),
+        pytest.param({"image_size": (32, 0)}, r"at least 1 .*got \(32, 0\)", id="no pixel"),
+        pytest.param(
+            {"image_size": (2, 32), "crop_fraction": 2.5}, "at least 1 and crop_fraction", id="shrunk"
+        ),
+    ],
+)
+def test_a_contradiction_is_refused(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        plain(**change)
+
+
 def test_a_dictionary_of_version_0_1_means_what_it_meant() -> None:
     old = {key: value for key, value in plain().to_dict().items() if key not in ("to_rgb", "kernel", "fill")}
     assert len(old) == 8
@@ -164,6 +215,8 @@ def test_a_dictionary_of_version_0_1_means_what_it_meant() -> None:
         pytest.param({"kernel": "magic"}, id="unknown kernel"),
         pytest.param({"to_rgb": "maybe"}, id="unknown conversion"),
         pytest.param({"fill": [0]}, id="fill of one channel"),
+        pytest.param({"channel_order": "gray"}, id="three numbers for one channel"),
+        pytest.param({"channel_order": "bgr"}, id="unknown order"),
         pytest.param({"to_rgb": "last", "resize_mode": "pad"}, id="a fill that the mode may not have"),
         pytest.param({"std": None}, id="no list"),
     ],

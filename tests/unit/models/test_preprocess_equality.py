@@ -1,7 +1,7 @@
 """Preprocessing equals the libraries' own transforms, to the pixel, on real and odd images.
 
 Expected pixels come from the libraries alone: their transform on the image as Pillow opens it. timm and torchvision
-have the conversion to RGB in their loaders, so the expected side converts before.
+have the conversion to the model's channels in their loaders, so the expected side converts before.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,6 +36,13 @@ NEAR_ZERO = 5e-7
 
 QUICK = [name for name in FILES if name != HUGE]
 
+# Pillow's modes, as timm's loader is told by `input_img_mode`; mean, standard deviation and fill of as many channels.
+CHANNELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gray": ("L", {"mean": (0.4,), "std": (0.3,), "fill": (102,)}),
+    "rgb": ("RGB", {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "fill": (128, 102, 76)}),
+    "rgba": ("RGBA", {"mean": (0.5, 0.4, 0.3, 0.2), "std": (0.2, 0.3, 0.4, 0.5), "fill": (128, 102, 76, 51)}),
+}
+
 
 def bytes_of(values_CHW: npt.NDArray[np.float32], preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """Undo the normalisation in double precision, which is exact after rounding to bytes."""
@@ -53,13 +60,13 @@ def assert_equals(
     Args:
         preprocess: Ours.
         transform: The library's.
-        after: `loader`, if the library's loader converts to RGB before the transform.
+        after: `loader`, if the library's loader converts to the model's channels before the transform.
         names: Of the images.
     """
     for name in names:
         image = odd_image(name)
-        given = image.convert("RGB") if after == "loader" else image
-        expected = np.asarray(transform(given), dtype=np.float32).reshape(3, *preprocess.image_size)
+        given = image.convert(CHANNELS[preprocess.channel_order][0]) if after == "loader" else image
+        expected = np.asarray(transform(given), dtype=np.float32).reshape(preprocess.input_shape)
         np.testing.assert_array_equal(
             crop_image(image, preprocess), bytes_of(expected, preprocess), err_msg=name
         )
@@ -93,6 +100,43 @@ def timm_pair(name: str) -> tuple[Preprocess, Transform]:
         timm_preprocess(SimpleNamespace(pretrained_cfg=config), data["input_size"][1:]),
         create_transform(**data, is_training=False),
     )
+
+
+@pytest.mark.parametrize("order", [pytest.param(order, id=order) for order in CHANNELS])
+@pytest.mark.parametrize(
+    ("size", "crop_mode", "crop_fraction", "interpolation"),
+    [
+        pytest.param((64, 64), "center", 0.9, "bicubic", id="square"),
+        pytest.param((64, 96), "center", 0.875, "bilinear", id="wide"),
+        pytest.param((96, 40), "center", 1.0, "lanczos", id="high, everything kept"),
+        pytest.param((40, 96), "center", 1.15, "bicubic", id="wide, which pads"),
+        pytest.param((96, 64), "squash", 0.9, "bicubic", id="high, squash"),
+        pytest.param((64, 96), "border", 0.95, "bilinear", id="wide, border"),
+    ],
+)
+def test_timms_transform_of_other_channels_and_sizes(
+    size: tuple[int, int], crop_mode: str, crop_fraction: float, interpolation: str, order: str
+) -> None:
+    channels = CHANNELS[order][1]
+    modes = {"center": "crop", "squash": "squash", "border": "pad"}
+    preprocess = Preprocess(
+        image_size=size,
+        interpolation=interpolation,  # type: ignore[arg-type]
+        crop_fraction=crop_fraction,
+        resize_mode=modes[crop_mode],  # type: ignore[arg-type]
+        channel_order=order,  # type: ignore[arg-type]
+        **channels | ({} if crop_mode == "border" else {"fill": (0,) * len(channels["fill"])}),
+    )
+    transform = create_transform(
+        input_size=(len(channels["mean"]), *size),
+        mean=channels["mean"],
+        std=channels["std"],
+        crop_mode=crop_mode,
+        crop_pct=crop_fraction,
+        interpolation=interpolation,
+        is_training=False,
+    )
+    assert_equals(preprocess, transform, after="loader")
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision", "open_clip", "transformers"])
@@ -188,6 +232,48 @@ def test_the_processors_that_transformers_makes(class_name: str, changes: dict[s
 
 def pixel_values(processor: Any) -> Transform:
     return lambda image: processor(image, return_tensors="np")["pixel_values"]
+
+
+@pytest.mark.parametrize("order", [pytest.param(order, id=order) for order in CHANNELS])
+@pytest.mark.parametrize(
+    ("changes", "ours"),
+    [
+        pytest.param(
+            {"size": {"height": 64, "width": 96}},
+            {"image_size": (64, 96), "resize_mode": "squash", "crop_fraction": 1.0},
+            id="squash to a wide input",
+        ),
+        pytest.param(
+            {"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": 48},
+            {"image_size": (48, 48), "crop_fraction": 0.75},
+            id="crop",
+        ),
+        pytest.param(
+            {"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": 81},
+            {"image_size": (81, 81), "crop_fraction": 81 / 64},
+            id="cropping more than there is",
+        ),
+    ],
+)
+def test_a_processors_pixels_of_other_channels_and_sizes(
+    changes: dict[str, Any], ours: dict[str, Any], order: str
+) -> None:
+    look = {name: CHANNELS[order][1][name] for name in ("mean", "std")}
+    processor = transformers.CLIPImageProcessor(
+        **{"do_center_crop": False} | changes,
+        do_convert_rgb=False,
+        image_mean=list(look["mean"]),
+        image_std=list(look["std"]),
+    )
+    preprocess = Preprocess(
+        **ours,
+        **look,
+        interpolation="bicubic",
+        channel_order=order,  # type: ignore[arg-type]
+        fill=(0,) * len(look["mean"]),
+        kernel="torch",
+    )
+    assert_equals(preprocess, pixel_values(processor), after="loader")
 
 
 def test_images_cover_what_pillow_distinguishes() -> None:

@@ -12,6 +12,29 @@ PREPROCESS = Preprocess(
 )
 
 
+GRAY = Preprocess(
+    image_size=(16, 24), interpolation="bicubic", crop_fraction=0.9, mean=(0.5,), std=(0.2,), fill=(0,),
+    channel_order="gray",
+)  # fmt: skip
+RGBA = Preprocess(
+    image_size=(24, 16), interpolation="bicubic", crop_fraction=0.9, mean=(0.5,) * 4, std=(0.2,) * 4, fill=(0,) * 4,
+    channel_order="rgba",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("preprocess", [pytest.param(GRAY, id="gray"), pytest.param(RGBA, id="rgba")])
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_pictures_have_the_models_channels_and_size(preprocess: Preprocess, as_bytes: bool) -> None:
+    channels, height, width = preprocess.input_shape
+    planes = image_inputs(preprocess, batch=2, as_bytes=as_bytes, channels_last=False)
+    pixels = image_inputs(preprocess, batch=2, as_bytes=as_bytes, channels_last=True)
+
+    assert {each.shape for each in planes.values()} == {(2, channels, height, width)}
+    assert {each.shape for each in pixels.values()} == {(2, height, width, channels)}
+    assert np.ptp(planes["flat"], axis=(0, 2, 3)).max() == 0
+    assert len(np.unique(planes["noise"])) > 50
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_a_photo_comes_first_then_noise_then_one_colour(batch: int) -> None:
     inputs = image_inputs(PREPROCESS, batch=batch, as_bytes=False, channels_last=False)

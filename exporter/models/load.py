@@ -4,14 +4,16 @@ First stage of the road: in, a `ModelRequest`; out, a `LoadedModel` for `capture
 imported only when that source is asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from exporter.errors import InternalError
 from exporter.models.alias_table import ALIASES, Alias
+from exporter.models.library_notes import listening
 from exporter.models.loaded import LoadedModel
-from exporter.models.request import ModelRequest, resolve
+from exporter.models.quiet import quiet
+from exporter.models.request import ModelRequest, ResolvedRequest, resolve
 
 
 def load(request: ModelRequest) -> LoadedModel:
@@ -30,33 +32,10 @@ def load(request: ModelRequest) -> LoadedModel:
         UnsupportedGraphError: A saved program has dynamic tokens, or holds what may not be loaded safely.
     """
     asked = resolve(request)
-    match asked.source:
-        case "timm":
-            from exporter.models.timm_source import load_timm
-
-            return load_timm(asked)
-        case "torchvision":
-            from exporter.models.torchvision_source import load_torchvision
-
-            return load_torchvision(asked)
-        case "hf":
-            from exporter.models.hf_source import load_hf
-
-            return load_hf(asked)
-        case "open_clip":
-            from exporter.models.open_clip_source import load_open_clip
-
-            return load_open_clip(asked)
-        case "pt2":
-            from exporter.models.pt2_source import load_pt2_program
-
-            return load_pt2_program(asked)
-        case "exporter":
-            from exporter.models.exporter_source import load_embedded
-
-            return load_embedded(asked)
-        case _:
-            raise InternalError(f'no source answers "{asked.source}"')
+    load_from = _loader(asked.source)
+    with listening(asked.source) as heard, quiet():
+        loaded = load_from(asked)
+    return replace(loaded, notes=tuple(dict.fromkeys((*loaded.notes, *heard.notes))))
 
 
 def aliases() -> Mapping[str, Alias]:
@@ -70,3 +49,34 @@ def without_download(request: ModelRequest) -> ModelRequest:
     if brings_its_own or request.weights != "pretrained":
         return request
     return replace(request, weights="random")
+
+
+def _loader(source: str) -> Callable[[ResolvedRequest], LoadedModel]:
+    """What loads the models of a source. Importing it imports the source's library."""
+    match source:
+        case "timm":
+            from exporter.models.timm_source import load_timm
+
+            return load_timm
+        case "torchvision":
+            from exporter.models.torchvision_source import load_torchvision
+
+            return load_torchvision
+        case "hf":
+            from exporter.models.hf_source import load_hf
+
+            return load_hf
+        case "open_clip":
+            from exporter.models.open_clip_source import load_open_clip
+
+            return load_open_clip
+        case "pt2":
+            from exporter.models.pt2_source import load_pt2_program
+
+            return load_pt2_program
+        case "exporter":
+            from exporter.models.exporter_source import load_embedded
+
+            return load_embedded
+        case _:
+            raise InternalError(f'no source answers "{source}"')

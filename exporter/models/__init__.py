@@ -4,6 +4,7 @@ In: a `ModelRequest`. Out: a `LoadedModel`, which `capture` takes.
 """
 
 from exporter.models.alias_table import Alias
+from exporter.models.image_modes import in_bytes
 from exporter.models.load import aliases, load, without_download
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, Tokenize
 from exporter.models.preprocess import Preprocess, crop_image, normalize, preprocess_image
@@ -23,6 +24,7 @@ __all__ = [
     "Tokenize",
     "aliases",
     "crop_image",
+    "in_bytes",
     "load",
     "normalize",
     "preprocess_image",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from exporter.errors import BundleError
+from exporter.models.image_modes import in_bytes
 from exporter.models.resize import Interpolation, Kernel, ResizeMode, crop_centre, resize, resized_size
 
 ChannelOrder = Literal["rgb", "gray", "rgba"]
@@ -148,9 +149,10 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uin
     Raises:
         PIL.Image.DecompressionBombError: A strip so long that it would be resized to more pixels than Pillow
             opens.
-        ValueError: Pillow cannot convert or resize an image of this mode, or no pixel is left of a strip that has
-            to fit inside.
+        ValueError: Pillow cannot convert or resize an image of this mode, its numbers have no stated range, or no
+            pixel is left of a strip that has to fit inside.
     """
+    image = in_bytes(image)
     mode = _MODES[preprocess.channel_order]
     if preprocess.to_rgb != "last":
         image = (_over_white(image) if preprocess.to_rgb == "over_white" else image).convert(mode)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from exporter.bundle import MANIFEST_FILE, Bundle, amend, check_amendable, load_bundle
 from exporter.errors import UsageError
-from exporter.models import crop_image
+from exporter.models import crop_image, in_bytes
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.plan import plan_export
@@ -69,7 +69,7 @@ def _open(path: str) -> Image.Image:
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")  # Pillow's, about damage that it can read past
-            return image.convert("RGB")
+            return in_bytes(image).convert("RGB")
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise UsageError(f"--image: expected an image, got {path}: {error}") from None
 

@@ -1,0 +1,53 @@
+"""Images of more than 8 bits per channel: scaled to bytes by what their type says, or refused.
+
+Where it stands on the road: between the file that Pillow opened and everything that is done with its pixels. Pillow's
+own conversion clips: in 16 bits all but the darkest 1/256 becomes white, and of floats from 0 to 1 all is black.
+
+| what Pillow opens | becomes |
+|---|---|
+| 16-bit grey (`I;16`) | bytes: v / 257, rounded |
+| 12-bit grey TIFF (`I;16` as well) | bytes: v * 255 / 4095, rounded |
+| 16-bit grey PNM, which Pillow opens as 32-bit integers (`I`) scaled to 0 to 65535 | bytes: v / 257, rounded |
+| 16-bit colour or transparency (PNG, TIFF, PNM) | Pillow makes bytes of it itself: the upper half of each value |
+| other 32-bit integers (`I`), and floats (`F`) | refused: nothing says from where to where they go |
+| the rest has 8 bits or fewer per channel | stays as it is |
+"""
+
+import numpy as np
+from PIL import Image
+
+_BITS_PER_SAMPLE = 258  # the TIFF tag
+_FULL_RANGE_FORMATS = ("PNG", "PPM")  # of mode I: 0 to 65535 by the format, or scaled to that by Pillow
+
+
+def in_bytes(image: Image.Image) -> Image.Image:
+    """The image with at most 8 bits per channel.
+
+    Args:
+        image: As Pillow opens it, of any mode.
+
+    Returns:
+        A grey image (`L`) where it had more bits, else the image itself.
+
+    Raises:
+        ValueError: The image has numbers whose range nothing states.
+    """
+    if image.mode.startswith("I;16"):
+        return _scaled(image, largest=4095 if _bits(image) == 12 else 65535)
+    if image.mode == "I" and image.format in _FULL_RANGE_FORMATS:
+        return _scaled(image, largest=65535)
+    if image.mode in ("I", "F"):
+        what = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+        raise ValueError(f"{what}, and nothing says which are black and white: save it with 8 or 16 bits")
+    return image
+
+
+def _scaled(image: Image.Image, *, largest: int) -> Image.Image:
+    grey_HW = np.asarray(image).astype(np.float64)
+    return Image.fromarray(np.rint(grey_HW * (255 / largest)).astype(np.uint8))
+
+
+def _bits(image: Image.Image) -> int | None:
+    """Bits per sample that a TIFF states."""
+    tags = getattr(image, "tag_v2", None)
+    return None if tags is None else next(iter(tags.get(_BITS_PER_SAMPLE, ())), None)

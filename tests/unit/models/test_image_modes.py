@@ -33,13 +33,13 @@ def png_16_bit(pixels_HWC: npt.NDArray[np.uint16]) -> bytes:
     )
 
 
-def pnm_16_bit(pixels_HWC: npt.NDArray[np.uint16], largest: int = 65535) -> bytes:
+def pnm_16_bit(pixels_HWC: npt.NDArray[Any], largest: int = 65535) -> bytes:
     height, width, channels = pixels_HWC.shape
     magic = {1: "P5", 3: "P6"}[channels]
     return f"{magic} {width} {height} {largest}\n".encode() + pixels_HWC.astype(">u2").tobytes()
 
 
-def tiff_12_bit(grey_HW: npt.NDArray[np.uint16]) -> bytes:
+def tiff_12_bit(grey_HW: npt.NDArray[Any]) -> bytes:
     """Return a TIFF of packed 12-bit samples, an even number per row; the pixels come before the directory."""
     high, low = grey_HW.reshape(-1, 2).T.astype(np.uint32)
     packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], axis=1).astype(np.uint8).tobytes()

@@ -12,7 +12,7 @@ from torch import fx
 from exporter.anatomy.layout import Layout, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import cuts
 from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
-from exporter.anatomy.token_rules import reduced_axes
+from exporter.anatomy.token_rules import REDUCTIONS, reduced_axes
 from exporter.anatomy.work import per_token_macs, workload
 from exporter.capture.canonicalize_attention import mask_of
 from exporter.capture.graph import aten, calls, image_node, operand, output_node, sdpa, shape_of
@@ -253,11 +253,7 @@ def _obstacles(
             )
         if node.kwargs.get("is_causal"):
             found.append(("causal attention depends on the order of the tokens", node.name))
-    if (
-        node.target in _REDUCTIONS
-        and _reduces_tokens(node, layouts)
-        and not _is_mean_of_tokens(node, layouts)
-    ):
+    if node.target in REDUCTIONS and _reduces_tokens(node, layouts) and not _is_mean_of_tokens(node, layouts):
         found.append(
             ("only a mean over the tokens of a (B, N, C) value can be weighted by their sizes", node.name)
         )
@@ -265,18 +261,6 @@ def _obstacles(
         for source in token_inputs(node, layouts):
             found.append((f"the output {source.name} has one entry per token", node.name))
     return found
-
-
-_REDUCTIONS = {
-    aten.mean.dim,
-    aten.sum.dim_IntList,
-    aten.amax.default,
-    aten.amin.default,
-    aten.linalg_vector_norm.default,
-}
-
-
-_PICKS = {aten.select.int, aten.slice.Tensor}
 
 
 def _head(

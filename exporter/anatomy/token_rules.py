@@ -332,7 +332,7 @@ _RESHAPES = {
     aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int,
 }  # fmt: skip
 
-_REDUCTIONS = {
+REDUCTIONS = {
     aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.linalg_vector_norm.default,
 }  # fmt: skip
 
@@ -344,7 +344,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(POINTWISE, _pointwise),
     **dict.fromkeys(_SAME, _same),
     **dict.fromkeys(_RESHAPES, _reshape),
-    **dict.fromkeys(_REDUCTIONS, _reduce),
+    **dict.fromkeys(REDUCTIONS, _reduce),
     aten.batch_norm.default: _same,
     aten._native_batch_norm_legit_no_training.default: _same,
     aten.max_pool2d.default: _spatial,

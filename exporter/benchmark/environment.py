@@ -5,28 +5,13 @@ In: a `Race`. Out: the `environment` of `bench.json`.
 
 import platform
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from exporter.benchmark.measurement import Race
-from exporter.version import __version__
-
-PACKAGES = (
-    "numpy",
-    "onnxruntime",
-    "open_clip_torch",
-    "openvino",
-    "tensorrt",
-    "timm",
-    "torch",
-    "torch-tensorrt",
-    "torchvision",
-    "transformers",
-)
-"""Whatever of these is installed is named with its version."""
+from exporter.packages import installed
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -46,7 +31,7 @@ def environment(race: Race) -> dict[str, Any]:
         "governor": governor(),
         "os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
-        "packages": packages(),
+        "packages": installed(),
         "device": race.device,
         "device_facts": {label: dict(facts) for label, facts in race.device_facts.items()},
     }
@@ -68,12 +53,3 @@ def governor() -> str | None:
         return _GOVERNOR.read_text(encoding="ascii").strip()
     except OSError:
         return None
-
-
-def packages() -> dict[str, str]:
-    """Versions of the packages that do the computing."""
-    found = {"exporter": __version__}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

@@ -3,28 +3,13 @@
 import json
 import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.table import Table
 
 from exporter.cli.terminal import console
 from exporter.errors import ExportError
-
-_PACKAGES = (
-    ("torch", "core"),
-    ("timm", "core"),
-    ("torchvision", "core"),
-    ("onnx", "core"),
-    ("onnxscript", "core"),
-    ("onnxruntime", "core"),
-    ("transformers", "hf"),
-    ("open_clip_torch", "open-clip"),
-    ("tensorrt", "trt"),
-    ("torch_tensorrt", "torch-trt"),
-    ("openvino", "openvino"),
-)
-"""Distribution, and the extra that installs it."""
+from exporter.packages import PACKAGES, version_of
 
 
 def print_models(*, as_json: bool) -> None:
@@ -71,12 +56,9 @@ def print_doctor(*, as_json: bool) -> None:
 
 def _packages() -> dict[str, str]:
     found = {}
-    for name, extra in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            hint = "reinstall exporter" if extra == "core" else f'pip install "exporter[{extra}]"'
-            found[name] = f"not installed: {hint}"
+    for package in PACKAGES:
+        hint = "reinstall exporter" if package.extra is None else f'pip install "exporter[{package.extra}]"'
+        found[package.name] = version_of(package) or f"not installed: {hint}"
     return found
 
 

@@ -44,7 +44,7 @@ _KEYS = {
     "min_speedup": "bench.min_speedup",
     "name": "name",
 }
-"""Option by recipe key."""
+"""Recipe key by option."""
 
 _RECIPE_OPTIONS = {
     "r": click.option("--r", type=int, help="Tokens merged per block; 0 is the dense model."),

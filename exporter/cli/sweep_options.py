@@ -37,7 +37,7 @@ _AXES = (
     click.option("--method", multiple=True, help="How tokens are matched: tome,pitome."),
     click.option("--schedule", multiple=True, help="How r is spread: constant,decreasing,increasing."),
     click.option("--align", help="Multiples for later token counts, such as 1,8; 1 aligns nothing."),
-    click.option("--precision", multiple=True, help="fp32,fp16."),
+    click.option("--precision", multiple=True, help="fp32,fp16,bf16,int8."),
     click.option("--target", multiple=True, help="Engines: a comma list."),
     click.option(
         "--max-drop", type=float, help="Find the fastest schedule that loses at most so many points."

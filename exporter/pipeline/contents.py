@@ -20,9 +20,9 @@ from exporter.bundle import (
 )
 from exporter.errors import ExportError
 from exporter.models import LoadedModel
+from exporter.packages import toolchain
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.plan import Planned, bundle_name, gmacs
-from exporter.pipeline.toolchain import toolchain
 from exporter.recipe import Recipe, merging_name, portable, recipe_to_yaml
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact, EmitRequest, TensorSpec

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from exporter.anatomy.demand import token_demand
-from exporter.benchmark.environment import cpu_model, packages
+from exporter.benchmark.environment import cpu_model
 from exporter.errors import UsageError
+from exporter.packages import installed, toolchain
 from exporter.pipeline.contenders import dense_contender
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import DENSE
@@ -22,7 +23,6 @@ from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.racing import BenchOptions, check_options
 from exporter.pipeline.road import first_output
 from exporter.pipeline.sweep_point import BuildPoint, TimePoint
-from exporter.pipeline.toolchain import toolchain
 from exporter.recipe import Recipe
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 from exporter.schedule import ScheduleRequest
@@ -305,7 +305,7 @@ class _Sweep:
             environment={
                 "cpu": cpu_model(),
                 "threads": self.request.options.threads or cores(),
-                "packages": packages(),
+                "packages": installed(),
             },
             points=results,
             front=front_names(results, measure) if measure is not None else (),

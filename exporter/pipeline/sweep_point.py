@@ -49,14 +49,15 @@ class BuildPoint:
             outputs=self.outputs,
         )
         manifest = exported.bundle.manifest
+        quality = quality_of(exported.findings.measured, point.target)
         return Built(
             tokens=manifest.schedule.tokens,
             merged=manifest.schedule.merged,
             gmacs_executed=manifest.gmacs.executed,
             gmacs_ratio=manifest.gmacs.ratio,
-            quality=_quality(exported.findings.measured, point.target),
+            quality=quality,
             digest=manifest.digest,
-            notes=manifest.notes,
+            notes=(*manifest.notes, *quality_notes(quality)),
         )
 
     def stands(self, point: Point, built: Built) -> bool:
@@ -149,7 +150,8 @@ def point_recipe(recipe: Recipe, point: Point) -> Recipe:
     return replace(changed, validate=ungated, bench=SpeedGate())
 
 
-def _quality(measured: Measured | None, target: str) -> Quality:
+def quality_of(measured: Measured | None, target: str) -> Quality:
+    """What a sweep keeps of a measurement of one target."""
     if measured is None:
         return Quality()
     fidelity = measured.fidelity[target]
@@ -161,6 +163,14 @@ def _quality(measured: Measured | None, target: str) -> Quality:
         difference=Difference(**vars(measured.accuracy.difference[target])),
         fidelity=Fidelity(**known),
     )
+
+
+def quality_notes(quality: Quality) -> list[str]:
+    """Lines about outputs that no figure can be trusted for."""
+    fidelity = quality.fidelity
+    if fidelity is None or not fidelity.not_finite:
+        return []
+    return [f"outputs of {fidelity.not_finite} of {fidelity.n} images are not finite"]
 
 
 def _standard_error(measurement: Measurement) -> float:

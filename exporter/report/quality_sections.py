@@ -98,7 +98,7 @@ def _fidelity_table(record: ValidationRecord) -> tuple[Part, ...]:
         caption=f"Outputs against dense eager: {record.data}",
         headings=(
             *("target", "images", "same top-1", "KL, nats", "mean cosine", "least cosine"),
-            *("same neighbours", "among"),
+            *("same neighbours", "among", "not finite"),
         ),
         rows=tuple((target, *_fidelity_cells(row)) for target, row in record.fidelity.items()),
     )
@@ -114,6 +114,7 @@ def _fidelity_cells(row: FidelityRow) -> tuple[str, ...]:
         show.significant(row.cosine_min, 5),
         show.percent(row.neighbour_overlap),
         show.NOT_MEASURED if row.neighbour_n is None else str(row.neighbour_n),
+        show.NOT_MEASURED if row.not_finite is None else str(row.not_finite),
     )
 
 

@@ -44,6 +44,7 @@ class FidelityRow:
         cosine_min: the smallest cosine of an image.
         neighbour_overlap: percent of nearest neighbours that are the same; None where it was not measured.
         neighbour_n: images among which the neighbours were looked for.
+        not_finite: images for which an output holds an infinity or not-a-number; None in records of before 0.1.
     """
 
     n: int
@@ -53,6 +54,7 @@ class FidelityRow:
     cosine_min: float | None
     neighbour_overlap: float | None
     neighbour_n: int | None
+    not_finite: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,7 @@ def _fidelity(row: JsonView) -> FidelityRow:
         cosine_min=row.number_or_none("cosine_min"),
         neighbour_overlap=row.number_or_none("neighbour_overlap"),
         neighbour_n=row.integer_or_none("neighbour_n"),
+        not_finite=row.integer_or_none("not_finite"),
     )
 
 

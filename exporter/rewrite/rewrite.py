@@ -1,4 +1,4 @@
-"""Rewrite: the whole compiler middle end as one literal list of passes, then a second capture.
+"""Rewrite: the compiler's middle end: generalise, merge, the exact passes in order, then a second capture.
 
 In: a `Program` and a `Schedule`. Out: a `RewrittenProgram`: a fresh `ExportedProgram` whose every shape is right,
 because `torch.export` executed the rewritten graph, and which still returns the matches for the proof.

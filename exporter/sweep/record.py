@@ -59,10 +59,12 @@ class Fidelity:
         cosine_mean: mean cosine similarity of the outputs.
         cosine_min: smallest.
         neighbour_overlap: percent of nearest neighbours that stay the same.
-        neighbour_n: neighbours looked at per image.
+        neighbour_n: images that neighbours were looked for among.
+        not_finite: images whose output, of the engine or the dense model, holds an infinity or not-a-number.
     """
 
     n: int
+    not_finite: int = 0
     top1_agreement: float | None = None
     kl: float | None = None
     cosine_mean: float

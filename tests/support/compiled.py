@@ -1,8 +1,12 @@
-"""The compile side of the families, captured once per test run, and the comparison with the eager reference."""
+"""The compile side of the families, captured once per test run, and the comparison with the eager reference.
+
+The reference knows the blocks of every library; it is imported only where it is used, since tests on a GPU have no more
+than what the package needs.
+"""
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +16,11 @@ from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import Schedule, ScheduleRequest, plan
-from tests.support.eager_merge import EagerRun, NearTieError, trace_eager_merged
 from tests.support.families import IMAGE_SIZE, SCHEDULES, Family, family
 from tests.support.matching import Method
+
+if TYPE_CHECKING:
+    from tests.support.eager_merge import EagerRun
 
 MIN_MARGIN = 1e-5
 """Decisions closer than this may turn in fp32; single precision moves a score by about 1e-6."""
@@ -61,12 +67,14 @@ def captured_family(name: str) -> Captured:
 
 def reference(
     family: Family, merged: tuple[int, ...], name: Method, *, proportional: bool = True, batch: int = 2
-) -> EagerRun:
+) -> "EagerRun":
     """Run the eager reference in fp64, so that rounding is the compiled program's alone.
 
     Raises:
         NearTieError: some decision is too close for a comparison with fp32.
     """
+    from tests.support.eager_merge import NearTieError, trace_eager_merged
+
     model, images = family.model().double(), family.images(batch).double()
     run = trace_eager_merged(model, images, merged, name, proportional)
     if run.margin < MIN_MARGIN:
@@ -81,7 +89,7 @@ def max_abs_error(actual: Tensor, expected: Tensor) -> float:
     return float(error.max())
 
 
-def reference_groups(run: EagerRun, block: int) -> list[Groups]:
+def reference_groups(run: "EagerRun", block: int) -> list[Groups]:
     """Return what a block of the reference made of its tokens, per image, in output order."""
     return [ordered(matching.groups) for matching in run.matchings[block]]
 

@@ -182,6 +182,7 @@ VALIDATION: dict[str, Any] = {
             "cosine_min": 0.8123,
             "neighbour_overlap": 91.5,
             "neighbour_n": 454,
+            "not_finite": 3,
         }
     },
     "retrieval": {

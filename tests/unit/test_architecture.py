@@ -15,6 +15,7 @@ MOST_LINES = 400
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "version": (),
     "errors": ("version",),
+    "packages": ("version",),
     "lowering": (),
     "lint": ("errors",),
     "models": ("errors",),
@@ -25,7 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "rewrite": ("anatomy", "schedule", "reduction", "capture", "lowering"),
     "targets": ("rewrite", "lint"),
     "validation": ("targets",),
-    "benchmark": ("targets",),
+    "benchmark": ("targets", "packages"),
     "recipe": ("targets", "validation"),
     "bundle": ("recipe", "validation", "benchmark"),
     "sweep": ("schedule",),

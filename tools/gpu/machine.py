@@ -6,8 +6,9 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.benchmark.environment import cpu_model, packages
+from exporter.benchmark.environment import cpu_model
 from exporter.errors import TargetUnavailableError
+from exporter.packages import installed
 
 NEEDED = {
     "numpy": "numpy",
@@ -49,7 +50,7 @@ def machine_facts() -> dict[str, Any]:
         "cpu": cpu_model(),
         "os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
-        "packages": packages(),
+        "packages": installed(),
         "nvidia_smi": nvidia_smi(),
     }
 

@@ -31,7 +31,7 @@ class Visit:
 
 
 def settle(call: Call, device: Device) -> dict[str, Any]:
-    """Call until it is warm; how many calls it took, whether it settled, and the last latency."""
+    """Call until it is warm; the first latency, how many calls it took, and whether it settled."""
     clock = open_clock(device)
     first_ms, _ = clock(call)
     calls, settled = warm_up(lambda: clock(call)[0], WARM_UP)

@@ -247,7 +247,7 @@ def test_fidelity_has_outputs_and_error_per_block(full: Read) -> None:
     errors = full.table("Fidelity to the dense model", "Error after each block")
 
     assert list(rows[0].values()) == [
-        *("onnx", "454", "98.02 %", "0.0123", "0.9971", "0.8123", "91.50 %", "454")
+        *("onnx", "454", "98.02 %", "0.0123", "0.9971", "0.8123", "91.50 %", "454", "3")
     ]
     assert [list(row.values()) for row in errors] == [
         ["0", "13", "0.031"],

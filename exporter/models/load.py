@@ -28,14 +28,21 @@ def load(request: ModelRequest) -> LoadedModel:
     Raises:
         UsageError: The image size or tower does not fit the model.
         ModelUnavailableError: The model is unknown, its library is not installed, or it cannot be fetched.
-        WeightsError: The weights file is missing, damaged, or of another architecture.
+        WeightsError: The weights file is missing, damaged, or of another architecture, or the weights are not finite.
         UnsupportedGraphError: A saved program has dynamic tokens, or holds what may not be loaded safely.
     """
     asked = resolve(request)
     load_from = _loader(asked.source)
     with listening(asked.source) as heard, quiet():
         loaded = load_from(asked)
+    _check_finite(loaded)
     return replace(loaded, notes=tuple(dict.fromkeys((*loaded.notes, *heard.notes))))
+
+
+def _check_finite(loaded: LoadedModel) -> None:
+    from exporter.models.weights import check_finite  # it needs torch, which `models` does without
+
+    check_finite(loaded.module)
 
 
 def aliases() -> Mapping[str, Alias]:

@@ -1,6 +1,6 @@
-"""Parameters: read strictly from a safetensors file, drawn from a seed, and fingerprinted.
+"""Parameters: put strictly into a module from a file, drawn from a seed, checked and fingerprinted.
 
-The sources build a module; this file fills it. Nothing is unpickled and no key is ever ignored.
+The sources build a module; this file fills it with what `checkpoint` read. No name of a state dict is ever ignored.
 """
 
 import hashlib
@@ -8,14 +8,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from exporter.errors import WeightsError, nearest
+from exporter.errors import WeightsError
+from exporter.models.checkpoint import Checkpoint, read_checkpoint
+from exporter.models.wrong_weights import check_state_dict, report_wrong_keys
 
-KEYS_SHOWN = 3
-"""How many wrong keys a message names before it only counts them."""
+__all__ = [
+    "build_from_file",
+    "build_on_meta",
+    "build_random",
+    "check_finite",
+    "check_state_dict",
+    "fill",
+    "freeze",
+    "read_state_dict",
+    "report_wrong_keys",
+    "sha256_of",
+]
 
 NEARLY_CONSTANT = 1e-3
 """Below this spread a table (class token, positions, head) adds nothing that a comparison could notice."""
@@ -69,19 +79,39 @@ def redraw_constant_parameters(module: nn.Module) -> None:
 
 
 def build_from_file(build: Callable[[], nn.Module], path: Path) -> nn.Module:
-    """Build a module and fill it from a safetensors state dict, without ever holding its weights twice.
+    """Build a module and fill it from a file of weights, without ever holding its weights twice.
+
+    A source that shows the notes of the file calls `read_checkpoint`, `fitted_to` and `fill` itself.
 
     Args:
         build: Builds the module; called on the meta device first.
-        path: The state dict, with the module's own keys; fp16 and bf16 are upcast to fp32.
+        path: The state dict, with the module's own names; fp16 and bf16 are upcast to fp32.
 
     Raises:
-        WeightsError: The file is missing or damaged, or its keys or shapes are not the module's.
+        WeightsError: The file is missing or damaged, or its names or shapes are not the module's.
     """
+    checkpoint = read_checkpoint(path)
+    return fill(build, checkpoint.fitted_to(build_on_meta(build).state_dict()))
+
+
+def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a module without values: its names and shapes only."""
     with torch.device("meta"):
-        module = build()
-    state = read_state_dict(path)
-    check_state_dict(module.state_dict(), state, path)
+        return build()
+
+
+def fill(build: Callable[[], nn.Module], checkpoint: Checkpoint) -> nn.Module:
+    """Build a module and give it the weights of a checkpoint, strictly.
+
+    Args:
+        build: Builds the module; called on the meta device first.
+        checkpoint: Weights by the module's own names.
+
+    Raises:
+        WeightsError: Its names or shapes are not the module's.
+    """
+    module, state = build_on_meta(build), checkpoint.state
+    check_state_dict(module.state_dict(), state, checkpoint.path)
     module.load_state_dict(state, strict=True, assign=True)
     if any(buffer.is_meta for buffer in module.buffers()):  # computed, not stored: tables, causal masks
         module = build()
@@ -90,64 +120,28 @@ def build_from_file(build: Callable[[], nn.Module], path: Path) -> nn.Module:
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file; floating-point tensors come back as fp32.
+    """Read a file of weights; floating-point tensors come back as fp32.
 
     Raises:
-        WeightsError: There is no such file, it is not safetensors, or it is damaged.
+        WeightsError: There is no such file, it is no state dict, or it is damaged.
     """
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        hint = nearest(str(path), ("pretrained", "random"))
-        raise WeightsError(
-            f'weights file "{path}" {kind}: expected pretrained, random or a .safetensors file.{hint}'
-        )
-    try:
-        state: dict[str, torch.Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise WeightsError(
-            f'weights file "{path}" is not a safetensors state dict, or is damaged ({reason}); '
-            "save it with safetensors.torch.save_file, or fetch it again"
-        ) from error
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            state[name] = tensor.float()
-    return state
+    return read_checkpoint(path).state
 
 
-def check_state_dict(
-    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: Path | str
-) -> None:
-    """Compare a state dict's keys and shapes with a module's.
+def check_finite(module: nn.Module | torch.export.ExportedProgram) -> None:
+    """Refuse parameters that hold NaN or infinity. Buffers may: masks are made of infinities.
 
     Raises:
-        WeightsError: They differ; the message lists what is missing, unexpected and mis-shaped.
+        WeightsError: One does; the message names the first and counts its values.
     """
-    misshaped = [
-        f"{name} (expected {tuple(expected[name].shape)}, got {tuple(tensor.shape)})"
-        for name, tensor in sorted(found.items())
-        if name in expected and expected[name].shape != tensor.shape
-    ]
-    report_wrong_keys(
-        sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys()), misshaped, where
-    )
-
-
-def report_wrong_keys(
-    missing: list[str], unexpected: list[str], misshaped: list[str], where: Path | str
-) -> None:
-    """Say which keys of a state dict do not fit the model.
-
-    Raises:
-        WeightsError: Any of the three lists has an entry.
-    """
-    groups = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
-    wrong = [f"{len(keys)} {kind}: {_first_few(keys)}" for kind, keys in groups if keys]
-    if wrong:
-        raise WeightsError(
-            f'weights in "{where}" do not belong to this model: {"; ".join(wrong)}; '
-            "give the state dict of the same architecture and image size"
-        )
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            count = int((~torch.isfinite(parameter)).sum())
+            values = "1 value that is" if count == 1 else f"{count} values that are"
+            raise WeightsError(
+                f"weights: {name} holds {values} not finite (NaN or infinity) of {parameter.numel()}: "
+                "the training diverged, or the conversion overflowed; use an earlier checkpoint"
+            )
 
 
 def sha256_of(state: Mapping[str, torch.Tensor]) -> str:
@@ -161,8 +155,3 @@ def sha256_of(state: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _first_few(keys: list[str]) -> str:
-    shown = ", ".join(keys[:KEYS_SHOWN])
-    return shown if len(keys) <= KEYS_SHOWN else f"{shown} and {len(keys) - KEYS_SHOWN} more"

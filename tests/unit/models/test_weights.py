@@ -1,5 +1,6 @@
 """Weights from files, strictly; weights from seeds, reproducibly; fingerprints."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from exporter.errors import ModelUnavailableError, WeightsError
 from exporter.models import ModelRequest, load
-from exporter.models.weights import build_random, redraw_constant_parameters, sha256_of
+from exporter.models.weights import build_random, check_finite, redraw_constant_parameters, sha256_of
 
 TINY = "timm:test_vit"
 
@@ -56,6 +57,38 @@ def test_wrong_keys_and_shapes_are_listed_in_one_line(state: dict[str, torch.Ten
     assert "1 mis-shaped: head.weight (expected (1000, 64), got (7, 64))" in message
     assert "\n" not in message
     assert caught.value.exit_status == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    value: float, state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    broken = state["blocks.1.mlp.fc1.weight"].clone()
+    broken[0, :3] = value
+    save_file(state | {"blocks.1.mlp.fc1.weight": broken}, tmp_path / "w.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"blocks\.1\.mlp\.fc1\.weight holds 3 values that are not finite"
+    ) as caught:
+        load(ModelRequest(model=TINY, weights=str(tmp_path / "w.safetensors")))
+    assert caught.value.exit_status == 3
+
+
+def test_a_saved_program_with_weights_that_are_not_finite_is_refused(
+    tiny_vit: nn.Module, tmp_path: Path
+) -> None:
+    broken = copy.deepcopy(tiny_vit)
+    with torch.no_grad():
+        broken.get_parameter("blocks.0.norm1.bias")[2] = float("nan")
+        program = torch.export.export(broken, (torch.randn(2, 3, 32, 32),))
+    torch.export.save(program, tmp_path / "broken.pt2")
+    with pytest.raises(WeightsError, match=r"blocks\.0\.norm1\.bias holds 1 value that is not finite"):
+        load(ModelRequest(model=str(tmp_path / "broken.pt2")))
+
+
+def test_infinities_of_a_mask_are_no_weights() -> None:
+    module = nn.Linear(2, 2)
+    module.register_buffer("mask", torch.full((2,), float("-inf")))
+    check_finite(module)
 
 
 def test_many_wrong_keys_are_counted(tmp_path: Path) -> None:

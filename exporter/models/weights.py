@@ -135,7 +135,9 @@ def check_finite(module: nn.Module | torch.export.ExportedProgram) -> None:
         WeightsError: One does; the message names the first and counts its values.
     """
     for name, parameter in module.named_parameters():
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+        if parameter.is_meta or not parameter.is_floating_point():
+            continue
+        if not bool(torch.isfinite(parameter).all()):
             count = int((~torch.isfinite(parameter)).sum())
             values = "1 value that is" if count == 1 else f"{count} values that are"
             raise WeightsError(

@@ -87,3 +87,24 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """The suggestion to append to a message about an unknown word: ` Did you mean "x"?`, or an empty string."""
     matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f' Did you mean "{matches[0]}"?' if matches else ""
+
+
+LONGEST_QUOTE = 80
+
+
+def quoted(given: object, most: int = LONGEST_QUOTE) -> str:
+    """What a user gave, as a message repeats it: printable, and cut in the middle where it is longer than `most`.
+
+    >>> quoted("a" * 100, 11)
+    'aaaa...aaaa'
+    """
+    shown = "".join(map(_printable, str(given)))
+    if len(shown) <= most:
+        return shown
+    head = (most - 3) // 2
+    return f"{shown[:head]}...{shown[head + 3 - most :]}"
+
+
+def _printable(character: str) -> str:
+    """Control characters, lone surrogates and what turns the direction of text as escapes."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

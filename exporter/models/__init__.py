@@ -7,11 +7,12 @@ from exporter.models.alias_table import Alias
 from exporter.models.image_modes import in_bytes
 from exporter.models.load import aliases, load, without_download
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, Tokenize
-from exporter.models.preprocess import Preprocess, crop_image, normalize, preprocess_image
+from exporter.models.preprocess import PREPROCESS_FILE, Preprocess, crop_image, normalize, preprocess_image
 from exporter.models.request import ImageSize, ModelRequest, OptionValue, safe_name, size_text
 from exporter.models.shipped import ShippedData, shipped_data, ships_images, training_images
 
 __all__ = [
+    "PREPROCESS_FILE",
     "Alias",
     "ClassNames",
     "ExampleInput",

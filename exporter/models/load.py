@@ -12,6 +12,7 @@ from exporter.errors import InternalError
 from exporter.models.alias_table import ALIASES, Alias
 from exporter.models.library_notes import listening
 from exporter.models.loaded import LoadedModel
+from exporter.models.preprocess_file import naming_the_file, take_preprocess, with_preprocess_file
 from exporter.models.quiet import quiet
 from exporter.models.request import ModelRequest, ResolvedRequest, resolve
 
@@ -26,17 +27,18 @@ def load(request: ModelRequest) -> LoadedModel:
         The model in eval mode, in fp32, on the CPU.
 
     Raises:
-        UsageError: The image size or tower does not fit the model.
+        UsageError: The image size, tower, options or preprocessing do not fit the model.
         ModelUnavailableError: The model is unknown, its library is not installed, or it cannot be fetched.
         WeightsError: The weights file is missing, damaged, or of another architecture, or the weights are not finite.
         UnsupportedGraphError: A saved program has dynamic tokens, or holds what may not be loaded safely.
     """
-    asked = resolve(request)
+    asked = with_preprocess_file(resolve(request))
     load_from = _loader(asked.source)
-    with listening(asked.source) as heard, quiet():
+    with listening(asked.source) as heard, quiet(), naming_the_file(asked, request):
         loaded = load_from(asked)
     _check_finite(loaded)
-    return replace(loaded, notes=tuple(dict.fromkeys((*loaded.notes, *heard.notes))))
+    noted = replace(loaded, notes=tuple(dict.fromkeys((*loaded.notes, *heard.notes))))
+    return take_preprocess(noted, asked.preprocess)
 
 
 def _check_finite(loaded: LoadedModel) -> None:

@@ -5,7 +5,7 @@ the source library's own transform to the pixel, given the image as Pillow opens
 left alone, as timm, torchvision, open_clip and the processors of transformers leave it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -13,15 +13,32 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from exporter.errors import BundleError
+from exporter.errors import BundleError, nearest, quoted
 from exporter.models.image_modes import in_bytes
 from exporter.models.resize import Interpolation, Kernel, ResizeMode, crop_centre, resize, resized_size
 
 ChannelOrder = Literal["rgb", "gray", "rgba"]
 ToRGB = Literal["first", "over_white", "last"]
 
+PREPROCESS_FILE = "preprocess.json"
+"""What it is called in a bundle, and in a saved program."""
+
+MAX_IMAGE_SIZE = 4096
+"""Beyond this the positional table alone is larger than any model that could use it."""
+
 # Pillow's mode for each, whose bands are the model's channels.
 _MODES: dict[ChannelOrder, str] = {"gray": "L", "rgb": "RGB", "rgba": "RGBA"}
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "interpolation": get_args(Interpolation),
+    "resize_mode": get_args(ResizeMode),
+    "channel_order": get_args(ChannelOrder),
+    "layout": ("NCHW",),
+    "to_rgb": get_args(ToRGB),
+    "kernel": get_args(Kernel),
+}
+_FRACTIONS = (0.01, 100.0)
+_LARGEST = 1e6
 
 # Keys that bundles of version 0.1 do not have, with what that version did.
 _ADDED_LATER: dict[str, Any] = {"to_rgb": "first", "kernel": "pil", "fill": [0, 0, 0]}
@@ -101,34 +118,43 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preprocess":
-        """Read what `to_dict` wrote, in this version or in 0.1.
+        """Read what `to_dict` wrote into a bundle, in this version or in 0.1.
 
         Raises:
             BundleError: A key is missing or unknown, or a value is of the wrong kind.
         """
-        data = _ADDED_LATER | dict(data)
-        known = {field.name for field in fields(cls)}
-        if wrong := sorted(known.symmetric_difference(data)):
-            raise BundleError(
-                f"preprocess.json: missing or unknown keys {', '.join(wrong)}; export the bundle again"
-            )
         try:
-            _check_values(data)
-            height, width = (int(side) for side in data["image_size"])
-            return cls(
-                image_size=(height, width),
-                interpolation=data["interpolation"],
-                crop_fraction=float(data["crop_fraction"]),
-                mean=tuple(float(value) for value in data["mean"]),
-                std=tuple(float(value) for value in data["std"]),
-                resize_mode=data["resize_mode"],
-                channel_order=data["channel_order"],
-                to_rgb=data["to_rgb"],
-                kernel=data["kernel"],
-                fill=tuple(int(value) for value in data["fill"]),
-            )
-        except (TypeError, ValueError) as error:
+            return cls.parse(_ADDED_LATER | dict(data))
+        except ValueError as error:
             raise BundleError(f"preprocess.json: {error}; export the bundle again") from error
+
+    @classmethod
+    def parse(cls, data: Mapping[str, object]) -> "Preprocess":
+        """Read what `to_dict` gives.
+
+        Raises:
+            ValueError: A key is missing or unknown, or a value is of the wrong kind or out of range; its message
+                starts with the key.
+        """
+        _check_keys(data, [field.name for field in fields(cls)])
+        for key, allowed in _CHOICES.items():
+            if data[key] not in allowed:
+                raise ValueError(f"{key}: expected one of {', '.join(allowed)}, got {quoted(data[key])}")
+        if data["to_rgb"] == "last" and (data["kernel"] == "torch" or data["resize_mode"] == "pad"):
+            raise ValueError("to_rgb: last goes with kernel pil and without padding")
+        sides = _numbers(data, "image_size", (1, MAX_IMAGE_SIZE), whole=True)
+        if len(sides) != 2:
+            raise ValueError(f"image_size: expected height and width, got {quoted(data['image_size'])}")
+        (fraction,) = _numbers({"crop_fraction": [data["crop_fraction"]]}, "crop_fraction", _FRACTIONS)
+        read: dict[str, Any] = {
+            **data,
+            "image_size": tuple(int(side) for side in sides),
+            "crop_fraction": fraction,
+            "mean": _numbers(data, "mean", (-_LARGEST, _LARGEST)),
+            "std": _numbers(data, "std", (1 / _LARGEST, _LARGEST)),
+            "fill": tuple(int(value) for value in _numbers(data, "fill", (0, 255), whole=True)),
+        }
+        return cls(**read)
 
 
 def channel_order(channels: int) -> ChannelOrder | None:
@@ -211,22 +237,29 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _check_values(data: Mapping[str, Any]) -> None:
-    choices = {
-        "interpolation": get_args(Interpolation),
-        "resize_mode": get_args(ResizeMode),
-        "channel_order": get_args(ChannelOrder),
-        "layout": ("NCHW",),
-        "to_rgb": get_args(ToRGB),
-        "kernel": get_args(Kernel),
-    }
-    for key, allowed in choices.items():
-        if data[key] not in allowed:
-            raise ValueError(f'{key} must be one of {", ".join(allowed)}, got "{data[key]}"')
-    if not 0 < float(data["crop_fraction"]) < float("inf"):
-        raise ValueError(f"crop_fraction must be above 0 and finite, got {data['crop_fraction']}")
-    if data["to_rgb"] == "last" and (data["kernel"] == "torch" or data["resize_mode"] == "pad"):
-        raise ValueError("to_rgb last goes with kernel pil and without padding")
+def _check_keys(data: Mapping[str, object], known: Sequence[str]) -> None:
+    missing, unknown = [key for key in known if key not in data], [key for key in data if key not in known]
+    if unknown:
+        raise ValueError(
+            f"unknown key {quoted(unknown[0])}: known are {', '.join(known)}.{nearest(unknown[0], known)}"
+        )
+    if missing:
+        raise ValueError(f"missing keys: {', '.join(missing)}")
+
+
+def _numbers(
+    data: Mapping[str, object], key: str, limits: tuple[float, float], *, whole: bool = False
+) -> tuple[float, ...]:
+    """The numbers of a list, all within the limits."""
+    values, (low, high) = data[key], limits
+    kind = "whole numbers" if whole else "numbers"
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{key}: expected a list of {kind}, got {quoted(values)}")
+    for value in values:
+        fits = type(value) is int or (type(value) is float and not (whole and value % 1))
+        if not fits or not low <= value <= high:
+            raise ValueError(f"{key}: expected {kind} from {low:g} to {high:g}, got {quoted(value)}")
+    return tuple(float(value) for value in values)
 
 
 def _orders_text() -> str:

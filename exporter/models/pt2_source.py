@@ -1,10 +1,9 @@
 """Saved programs: the path of a `.pt2` that `torch.export.save` wrote.
 
 The program brings its own weights and shapes. Its preprocessing may be saved beside it, as
-`extra_files={"preprocess.json": ...}` with the keys of `Preprocess.to_dict`; without it, it is unknown.
+`extra_files={"preprocess.json": ...}` with the keys that `--preprocess` takes; without either it is unknown.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,18 @@ from torch.export.graph_signature import InputKind
 
 from exporter.errors import ModelUnavailableError, UnsupportedGraphError, UsageError
 from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
-from exporter.models.preprocess import Preprocess
+from exporter.models.preprocess import PREPROCESS_FILE, Preprocess
+from exporter.models.preprocess_file import parse_document
 from exporter.models.pt2_archive import read_program
 from exporter.models.request import ResolvedRequest, check_image_tower, safe_name, size_text
 from exporter.models.weights import sha256_of
 
-PREPROCESS_FILE = "preprocess.json"
+HOW_TO_SAVE = (
+    'save it with extra_files={"preprocess.json": json.dumps({...})}, or give --preprocess FILE.json'
+)
+SAYS_NOTHING = (
+    "the program says nothing about preprocessing, so it takes no photos; give --preprocess FILE.json"
+)
 
 
 def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
@@ -42,11 +47,12 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
     shape = _image_shape(program, path)
     if asked.image_size is not None and shape[1:] != asked.image_size:
         raise UsageError(
-            f"{path.name} was saved for {shape[1]}x{shape[2]} pixels: "
+            f"{path.name} was saved for {shape[1]}x{shape[2]} pixels (height, width): "
             f"--image-size {size_text(asked.image_size)} needs a new export"
         )
     for tensor in program.state_dict.values():
         tensor.requires_grad_(False)
+    preprocess = asked.preprocess or _preprocess(extra_files, shape, path)
     return LoadedModel(
         module=program,
         source=asked.source,
@@ -56,10 +62,11 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
         input_name="images",
         output_names=_output_names(program, path),
         example_input=ExampleInput(shape=shape, dtype=torch.float32),
-        preprocess=_preprocess(extra_files, shape, path),
+        preprocess=preprocess,
         weights_kind="program",
         weights_tag=None,
         weights_sha256=sha256_of({**program.state_dict, **_tensor_constants(program)}),
+        notes=() if preprocess is not None else (SAYS_NOTHING,),
     )
 
 
@@ -120,17 +127,11 @@ def _preprocess(extra_files: Mapping[str, str], shape: tuple[int, int, int], pat
     if text is None:
         return None
     try:
-        data = json.loads(text)
+        preprocess = parse_document(text)
+        if preprocess.input_shape != shape:
+            raise ValueError(f"it makes inputs of {preprocess.input_shape}, and the program takes {shape}")
     except ValueError as error:
-        raise ModelUnavailableError(
-            f"{path.name}: its {PREPROCESS_FILE} is not JSON ({error}); save it again"
-        ) from error
-    preprocess = Preprocess.from_dict(data)
-    if preprocess.input_shape != shape:
-        raise ModelUnavailableError(
-            f"{path.name}: its {PREPROCESS_FILE} is for inputs (channels, height, width) of "
-            f"{preprocess.input_shape}, its input is {shape}; save it again"
-        )
+        raise ModelUnavailableError(f"{path.name}: its {PREPROCESS_FILE}: {error}; {HOW_TO_SAVE}") from error
     return preprocess
 
 

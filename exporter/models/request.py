@@ -11,6 +11,7 @@ from typing import Literal
 
 from exporter.errors import ModelUnavailableError, UsageError, nearest
 from exporter.models.alias_table import ALIASES, Alias
+from exporter.models.preprocess import MAX_IMAGE_SIZE, Preprocess
 
 Tower = Literal["image", "text"]
 WeightsKind = Literal["pretrained", "random", "file", "embedded", "program"]
@@ -20,9 +21,6 @@ OptionValue = bool | int | float | str | None | tuple[int | float, ...]
 """What a free parameter of an architecture may be set to."""
 
 SOURCES = ("timm", "torchvision", "hf", "open_clip")
-
-MAX_IMAGE_SIZE = 4096
-"""Beyond this the positional table alone is larger than any model that could use it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,8 @@ class ModelRequest:
         tower: Which tower of a model that embeds both images and texts.
         options: Free parameters of the architecture by the source library's own names, such as `num_classes`;
             what is not given is taken from the weights.
-        preprocess: A JSON file with the keys of `Preprocess`, to use instead of what the source says.
+        preprocess: A JSON file with the keys of `Preprocess`, to use instead of what the source says. Its image size
+            is the one that is loaded.
     """
 
     model: str
@@ -51,12 +50,16 @@ class ModelRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedRequest:
-    """A request whose model name has been read: `source` answers it, under `id`."""
+    """A request whose model name has been read: `source` answers it, under `id`.
+
+    `preprocess` is what the user's file says about photos; where it is given, a source need not know.
+    """
 
     request: ModelRequest
     source: str
     id: str
     alias: Alias | None = None
+    preprocess: Preprocess | None = None
 
     @property
     def weights_kind(self) -> WeightsKind:
@@ -186,6 +189,10 @@ def _check_values(request: ModelRequest) -> None:
     if size is not None and request.tower == "text":
         raise UsageError(
             "--image-size says nothing about a text tower: leave one of --image-size and --tower out"
+        )
+    if request.preprocess is not None and request.tower == "text":
+        raise UsageError(
+            "--preprocess says nothing about a text tower: leave one of --preprocess and --tower out"
         )
 
 

@@ -19,7 +19,7 @@ from exporter.bundle import (
     write_sample,
 )
 from exporter.errors import ExportError
-from exporter.models import LoadedModel
+from exporter.models import PREPROCESS_FILE, LoadedModel
 from exporter.packages import toolchain
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.plan import Planned, bundle_name, gmacs
@@ -76,7 +76,7 @@ def write_files(
     parity = {name: _parity_tree(result, findings.rounding) for name, result in findings.parity.items()}
     (folder / "parity.json").write_bytes(canonical_json(parity))
     if model.preprocess is not None:
-        (folder / "preprocess.json").write_bytes(canonical_json(model.preprocess.to_dict()))
+        (folder / PREPROCESS_FILE).write_bytes(canonical_json(model.preprocess.to_dict()))
     if program.merging_blocks:
         groups_LBT = groups_of(program, findings.first.records, planned.schedule.tokens[0])
         np.savez(folder / MERGES_FILE, groups_LBT=groups_LBT.numpy())

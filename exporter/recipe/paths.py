@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from exporter.models import PREPROCESS_FILE
 from exporter.recipe.tree import NO_WEIGHTS_FILE, VALIDATION_FILES, Recipe
 
 
@@ -27,8 +28,9 @@ def portable(recipe: Recipe) -> Recipe:
     """The recipe as a bundle stores it: no folder of this machine.
 
     Of a weights file and of a local model only the last name is left, so that both are looked for beside the
-    recipe: copy them there, or give `--weights` or the model anew. What to validate and to calibrate on and files of
-    engines are left out; the gates stay, so whoever rebuilds gives `--data` or lifts the gate knowingly.
+    recipe: copy them there, or give `--weights` or the model anew. Of a preprocessing file the bundle has its own copy.
+    What to validate and to calibrate on and files of engines are left out; the gates stay, so whoever rebuilds gives
+    `--data` or lifts the gate knowingly.
     """
     unfilled = replace(
         recipe,
@@ -36,8 +38,13 @@ def portable(recipe: Recipe) -> Recipe:
         engines=_map_engines(recipe.engines, lambda _: None),
     )
     bare = _map_paths(unfilled, _last_name)
+    preprocess = PREPROCESS_FILE if bare.model.preprocess is not None else None
     nothing: dict[str, Any] = dict.fromkeys(VALIDATION_FILES)
-    return replace(bare, validate=replace(bare.validate, unlabelled=False, labels_in_order=False, **nothing))
+    return replace(
+        bare,
+        model=replace(bare.model, preprocess=preprocess),
+        validate=replace(bare.validate, unlabelled=False, labels_in_order=False, **nothing),
+    )
 
 
 def _map_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:

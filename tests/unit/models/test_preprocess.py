@@ -198,7 +198,7 @@ def test_a_dictionary_of_version_0_1_means_what_it_meant() -> None:
     old = {key: value for key, value in plain().to_dict().items() if key not in ("to_rgb", "kernel", "fill")}
     assert len(old) == 8
     assert Preprocess.from_dict(old) == plain()
-    with pytest.raises(BundleError, match="missing or unknown keys mean"):
+    with pytest.raises(BundleError, match="missing keys: mean; export the bundle again"):
         Preprocess.from_dict({key: value for key, value in old.items() if key != "mean"})
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from exporter.anatomy.layout import Layout, Scrambled, TokenAxis
+from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import cuts
 from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
 from exporter.anatomy.token_rules import REDUCTIONS, reduced_axes
@@ -57,6 +57,7 @@ class Anatomy:
         blocks: attention blocks in order; empty for a graph without attention over image tokens.
         prefix: tokens in front that come from no patch and never merge.
         tokens: tokens that enter the first block.
+        grid: rows and columns of the patches among them; None where they are cut without a convolution.
         pooling: mean nodes over the token axis, which become size-weighted.
         attention_pooling: attention nodes whose keys are the tokens and whose queries are not.
         refusals: what cannot follow a merge.
@@ -68,6 +69,7 @@ class Anatomy:
     blocks: tuple[Block, ...]
     prefix: int
     tokens: int
+    grid: tuple[int, int] | None
     pooling: tuple[fx.Node, ...]
     attention_pooling: tuple[fx.Node, ...]
     refusals: tuple[Refusal, ...]
@@ -119,6 +121,7 @@ def examine(graph_module: fx.GraphModule) -> Anatomy:
         blocks=blocks,
         prefix=first.prefix,
         tokens=first.tokens,
+        grid=_grid(layouts, first.tokens - first.prefix),
         pooling=pools,
         attention_pooling=attention_pools,
         refusals=_refusals(graph, layouts, points, sites),
@@ -137,6 +140,13 @@ def _tokens_of_all(sites: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) 
                 "prefix tokens and patches in all blocks"
             )
     return first
+
+
+def _grid(layouts: Mapping[fx.Node, Layout], patches: int) -> tuple[int, int] | None:
+    """Rows and columns on the way from the image to so many patches."""
+    grids = [layout for layout in layouts.values() if isinstance(layout, PatchGrid)]
+    fitting = [(grid.rows, grid.columns) for grid in grids if grid.rows * grid.columns == patches]
+    return fitting[0] if fitting else None
 
 
 def _is_self_attention(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:

@@ -108,6 +108,7 @@ class Manifest:
         tower: `image` or `text`.
         method: how tokens are matched and merged.
         tokens_protected: prefix tokens that never merge.
+        patch_grid: rows and columns of the patches, where square ones would not give them.
         schedule: tokens merged and left, per block.
         gmacs: arithmetic per image.
         input: `float` or `uint8`.
@@ -130,6 +131,7 @@ class Manifest:
     tower: str
     method: str
     tokens_protected: int
+    patch_grid: tuple[int, ...] | None = field(default=None, metadata={"omit": True})
     schedule: ScheduleRecord
     gmacs: GmacsRecord
     input: str

@@ -24,6 +24,7 @@ from exporter.packages import toolchain
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.plan import Planned, bundle_name, gmacs
 from exporter.recipe import Recipe, merging_name, portable, recipe_to_yaml
+from exporter.report.merged_regions import square_patches
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact, EmitRequest, TensorSpec
 from exporter.validation import ParityResult, Reference, groups_of
@@ -103,6 +104,7 @@ def manifest(
         tower=recipe.model.tower,
         method=recipe.method,
         tokens_protected=planned.anatomy.prefix if planned.anatomy else 0,
+        patch_grid=_patch_grid(planned),
         schedule=ScheduleRecord(requested=schedule.requested, merged=schedule.merged, tokens=schedule.tokens),
         gmacs=gmacs(planned, program.executed_macs),
         input=recipe.input,
@@ -134,6 +136,16 @@ def manifest(
         notes=(*model.notes, *schedule.notes, *_failures(findings)),
         toolchain=toolchain(artifacts),
     )
+
+
+def _patch_grid(planned: Planned) -> tuple[int, int] | None:
+    """Rows and columns of the patches, where square ones would not give them."""
+    anatomy, shape = planned.anatomy, planned.model.example_input.shape
+    if anatomy is None or anatomy.grid is None or planned.schedule.is_dense or len(shape) != 3:
+        return None
+    squares = square_patches(anatomy.tokens - anatomy.prefix, shape[1], shape[2])
+    is_told = squares is not None and (squares.rows, squares.columns) == anatomy.grid
+    return None if is_told else anatomy.grid
 
 
 def _failures(findings: Findings) -> list[str]:

@@ -36,16 +36,44 @@ class PatchGrid:
     columns: int
 
 
-def patch_grid(patches: int, height: int, width: int) -> PatchGrid:
-    """The grid of square patches that covers an image.
+def square_patches(patches: int, height: int, width: int) -> PatchGrid | None:
+    """The grid of so many square patches in an image, pixels at the right and the bottom left over; None without one.
+
+    There is at most one: as the side of a patch grows, neither its rows nor its columns become more.
+    """
+    for side in range(1, min(height, width) + 1):
+        rows, columns = height // side, width // side
+        if rows * columns == patches:
+            return PatchGrid(rows=rows, columns=columns)
+    return None
+
+
+def patch_grid(patches: int, height: int, width: int, stated: tuple[int, ...] | None = None) -> PatchGrid:
+    """The grid of patches that covers an image.
+
+    Args:
+        patches: how many.
+        height: of the image in pixels.
+        width: likewise.
+        stated: rows and columns, where the bundle says them: its patches are not square, or overlap.
 
     Raises:
-        BundleError: so many square patches do not tile an image of this size.
+        BundleError: so many square patches do not tile an image of this size, or what is stated does not.
     """
-    rows = math.isqrt(patches * height // width) if width else 0
-    for guess in (rows, rows + 1):
-        if guess and patches % guess == 0 and guess * width == patches // guess * height:
-            return PatchGrid(rows=guess, columns=patches // guess)
+    if stated is not None:
+        if (
+            len(stated) == 2
+            and 1 <= stated[0] <= height
+            and 1 <= stated[1] <= width
+            and math.prod(stated) == patches
+        ):
+            return PatchGrid(rows=stated[0], columns=stated[1])
+        raise BundleError(
+            f"manifest.json: patch_grid: expected rows and columns of {patches} patches in {height}x{width} pixels, "
+            f"got {list(stated)[:4]}; export the bundle again"
+        )
+    if (grid := square_patches(patches, height, width)) is not None:
+        return grid
     raise BundleError(
         f"merges.npz: groups_LBT: expected as many patches as tile an image of {width}x{height} pixels in squares, "
         f"got {patches}; make the file again"
@@ -91,18 +119,20 @@ def draw_regions(image_HWC: Pixels, labels_GW: Labels) -> Pixels:
         uint8 RGB, at most 448 pixels high and wide, a whole number of pixels per patch.
     """
     rows, columns = labels_GW.shape
-    cell = max(1, MOST_PIXELS // max(rows, columns))
+    height, width = _patch_size(image_HWC, rows, columns)
+    longest = max(rows * height, columns * width)
+    down, across = (max(1, MOST_PIXELS * side // longest) for side in (height, width))
     labels, colours_KC = _mean_colours(image_HWC, labels_GW)
     fill_GWC = colours_KC[labels]
-    picture_HWC = fill_GWC.repeat(cell, axis=0).repeat(cell, axis=1)
-    if cell > 2:
-        border = _borders(labels.repeat(cell, axis=0).repeat(cell, axis=1))
+    picture_HWC = fill_GWC.repeat(down, axis=0).repeat(across, axis=1)
+    if min(down, across) > 2:
+        border = _borders(labels.repeat(down, axis=0).repeat(across, axis=1))
         picture_HWC[border] = _contrasting(picture_HWC[border])
     return picture_HWC
 
 
 def slideshow_pictures(
-    image_HWC: Pixels, groups_LT: Labels, *, prefix: int, tokens: int
+    image_HWC: Pixels, groups_LT: Labels, *, prefix: int, tokens: int, stated: tuple[int, ...] | None = None
 ) -> tuple[Picture, ...]:
     """The original, then the regions after every block.
 
@@ -111,12 +141,13 @@ def slideshow_pictures(
         groups_LT: from `read_groups`.
         prefix: tokens in front that stand for no patch.
         tokens: T.
+        stated: rows and columns of patches, where the bundle says them.
 
     Raises:
         BundleError: the patches do not tile the image.
     """
     height, width = image_HWC.shape[:2]
-    grid = patch_grid(tokens - prefix, height, width)
+    grid = patch_grid(tokens - prefix, height, width, stated)
     original = Picture(
         png=_png(_reduced(image_HWC)), size=(width, height), label=f"before block 0: {tokens} tokens"
     )
@@ -142,10 +173,18 @@ def _mean_colours(image_HWC: Pixels, labels_GW: Labels) -> tuple[Labels, npt.NDA
 
 def _patch_means(image_HWC: Pixels, rows: int, columns: int) -> npt.NDArray[np.float64]:
     """(G, W, C). Pixels that fill no whole patch, at the right and the bottom, belong to none."""
-    side = min(image_HWC.shape[0] // rows, image_HWC.shape[1] // columns)
-    tiles = image_HWC[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)
+    height, width = _patch_size(image_HWC, rows, columns)
+    tiles = image_HWC[: rows * height, : columns * width].reshape(rows, height, columns, width, 3)
     means: npt.NDArray[np.float64] = tiles.astype(np.float64).mean(axis=(1, 3))
     return means
+
+
+def _patch_size(image_HWC: Pixels, rows: int, columns: int) -> tuple[int, int]:
+    """Height and width of a patch in pixels: square wherever squares give as many rows and columns."""
+    height, width = image_HWC.shape[0] // rows, image_HWC.shape[1] // columns
+    side = min(height, width)
+    is_square = image_HWC.shape[0] // side == rows and image_HWC.shape[1] // side == columns
+    return (side, side) if is_square else (height, width)
 
 
 def _borders(labels_HW: Labels) -> npt.NDArray[np.bool_]:

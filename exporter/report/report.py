@@ -23,6 +23,7 @@ from exporter.report.markdown import render_markdown
 from exporter.report.merged_regions import read_groups, slideshow_pictures
 from exporter.report.sweep_content import sweep_content
 from exporter.report.validation_record import read_validation
+from exporter.report.visible import visible
 from exporter.sweep import SWEEP_FILE, read_record
 
 HTML_FILE = "report.html"
@@ -112,7 +113,9 @@ def _pictures(
     tokens, prefix = manifest.schedule.tokens[0], manifest.tokens_protected
     groups_LT = read_groups(groups_LBT, blocks=len(manifest.schedule.merged), tokens=tokens, prefix=prefix)
     image_HWC = _image_pixels(bundle) if image is None else _cropped(bundle, image)
-    return slideshow_pictures(image_HWC, groups_LT, prefix=prefix, tokens=tokens)
+    return slideshow_pictures(
+        visible(image_HWC), groups_LT, prefix=prefix, tokens=tokens, stated=manifest.patch_grid
+    )
 
 
 def _read_groups_file(path: Path) -> npt.NDArray[Any] | None:
@@ -135,7 +138,7 @@ def _read_arrays(path: Path) -> Mapping[str, npt.NDArray[Any]]:
 
 
 def _cropped(bundle: Bundle, image: Image.Image) -> npt.NDArray[np.uint8]:
-    """A picture as the model sees it, (H, W, 3) bytes."""
+    """A picture as the model sees it, (H, W, C) bytes."""
     from exporter.models import crop_image
 
     preprocess = bundle.preprocess()
@@ -145,15 +148,15 @@ def _cropped(bundle: Bundle, image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _image_pixels(bundle: Bundle) -> npt.NDArray[np.uint8]:
-    """The first image of the sample, (H, W, 3) bytes, with its normalisation undone."""
+    """The first image of the sample, (H, W, C) bytes, with its normalisation undone."""
     manifest = bundle.manifest
     sample = _read_arrays(bundle.path / SAMPLE_FILE)
     name = manifest.inputs[0].name
     images = sample.get(name, np.zeros(0))
     image = images[0] if images.ndim == 4 else images
     image_HWC = image.transpose(1, 2, 0) if image.ndim == 3 and manifest.layout == "nchw" else image
-    if image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
-        raise BundleError(f"{bundle.path / SAMPLE_FILE}: {name}: expected colour images, got {images.shape}")
+    if image_HWC.ndim != 3 or not image_HWC.size:
+        raise BundleError(f"{bundle.path / SAMPLE_FILE}: {name}: expected images, got {images.shape}")
     if image_HWC.dtype == np.uint8:
         return np.ascontiguousarray(image_HWC)
     preprocess = bundle.preprocess()

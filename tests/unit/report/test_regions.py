@@ -13,10 +13,12 @@ from PIL import Image
 
 from exporter.errors import BundleError
 from exporter.report.merged_regions import (
+    PatchGrid,
     draw_regions,
     patch_grid,
     read_groups,
     slideshow_pictures,
+    square_patches,
     token_count,
 )
 from tests.support.report_bundle import noise_image
@@ -170,15 +172,69 @@ def test_pixels_beyond_the_last_whole_patch_belong_to_no_region() -> None:
         pytest.param(14 * 7, 224, 112, (14, 7), id="tall"),
         pytest.param(24 * 32, 384, 512, (24, 32), id="wide"),
         pytest.param(225, 250, 250, (15, 15), id="with a remainder"),
+        pytest.param(6 * 8, 100, 140, (6, 8), id="with two remainders"),
+        pytest.param(36, 64, 160, None, id="as many as a square has"),
         pytest.param(1, 32, 32, (1, 1), id="one"),
+        pytest.param(1, 32, 60, (1, 1), id="one, and pixels left over"),
     ],
 )
-def test_grid_has_the_aspect_of_the_image(
-    patches: int, height: int, width: int, expected: tuple[int, int]
+def test_grid_is_that_of_square_patches(
+    patches: int, height: int, width: int, expected: tuple[int, int] | None
 ) -> None:
-    grid = patch_grid(patches, height, width)
+    grid = square_patches(patches, height, width)
 
-    assert (grid.rows, grid.columns) == expected
+    assert grid == (PatchGrid(rows=expected[0], columns=expected[1]) if expected else None)
+
+
+@given(side=st.integers(1, 40), height=st.integers(1, 300), width=st.integers(1, 300))
+def test_grid_of_any_square_patches_is_found(side: int, height: int, width: int) -> None:
+    rows, columns = height // side, width // side
+    if rows and columns:
+        assert square_patches(rows * columns, height, width) == PatchGrid(rows=rows, columns=columns)
+
+
+def test_what_a_bundle_states_is_taken() -> None:
+    assert patch_grid(48, 64, 96, (4, 12)) == PatchGrid(rows=4, columns=12)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        pytest.param((4, 11), id="other patches"),
+        pytest.param((48,), id="no columns"),
+        pytest.param((-4, -12), id="negative"),
+        pytest.param((1, 48), id="more columns than pixels"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(stated: tuple[int, ...]) -> None:
+    with pytest.raises(BundleError, match=r"patch_grid: expected rows and columns of 48 patches in 64x32"):
+        patch_grid(48, 64, 32, stated)
+
+
+@pytest.mark.parametrize(
+    ("size", "labels", "picture"),
+    [
+        pytest.param((64, 96), (4, 12), (448 * 64 // 96, 444), id="high patches"),
+        pytest.param((96, 64), (12, 4), (444, 448 * 64 // 96), id="wide patches"),
+        pytest.param((40, 100), (2, 5), (178, 445), id="square patches"),
+    ],
+)
+def test_regions_of_an_image_that_is_not_square_have_its_aspect(
+    size: tuple[int, int], labels: tuple[int, int], picture: tuple[int, int]
+) -> None:
+    """Every patch is its own region: its colour is its mean, in its place."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    labels_GW = np.arange(labels[0] * labels[1]).reshape(labels)
+
+    drawn = draw_regions(pixels, labels_GW)
+
+    down, across = drawn.shape[0] // labels[0], drawn.shape[1] // labels[1]
+    assert drawn.shape[:2] == (down * labels[0], across * labels[1])
+    assert np.abs(np.subtract(drawn.shape[:2], picture)).max() <= max(labels)
+    means = pixels.reshape(labels[0], size[0] // labels[0], labels[1], size[1] // labels[1], 3).mean(
+        axis=(1, 3)
+    )
+    np.testing.assert_allclose(drawn[down // 2 :: down, across // 2 :: across], means, atol=0.5)
 
 
 def test_patches_that_do_not_tile_the_image_are_refused() -> None:

@@ -37,8 +37,8 @@ def load(request: ModelRequest) -> LoadedModel:
     with listening(asked.source) as heard, quiet(), naming_the_file(asked, request):
         loaded = load_from(asked)
     _check_finite(loaded)
-    noted = replace(loaded, notes=tuple(dict.fromkeys((*loaded.notes, *heard.notes))))
-    return take_preprocess(noted, asked.preprocess)
+    notes = dict.fromkeys((*loaded.notes, *heard.notes, *_about_channels(loaded)))
+    return take_preprocess(replace(loaded, notes=tuple(notes)), asked.preprocess)
 
 
 def _check_finite(loaded: LoadedModel) -> None:
@@ -58,6 +58,12 @@ def without_download(request: ModelRequest) -> ModelRequest:
     if brings_its_own or request.weights != "pretrained":
         return request
     return replace(request, weights="random")
+
+
+def _about_channels(loaded: LoadedModel) -> tuple[str, ...]:
+    if loaded.channels_of_no_photo is None:
+        return ()
+    return (f"the model {loaded.why_no_photos}; parity is shown tensors instead",)
 
 
 def _loader(source: str) -> Callable[[ResolvedRequest], LoadedModel]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from exporter.models.preprocess import Preprocess
+from exporter.models.preprocess import Preprocess, channel_order
 from exporter.models.request import WeightsKind
 
 if TYPE_CHECKING:
@@ -74,3 +74,16 @@ class LoadedModel:
     class_names: ClassNames | None = None
     notes: tuple[str, ...] = ()
     tokenize: Tokenize | None = None
+
+    @property
+    def channels_of_no_photo(self) -> int | None:
+        """How many channels an input has, if no photo can be converted to so many."""
+        shape = self.example_input.shape
+        return shape[0] if len(shape) == 3 and channel_order(shape[0]) is None else None
+
+    @property
+    def why_no_photos(self) -> str:
+        """Why there is no `preprocess`, in words that follow the model's name."""
+        if (channels := self.channels_of_no_photo) is not None:
+            return f"takes inputs of {channels} channels, which no photo has: expected 1 (gray), 3 (RGB) or 4 (RGBA)"
+        return "does not say how images become its input; export it with --preprocess FILE.json"

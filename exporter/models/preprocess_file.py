@@ -82,6 +82,8 @@ def take_preprocess(loaded: LoadedModel, preprocess: Preprocess | None) -> Loade
     """
     if preprocess is None:
         return loaded
+    if loaded.channels_of_no_photo is not None:
+        raise UsageError(f"--preprocess: {loaded.name} {loaded.why_no_photos}; leave --preprocess out")
     if loaded.example_input.shape != preprocess.input_shape:
         raise UsageError(
             f"--preprocess makes inputs of {_shape_text(preprocess.input_shape)} (channels, height, width): expected "

@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind
 
 from exporter.errors import ModelUnavailableError, UnsupportedGraphError, UsageError
 from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
-from exporter.models.preprocess import PREPROCESS_FILE, Preprocess
+from exporter.models.preprocess import PREPROCESS_FILE, Preprocess, channel_order
 from exporter.models.preprocess_file import parse_document
 from exporter.models.pt2_archive import read_program
 from exporter.models.request import ResolvedRequest, check_image_tower, safe_name, size_text
@@ -66,7 +66,7 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
         weights_kind="program",
         weights_tag=None,
         weights_sha256=sha256_of({**program.state_dict, **_tensor_constants(program)}),
-        notes=() if preprocess is not None else (SAYS_NOTHING,),
+        notes=() if preprocess is not None or channel_order(shape[0]) is None else (SAYS_NOTHING,),
     )
 
 

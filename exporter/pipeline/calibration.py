@@ -20,10 +20,7 @@ def calibration_images(recipe: Recipe, model: LoadedModel) -> Array:
     """
     preprocess = model.preprocess
     if preprocess is None:
-        raise UsageError(
-            f"precision: int8 is calibrated on images, and {model.name} does not say how it takes them; "
-            "say it with --preprocess FILE.json"
-        )
+        raise UsageError(f"precision: int8 is calibrated on images, and {model.name} {model.why_no_photos}")
     images = _images(recipe, model)
     positions = range(min(recipe.calibration.images, len(images.names)))
     chunks = decode(

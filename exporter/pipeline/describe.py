@@ -10,7 +10,7 @@ from PIL import Image
 
 from exporter.bundle import MANIFEST_FILE, Bundle, amend, check_amendable, load_bundle
 from exporter.errors import UsageError
-from exporter.models import crop_image, in_bytes
+from exporter.models import Preprocess, crop_image
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.plan import plan_export
@@ -20,6 +20,7 @@ from exporter.recipe import override
 from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, report_sweep
 from exporter.rewrite import rewrite
 from exporter.sweep.record import SWEEP_FILE
+from exporter.targets import Array
 from exporter.validation import groups_of, run_eager
 
 
@@ -69,7 +70,7 @@ def _open(path: str) -> Image.Image:
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")  # Pillow's, about damage that it can read past
-            return in_bytes(image).convert("RGB")
+            return image.copy()
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise UsageError(f"--image: expected an image, got {path}: {error}") from None
 
@@ -83,15 +84,29 @@ def _groups(
     planned = plan_export(recipe, observe)
     check_weights(planned.model, bundle.manifest.model.weights.sha256)
     if planned.model.preprocess is None or planned.schedule.is_dense:
+        why = (
+            ""
+            if planned.model.preprocess is not None
+            else f": {planned.model.name} {planned.model.why_no_photos}"
+        )
         raise UsageError(
-            f"--image: expected a bundle that merges tokens of photos, got {bundle.manifest.name}"
+            f"--image: expected a bundle that merges tokens of photos, got {bundle.manifest.name}{why}"
         )
     with observe("rewrite"):
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
-    pixels_BCHW = crop_image(picture, planned.model.preprocess)[None]
+    pixels_BCHW = _cropped(picture, planned.model.preprocess)[None]
     images = np.repeat(as_input(recipe, pixels_BCHW, planned.model.preprocess), recipe.batch, axis=0)
     reference = run_eager(program, {"image": images})["image"]
     return groups_of(program, reference.records, planned.schedule.tokens[0]).numpy()
+
+
+def _cropped(picture: Image.Image, preprocess: Preprocess) -> Array:
+    try:
+        return crop_image(picture, preprocess)
+    except (ValueError, Image.DecompressionBombError) as error:
+        raise UsageError(
+            f"--image: expected an image that the model takes, got {picture.mode}: {error}"
+        ) from None
 
 
 def _write(folder: Path, made: Report) -> None:

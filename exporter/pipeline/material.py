@@ -123,9 +123,7 @@ def _check(asked: Validation, model: LoadedModel) -> None:
     if asked.classes is not None and asked.data is None:
         raise UsageError("classes: expected labelled images of these classes as well; give --data DIR")
     if (asked.data or asked.pairs) and model.preprocess is None:
-        raise UsageError(
-            f"data: {model.name} does not say how images become its input; export it with --preprocess FILE.json"
-        )
+        raise UsageError(f"data: {model.name} {model.why_no_photos}")
 
 
 def _check_gates(asked: Validation, found: Material | None, model: LoadedModel) -> None:

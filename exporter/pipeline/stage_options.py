@@ -82,9 +82,7 @@ def _normalization(recipe: Recipe, model: LoadedModel) -> InsertInputNormalizati
     if recipe.input == "float":
         return None
     if model.preprocess is None:
-        raise UsageError(
-            f"input: {model.name} does not say how its images are normalised; expected input float"
-        )
+        raise UsageError(f"input: expected float, got {recipe.input}: {model.name} {model.why_no_photos}")
     return InsertInputNormalization(
         mean=model.preprocess.mean, std=model.preprocess.std, layout=recipe.layout
     )

@@ -13,6 +13,7 @@ from torch import nn
 from exporter.errors import ModelUnavailableError, UsageError, WeightsError
 from exporter.models import LoadedModel, ModelRequest, load, timm_source
 from exporter.models.digits import VIT_DIGITS_WEIGHTS
+from exporter.models.timm_model import TimmModel
 
 HFModel = Callable[[str], tuple[nn.Module, Path]]
 
@@ -129,12 +130,12 @@ def test_mae_weights_turn_proportional_attention_off(hf_model: HFModel) -> None:
 def test_a_timm_tag_decides_output_and_attention(
     model: str, output_name: str, proportional_attention: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build_on_meta(_asked: object, name: str, _arguments: object) -> nn.Module:
+    def on_meta(model: TimmModel, _arguments: object) -> nn.Module:
         with torch.device("meta"):
-            vit: nn.Module = timm.create_model(name)
+            vit: nn.Module = timm.create_model(model.full_name)
         return vit
 
-    monkeypatch.setattr(timm_source, "_build", build_on_meta)
+    monkeypatch.setattr(timm_source, "_fetch_pretrained", on_meta)
     monkeypatch.setattr(timm_source, "sha256_of", lambda _state: "")
     loaded = load(ModelRequest(model=model))
     assert loaded.output_names == (output_name,)

@@ -1,0 +1,132 @@
+"""Free parameters of an architecture, as the user says them: known by name, of the right kind, and agreeing.
+
+Where it stands on the road: beside the sources, which take the parameters that a weights file tells and those of
+`--model-option NAME=VALUE` together.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from exporter.errors import UsageError, nearest
+from exporter.models.checkpoint_pickle import cut
+from exporter.models.request import OptionValue
+
+# Of a constructor, but classes and functions, or about training only.
+_NOT_OFFERED = ("block_fn", "weight_init", "fix_init", "device", "dtype", "conv_stem_configs")
+_LAYERS_BY_NAME = ("act_layer", "norm_layer")
+_SIZES = ("img_size", "image_size", "patch_size")
+_LARGEST = 1 << 20
+
+
+def constructor_options(model_class: type[nn.Module]) -> dict[str, Any]:
+    """Names of what a model's constructor takes, through its base classes, with their defaults."""
+    options: dict[str, Any] = {}
+    for each in inspect.getmro(model_class):
+        if each is nn.Module or "__init__" not in vars(each):
+            continue
+        parameters = inspect.signature(each).parameters.values()
+        for parameter in parameters:
+            is_named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            if is_named and _is_offered(parameter.name):
+                options.setdefault(parameter.name, parameter.default)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return options
+
+
+def _is_offered(name: str) -> bool:
+    return name not in _NOT_OFFERED and (not name.endswith("_layer") or name in _LAYERS_BY_NAME)
+
+
+def check_options(options: Mapping[str, OptionValue], known: Mapping[str, Any], spelling: str) -> None:
+    """Refuse an option that the model does not have, or a value of another kind than its default.
+
+    Raises:
+        UsageError: The message names what is known, or what was expected.
+    """
+    for name, value in options.items():
+        if name not in known:
+            takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+            raise UsageError(
+                f"--model-option {cut(name)}: {spelling} has no such option; {takes}.{nearest(name, known)}"
+            )
+        if expected := _expected(name, value, known[name]):
+            raise UsageError(f"--model-option {name}={cut(str(value))}: expected {expected}")
+
+
+def _expected(name: str, value: OptionValue, default: Any) -> str | None:
+    """What a value should have been; None if it is fine."""
+    if name in _SIZES and isinstance(value, tuple):
+        is_pair = len(value) == 2 and all(type(side) is int and 1 <= side <= _LARGEST for side in value)
+        return None if is_pair else "a size such as 224 or 96,160"
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(default, int):
+        is_count = type(value) is int and 0 <= value <= _LARGEST
+        return None if is_count else f"a whole number from 0 to {_LARGEST}"
+    if isinstance(default, float):
+        return None if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
+    if isinstance(default, str):
+        return None if isinstance(value, str) else f'a word such as "{default}"'
+    return None
+
+
+def refuse_contradictions(options: Mapping[str, OptionValue], told: Mapping[str, Any], weights: str) -> None:
+    """Refuse an option that says something else than the weights file.
+
+    Args:
+        options: What the user says.
+        told: What the weights tell.
+        weights: How messages name the weights.
+
+    Raises:
+        UsageError: The message has both values.
+    """
+    for name, value in options.items():
+        if name in told and value is not None and not _agree(value, told[name]):
+            raise UsageError(
+                f"--model-option {name}={cut(shown(value))} contradicts {weights}: {name}={shown(told[name])} there; "
+                "leave the option out, or give the weights that go with it"
+            )
+
+
+def _agree(said: OptionValue, told: Any) -> bool:
+    if isinstance(told, float):  # a starting value, of which only its being there is told
+        return bool(said) == bool(told)
+    pair = tuple(said) if isinstance(said, tuple) else (said, said)
+    return pair == told if isinstance(told, tuple) else said == told
+
+
+def building_with(build: Callable[[], nn.Module], arguments: Mapping[str, Any], spelling: str) -> nn.Module:
+    """Build a module, and take its refusal for one of the options that it was built with.
+
+    Raises:
+        UsageError: The library does not build it; the message quotes its reason.
+    """
+    try:
+        return build()
+    except (
+        Exception
+    ) as error:  # constructors assert, and raise whatever their first wrong use of a value raises
+        if not arguments:
+            raise
+        lines = str(error).strip().splitlines()
+        reason = cut(lines[0], 160) if lines else type(error).__name__
+        raise UsageError(f"{spelling} cannot be built with {listed(arguments)}: {reason}") from error
+
+
+def listed(arguments: Mapping[str, Any]) -> str:
+    """Options as the command line takes them: `a=1, b=true`."""
+    return ", ".join(f"{name}={cut(shown(value))}" for name, value in arguments.items())
+
+
+def shown(value: Any) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | list):
+        return ",".join(shown(each) for each in value)
+    return "none" if value is None else str(value)

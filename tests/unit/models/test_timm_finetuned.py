@@ -237,12 +237,12 @@ def test_what_the_library_does_not_build_is_refused_with_its_reason(options: Map
 
 
 def test_options_shape_random_weights() -> None:
-    options = {"num_classes": 4, "global_pool": "avg", "in_chans": 1, "img_size": 96}
+    options: dict[str, Any] = {"num_classes": 4, "global_pool": "avg", "in_chans": 1, "img_size": 96}
     loaded = load(ModelRequest(model=f"timm:{NAME}", weights="random", options=options))
     assert loaded.example_input.shape == (1, 96, 96)
     assert isinstance(loaded.module, nn.Module)
     assert loaded.module(images_for(loaded)).shape == (2, 4)
-    assert loaded.module.fc_norm.weight.shape == (64,)
+    assert loaded.module.get_parameter("fc_norm.weight").shape == (64,)
 
 
 def test_two_image_sizes_contradict_each_other() -> None:

@@ -12,7 +12,14 @@ from exporter.models.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
 from exporter.models.digit_texts import CONTEXT, VOCABULARY, tokenize_words
 from exporter.models.digits import DIGITS_PREPROCESS, IMAGE_SIZE, VIT_DIGITS_WEIGHTS, build_vit_digits
 from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
-from exporter.models.request import ResolvedRequest, Tower, check_image_tower, safe_name, size_text
+from exporter.models.request import (
+    ResolvedRequest,
+    Tower,
+    check_image_tower,
+    check_no_options,
+    safe_name,
+    size_text,
+)
 from exporter.models.weights import build_from_file, build_random, sha256_of
 
 
@@ -47,9 +54,10 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
     A weights file holds the state dict of the whole model, all towers.
 
     Raises:
-        UsageError: Another image size, or a tower that it does not have.
+        UsageError: Another image size, an option, or a tower that it does not have.
         WeightsError: A weights file that does not fit.
     """
+    check_no_options(asked)
     model = EMBEDDED[asked.id]
     is_text = asked.request.tower == "text"
     if asked.request.tower not in model.towers:

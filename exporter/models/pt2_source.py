@@ -17,7 +17,7 @@ from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
 from exporter.models.preprocess import PREPROCESS_FILE, Preprocess, channel_order
 from exporter.models.preprocess_file import parse_document
 from exporter.models.pt2_archive import read_program
-from exporter.models.request import ResolvedRequest, check_image_tower, safe_name, size_text
+from exporter.models.request import ResolvedRequest, check_image_tower, check_no_options, safe_name, size_text
 from exporter.models.weights import sha256_of
 
 HOW_TO_SAVE = (
@@ -37,7 +37,7 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
         ModelUnavailableError: There is no such file, or it is not a saved program.
         UnsupportedGraphError: It holds more than tensors and tensor operators, its tokens are dynamic, or its
             input is not one fp32 image tensor.
-        UsageError: Other weights, another image size or a text tower were asked for.
+        UsageError: Other weights, another image size, an option or a text tower were asked for.
     """
     path = Path(asked.id).expanduser()
     if not path.is_file():
@@ -72,6 +72,7 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
 
 def _check_request(asked: ResolvedRequest) -> None:
     check_image_tower(asked)
+    check_no_options(asked)
     if asked.request.weights != "pretrained":
         raise UsageError(
             f"{Path(asked.id).name} brings its own weights: leave --weights out, got {asked.request.weights}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from exporter.errors import ModelUnavailableError, UsageError, nearest
+from exporter.errors import ModelUnavailableError, UsageError, nearest, quoted
 from exporter.models.alias_table import ALIASES, Alias
 from exporter.models.preprocess import MAX_IMAGE_SIZE, Preprocess
 
@@ -176,6 +176,19 @@ def check_image_tower(asked: ResolvedRequest) -> None:
     if asked.request.tower == "text":
         raise UsageError(
             f"{asked.spelling} has no text tower: expected a CLIP or SigLIP model for --tower text"
+        )
+
+
+def check_no_options(asked: ResolvedRequest) -> None:
+    """Refuse `--model-option` of a model whose architecture is fixed.
+
+    Raises:
+        UsageError: An option was given.
+    """
+    if asked.request.options:
+        raise UsageError(
+            f"{asked.spelling} has no free parameters: leave --model-option out, got "
+            f"{quoted(', '.join(asked.request.options))}"
         )
 
 

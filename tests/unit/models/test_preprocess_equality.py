@@ -6,6 +6,7 @@ all of them clip to white, is scaled to bytes before they see it.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from timm.data.transforms_factory import create_transform
 
 from exporter.models import Preprocess, crop_image, preprocess_image
 from exporter.models.hf_preprocess import describe_processor
-from exporter.models.open_clip_source import _preprocess as open_clip_preprocess
+from exporter.models.open_clip_source import describe_preprocess
 from exporter.models.timm_source import _preprocess as timm_preprocess
 from exporter.models.torchvision_source import _preprocess as torchvision_preprocess
 from tests.support.odd_images import FILES, HUGE, odd_image
@@ -157,7 +158,7 @@ def test_a_huge_photo(library: str) -> None:
         "timm": timm_pair("vit_base_patch16_224.augreg_in21k_ft_in1k"),
         "torchvision": (torchvision_preprocess(preset, 224), preset),
         "open_clip": (
-            open_clip_preprocess("ViT-B-32", "openai", (224, 224)),
+            describe_preprocess(merge_preprocess_dict(PreprocessCfg(), own), (224, 224)),
             image_transform(224, is_train=False, mean=own["mean"], std=own["std"]),
         ),
         "transformers": (describe_processor(processor, None, "it"), pixel_values(processor)),
@@ -201,11 +202,11 @@ def test_torchvisions_preset(name: str, tag: str) -> None:
 def test_open_clips_transform_of_opened_images(name: str, tag: str) -> None:
     config = open_clip.get_pretrained_cfg(name, tag)
     own = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config))
-    assert_equals(open_clip_preprocess(name, tag, (224, 224)), image_transform_v2(own, is_train=False))
+    assert_equals(describe_preprocess(asdict(own), (224, 224)), image_transform_v2(own, is_train=False))
 
 
 def test_open_clips_transform_without_a_tag_and_not_square() -> None:
-    preprocess = open_clip_preprocess("ViT-B-32", "", (64, 96))
+    preprocess = describe_preprocess(asdict(PreprocessCfg()), (64, 96))
     assert_equals(preprocess, image_transform((64, 96), is_train=False))
 
 

@@ -12,8 +12,8 @@ from torch import fx
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.anatomy.token_axis import side_inputs
 from exporter.anatomy.token_rules import slice_bounds
-from exporter.capture.canonicalize_attention import mask_of
-from exporter.capture.graph import aten, integer, is_tensor, operand, sdpa, shape_of
+from exporter.graph.nodes import integer, is_tensor, mask_of, operand, shape_of
+from exporter.graph.operators import aten, sdpa
 
 Demand = dict[fx.Node, int | None]
 

@@ -12,11 +12,11 @@ from torch import fx
 from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import cuts
 from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
-from exporter.anatomy.token_rules import REDUCTIONS, reduced_axes
+from exporter.anatomy.token_rules import reduced_axes
 from exporter.anatomy.work import per_token_macs, workload
-from exporter.capture.canonicalize_attention import mask_of
-from exporter.capture.graph import aten, calls, image_node, operand, output_node, sdpa, shape_of
 from exporter.errors import UnsupportedGraphError
+from exporter.graph.nodes import calls, image_node, mask_of, operand, output_node, shape_of
+from exporter.graph.operators import Trait, aten, has, sdpa
 from exporter.schedule import Geometry, Workload
 
 
@@ -263,7 +263,11 @@ def _obstacles(
             )
         if node.kwargs.get("is_causal"):
             found.append(("causal attention depends on the order of the tokens", node.name))
-    if node.target in REDUCTIONS and _reduces_tokens(node, layouts) and not _is_mean_of_tokens(node, layouts):
+    if (
+        has(node, Trait.REDUCTION)
+        and _reduces_tokens(node, layouts)
+        and not _is_mean_of_tokens(node, layouts)
+    ):
         found.append(
             ("only a mean over the tokens of a (B, N, C) value can be weighted by their sizes", node.name)
         )

@@ -6,7 +6,7 @@ depends on the image is still needed. Constants (tables, masks) may live on; the
 
 from torch import fx
 
-from exporter.capture.graph import image_dependent, is_tensor
+from exporter.graph.nodes import image_dependent, is_tensor
 
 
 def cuts(graph: fx.Graph) -> list[fx.Node]:

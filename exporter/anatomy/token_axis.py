@@ -7,8 +7,9 @@ In: a captured graph. Out: a `Layout` for every value that depends on the image.
 from torch import fx
 
 from exporter.anatomy.layout import Layout, Scrambled, TokenAxis
-from exporter.anatomy.token_rules import BIRTHS, POINTWISE, RULES, Layouts, operator_name
-from exporter.capture.graph import image_dependent, is_tensor, shape_of
+from exporter.anatomy.token_rules import Layouts, operator_name, rule_for
+from exporter.graph.nodes import image_dependent, is_tensor, shape_of
+from exporter.graph.operators import Trait, has, is_pointwise
 
 
 def trace_tokens(graph: fx.Graph) -> dict[fx.Node, Layout]:
@@ -29,7 +30,7 @@ def token_inputs(node: fx.Node, layouts: Layouts) -> list[fx.Node]:
 def side_inputs(node: fx.Node, layouts: Layouts) -> list[fx.Node]:
     """Inputs that do not depend on the image, yet carry one entry per token of the node's result."""
     layout = layouts.get(node)
-    if not isinstance(layout, TokenAxis) or node.target not in POINTWISE:
+    if not isinstance(layout, TokenAxis) or not is_pointwise(node):
         return []
     ndim = len(shape_of(node))
     found = []
@@ -49,9 +50,9 @@ def _layout(node: fx.Node, layouts: Layouts) -> Layout:
     for layout in sources:
         if isinstance(layout, Scrambled):
             return layout
-    rule = RULES.get(node.target)
-    if all(layout is None for layout in sources) and node.target not in BIRTHS:
+    if all(layout is None for layout in sources) and not has(node, Trait.CONVOLUTION):
         return None
+    rule = rule_for(node)
     if rule is None:
         return Scrambled(
             node=node.name, reason=f"no rule says what {operator_name(node)} does to the token axis"

@@ -11,19 +11,16 @@ from typing import Any
 from torch import fx
 
 from exporter.anatomy.layout import Layout, PatchGrid, TokenAxis, axes_of, regroup, shifted
-from exporter.capture.graph import (
-    aten,
-    axis_of,
-    integer,
-    integers,
-    operand,
-    operands,
-    sdpa,
-    shape_of,
-)
+from exporter.graph.nodes import axis_of, integer, integers, operand, operands, shape_of
+from exporter.graph.operators import Trait, aten, is_pointwise, operators, sdpa
 
 Layouts = Mapping[fx.Node, Layout]
 Rule = Callable[[fx.Node, Layouts], Layout | str]
+
+
+def rule_for(node: fx.Node) -> Rule | None:
+    """The rule of a node's operator: its own, or that of every elementwise operator; None where there is none."""
+    return RULES.get(node.target) or (_pointwise if is_pointwise(node) else None)
 
 
 def operator_name(node: fx.Node) -> str:
@@ -313,38 +310,11 @@ def _roll(node: fx.Node, layouts: Layouts) -> Layout | str:
     return "it shifts the patches, as windowed models do"
 
 
-POINTWISE = {
-    aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.mul.Tensor, aten.div.Tensor, aten.add.Scalar,
-    aten.sub.Scalar, aten.mul.Scalar, aten.div.Scalar, aten.pow.Tensor_Scalar, aten.neg.default, aten.sqrt.default,
-    aten.rsqrt.default, aten.exp.default, aten.erf.default, aten.tanh.default, aten.sigmoid.default,
-    aten.gelu.default, aten.relu.default, aten.silu.default, aten.hardtanh.default, aten.leaky_relu.default,
-    aten.softplus.default, aten.hardswish.default, aten.hardsigmoid.default, aten.clamp.default,
-    aten.clamp_min.default, aten.where.self, aten.maximum.default, aten.minimum.default, aten.abs.default,
-    aten.add_.Tensor, aten.mul_.Tensor, aten.square.default, aten.relu_.default, aten.silu_.default,
-}  # fmt: skip
-
-_SAME = {
-    aten.dropout.default, aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default,
-    aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten._to_copy.default,
-}  # fmt: skip
-
-_RESHAPES = {
-    aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int,
-}  # fmt: skip
-
-REDUCTIONS = {
-    aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.linalg_vector_norm.default,
-}  # fmt: skip
-
-BIRTHS = {aten.conv2d.default, aten.conv2d.padding, aten.convolution.default}
-"""Where patches come from."""
-
 RULES: dict[Any, Rule] = {
-    **dict.fromkeys(BIRTHS, _convolution),
-    **dict.fromkeys(POINTWISE, _pointwise),
-    **dict.fromkeys(_SAME, _same),
-    **dict.fromkeys(_RESHAPES, _reshape),
-    **dict.fromkeys(REDUCTIONS, _reduce),
+    **dict.fromkeys(operators(Trait.CONVOLUTION), _convolution),
+    **dict.fromkeys(operators(Trait.COPY | Trait.DROPOUT | Trait.CAST), _same),
+    **dict.fromkeys(operators(Trait.RESHAPE), _reshape),
+    **dict.fromkeys(operators(Trait.REDUCTION), _reduce),
     aten.batch_norm.default: _same,
     aten._native_batch_norm_legit_no_training.default: _same,
     aten.max_pool2d.default: _spatial,

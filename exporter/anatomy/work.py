@@ -10,18 +10,16 @@ from collections.abc import Mapping, Sequence
 from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
-from exporter.capture.graph import aten, image_dependent, image_node, operand, sdpa, shape_of
+from exporter.graph.nodes import image_dependent, image_node, operand, shape_of
+from exporter.graph.operators import Trait, aten, has, sdpa
 from exporter.schedule import Workload
-
-_CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.convolution.default}
-_PRODUCTS = {aten.matmul.default, aten.mm.default, aten.bmm.default}
 
 
 def macs_of(node: fx.Node) -> int:
     """Multiply-accumulates of one node, over the whole batch that it was traced with."""
-    if node.target in _CONVOLUTIONS:
+    if has(node, Trait.CONVOLUTION):
         return math.prod(shape_of(node)) * math.prod(shape_of(operand(node, 1))[1:])
-    if node.target is aten.linear.default or node.target in _PRODUCTS:
+    if node.target is aten.linear.default or has(node, Trait.MATMUL):
         return math.prod(shape_of(node)) * shape_of(operand(node, 0))[-1]
     if node.target is aten.addmm.default:
         return math.prod(shape_of(node)) * shape_of(operand(node, 1))[-1]

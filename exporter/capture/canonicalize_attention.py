@@ -1,30 +1,28 @@
 """Passes that give every attention one form: a `scaled_dot_product_attention` node without needless masks."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import fx
 
-from exporter.capture.graph import (
-    aten,
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import (
     axis_of,
     calls,
     evaluate,
     image_dependent,
     integer,
     is_tensor,
+    mask_of,
     operand,
     optional_operand,
-    sdpa,
     shape_of,
 )
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.operators import Trait, aten, has, sdpa
 
-_MATMULS = (aten.matmul.default, aten.bmm.default)
 _SOFTMAXES = (aten.softmax.int, aten._softmax.default)
-_CASTS = (aten.to.dtype, aten._to_copy.default, aten.dropout.default)
+_SAME_VALUES = Trait.CAST | Trait.COPY | Trait.DROPOUT
 
 
 @dataclass(frozen=True)
@@ -74,20 +72,6 @@ class FoldConstantMasks(GraphPass):
         return PassOutcome(name=self.name, rewrites=rewrites)
 
 
-def mask_of(attention: fx.Node) -> fx.Node | None:
-    """The mask argument of a `scaled_dot_product_attention` node."""
-    mask = attention.kwargs.get("attn_mask")
-    return mask if isinstance(mask, fx.Node) else None
-
-
-def scale_of(attention: fx.Node) -> float:
-    """The factor on q k^T, explicit or the default 1 / sqrt(D)."""
-    scale = attention.kwargs.get("scale")
-    if isinstance(scale, int | float):
-        return float(scale)
-    return 1.0 / math.sqrt(shape_of(operand(attention, 0))[-1])
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Attention:
     query: fx.Node
@@ -112,7 +96,7 @@ def _attention_around(softmax: fx.Node) -> _Attention | str:
     if isinstance(product, str):
         return product
     scores, mask, scale = _peel_logits(logits)
-    if scores.target not in _MATMULS:
+    if not has(scores, Trait.MATMUL):
         return f"its logits come from {scores.target}, not from a matrix product"
     return _Attention(
         query=operand(scores, 0),
@@ -128,9 +112,9 @@ def _product_with_values(softmax: fx.Node) -> fx.Node | str:
     node = softmax
     while len(node.users) == 1:
         (user,) = node.users
-        if user.target in _MATMULS and user.args[0] is node:
+        if has(user, Trait.MATMUL) and user.args[0] is node:
             return user
-        if user.target not in _CASTS:
+        if not has(user, _SAME_VALUES):
             return f"its probabilities go into {user.name} ({user.target})"
         node = user
     return f"its probabilities are read in {len(node.users)} places"
@@ -144,7 +128,7 @@ def _peel_logits(logits: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
         second = node.args[1] if len(node.args) > 1 else None
         if first is None:
             return node, mask, scale
-        if node.target in _CASTS:
+        if has(node, _SAME_VALUES):
             node = first
         elif node.target in (aten.mul.Tensor, aten.mul.Scalar) and isinstance(second, int | float):
             scale, node = scale * second, first

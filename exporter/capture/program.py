@@ -13,11 +13,11 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
 from exporter.capture.canonicalize_attention import CanonicalizeAttention, FoldConstantMasks
-from exporter.capture.graph import EXAMPLE_BATCH as EXAMPLE_BATCH
-from exporter.capture.graph import image_node, output_node
-from exporter.capture.graph_pass import GraphPass, PassOutcome, run_passes
 from exporter.capture.remove_trace_artifacts import RemoveTraceArtifacts
 from exporter.errors import UnsupportedGraphError
+from exporter.graph.graph_pass import GraphPass, PassOutcome, run_passes
+from exporter.graph.nodes import EXAMPLE_BATCH as EXAMPLE_BATCH
+from exporter.graph.nodes import image_node, output_node
 
 CANONICAL_PASSES: tuple[GraphPass, ...] = (
     RemoveTraceArtifacts(),

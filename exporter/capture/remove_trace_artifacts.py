@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from torch import fx
 
-from exporter.capture.graph import aten, calls, operand
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import calls, operand
+from exporter.graph.operators import aten
 
 
 @dataclass(frozen=True)

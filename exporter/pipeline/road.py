@@ -13,8 +13,8 @@ from pathlib import Path
 
 from exporter.benchmark import BenchReport, EngineFile
 from exporter.bundle import TEXT_FOLDER, Bundle, check_out_dir, load_bundle, seal, stage_bundle
-from exporter.capture.graph import operands, output_node
 from exporter.errors import ExportError, UsageError, WeightsError
+from exporter.graph.nodes import operands, output_node
 from exporter.models import LoadedModel
 from exporter.pipeline.contents import Findings, manifest, write_files
 from exporter.pipeline.emission import Emission, available, worst

@@ -12,14 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from exporter.capture.graph import aten, evaluate, shape_of
+from exporter.graph.nodes import evaluate, shape_of
+from exporter.graph.operators import Trait, aten, has
 
-_MOVEMENTS = {
-    aten.reshape.default, aten.unflatten.int, aten.flatten.using_ints, aten.permute.default,
-    aten.transpose.int, aten.unbind.int, aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.chunk.default,
-    aten.split_with_sizes.default, aten.squeeze.dim, aten.unsqueeze.default, aten.contiguous.default,
-    aten.clone.default, aten.dropout.default,
-}  # fmt: skip
+_MOVEMENTS = Trait.MOVEMENT | Trait.RESHAPE | Trait.COPY | Trait.DROPOUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +63,7 @@ def read_elsewhere(graph_module: fx.GraphModule, heads: ProjectedHeads, value: f
 
 def _root(value: fx.Node) -> fx.Node | None:
     node = value
-    while node.target in _MOVEMENTS or node.target is operator.getitem:
+    while has(node, _MOVEMENTS) or node.target is operator.getitem:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         node = source
@@ -76,7 +72,7 @@ def _root(value: fx.Node) -> fx.Node | None:
 
 def _leaves(node: fx.Node) -> Iterator[fx.Node]:
     """Rearrangements of `node` that something else than a rearrangement reads."""
-    moved = [user for user in node.users if user.target in _MOVEMENTS or user.target is operator.getitem]
+    moved = [user for user in node.users if has(user, _MOVEMENTS) or user.target is operator.getitem]
     if len(moved) < len(node.users):
         yield node
     for user in moved:

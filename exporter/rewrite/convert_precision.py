@@ -8,39 +8,12 @@ import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 
-from exporter.capture.graph import (
-    add_call,
-    add_parameter,
-    aten,
-    attribute,
-    image_dependent,
-    image_node,
-    output_node,
-    sdpa,
-)
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import add_call, add_parameter, attribute, image_dependent, image_node, output_node
+from exporter.graph.operators import PRODUCT, Trait, aten, has
 
 NARROW = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """The types of 16 bits, by precision."""
-
-PRODUCTS = frozenset({
-    aten.linear.default, aten.addmm.default, aten.matmul.default, aten.mm.default, aten.bmm.default,
-    aten.conv2d.default, aten.conv2d.padding, aten.convolution.default, sdpa,
-})  # fmt: skip
-"""Narrow in, narrow out: where the time goes, and engines accumulate in fp32."""
-
-NORMALIZATIONS = frozenset({
-    aten.layer_norm.default, aten.rms_norm.default, aten.group_norm.default, aten.batch_norm.default,
-    aten._native_batch_norm_legit_no_training.default, aten.softmax.int, aten.log_softmax.int,
-})  # fmt: skip
-"""fp32 inside, narrow out: what they divide by spans more than 16 bits hold, what they give back does not."""
-
-WIDE = frozenset({
-    aten.mean.dim, aten.sum.dim_IntList, aten.linalg_vector_norm.default, aten.var.correction,
-    aten.pow.Tensor_Scalar, aten.square.default, aten.exp.default, aten.log.default, aten.sqrt.default,
-    aten.rsqrt.default, aten.reciprocal.default,
-})  # fmt: skip
-"""fp32 in, fp32 out: squares and sums over many values leave the range of fp16 (65504) or the 8 bits of bf16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +55,7 @@ class ConvertPrecision(GraphPass):
         """Every product over the image is narrow."""
         narrow = NARROW[self.precision]
         for node in image_dependent(graph_module.graph):
-            if node.target in PRODUCTS and node.meta["val"].dtype != narrow:
+            if has(node, PRODUCT) and node.meta["val"].dtype != narrow:
                 return f"{node.name} computes in {node.meta['val'].dtype}"
         return None
 
@@ -99,14 +72,14 @@ class _Typing:
     def retype(self, node: fx.Node) -> bool:
         """Cast a node's operands to what it computes in; whether that is another type than it was traced with."""
         before = _dtype(node)
-        if node.target in PRODUCTS:
+        if has(node, PRODUCT):
             self._cast_operands(node, self.narrow)
-        elif node.target in NORMALIZATIONS or node.target in WIDE:
+        elif has(node, Trait.NORMALIZATION | Trait.WIDE_RANGE):
             self._cast_operands(node, torch.float32)
         elif self.narrow in {_dtype(source) for source in node.all_input_nodes}:
             self._cast_constants(node)
         _derive(node)
-        if node.target in NORMALIZATIONS and isinstance(node.meta["val"], torch.Tensor):
+        if has(node, Trait.NORMALIZATION) and isinstance(node.meta["val"], torch.Tensor):
             self._hand_back(node)
         return _dtype(node) != before
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, fx
 
-from exporter.capture.canonicalize_attention import scale_of
-from exporter.capture.graph import add_parameter, attribute, calls, sdpa
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import add_parameter, attribute, calls, scale_of
+from exporter.graph.operators import sdpa
 from exporter.rewrite.channel_rows import ProjectedHeads, projected_heads, read_elsewhere
 
 

@@ -6,10 +6,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import fx
 
-from exporter.capture.graph import (
+from exporter.errors import UnsupportedGraphError
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import (
     add_call,
     add_parameter,
-    aten,
     attribute,
     calls,
     image_node,
@@ -18,8 +19,7 @@ from exporter.capture.graph import (
     optional_operand,
     shape_of,
 )
-from exporter.capture.graph_pass import GraphPass, PassOutcome
-from exporter.errors import UnsupportedGraphError
+from exporter.graph.operators import aten
 from exporter.rewrite.channel_rows import has_parameters
 
 Channels = Literal["nchw", "nhwc"]

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from torch import fx
 
-from exporter.capture.graph import add_parameter, aten, attribute, calls, shape_of
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import add_parameter, attribute, calls, shape_of
+from exporter.graph.operators import aten
 from exporter.rewrite.channel_rows import has_parameters
 
 

@@ -11,9 +11,10 @@ from torch import fx
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
 from exporter.anatomy.token_rules import slice_bounds
-from exporter.capture.graph import add_call, aten, axis_of, calls, image_node, operand, shape_of
-from exporter.capture.graph_pass import GraphPass, PassOutcome
 from exporter.errors import InternalError
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import add_call, axis_of, calls, image_node, operand, shape_of
+from exporter.graph.operators import aten
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import fx
 
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
-from exporter.capture.canonicalize_attention import scale_of
-from exporter.capture.graph import aten, operand, operands, output_node, sdpa, shape_of
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import operand, operands, output_node, scale_of, shape_of
+from exporter.graph.operators import aten, sdpa
 from exporter.lowering import Lowering
 from exporter.reduction import Method
 from exporter.reduction.merge import (

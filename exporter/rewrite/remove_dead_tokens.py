@@ -8,8 +8,9 @@ from torch import fx
 from exporter.anatomy.demand import operands_to_cut, token_demand
 from exporter.anatomy.layout import TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
-from exporter.capture.graph import add_call, aten
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import add_call
+from exporter.graph.operators import aten
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 
 

@@ -13,18 +13,10 @@ from torch.export import ExportedProgram
 
 from exporter.anatomy import Anatomy, examine, executed_macs
 from exporter.anatomy.demand import token_demand
-from exporter.capture import (
-    EXAMPLE_BATCH,
-    GraphPass,
-    PassOutcome,
-    Program,
-    copy_graph,
-    export_graph,
-    run_passes,
-)
-from exporter.capture.graph import image_node, operands, output_node
-from exporter.capture.remove_no_ops import RemoveNoOps
+from exporter.capture import EXAMPLE_BATCH, Program, export_graph
 from exporter.errors import UsageError, nearest
+from exporter.graph import GraphPass, PassOutcome, copy_graph, run_passes
+from exporter.graph.nodes import image_node, operands, output_node
 from exporter.lowering import Lowering, Precision
 from exporter.reduction import Method
 from exporter.rewrite.annotate_blocks import annotate_blocks, spread_annotation
@@ -36,6 +28,7 @@ from exporter.rewrite.fold_layer_scale import FoldLayerScale
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.insert_token_merge import InsertTokenMerge
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
+from exporter.rewrite.remove_no_ops import RemoveNoOps
 from exporter.rewrite.split_fused_projection import SplitFusedProjection
 from exporter.schedule import Schedule
 

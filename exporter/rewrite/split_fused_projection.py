@@ -9,8 +9,9 @@ from torch import Tensor, fx
 from exporter.anatomy.demand import token_demand
 from exporter.anatomy.layout import TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
-from exporter.capture.graph import add_call, add_parameter, aten, attribute, calls, sdpa, shape_of
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import add_call, add_parameter, attribute, calls, shape_of
+from exporter.graph.operators import aten, sdpa
 from exporter.rewrite.channel_rows import ProjectedHeads, projected_heads, read_elsewhere
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch.export import ExportedProgram, ModuleCallEntry
 from torch.utils import _pytree as pytree
 
-from exporter.capture.graph import operands, output_node
+from exporter.graph.nodes import operands, output_node
 
 
 def first_results(exported: ExportedProgram, count: int) -> ExportedProgram:

@@ -11,7 +11,8 @@ import torch
 import transformers
 from torch import nn
 
-from exporter.capture.graph import aten, calls
+from exporter.graph.nodes import calls
+from exporter.graph.operators import aten
 from exporter.rewrite import SWITCHES
 from exporter.schedule import ScheduleRequest
 from tests.support.compiled import (

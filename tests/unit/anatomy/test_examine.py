@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from exporter.anatomy.demand import token_demand
-from exporter.capture.graph import aten
+from exporter.graph.operators import aten
 from exporter.rewrite import SWITCHES
 from exporter.schedule import ScheduleRequest
 from tests.support.compiled import Captured, captured_family, max_abs_error

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.capture import PassOutcome, Program, capture
-from exporter.capture.canonicalize_attention import mask_of, scale_of
-from exporter.capture.graph import aten, calls, sdpa
+from exporter.capture import Program, capture
+from exporter.graph import PassOutcome
+from exporter.graph.nodes import calls, mask_of, scale_of
+from exporter.graph.operators import aten, sdpa
 
 TOKENS, HEADS, WIDTH = 9, 2, 4
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.capture import GraphPass, PassOutcome, capture, copy_graph, export_graph, run_passes
-from exporter.capture.graph import aten, calls, evaluate, image_dependent
-from exporter.capture.remove_no_ops import RemoveNoOps
+from exporter.capture import capture, export_graph
 from exporter.capture.remove_trace_artifacts import RemoveTraceArtifacts
 from exporter.errors import InternalError, UnsupportedGraphError
+from exporter.graph import GraphPass, PassOutcome, copy_graph, run_passes
+from exporter.graph.nodes import calls, evaluate, image_dependent
+from exporter.graph.operators import aten
+from exporter.rewrite.remove_no_ops import RemoveNoOps
 
 IMAGES = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from exporter.capture import EXAMPLE_BATCH, GraphPass, PassOutcome, Program, capture, copy_graph, run_passes
-from exporter.capture.graph import image_node, output_node
+from exporter.capture import EXAMPLE_BATCH, Program, capture
+from exporter.graph import GraphPass, PassOutcome, copy_graph, run_passes
+from exporter.graph.nodes import image_node, output_node
 
 WIDTH, HEADS, PATCHES, SIDE, CLASSES = 16, 2, 16, 8, 5
 

@@ -6,7 +6,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from exporter.capture import capture
-from exporter.capture.graph import calls, sdpa
+from exporter.graph.nodes import calls
+from exporter.graph.operators import sdpa
 from exporter.rewrite.channel_rows import projected_heads
 from tests.unit.rewrite.small_models import HEADS, WIDTH, Attention, random, seeded
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.capture.graph import aten, calls, output_node, sdpa
+from exporter.graph.nodes import calls, output_node
+from exporter.graph.operators import aten, sdpa
 from exporter.rewrite.convert_precision import ConvertPrecision
 from exporter.schedule import ScheduleRequest
 from exporter.validation import rounding_errors

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.capture.canonicalize_attention import scale_of
-from exporter.capture.graph import calls, sdpa
+from exporter.graph.nodes import calls, scale_of
+from exporter.graph.operators import sdpa
 from exporter.rewrite.fold_attention_scale import FoldAttentionScale
 from tests.unit.rewrite.small_models import HEADS, WIDTH, Attention, Block, random, rewritten, seeded
 

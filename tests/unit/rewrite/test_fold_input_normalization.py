@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.graph import aten, calls, image_node
 from exporter.errors import UnsupportedGraphError
+from exporter.graph.nodes import calls, image_node
+from exporter.graph.operators import aten
 from exporter.rewrite.fold_input_normalization import FoldInputNormalization, InsertInputNormalization
 from tests.unit.rewrite.small_models import Block, SmallVit, images, random, results, rewritten, seeded
 

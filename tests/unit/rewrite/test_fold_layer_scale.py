@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.capture.graph import aten, calls
+from exporter.graph.nodes import calls
+from exporter.graph.operators import aten
 from exporter.rewrite.fold_layer_scale import FoldLayerScale
 from tests.unit.rewrite.small_models import random, rewritten, seeded
 

@@ -9,8 +9,10 @@ from torch import Tensor, fx, nn
 
 from exporter.anatomy import TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
-from exporter.capture import capture, copy_graph
-from exporter.capture.graph import aten, calls
+from exporter.capture import capture
+from exporter.graph import copy_graph
+from exporter.graph.nodes import calls
+from exporter.graph.operators import aten
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from tests.support.families import family
 from tests.unit.rewrite.small_models import WIDTH, Block, SmallVit, images, random, rewritten, seeded

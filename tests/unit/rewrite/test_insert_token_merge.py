@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from exporter.anatomy import examine
-from exporter.capture import Program, capture, copy_graph, run_passes
-from exporter.capture.canonicalize_attention import mask_of
-from exporter.capture.graph import calls, sdpa
+from exporter.capture import Program, capture
 from exporter.errors import InternalError
+from exporter.graph import copy_graph, run_passes
+from exporter.graph.nodes import calls, mask_of
+from exporter.graph.operators import sdpa
 from exporter.lowering import Lowering
 from exporter.reduction import method
 from exporter.reduction.merge import key_metric, read_match

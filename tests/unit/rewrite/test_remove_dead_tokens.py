@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exporter.anatomy import executed_macs
-from exporter.capture import capture, run_passes
-from exporter.capture.graph import aten, calls
-from exporter.capture.remove_no_ops import RemoveNoOps
+from exporter.capture import capture
 from exporter.errors import InternalError
+from exporter.graph import run_passes
+from exporter.graph.nodes import calls
+from exporter.graph.operators import aten
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
+from exporter.rewrite.remove_no_ops import RemoveNoOps
 from exporter.rewrite.split_fused_projection import SplitFusedProjection
 from tests.unit.rewrite.small_models import (
     CLASSES,

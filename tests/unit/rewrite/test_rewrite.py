@@ -8,9 +8,9 @@ from torch import nn
 
 from exporter.anatomy import examine
 from exporter.capture import Program, capture, export_graph
-from exporter.capture.canonicalize_attention import mask_of
-from exporter.capture.graph import calls, sdpa
 from exporter.errors import UnsupportedGraphError, UsageError
+from exporter.graph.nodes import calls, mask_of
+from exporter.graph.operators import sdpa
 from exporter.reduction import method
 from exporter.rewrite import SWITCHES, InsertInputNormalization, RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest, plan

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.capture.graph import aten, calls, sdpa, shape_of
+from exporter.graph.nodes import calls, shape_of
+from exporter.graph.operators import aten, sdpa
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.split_fused_projection import SplitFusedProjection
 from tests.unit.rewrite.small_models import WIDTH, Block, Rewritten, SmallVit, images, rewritten, seeded

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import fx, nn
 
-from exporter.capture import GraphPass, PassOutcome, capture, copy_graph, run_passes
-from exporter.capture.graph import aten, calls
+from exporter.capture import capture
 from exporter.errors import InternalError
+from exporter.graph import GraphPass, PassOutcome, copy_graph, run_passes
+from exporter.graph.nodes import calls
+from exporter.graph.operators import aten
 from tests.unit.rewrite.small_models import random
 
 

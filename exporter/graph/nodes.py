@@ -1,5 +1,6 @@
 """Small questions about a captured graph that every room asks: shapes, constants, what depends on the image."""
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,9 +9,7 @@ import torch
 from torch import fx
 
 from exporter.errors import InternalError
-
-aten = torch.ops.aten
-sdpa = aten.scaled_dot_product_attention.default
+from exporter.graph.operators import aten
 
 EXAMPLE_BATCH = 2
 """The batch that a capture traces with; the batch axis itself stays symbolic."""
@@ -108,6 +107,20 @@ def add_call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node
     with image_node(graph).meta["val"].fake_mode:
         node.meta["val"] = target(*values, **keywords)
     return node
+
+
+def mask_of(attention: fx.Node) -> fx.Node | None:
+    """The mask argument of a `scaled_dot_product_attention` node."""
+    mask = attention.kwargs.get("attn_mask")
+    return mask if isinstance(mask, fx.Node) else None
+
+
+def scale_of(attention: fx.Node) -> float:
+    """The factor on q k^T, explicit or the default 1 / sqrt(D)."""
+    scale = attention.kwargs.get("scale")
+    if isinstance(scale, int | float):
+        return float(scale)
+    return 1.0 / math.sqrt(shape_of(operand(attention, 0))[-1])
 
 
 def calls(graph: fx.Graph, *targets: Any) -> list[fx.Node]:

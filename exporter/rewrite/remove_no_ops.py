@@ -6,27 +6,11 @@ from typing import ClassVar
 import torch
 from torch import fx
 
-from exporter.capture.graph import aten, calls, operand
-from exporter.capture.graph_pass import GraphPass, PassOutcome
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import calls, operand
+from exporter.graph.operators import Trait, aten, has, operators
 
-_ALWAYS = {
-    aten.alias.default,
-    aten.detach.default,
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.lift_fresh_copy.default,
-}
-_WHEN_NOTHING_CHANGES = {
-    aten.to.dtype,
-    aten.to.dtype_layout,
-    aten.to.device,
-    aten.to.other,
-    aten._to_copy.default,
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.expand.default,
-    aten.slice.Tensor,
-}
+_WHEN_NOTHING_CHANGES = {*operators(Trait.CAST | Trait.RESHAPE), aten.expand.default, aten.slice.Tensor}
 
 
 @dataclass(frozen=True)
@@ -42,7 +26,7 @@ class RemoveNoOps(GraphPass):
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Replace every such node by its input."""
         graph, rewrites = graph_module.graph, 0
-        for node in calls(graph, *_ALWAYS, *_WHEN_NOTHING_CHANGES):
+        for node in calls(graph, *operators(Trait.COPY), *_WHEN_NOTHING_CHANGES):
             if _is_identity(node):
                 node.replace_all_uses_with(operand(node, 0))
                 graph.erase_node(node)
@@ -51,7 +35,7 @@ class RemoveNoOps(GraphPass):
 
 
 def _is_identity(node: fx.Node) -> bool:
-    if node.target in _ALWAYS:
+    if has(node, Trait.COPY):
         return True
     before, after = operand(node, 0).meta.get("val"), node.meta.get("val")
     if not (isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)):

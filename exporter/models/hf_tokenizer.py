@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
 from exporter.errors import ModelUnavailableError
 from exporter.models.fetch import Via, fetching
+from exporter.models.hf_module import Unwrapped
 from exporter.models.loaded import ExampleInput, Tokenize
 
 _BRING_IT = "add the files of the tokenizer's save_pretrained to the checkpoint"
@@ -48,6 +51,40 @@ def lazy_tokenizer(
         return np.asarray(encoded["input_ids"], dtype=np.int64)
 
     return tokenize
+
+
+@torch.no_grad()
+def check_padding(module: nn.Module, config: Any, spelling: str) -> None:
+    """Refuse a text tower that has to be told which tokens are padding: its input would be two tensors.
+
+    It is asked itself: with and without the mask of a short text it must give the same.
+
+    Args:
+        module: The tower, as `Unwrapped`.
+        config: Of the tower.
+        spelling: The model, as messages name it.
+
+    Raises:
+        ModelUnavailableError: The mask makes a difference.
+    """
+    assert isinstance(module, Unwrapped)
+    context, last = config.max_position_embeddings, config.vocab_size - 1
+    length = max(context // 2, 2)
+    mask = (torch.arange(context) < length).long()[None]
+    text = torch.arange(context) % max(last, 1)
+    end = config.eos_token_id if isinstance(config.eos_token_id, int) else last
+    text[length - 1] = end if 0 <= end <= last else last
+    padding = config.pad_token_id if isinstance(config.pad_token_id, int) else 0
+    ids = torch.where(mask == 1, text, padding if 0 <= padding <= last else 0)
+    without = module(ids)
+    module.arguments = {"attention_mask": mask}
+    with_mask = module(ids)
+    module.arguments = {}
+    if not torch.allclose(without, with_mask, rtol=1e-4, atol=1e-5):
+        raise ModelUnavailableError(
+            f"the text tower of {spelling} needs an attention mask over padding: expected one that takes token ids "
+            "alone, as CLIP and SigLIP do; its image tower can be exported (--tower image)"
+        )
 
 
 def _check(tokenizer: Any, spelling: str, vocabulary: int | None) -> None:

@@ -39,6 +39,11 @@ HARMLESS: tuple[tuple[str, str, str], ...] = (
     ("transformers", r"\w+ LOAD REPORT from:", "every key of it is judged by `report_wrong_keys`"),
     (
         "transformers",
+        r"`\w+` is going to be deprecated",
+        "about a class of its code, as a DeprecationWarning",
+    ),
+    (
+        "transformers",
         r"Model config: [be]os_token_id must be .*between 0 and 31999\), got 4940[67]",
         "the defaults of every SigLIP configuration, whose text tower does not look for them",
     ),

@@ -202,12 +202,12 @@ def test_an_hf_model_without_text_tower_is_refused(hf_model: HFModel) -> None:
     ("config", "expected"),
     [
         pytest.param(None, "no config.json", id="no configuration"),
-        pytest.param("{", "cannot read", id="damaged configuration"),
+        pytest.param("{", "not valid JSON", id="damaged configuration"),
         pytest.param(
             '{"model_type": "bert", "architectures": ["BertModel"]}', "expected ViT", id="not an image model"
         ),
         pytest.param(
-            '{"model_type": "dinov2", "architectures": ["Dinov2Model"]}', "cannot read", id="no weights"
+            '{"model_type": "dinov2", "architectures": ["Dinov2Model"]}', "has no weights", id="no weights"
         ),
     ],
 )

@@ -1,0 +1,187 @@
+"""Every class of transformers that is loaded by rule computes what transformers itself does, and can be captured."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from exporter.errors import ExportError, ModelUnavailableError, UsageError
+from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models.weights import redraw_constant_parameters
+from tests.support.hf_families import FAMILIES
+
+Saved = Callable[[str], tuple[Any, Path]]
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Gives a tiny model by class, and the folder that it was saved to."""
+    made: dict[str, tuple[Any, Path]] = {}
+
+    def get(name: str) -> tuple[Any, Path]:
+        if name not in made:
+            torch.manual_seed(0)
+            model = FAMILIES[name].make().eval()
+            redraw_constant_parameters(model)  # BLIP's own are all but zero
+            folder = tmp_path_factory.mktemp("hf") / name
+            model.save_pretrained(folder)
+            made[name] = model, folder
+        return made[name]
+
+    return get
+
+
+def images_of(loaded: LoadedModel, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, *loaded.example_input.shape, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def assert_computes(loaded: LoadedModel, expected: torch.Tensor, images: torch.Tensor) -> None:
+    module = loaded.module
+    assert isinstance(module, nn.Module)
+    torch.testing.assert_close(module(images), expected, rtol=1e-5, atol=1e-5)
+    assert expected.std() > 1e-4
+
+
+@torch.no_grad()
+def assert_captures(loaded: LoadedModel, expected: torch.Tensor, images: torch.Tensor) -> None:
+    """Compare the program at another batch than it was captured with."""
+    module = loaded.module
+    assert isinstance(module, nn.Module)
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(module, (images_of(loaded, 3),), dynamic_shapes=batch)
+    torch.testing.assert_close(program.module()(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_class_computes_what_transformers_does(name: str, saved: Saved) -> None:
+    model, folder = saved(name)
+    family = FAMILIES[name]
+    loaded = load(ModelRequest(model=f"hf:{folder}"))
+    images = images_of(loaded)
+    with torch.no_grad():
+        expected = family.expected(model, images)
+    assert_computes(loaded, expected, images)
+    assert loaded.output_names == (family.output_name,)
+    rest = [note for note in loaded.notes if not note.startswith("preprocessing guessed")]
+    assert len(rest) == bool(family.note)
+    assert all(family.note in note for note in rest)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("CLIPForImageClassification", id="classifier with a sub-configuration"),
+        pytest.param("ChineseCLIPModel", id="whole model, called by get_image_features"),
+        pytest.param("BlipForConditionalGeneration", id="part of a model, attention of matrix products"),
+        pytest.param("DINOv3ViTModel", id="rotary positions"),
+        pytest.param("BeitModel", id="relative positions"),
+        pytest.param("IJepaModel", id="mean of tokens"),
+    ],
+)
+def test_every_way_to_call_a_class_can_be_captured(name: str, saved: Saved) -> None:
+    model, folder = saved(name)
+    loaded = load(ModelRequest(model=f"hf:{folder}"))
+    images = images_of(loaded)
+    with torch.no_grad():
+        expected = FAMILIES[name].expected(model, images)
+    assert_captures(loaded, expected, images)
+
+
+@pytest.mark.parametrize("name", ["CLIPModel", "MetaClip2Model", "SiglipModel", "CLIPSegModel"])
+def test_text_towers_compute_what_transformers_does(name: str, saved: Saved) -> None:
+    model, folder = saved(name)
+    loaded = load(ModelRequest(model=f"hf:{folder}", tower="text"))
+    ids = torch.randint(3, 97, (2, 16), generator=torch.Generator().manual_seed(0))
+    ids[:, 9] = 98
+    with torch.no_grad():
+        expected = model.get_text_features(ids).pooler_output
+    assert_computes(loaded, expected, ids)
+    assert loaded.output_names == ("embedding",)
+    assert (loaded.input_name, loaded.example_input.shape, loaded.notes) == ("input_ids", (16,), ())
+
+
+@pytest.mark.parametrize("name", ["ChineseCLIPModel", "AltCLIPModel", "BlipModel"])
+def test_a_text_tower_that_needs_a_mask_is_refused(name: str, saved: Saved) -> None:
+    _, folder = saved(name)
+    with pytest.raises(ModelUnavailableError, match="needs an attention mask over padding"):
+        load(ModelRequest(model=f"hf:{folder}", tower="text"))
+
+
+def config_of(name: str, **changes: Any) -> dict[str, Any]:
+    """What save_pretrained writes for a class, without the weights."""
+    config = getattr(transformers, name).config_class()
+    return {**config.to_dict(), "architectures": [name], **changes}
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "expected"),
+    [
+        pytest.param(
+            config_of("ResNetForImageClassification"), None, "no image_size and patch_size", id="ResNet"
+        ),
+        pytest.param(config_of("ConvNextForImageClassification"), None, "stage to stage", id="ConvNext"),
+        pytest.param(config_of("SwinForImageClassification"), None, "stage to stage", id="Swin"),
+        pytest.param(config_of("PvtForImageClassification"), None, "stage to stage|image_size", id="PVT"),
+        pytest.param(config_of("VideoMAEForVideoClassification"), None, "takes videos", id="video"),
+        pytest.param(
+            config_of("YolosForObjectDetection"), None, "expected ViT, .*an encoder", id="object detection"
+        ),
+        pytest.param(config_of("DPTForDepthEstimation"), None, "expected ViT", id="depth"),
+        pytest.param(config_of("Siglip2Model"), None, "NaFlex", id="SigLIP 2 of any size"),
+        pytest.param(config_of("Siglip2ForImageClassification"), None, "NaFlex", id="SigLIP 2 classifier"),
+        pytest.param(
+            config_of("LlavaForConditionalGeneration"), None, "save that part by itself", id="language model"
+        ),
+        pytest.param(config_of("BertModel"), None, "expected ViT", id="text only"),
+        pytest.param(config_of("XCLIPModel"), None, "expected ViT", id="video and text"),
+        pytest.param(
+            config_of("CLIPTextModelWithProjection"), UsageError, "no image tower", id="text tower for images"
+        ),
+        pytest.param(
+            config_of("ViTModel", architectures=["CLIPModel"]),
+            None,
+            "contradict",
+            id="class of another family",
+        ),
+        pytest.param(
+            config_of("ViTModel", image_size=0), None, "image_size and patch_size are", id="no pixels"
+        ),
+        pytest.param(config_of("ViTModel", patch_size=[16, 16, 2]), None, "", id="patches of three sides"),
+        pytest.param(
+            config_of("ViTModel", hidden_act="glue"), None, "cannot be built", id="unknown activation"
+        ),
+        pytest.param(
+            config_of("ViTModel", architectures=["AutoConfig"]), None, "expected ViT", id="no model"
+        ),
+    ],
+)
+def test_what_is_not_made_of_patches_is_refused_by_what_it_is(
+    config: dict[str, Any], error: type[ExportError] | None, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(error or ModelUnavailableError, match=expected) as caught:
+        load(ModelRequest(model=f"hf:{tmp_path}", weights="random"))
+    assert "\n" not in str(caught.value)
+    assert "Did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["BertModel", "ViTModel", "ViTForImageClassification"])
+def test_a_text_tower_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config_of(name)))
+    with pytest.raises(UsageError, match="no text tower"):
+        load(ModelRequest(model=f"hf:{tmp_path}", weights="random", tower="text"))
+
+
+def test_a_configuration_without_architectures_stands_for_the_plain_model_with_a_note(tmp_path: Path) -> None:
+    config = config_of("ViTMSNModel", image_size=32, patch_size=8, num_hidden_layers=1)
+    del config["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load(ModelRequest(model=f"hf:{tmp_path}", weights="random"))
+    assert loaded.output_names == ("features",)
+    assert any(note.startswith("architecture guessed: ViTMSNModel") for note in loaded.notes)

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from exporter.errors import UsageError, nearest
@@ -98,6 +99,42 @@ def _agree(said: OptionValue, told: Any) -> bool:
         return bool(said) == bool(told)
     pair = tuple(said) if isinstance(said, tuple) else (said, said)
     return pair == told if isinstance(told, tuple) else said == told
+
+
+def check_nothing_is_drawn(
+    options: Mapping[str, OptionValue],
+    own: Mapping[str, torch.Tensor],
+    wanted: Mapping[str, torch.Tensor],
+    spelling: str,
+    *,
+    resized: tuple[str, ...] = (),
+    head: tuple[str, ...] = (),
+) -> None:
+    """Refuse options with which part of a pretrained model would be random, or left out.
+
+    Args:
+        options: What the user says.
+        own: The state dict of the library's weights; only its shapes are read.
+        wanted: That of the model with the options.
+        spelling: The model, as messages name it.
+        resized: Ends of names that the library resamples or adapts.
+        head: Starts of names that may be left out.
+
+    Raises:
+        UsageError: The message names the tensors.
+    """
+    drawn = [
+        name
+        for name, tensor in wanted.items()
+        if name not in own or (tensor.shape != own[name].shape and not name.endswith(resized))
+    ]
+    lost = [name for name in own if name not in wanted and not name.startswith(head)]
+    if drawn or lost:
+        what = "has no pretrained values for" if drawn else "would leave out"
+        raise UsageError(
+            f"{spelling} with {listed(options)} {what} {', '.join((drawn or lost)[:3])}: "
+            "give --weights FILE of a model that was trained so, or --weights random"
+        )
 
 
 def building_with(build: Callable[[], nn.Module], arguments: Mapping[str, Any], spelling: str) -> nn.Module:

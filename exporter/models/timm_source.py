@@ -16,7 +16,12 @@ from exporter.models.checkpoint_pickle import cut
 from exporter.models.class_names import imagenet_names, listed_names
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, OutputName
-from exporter.models.model_options import building_with, check_options, constructor_options, listed
+from exporter.models.model_options import (
+    building_with,
+    check_nothing_is_drawn,
+    check_options,
+    constructor_options,
+)
 from exporter.models.preprocess import ChannelOrder, Preprocess
 from exporter.models.quiet import quiet
 from exporter.models.request import ImageSize, ResolvedRequest, check_image_tower, size_text
@@ -104,7 +109,16 @@ def _build(asked: ResolvedRequest, model: TimmModel) -> Filled:
     if asked.weights_kind == "random":
         module = build_random(partial(create_timm, model, arguments), asked.request.seed)
         return Filled(module=module, size=size, notes=())
-    _check_nothing_is_drawn(asked, default, build_on_meta(partial(create_timm, model, arguments)))
+    if asked.request.options:
+        wanted = build_on_meta(partial(create_timm, model, arguments))
+        check_nothing_is_drawn(
+            asked.request.options,
+            default.state_dict(),
+            wanted.state_dict(),
+            asked.spelling,
+            resized=_ADAPTED,
+            head=("head",) if getattr(wanted, "num_classes", 0) == 0 else (),
+        )
     return Filled(module=_fetch_pretrained(model, arguments), size=size, notes=())
 
 
@@ -144,30 +158,6 @@ def _arguments(
     if options:
         building_with(partial(build_on_meta, partial(create_timm, model, arguments)), options, asked.spelling)
     return size, arguments
-
-
-def _check_nothing_is_drawn(asked: ResolvedRequest, default: nn.Module, module: nn.Module) -> None:
-    """Refuse options with which part of a pretrained model would be random, or left out.
-
-    Only the classifier may be left out (`num_classes=0`).
-    """
-    if not asked.request.options:
-        return
-    own, wanted = default.state_dict(), module.state_dict()
-    drawn = [
-        name
-        for name, tensor in wanted.items()
-        if name not in own or (tensor.shape != own[name].shape and not name.endswith(_ADAPTED))
-    ]
-    headless = getattr(module, "num_classes", 0) == 0
-    lost = [name for name in own if name not in wanted and not (headless and name.startswith("head"))]
-    if drawn or lost:
-        names = ", ".join((drawn or lost)[:3])
-        what = "has no pretrained values for" if drawn else "would leave out"
-        raise UsageError(
-            f"{asked.spelling} with {listed(asked.request.options)} {what} {names}: "
-            "give --weights FILE of a model that was trained so, or --weights random"
-        )
 
 
 def _fetch_pretrained(model: TimmModel, arguments: dict[str, Any]) -> nn.Module:

@@ -25,9 +25,13 @@ _TINY: dict[str, Any] = {"patch_size": 32, "num_layers": 2, "num_heads": 2, "hid
 def tiny(**arguments: Any) -> VisionTransformer:
     """What the library's `vit_b_32` is, but small."""
     torch.manual_seed(3)
-    vit = VisionTransformer(**_TINY, **{"image_size": 224, **arguments})
+    vit = tiny_with(arguments)
     redraw_constant_parameters(vit)
     return vit.eval()
+
+
+def tiny_with(arguments: Mapping[str, Any]) -> VisionTransformer:
+    return VisionTransformer(**_TINY, **{"image_size": 224, **arguments})
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +40,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def get_model(name: str, weights: object = None, **arguments: Any) -> nn.Module:
         if name != NAME:
-            other: Any = torchvision.models.get_model(name, weights=weights, **arguments)
-            assert isinstance(other, nn.Module)
+            other: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
             return other
-        return VisionTransformer(**_TINY, **{"image_size": 224, **arguments})
+        return tiny_with(arguments)
 
     monkeypatch.setattr(torchvision_file, "get_model", get_model)
 

@@ -1,11 +1,12 @@
 """The options that stand for recipe keys, once for every command that takes them."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from exporter.errors import UsageError
+from exporter.errors import UsageError, quoted
 
 _KEYS = {
     "weights": "weights",
@@ -225,10 +226,13 @@ def _options(value: tuple[str, ...]) -> dict[str, float]:
 
 
 def _image_size(value: str) -> int | list[int]:
-    sides = integers(value.lower().replace("x", ","), "--image-size")
-    if len(sides) > 2:
-        raise UsageError(f"--image-size: expected a side, or HEIGHTxWIDTH such as 96x160, got {value}")
-    return sides[0] if len(sides) == 1 else sides
+    written = re.fullmatch(r"\s*(-?\d{1,18})(?:\s*[xX]\s*(-?\d{1,18}))?\s*", value)
+    if written is None:
+        raise UsageError(
+            f"--image-size: expected a side, or HEIGHTxWIDTH such as 96x160, got {quoted(value)}"
+        )
+    height, width = written.groups()
+    return int(height) if width is None else [int(height), int(width)]
 
 
 def _model_options(value: tuple[str, ...]) -> dict[str, object]:

@@ -68,6 +68,29 @@ def test_what_cannot_be_read_names_its_option(words: list[str]) -> None:
         parsed(*words)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        pytest.param("224", 224, id="a side"),
+        pytest.param("96x160", [96, 160], id="height and width"),
+        pytest.param("96X160", [96, 160], id="a capital"),
+        pytest.param(" 96 x 160 ", [96, 160], id="with spaces"),
+        pytest.param("160x160", [160, 160], id="twice the same"),
+    ],
+)
+def test_an_image_size_is_a_side_or_height_and_width(text: str, size: object) -> None:
+    assert parsed("--image-size", text) == {"image_size": size}
+
+
+@pytest.mark.parametrize("text", ["96x", "x96", "96x160x3", "96,160", "96*160", "", "1e3", "x" * 500])
+def test_what_is_no_image_size_is_said_in_one_short_line(text: str) -> None:
+    with pytest.raises(
+        UsageError, match="--image-size: expected a side, or HEIGHTxWIDTH such as 96x160"
+    ) as raised:
+        parsed("--image-size", text)
+    assert len(str(raised.value)) < 200
+
+
 def test_every_recipe_key_has_an_option() -> None:
     """Only gates on parity have none: whoever loosens them writes it into a recipe."""
     recipe = recipe_from_mapping({"model": "vit_digits"}, "test")

@@ -7,7 +7,7 @@ import pytest
 
 from exporter.errors import ExportError, ModelUnavailableError, UsageError
 from exporter.models import ModelRequest, load
-from exporter.models.request import resolve, safe_name
+from exporter.models.request import check_multiple, resolve, safe_name
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,31 @@ def test_a_folder_without_its_source_is_pointed_to_hf(tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("checkpoint")
     with pytest.raises(ModelUnavailableError, match=f"hf:{folder}"):
         load(ModelRequest(model=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "line"),
+    [
+        pytest.param(225, 16, "--image-size 225 .* patch size 16, got 225; use 224 or 240", id="square"),
+        pytest.param((96, 150), 16, "--image-size 96x150 .* size 16, got 150; use 144 or 160", id="width"),
+        pytest.param((90, 160), 16, "--image-size 90x160 .* size 16, got 90; use 80 or 96", id="height"),
+        pytest.param((96, 90), (16, 12), "size 12, got 90; use 84 or 96", id="width, by another patch"),
+        pytest.param((90, 96), (16, 12), "size 16, got 90; use 80 or 96", id="height, by another patch"),
+        pytest.param((8, 96), 16, "size 16, got 8; use 16", id="less than one patch"),
+    ],
+)
+def test_a_size_that_patches_do_not_tile_says_which_sizes_they_tile(
+    size: int | tuple[int, int], patch: int | tuple[int, int], line: str
+) -> None:
+    with pytest.raises(UsageError, match=line):
+        check_multiple(size, patch, "it")
+
+
+@pytest.mark.parametrize(
+    ("size", "patch"), [(224, 16), ((96, 160), 16), ((96, 84), (16, 12)), ((48, 48), (16, 12))]
+)
+def test_a_size_that_patches_tile_is_taken(size: int | tuple[int, int], patch: int | tuple[int, int]) -> None:
+    check_multiple(size, patch, "it")
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,12 @@ def test_kind_alone_does_not_turn_an_explicit_list_into_a_dense_model() -> None:
         pytest.param(replace(vit(r=8), method="pitome", precision="fp16"), "m-pitome-r8-fp16", id="fp16"),
         pytest.param(replace(vit(r=8), batch=4, input="uint8"), "m-tome-r8-uint8-batch4", id="batch"),
         pytest.param(replace(vit(), dynamic_batch=True), "m-dense-dynamic", id="dynamic"),
+        pytest.param(replace(vit(), model=ModelRequest(model="x", image_size=64)), "m-64-dense", id="size"),
+        pytest.param(
+            replace(vit(), model=ModelRequest(model="x", image_size=(96, 160))),
+            "m-96x160-dense",
+            id="two sides",
+        ),
         pytest.param(
             replace(vit(), model=ModelRequest(model="x", tower="text")),
             "m-dense",

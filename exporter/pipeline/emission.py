@@ -193,7 +193,7 @@ class Emission:
     def _prove(self, artifact: Artifact) -> ParityResult:
         with self.observe(f"prove {artifact.target}") as note:
             result = prove(self.program, artifact, self.references, tolerances(self.recipe))
-            require(result, artifact.target)
+            require(result, artifact.target, self.recipe.precision)
             note(f"max error {result.max_abs_error:.1e}")
         return result
 

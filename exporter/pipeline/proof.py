@@ -137,7 +137,7 @@ def _prove(
                 f"sample/{output}": compare(array, sample[output]) for output, array in got.items()
             }
             parity[name] = ParityResult(comparisons=comparisons, tolerances=tolerances(recipe))
-            require(parity[name], name)
+            require(parity[name], name, recipe.precision)
             note(f"max error {parity[name].max_abs_error:.1e}")
     return parity
 

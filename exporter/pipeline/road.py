@@ -37,7 +37,7 @@ from exporter.recipe import Recipe, check, merging_name, text_recipe
 from exporter.rewrite import RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest, plan
 from exporter.targets import Artifact, EmitRequest, Runner
-from exporter.validation import run_eager
+from exporter.validation import require_finite, run_eager
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,7 @@ def build_planned(
         note(f"{program.executed_macs / 1e9:.4g} GMACs executed")
     with observe("run eager") as note:
         references = run_eager(program, parity_inputs(recipe, planned.model))
+        require_finite(program, references)
         note(", ".join(references))
     with stage_bundle(folder, force) as staging:
         emission = Emission(

@@ -12,6 +12,7 @@ from exporter.validation.accuracy import (
 from exporter.validation.decoding import Unreadable, decode, default_workers
 from exporter.validation.fidelity import Fidelity, fidelity
 from exporter.validation.follow import rounding_errors
+from exporter.validation.gate import require, require_finite
 from exporter.validation.images import ImagePairs, ImageSet, image_arrays, image_pairs, open_images
 from exporter.validation.inputs import image_inputs, tensor_inputs
 from exporter.validation.outputs import Contender, Outputs, collect
@@ -23,7 +24,6 @@ from exporter.validation.parity import (
     along_matches,
     compare,
     prove,
-    require,
 )
 from exporter.validation.reference import Reference, run_eager
 from exporter.validation.retrieval import (
@@ -80,6 +80,7 @@ __all__ = [
     "report_accuracy",
     "report_retrieval",
     "require",
+    "require_finite",
     "rounding_errors",
     "run_eager",
     "tensor_inputs",

@@ -85,7 +85,7 @@ def test_wrong_outputs_do_not_pass(wrong: Callable[[Array], Array]) -> None:
 
     assert not found.passed
     with pytest.raises(ParityError, match="photo/logits"):
-        require(found, "onnx")
+        require(found, "onnx", "fp32")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -103,7 +103,7 @@ def test_equal_outputs_have_no_error() -> None:
     assert (found.max_abs_error, found.mean_abs_error) == (0.0, 0.0)
     assert found.cosine == pytest.approx(1.0)
     assert result(found).passed
-    require(result(found), "onnx")
+    require(result(found), "onnx", "fp32")
 
 
 def test_numbers_are_what_their_names_say() -> None:
@@ -142,7 +142,7 @@ def test_wrong_matches_do_not_pass_whatever_the_numbers() -> None:
 
     assert not found.passed
     with pytest.raises(ParityError, match="regret"):
-        require(found, "onnx")
+        require(found, "onnx", "fp32")
 
 
 def test_the_worst_of_several_outputs_counts() -> None:

@@ -103,7 +103,7 @@ def test_another_model_is_not_proven(program: RewrittenProgram, images: Any, tmp
     onnx.save(model, tmp_path / "model_trt.onnx")
 
     with pytest.raises(ParityError, match="parity: target trt-onnx"):
-        require(prove_it(program, artifact, images), artifact.target)
+        require(prove_it(program, artifact, images), artifact.target, "fp32")
 
 
 def test_lint_goes_along(made: tuple[Artifact, Path]) -> None:

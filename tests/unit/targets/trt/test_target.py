@@ -106,7 +106,7 @@ def test_parity_fails_when_the_engine_is_of_another_model(
     artifact.runner.refit(tmp_path / "other.onnx")  # type: ignore[attr-defined]
 
     with pytest.raises(ParityError):
-        require(prove_it(program, artifact), "trt")
+        require(prove_it(program, artifact), "trt", "fp32")
 
 
 def test_weights_beside_the_model_are_found_and_hashed(

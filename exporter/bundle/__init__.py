@@ -2,6 +2,7 @@
 
 from exporter.bundle.amend import amend, check_amendable
 from exporter.bundle.json_tree import canonical_json
+from exporter.bundle.leftovers import BENCH, clear_leftovers, scratch_beside
 from exporter.bundle.load import RECIPE_FILE, TEXT_FOLDER, Bundle, load_bundle, recorded_weights_sha256
 from exporter.bundle.manifest import (
     MANIFEST_FILE,
@@ -17,6 +18,7 @@ from exporter.bundle.manifest import (
 from exporter.bundle.write import SAMPLE_FILE, check_out_dir, seal, stage_bundle, write_sample
 
 __all__ = [
+    "BENCH",
     "MANIFEST_FILE",
     "RECIPE_FILE",
     "SAMPLE_FILE",
@@ -34,8 +36,10 @@ __all__ = [
     "canonical_json",
     "check_amendable",
     "check_out_dir",
+    "clear_leftovers",
     "load_bundle",
     "recorded_weights_sha256",
+    "scratch_beside",
     "seal",
     "stage_bundle",
     "write_sample",

@@ -2,31 +2,34 @@
 
 Where it stands on the road: the last stage. The pipeline writes every file into the folder that
 `stage_bundle` yields and calls `seal` on it; on leaving, the folder takes the bundle's name in one rename.
-Whatever goes wrong before that, the staging folder goes, and what stood at the bundle's place stays. A run
-that is killed outright leaves its staging folder (`.NAME.partial-...`) behind, and later runs do not touch
-it, since it may be another run's.
+Whatever goes wrong before that, the staging folder goes, and what stood at the bundle's place stays. What a run
+that is killed outright leaves behind, the next one into the same place clears away (`leftovers`).
 """
 
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, encode, sealed
 from exporter.errors import ExportError, InternalError, UsageError
+from exporter.interrupts import interrupts_wait
 
 SAMPLE_FILE = "sample.npz"
 
 _CHUNK_BYTES = 1 << 20
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DISK_FULL = os.strerror(errno.ENOSPC)  # native code reports it as text in a RuntimeError
+_DISK_ERRORS = {
+    errno.ENOSPC: "free some space or give another --out",
+    errno.EDQUOT: "free some of your quota or give another --out",
+    errno.EFBIG: "files may not grow that large here: raise the limit (ulimit -f unlimited)",
+}
 
 
 @contextmanager
@@ -49,15 +52,16 @@ def stage_bundle(out_dir: str | Path, force: bool = False) -> Iterator[Path]:
     made = _make_parents(out_dir)
     staging: Path | None = None
     try:
-        staging = _make_staging(out_dir)
-        yield staging
-        check_out_dir(out_dir, force)
-        _publish(staging, out_dir)
+        with _staging(out_dir) as staging:
+            yield staging
+            check_out_dir(out_dir, force)
+            _publish(staging, out_dir)
     except BaseException as error:
-        _discard(staging, made)
-        if _is_disk_full(error):
+        with interrupts_wait():
+            _discard(staging, made)
+        if (number := _disk_error(error)) is not None:
             raise UsageError(
-                f"{out_dir}: cannot be written: {_DISK_FULL}; free some space or give another --out"
+                f"{out_dir}: cannot be written: {os.strerror(number)}; {_DISK_ERRORS[number]}"
             ) from error
         raise
 
@@ -65,10 +69,13 @@ def stage_bundle(out_dir: str | Path, force: bool = False) -> Iterator[Path]:
 def check_out_dir(out_dir: str | Path, force: bool) -> None:
     """Refuses a bundle folder that may not be written; cheap, for use before any work starts.
 
+    What killed runs left beside it is cleared away, and a bundle that one of them had set aside is back in its place.
+
     Raises:
         UsageError: `out_dir` is a file or a link, exists without `force`, or is neither a bundle nor empty.
     """
     out_dir = Path(out_dir)
+    clear_leftovers(Path(os.path.abspath(out_dir)))
     try:
         if out_dir.is_symlink():
             raise UsageError(f"{out_dir}: expected a folder, got a symbolic link; give what it points to")
@@ -162,17 +169,14 @@ def _make_parents(out_dir: Path) -> list[Path]:
     return new
 
 
-def _make_staging(out_dir: Path) -> Path:
-    staging = _sibling(out_dir, "partial")
-    try:
-        staging.mkdir()
-    except (OSError, ValueError) as error:
-        raise _unwritable(out_dir, error) from None
-    return staging
-
-
-def _sibling(out_dir: Path, purpose: str) -> Path:
-    return out_dir.with_name(f".{out_dir.name}.{purpose}-{secrets.token_hex(4)}")
+@contextmanager
+def _staging(out_dir: Path) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(folder_beside(out_dir, PARTIAL))
+        except (OSError, ValueError) as error:
+            raise _unwritable(out_dir, error) from None
+        yield folder
 
 
 def _unwritable(out_dir: Path, error: OSError | ValueError) -> UsageError:
@@ -182,12 +186,13 @@ def _unwritable(out_dir: Path, error: OSError | ValueError) -> UsageError:
 
 def _publish(staging: Path, out_dir: Path) -> None:
     """Brings staging to the disk and under the name `out_dir`; what was there survives until then."""
-    old = _sibling(out_dir, "old")
+    old = old_of(staging)
     try:
         _flush(staging)
-        if out_dir.exists():
-            out_dir.rename(old)
-        staging.rename(out_dir)
+        with interrupts_wait():
+            if out_dir.exists():
+                out_dir.rename(old)
+            staging.rename(out_dir)
     except BaseException as error:
         if old.exists() and not out_dir.exists():
             old.rename(out_dir)
@@ -218,11 +223,13 @@ def _discard(staging: Path | None, made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _is_disk_full(error: BaseException) -> bool:
-    """Whether a full disk is what an exception, or one that it was raised from, is about."""
+def _disk_error(error: BaseException) -> int | None:
+    """The disk's error that an exception, or one that it was raised from, is about; native code has its text only."""
     if isinstance(error, ExportError) or not isinstance(error, Exception):
-        return False
+        return None
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return True
+        return error.errno
+    if found := next((number for number in _DISK_ERRORS if os.strerror(number) in str(error)), None):
+        return found
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return _DISK_FULL in str(error) or (cause is not None and _is_disk_full(cause))
+    return _disk_error(cause) if cause is not None else None

@@ -8,10 +8,22 @@ from collections.abc import Sequence
 import click
 
 from exporter.cli.commands import COMMANDS
-from exporter.errors import EXIT_INTERRUPTED, ExportError, InternalError
+from exporter.errors import (
+    EXIT_INTERRUPTED,
+    LONGEST_MESSAGE,
+    LONGEST_QUOTE,
+    ExportError,
+    InternalError,
+    machine_failure,
+    one_line,
+    quoted,
+)
 from exporter.version import __version__
 
 _EXIT_USAGE = 2
+_INTERRUPTED = (
+    "interrupted; a bundle is replaced as a whole or not at all, and validate and sweep go on where they were"
+)
 
 
 class _DefaultsToExport(click.Group):
@@ -46,31 +58,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.ctx.get_help() if error.ctx else "", file=sys.stderr)
         return _EXIT_USAGE
     except click.ClickException as error:
-        return _fail(_one_line(error.format_message()), _EXIT_USAGE, given)
+        return _fail(error.format_message(), _EXIT_USAGE, given)
     except (KeyboardInterrupt, click.Abort):
-        return _fail(
-            "interrupted; nothing was replaced, and validate and sweep go on where they were",
-            EXIT_INTERRUPTED,
-            given,
-        )
-    except ExportError as error:
+        return _fail(_INTERRUPTED, EXIT_INTERRUPTED, given)
+    except (ExportError, InternalError) as error:
         return _fail(str(error), error.exit_status, given)
-    except InternalError as error:
-        return _fail(str(error), error.exit_status, given)
-    except Exception as error:  # a defect: still one line, with --debug for the rest
+    except Exception as error:
+        if failure := machine_failure(error):
+            return _fail(str(failure), failure.exit_status, given)
         message = f"internal error: {type(error).__name__}: {error} (please report this, with --debug)"
-        return _fail(_one_line(message), InternalError.exit_status, given)
+        return _fail(message, InternalError.exit_status, given)  # a defect: still one line
     return status if isinstance(status, int) else 0  # of a command that ended with `Context.exit`
 
 
 def _fail(message: str, status: int, given: Sequence[str]) -> int:
     if "--debug" in given:
         traceback.print_exc()
+    message = _shown(message, given)
     if "--json" in given:
         print(json.dumps({"error": message, "exit_status": status}, indent=2))
     print(f"error: {message}", file=sys.stderr)
     return status
 
 
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
+def _shown(message: str, given: Sequence[str]) -> str:
+    """One printable line, in which no argument is repeated at full length, and which ends somewhere."""
+    message = one_line(message)
+    for argument in sorted(
+        (one_line(part) for word in given for part in (word, *word.split("=", 1)[1:])), key=len
+    ):
+        if len(argument) > LONGEST_QUOTE:
+            message = message.replace(argument, quoted(argument))
+    return quoted(message, LONGEST_MESSAGE)

@@ -6,12 +6,21 @@ beside it that goes when the race is over.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.benchmark import BenchReport
-from exporter.bundle import Bundle, amend, canonical_json, check_amendable, load_bundle
+from exporter.bundle import (
+    BENCH,
+    Bundle,
+    amend,
+    canonical_json,
+    check_amendable,
+    load_bundle,
+    scratch_beside,
+)
 from exporter.errors import UsageError
 from exporter.pipeline.contents import BENCH_FILE
 from exporter.pipeline.observe import Observer, silent
@@ -81,10 +90,9 @@ def bench(
             check_amendable(bundle)
     planned = plan_export(replace(recipes[0], schedule=ScheduleRequest()), observe)
     check_weights(planned.model, bundles[0].manifest.model.weights.sha256)
-    parent = bundles[0].path.absolute().parent if save else None
-    with tempfile.TemporaryDirectory(prefix=f".{bundles[0].path.name}.bench-", dir=parent) as work:
-        subjects = _subjects(bundles, recipes, planned, Path(work), options, observe)
-        report = race_subjects(recipes[0], planned, subjects, Path(work), options, observe)
+    with _work(bundles[0].path.absolute() if save else None) as work:
+        subjects = _subjects(bundles, recipes, planned, work, options, observe)
+        report = race_subjects(recipes[0], planned, subjects, work, options, observe)
     labels = _labels(bundles, recipes)
     if save:
         bundles = [
@@ -94,6 +102,17 @@ def bench(
     for recipe, label in zip(recipes, labels, strict=True):
         require_speed(recipe, report, label)
     return Benched(bundles=tuple(bundles), labels=tuple(labels), report=report)
+
+
+@contextmanager
+def _work(beside: Path | None) -> Iterator[Path]:
+    """A folder for the race, beside a bundle that is written to anyway, or among the temporary ones."""
+    if beside is not None:
+        with scratch_beside(beside, BENCH) as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            yield Path(place)
 
 
 def _check_alike(bundles: Sequence[Bundle]) -> None:

@@ -5,8 +5,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from exporter.recipe import Recipe, override
 from exporter.rewrite import rewrite
 from exporter.targets import Array, Runner
 from exporter.validation import ParityResult, compare, require
+
+_KEY_LENGTH = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,15 +181,16 @@ def _store(bundle: Bundle, found: Material) -> Iterator[Path]:
     """
     sets = [found.images, found.pairs.images if found.pairs else None]
     engines = [record.sha256 for _, record in sorted(bundle.manifest.artifacts.items())]
-    weights = bundle.manifest.model.weights.sha256
-    parts = [weights, *engines, *(images.fingerprint for images in sets if images is not None)]
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+    of_bundle = _digest([bundle.manifest.model.weights.sha256, *engines])
+    key = of_bundle + _digest([images.fingerprint for images in sets if images is not None])
     path = bundle.path.absolute()
     if not os.access(path.parent, os.W_OK | os.X_OK):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
-    store = path.with_name(f".{path.name}.validation-{key}")
+    prefix = f".{path.name}.validation-"
+    _clear_stores(path.parent, prefix, of_bundle)
+    store = path.with_name(prefix + key)
     store.mkdir(exist_ok=True)
     with _held(store, bundle):
         try:
@@ -200,16 +203,38 @@ def _store(bundle: Bundle, found: Material) -> Iterator[Path]:
         shutil.rmtree(store, ignore_errors=True)
 
 
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:6]
+
+
+def _clear_stores(parent: Path, prefix: str, of_bundle: str) -> None:
+    """Remove what stopped validations of earlier engines of this bundle left, which no validation goes on with."""
+    for folder in parent.iterdir():
+        key = folder.name.removeprefix(prefix)
+        if folder.name.startswith(prefix) and not key.startswith(of_bundle) and len(key) == _KEY_LENGTH:
+            with suppress(OSError), _locked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def _held(store: Path, bundle: Bundle) -> Iterator[None]:
-    """Keep other processes out of a store; the system lets go of it however this one ends."""
+    """Keep other processes out of a store."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(store))
+        except BlockingIOError:
+            raise UsageError(
+                f"{bundle.path}: another process is validating it on the same images; wait for it, or stop it"
+            ) from None
+        yield
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """The system lets go of the lock however this process ends; a BlockingIOError where another process has it."""
     descriptor = os.open(store, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    except BlockingIOError:
-        raise UsageError(
-            f"{bundle.path}: another process is validating it on the same images; wait for it, or stop it"
-        ) from None
     finally:
         os.close(descriptor)

@@ -139,9 +139,9 @@ def _started(call: Call, threads: int) -> _Worker:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Lets a process that is started inside never see Ctrl-C, which is for its parent to act on."""
+    """Lets a process that is started inside never see Ctrl-C or a hang-up, which are for its parent to act on."""
     resource_tracker.ensure_running()  # its own start, along with the first process, would let signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:

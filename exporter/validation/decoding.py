@@ -189,8 +189,9 @@ def _as_it_is(decoded: Any) -> Any:
 
 
 def _leave_interrupts_to_the_parent(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the parent ends its workers, which would only print."""
+    """Ctrl-C and a hang-up reach every process of a terminal; the parent ends its workers, which would only print."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _reason(error: Exception) -> str:

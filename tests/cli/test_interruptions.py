@@ -141,7 +141,8 @@ def test_file_size_limit_leaves_nothing(vit_dir: Path, workplace: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    assert "cannot be written" in complaint
+    assert "cannot be written: File too large" in complaint
+    assert "ulimit -f" in complaint
 
 
 # Ctrl-C ---------------------------------------------------------------------------------------------

@@ -11,11 +11,14 @@ PACKAGE = ROOT / "exporter"
 MOST_LINES = 400
 
 # What each room may import beside itself and whatever those rooms may import, as the design's table has it.
-# Additions: anatomy gives the schedule its geometry and workload; lint and lowering lie below the targets.
+# Additions: anatomy gives the schedule its geometry and workload; lint and lowering lie below the targets; signals
+# and streams are the process's, beside the road.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "version": (),
     "errors": ("version",),
     "packages": ("version",),
+    "interrupts": (),
+    "streams": ("errors",),
     "lowering": (),
     "lint": ("errors",),
     "models": ("errors",),
@@ -29,13 +32,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "validation": ("targets",),
     "benchmark": ("targets", "packages"),
     "recipe": ("targets", "validation"),
-    "bundle": ("recipe", "validation", "benchmark"),
+    "bundle": ("recipe", "validation", "benchmark", "interrupts"),
     "sweep": ("schedule",),
     "report": ("bundle", "sweep"),
     "pipeline": ("report",),
     "cli": ("pipeline",),
     "__init__": ("pipeline",),
-    "__main__": ("cli",),
+    "__main__": ("cli", "interrupts", "streams"),
 }
 
 # Where an optional library may be imported. Importing the package must not need it.

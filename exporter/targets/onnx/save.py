@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import onnx
@@ -19,8 +20,18 @@ def save(model: ir.Model, path: Path) -> None:
         ir.save(model, path, external_data=f"{path.name}.data" if is_large(model) else None)
     except OSError as error:
         if error.errno is None:  # numpy forgets why a write stopped short: there was no room for the rest
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            number = errno.EFBIG if _is_at_the_limit(path) else errno.ENOSPC
+            raise OSError(number, os.strerror(number)) from error
         raise
+
+
+def _is_at_the_limit(path: Path) -> bool:
+    """Whether a file, or the one with its weights, is as large as this process may make one."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    files = [path, path.with_name(f"{path.name}.data")]
+    return limit != resource.RLIM_INFINITY and any(
+        file.exists() and file.stat().st_size >= limit for file in files
+    )
 
 
 def is_large(model: ir.Model) -> bool:

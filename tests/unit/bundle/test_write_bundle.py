@@ -167,6 +167,22 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, write: Calla
     assert contents(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        pytest.param(errno.ENOSPC, "No space left on device; free some space", id="full"),
+        pytest.param(errno.EDQUOT, "free some of your quota", id="quota"),
+        pytest.param(errno.EFBIG, "File too large; files may not grow that large here", id="file size limit"),
+    ],
+)
+def test_each_error_of_a_disk_has_its_own_words(tmp_path: Path, number: int, words: str) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(UsageError, match=words):
+        stage_and(fail, tmp_path / "out")
+
+
 @pytest.mark.parametrize("failure", [no_space(), KeyboardInterrupt()], ids=["full", "ctrl-c"])
 def test_a_full_disk_or_interrupt_while_flushing_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
@@ -198,13 +214,6 @@ def test_the_old_bundle_comes_back_when_the_new_one_cannot_be_renamed(
         pass
     assert [path.name for path in bundle_path.parent.iterdir()] == ["bundle"]
     load_bundle(bundle_path)
-
-
-def test_leftovers_of_a_killed_run_are_not_touched(tmp_path: Path) -> None:
-    (tmp_path / ".out.partial-12345678").mkdir()
-    with stage_bundle(tmp_path / "out") as folder:
-        (folder / "a").write_text("x")
-    assert contents(tmp_path) == [".out.partial-12345678", "out", "out/a"]
 
 
 def test_a_sample_never_pickles(tmp_path: Path) -> None:

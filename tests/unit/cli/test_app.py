@@ -32,7 +32,9 @@ STATUSES: list[tuple[BaseException, int]] = [
     (InternalError("no"), 70),
     (ValueError("several\nlines\r\nof text"), 70),
     (RecursionError("no"), 70),
-    (MemoryError(), 70),
+    (MemoryError(), 2),
+    (PermissionError(13, "Permission denied", "mine"), 2),
+    (OSError(28, "No space left on device"), 2),
     (KeyboardInterrupt(), 130),
 ]
 
@@ -83,3 +85,29 @@ def test_statuses_of_the_contract_are_those_of_the_errors() -> None:
         "TargetUnavailableError": 7,
         "BundleError": 8,
     }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param("x" * 5000, id="long"),
+        pytest.param("a b " * 1250, id="long, with spaces"),
+        pytest.param(f"--r={'9' * 5000}", id="long value"),
+        pytest.param("\udcff" * 40, id="bytes"),
+        pytest.param("a\n\tb\x1b[2J", id="control characters"),
+    ],
+)
+@pytest.mark.parametrize("command", ["export", "run", "validate", "bench", "report", "lint", "inspect"])
+def test_no_argument_is_repeated_at_length(
+    command: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--for", "ort"] if command == "lint" else []
+
+    status = main([command, given, *words, "--json"])
+
+    captured = capsys.readouterr()
+    assert status in (2, 3, 8)
+    (line,) = captured.err.splitlines()
+    assert len(line) < 400
+    assert line.isprintable()
+    assert json.loads(captured.out)["exit_status"] == status

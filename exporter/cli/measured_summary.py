@@ -4,10 +4,12 @@ from typing import Any
 
 from rich.table import Table
 
+from exporter.errors import quoted
 from exporter.pipeline import Measured
-from exporter.validation import AccuracyReport, Fidelity, Retrieval
+from exporter.validation import MATCHED_BY, AccuracyReport, Fidelity, LabelMatch, Retrieval
 
 UNREADABLE_SHOWN = 3
+LABELS_SHOWN = 3
 
 
 def measured_tree(measured: Measured | None) -> dict[str, Any]:
@@ -27,6 +29,12 @@ def add_measured(lines: Table, measured: Measured | None) -> None:
         more = len(measured.unreadable) - UNREADABLE_SHOWN
         told = f"{len(measured.unreadable)} left out: {shown}" + (f"; and {more} more" if more > 0 else "")
         lines.add_row("unreadable", told, style="yellow")
+    for note in measured.notes:
+        lines.add_row("note", note, style="yellow")
+    if measured.match is not None:
+        lines.add_row("labels", _labels(measured.match))
+    for warning in measured.warnings:
+        lines.add_row("warning", warning, style="bold yellow")
     if measured.accuracy is not None:
         _add_accuracy(lines, measured.accuracy, str(measured.task))
     if measured.retrieval is not None:
@@ -48,6 +56,17 @@ def _add_accuracy(lines: Table, report: AccuracyReport, task: str) -> None:
         lines.add_row(
             f"accuracy {name}", told if name in report.difference else f"{told}, eager PyTorch, {task}"
         )
+
+
+def _labels(match: LabelMatch) -> str:
+    """The first few labels with their classes."""
+    shown = [
+        f"{quoted(each.label, 40)} = {each.index}" + (f" ({quoted(each.name, 40)})" if each.name else "")
+        for each in match.classes[:LABELS_SHOWN]
+    ]
+    more = len(match.classes) - LABELS_SHOWN
+    told = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+    return f"{len(match.classes)}, matched by {MATCHED_BY[match.matched_by]}: {told}"
 
 
 def _recalls(retrieval: Retrieval) -> str:

@@ -9,9 +9,9 @@ from torch import nn
 
 from exporter.errors import UsageError
 from exporter.models.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
-from exporter.models.digit_texts import CONTEXT, VOCABULARY, tokenize_words
+from exporter.models.digit_texts import CONTEXT, DIGIT_WORDS, VOCABULARY, tokenize_words
 from exporter.models.digits import DIGITS_PREPROCESS, IMAGE_SIZE, VIT_DIGITS_WEIGHTS, build_vit_digits
-from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
+from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, OutputName
 from exporter.models.request import (
     ResolvedRequest,
     Tower,
@@ -32,16 +32,23 @@ class Embedded:
         weights: Of all its towers.
         output_name: What each tower gives.
         towers: Those that it has; a model of several keeps each as the submodule of that name.
+        class_names: Of a classifier.
     """
 
     build: Callable[[], nn.Module]
     weights: Path
     output_name: OutputName
     towers: tuple[Tower, ...] = ("image",)
+    class_names: ClassNames | None = None
 
 
 EMBEDDED: dict[str, Embedded] = {
-    "vit_digits": Embedded(build=build_vit_digits, weights=VIT_DIGITS_WEIGHTS, output_name="logits"),
+    "vit_digits": Embedded(
+        build=build_vit_digits,
+        weights=VIT_DIGITS_WEIGHTS,
+        output_name="logits",
+        class_names=tuple((word, str(digit)) for digit, word in enumerate(DIGIT_WORDS)),
+    ),
     "clip_digits": Embedded(
         build=ClipDigits, weights=CLIP_DIGITS_WEIGHTS, output_name="embedding", towers=("image", "text")
     ),
@@ -81,6 +88,7 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
         weights_kind="embedded" if kind == "pretrained" else kind,
         weights_tag=None,
         weights_sha256=sha256_of(module.state_dict()),
+        class_names=model.class_names,
         tokenize=tokenize_words if is_text else None,
     )
 

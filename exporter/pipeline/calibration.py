@@ -35,7 +35,7 @@ def calibration_images(recipe: Recipe, model: LoadedModel) -> Array:
 def _images(recipe: Recipe, model: LoadedModel) -> ImageSet:
     if recipe.calibration.data is not None:
         try:
-            return open_images(Path(recipe.calibration.data), classes=None, unlabelled=True)
+            return open_images(Path(recipe.calibration.data), None)
         except UsageError as error:
             raise UsageError(f"calibration.{error}") from error
     images_BHWC = training_images(recipe.model)

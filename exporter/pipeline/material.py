@@ -3,15 +3,16 @@
 In: a recipe's `Validation` and a loaded model. Out: a `Material`, or None where there is nothing to measure on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.errors import UsageError
-from exporter.models import LoadedModel, ModelRequest, ShippedData, shipped_data
+from exporter.errors import UsageError, quoted
+from exporter.models import ClassNames, LoadedModel, ModelRequest, ShippedData, shipped_data
 from exporter.recipe import Validation
 from exporter.validation import (
     ImagePairs,
     ImageSet,
+    KnownClasses,
     image_arrays,
     image_pairs,
     open_images,
@@ -28,7 +29,7 @@ class Material:
 
     Attributes:
         images: for accuracy and fidelity.
-        class_names: of the labels, for zero-shot classification; empty where there is none.
+        class_names: that prompts are made of, for zero-shot classification; empty where there is none.
         templates: prompts with one `{}` for the class name.
         pairs: for retrieval.
     """
@@ -74,21 +75,62 @@ def material(asked: Validation, request: ModelRequest, model: LoadedModel, outpu
 
 def _of_files(asked: Validation, model: LoadedModel, outputs: int) -> Material:
     class_names = read_lines(Path(asked.classes), "class names") if asked.classes else ()
-    classes = len(class_names) if class_names else outputs if _gives(model, "logits") else None
+    known, notes = _known_classes(asked, model, class_names, outputs)
     images = None
     if asked.data:
-        images = open_images(
-            Path(asked.data),
-            classes=classes,
-            class_names=class_names,
-            unlabelled=asked.unlabelled or classes is None,
-        )
+        images = open_images(Path(asked.data), None if asked.unlabelled else known)
+        images = replace(images, notes=(*images.notes, *(notes if images.match is not None else ())))
     return Material(
         images=images,
-        class_names=class_names,
+        class_names=class_names if _gives(model, "embedding") else (),
         templates=read_templates(Path(asked.templates)) if asked.templates else DEFAULT_TEMPLATES,
         pairs=image_pairs(Path(asked.pairs)) if asked.pairs else None,
     )
+
+
+def _known_classes(
+    asked: Validation, model: LoadedModel, class_names: tuple[str, ...], outputs: int
+) -> tuple[KnownClasses | None, tuple[str, ...]]:
+    """What labels are matched with: the names of `--classes`, else the model's own; None for a model without classes.
+
+    With it, what the user should know about the names.
+    """
+    given = tuple((name,) for name in class_names)
+    if not _gives(model, "logits"):
+        known = KnownClasses(count=len(given), names=given, from_file=True, in_order=asked.labels_in_order)
+        return (known if given else None), ()
+    if given and len(given) != outputs:
+        raise UsageError(
+            f"classes: expected {outputs} lines in {quoted(asked.classes)}, one for each class of the model in its "
+            f"order, got {len(given)}"
+        )
+    own, notes = _own_names(model, outputs)
+    known = KnownClasses(
+        count=outputs, names=given or own, from_file=bool(given), in_order=asked.labels_in_order
+    )
+    return known, (*notes, *_contradictions(own, class_names))
+
+
+def _own_names(model: LoadedModel, outputs: int) -> tuple[ClassNames | None, tuple[str, ...]]:
+    """The model's own class names, if there is one for each output; else why they are not used."""
+    own = model.class_names
+    if own is None or len(own) == outputs:
+        return own, ()
+    return None, (f"the model names {len(own)} classes and has {outputs} outputs: its names are not used",)
+
+
+def _contradictions(own: ClassNames | None, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Where a file gives a class the name that the model has for another one."""
+    if own is None or not class_names:
+        return ()
+    called = KnownClasses(count=len(own), names=own).called(class_names)
+    for index, name in enumerate(class_names):
+        if called[name] and index not in called[name]:
+            other = called[name][0]
+            return (
+                f"--classes has {quoted(name)} as class {index}, the model as class {other}: --classes counts",
+            )
+    return ()
 
 
 def _of_shipped(shipped: ShippedData, model: LoadedModel) -> Material:
@@ -110,12 +152,17 @@ def _gives(model: LoadedModel, output: str) -> bool:
 
 
 def _check(asked: Validation, model: LoadedModel) -> None:
-    for key in ("pairs", "classes", "templates"):
+    for key in ("pairs", "templates"):
         if getattr(asked, key) is not None and not _gives(model, "embedding"):
-            raise UsageError(
-                f"{key}: expected a two-tower model such as a CLIP, got {model.name}, which gives "
-                f"{model.output_names[0]}"
-            )
+            raise UsageError(f"{key}: expected a two-tower model such as a CLIP, got {_what_it_gives(model)}")
+    if asked.classes is not None and not (_gives(model, "embedding") or _gives(model, "logits")):
+        raise UsageError(
+            f"classes: expected a classifier, or a two-tower model such as a CLIP, got {_what_it_gives(model)}"
+        )
+    if asked.labels_in_order and (asked.data is None or asked.unlabelled):
+        raise UsageError("labels_in_order: expected labelled images; give --data DIR without --unlabelled")
+    if asked.labels_in_order and not (_gives(model, "logits") or asked.classes is not None):
+        raise UsageError(f"labels_in_order: expected a classifier, got {_what_it_gives(model)}")
     if asked.unlabelled and asked.data is None:
         raise UsageError("unlabelled: expected images that it is about; give --data DIR")
     if asked.templates is not None and asked.classes is None:
@@ -124,6 +171,10 @@ def _check(asked: Validation, model: LoadedModel) -> None:
         raise UsageError("classes: expected labelled images of these classes as well; give --data DIR")
     if (asked.data or asked.pairs) and model.preprocess is None:
         raise UsageError(f"data: {model.name} {model.why_no_photos}")
+
+
+def _what_it_gives(model: LoadedModel) -> str:
+    return f"{model.name}, which gives {model.output_names[0]}"
 
 
 def _check_gates(asked: Validation, found: Material | None, model: LoadedModel) -> None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exporter.errors import GateError
 from exporter.pipeline.contenders import dense_contender, engine_contender
 from exporter.pipeline.error_growth import error_growth
@@ -24,15 +26,18 @@ from exporter.validation import (
     Contender,
     Fidelity,
     Hits,
+    LabelMatch,
     Outputs,
     RetrievalReport,
     Unreadable,
+    best_answers,
     class_embeddings,
     collect,
     default_workers,
     fidelity,
     hits,
     join_hits,
+    label_doubt,
     rank_pairs,
     report_accuracy,
     report_retrieval,
@@ -56,6 +61,9 @@ class Measured:
         retrieval: of every contender, on pairs.
         blocks: relative error of the tokens after every merging block.
         tokens: left after each of those blocks.
+        match: which class each of the user's labels was taken for, where labels are the user's.
+        notes: what was left out of the images, one sentence each.
+        warnings: why the labels are probably not the model's.
         images_per_s: by contender, where it ran just now; not part of any file.
     """
 
@@ -68,6 +76,9 @@ class Measured:
     retrieval: RetrievalReport | None = None
     blocks: Mapping[int, float] = field(default_factory=dict)
     tokens: Mapping[int, int] = field(default_factory=dict)
+    match: LabelMatch | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     images_per_s: Mapping[str, float] = field(default_factory=dict)
 
     def to_tree(self) -> dict[str, Any]:
@@ -93,7 +104,13 @@ class Measured:
             tree["retrieval_difference"] = {
                 name: asdict(each) for name, each in self.retrieval.difference.items()
             }
-        return tree
+        if self.match is not None:
+            tree["labels_matched_by"] = self.match.matched_by
+            tree["labels"] = [
+                {"label": each.label, "class": each.name, "index": each.index} for each in self.match.classes
+            ]
+        said = {"notes": list(self.notes), "warnings": list(self.warnings)}
+        return tree | {key: lines for key, lines in said.items() if lines}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +213,14 @@ def _compare(engines: Engines, material: Material, outputs: Mapping[str, Outputs
             name: fidelity(_paired(main, name), logits=planned.model.output_names[0] == "logits")
             for name in targets
         },
+        match=main.images.match,
+        notes=main.images.notes,
         images_per_s=main.images_per_s,
     )
     if classifiers is not None:
         measured = _classified(measured, main, classifiers, targets, zero_shot=bool(material.class_names))
+        if main.labels is not None and planned.model.weights_kind != "random":
+            measured = replace(measured, warnings=_doubts(main, classifiers, main.labels))
     if material.pairs is None:
         return measured
     found = outputs.get("pairs") or main
@@ -261,6 +282,16 @@ def _hits(
     for logits in _logits(outputs, contender, classifiers):
         yield hits(logits, labels[start : start + len(logits)])
         start += len(logits)
+
+
+def _doubts(outputs: Outputs, classifiers: Mapping[str, Array | None], labels: Array) -> tuple[str, ...]:
+    """What speaks against the labels, by the dense model's answers."""
+    answers, classes = list[Array](), 1
+    for logits in _logits(outputs, DENSE, classifiers):
+        answers.append(best_answers(logits))
+        classes = logits.shape[1]
+    doubt = label_doubt(np.concatenate(answers), labels, classes)
+    return () if doubt is None else (doubt,)
 
 
 def _paired(outputs: Outputs, target: str) -> Iterator[tuple[Array, Array]]:

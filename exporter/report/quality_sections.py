@@ -8,8 +8,10 @@ import shlex
 from exporter.report import number_text as show
 from exporter.report.content import IntervalChart, LineChart, Listing, Paragraph, Part, Section, Series, Table
 from exporter.report.validation_record import FidelityRow, ValidationRecord
+from exporter.validation import MATCHED_BY
 
 _MOST_NAMES = 10
+_MOST_LABELS = 40
 
 
 def accuracy_section(record: ValidationRecord | None, name: str) -> Section:
@@ -24,7 +26,9 @@ def accuracy_section(record: ValidationRecord | None, name: str) -> Section:
         for contender, row in record.accuracy.items()
     )
     table = Table(caption=f"Accuracy: {what}", headings=("contender", "top-1", "top-5", "images"), rows=rows)
-    return Section(title=title, parts=(table, *_differences(record), *_unreadable(record)))
+    warnings = tuple(Paragraph(text=f"Warning: {line}.", tone="bad") for line in record.warnings)
+    parts = (*warnings, table, *_differences(record), *_labels(record), *_unreadable(record))
+    return Section(title=title, parts=parts)
 
 
 def _differences(record: ValidationRecord) -> tuple[Part, ...]:
@@ -52,14 +56,37 @@ def _differences(record: ValidationRecord) -> tuple[Part, ...]:
     return (chart, table)
 
 
-def _unreadable(record: ValidationRecord | None) -> tuple[Part, ...]:
-    if record is None or not record.unreadable:
+def _labels(record: ValidationRecord) -> tuple[Part, ...]:
+    """Which class each label was taken for."""
+    if not record.labels:
         return ()
+    known = (text for name, text in MATCHED_BY.items() if name == record.matched_by)
+    rule = next(known, "an unknown rule")
+    shown = min(len(record.labels), _MOST_LABELS)
+    part = f", the first {shown} of {len(record.labels)}" if shown < len(record.labels) else ""
+    table = Table(
+        caption=f"Labels and the classes that they were taken for, matched by {rule}{part}",
+        headings=("label", "class", "index"),
+        rows=tuple(
+            (row.label, row.class_name or "not known", str(row.index)) for row in record.labels[:shown]
+        ),
+        texts=frozenset((0, 1)),
+    )
+    return (table,)
+
+
+def _unreadable(record: ValidationRecord | None) -> tuple[Part, ...]:
+    """What was left out of the images."""
+    if record is None:
+        return ()
+    notes = (Listing(items=record.notes),) if record.notes else ()
+    if not record.unreadable:
+        return notes
     text = f"{show.count(len(record.unreadable), 'image')} could not be read and left out:"
     items = [f"{name}: {reason}" for name, reason in record.unreadable[:_MOST_NAMES]]
     if len(record.unreadable) > _MOST_NAMES:
         items.append(f"and {len(record.unreadable) - _MOST_NAMES} more, named in validation.json")
-    return (Paragraph(text=text, tone="bad"), Listing(items=tuple(items)))
+    return (*notes, Paragraph(text=text, tone="bad"), Listing(items=tuple(items)))
 
 
 def retrieval_section(record: ValidationRecord | None, name: str) -> Section:

@@ -77,6 +77,15 @@ class BlockErrorRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelRow:
+    """A label of the user's, and the class that it was taken for; its name is None where nobody knew it."""
+
+    label: str
+    class_name: str | None
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValidationRecord:
     """Everything measured on images; a part that was not measured is empty or None.
 
@@ -90,6 +99,10 @@ class ValidationRecord:
         fidelity: by target.
         retrieval: by contender.
         blocks: error by block.
+        matched_by: the rule by which labels were matched with classes; None where they were not the user's.
+        labels: with their classes.
+        notes: what was left out of the images.
+        warnings: why the labels are probably not the model's.
     """
 
     data: str
@@ -101,6 +114,10 @@ class ValidationRecord:
     fidelity: Mapping[str, FidelityRow]
     retrieval: Mapping[str, RetrievalRow]
     blocks: tuple[BlockErrorRow, ...]
+    matched_by: str | None = None
+    labels: tuple[LabelRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_validation(folder: Path) -> ValidationRecord | None:
@@ -130,11 +147,20 @@ def read_validation(folder: Path) -> ValidationRecord | None:
             )
             for row in view.views("blocks")
         ),
+        matched_by=view.text("labels_matched_by") if view.has("labels_matched_by") else None,
+        labels=tuple(_label(row) for row in view.views("labels")),
+        notes=view.texts("notes"),
+        warnings=view.texts("warnings"),
     )
 
 
 def _accuracy(row: JsonView) -> AccuracyRow:
     return AccuracyRow(top1=row.number("top1"), top5=row.number_or_none("top5"), n=row.integer("n"))
+
+
+def _label(row: JsonView) -> LabelRow:
+    class_name = row.text("class") if row.has("class") else None
+    return LabelRow(label=row.text("label"), class_name=class_name, index=row.integer("index"))
 
 
 def _difference(row: JsonView) -> DifferenceRow:

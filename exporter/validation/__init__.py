@@ -9,11 +9,14 @@ from exporter.validation.accuracy import (
     join_hits,
     report_accuracy,
 )
+from exporter.validation.chance import best_answers, label_doubt
+from exporter.validation.class_labels import MATCHED_BY, ClassLabel, KnownClasses, LabelMatch
 from exporter.validation.decoding import Unreadable, decode, default_workers
 from exporter.validation.fidelity import Fidelity, fidelity
 from exporter.validation.follow import rounding_errors
 from exporter.validation.gate import require, require_finite
-from exporter.validation.images import ImagePairs, ImageSet, image_arrays, image_pairs, open_images
+from exporter.validation.image_set import ImagePairs, ImageSet, image_arrays
+from exporter.validation.images import image_pairs, open_images
 from exporter.validation.inputs import image_inputs, tensor_inputs
 from exporter.validation.outputs import Contender, Outputs, collect
 from exporter.validation.parity import (
@@ -39,9 +42,11 @@ from exporter.validation.trace import block_errors, groups_of
 from exporter.validation.zero_shot import class_embeddings, zero_shot_logits
 
 __all__ = [
+    "MATCHED_BY",
     "TOLERANCES",
     "Accuracy",
     "AccuracyReport",
+    "ClassLabel",
     "Comparison",
     "Contender",
     "Difference",
@@ -49,6 +54,8 @@ __all__ = [
     "Hits",
     "ImagePairs",
     "ImageSet",
+    "KnownClasses",
+    "LabelMatch",
     "Outputs",
     "ParityResult",
     "Ranks",
@@ -59,6 +66,7 @@ __all__ = [
     "Tolerances",
     "Unreadable",
     "along_matches",
+    "best_answers",
     "block_errors",
     "class_embeddings",
     "collect",
@@ -72,6 +80,7 @@ __all__ = [
     "image_inputs",
     "image_pairs",
     "join_hits",
+    "label_doubt",
     "open_images",
     "prove",
     "rank_pairs",

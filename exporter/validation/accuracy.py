@@ -181,12 +181,15 @@ def _difference(first: Array, baseline_first: Array) -> Difference:
     return Difference(
         top1=float(points.mean()),
         interval=paired_interval(points),
-        p_value=_mcnemar(int((points < 0).sum()), int((points > 0).sum())),
+        p_value=mcnemar(int((points < 0).sum()), int((points > 0).sum())),
     )
 
 
-def _mcnemar(lost: int, gained: int) -> float:
-    """McNemar (1947), exact: each image that only one of the two has right is a coin toss, if neither is better."""
+def mcnemar(lost: int, gained: int) -> float:
+    """The p-value of McNemar (1947), exact.
+
+    Each image that only one of the two has right is a coin toss, if neither is better.
+    """
     from scipy.stats import binomtest
 
     if lost + gained == 0:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.models import Preprocess, crop_image
-from exporter.validation.images import ImageSet
+from exporter.validation.image_set import ImageSet
 
 # Each worker has at most this many chunks ready or in the making.
 CHUNKS_AHEAD = 2

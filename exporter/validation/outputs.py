@@ -20,7 +20,7 @@ from exporter.errors import UsageError
 from exporter.models import Preprocess
 from exporter.targets import Array
 from exporter.validation.decoding import DecodedChunk, Unreadable, decode
-from exporter.validation.images import ImageSet
+from exporter.validation.image_set import ImageSet
 
 CHUNK = 64
 """Images decoded, run and stored together."""

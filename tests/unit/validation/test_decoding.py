@@ -23,7 +23,8 @@ from exporter.errors import InternalError, UsageError
 from exporter.models import Preprocess, crop_image
 from exporter.models.resize import Kernel
 from exporter.validation.decoding import DecodedChunk, decode, default_workers
-from exporter.validation.images import ImageSet, image_arrays, image_folder
+from exporter.validation.image_set import ImageSet, image_arrays
+from exporter.validation.images import image_folder
 from tests.support.odd_images import FILES, HUGE, encoded, file_bytes
 
 PREPROCESS = Preprocess(
@@ -94,7 +95,7 @@ def test_positions_are_taken_as_they_are_given(workers: int) -> None:
 
 
 def test_pixels_are_those_of_the_models_own_preprocessing(folder: Path) -> None:
-    images = image_folder(folder, classes=None)
+    images = image_folder(folder, None)
     for chunk in decoded(images, workers=0):
         for position, pixels_CHW in zip(chunk.positions, chunk.pixels_BCHW, strict=True):
             with warnings.catch_warnings(), Image.open(folder / images.names[position]) as image:
@@ -103,7 +104,7 @@ def test_pixels_are_those_of_the_models_own_preprocessing(folder: Path) -> None:
 
 
 def test_broken_images_are_named_with_the_reason_and_left_out(folder: Path) -> None:
-    images = image_folder(folder, classes=None)
+    images = image_folder(folder, None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         chunks = decoded(images, workers=0)
@@ -120,7 +121,7 @@ def test_broken_images_are_named_with_the_reason_and_left_out(folder: Path) -> N
 
 @pytest.mark.parametrize("kernel", ["pil", "torch"])
 def test_workers_give_the_same_bytes_as_one_process(kernel: Kernel, folder: Path) -> None:
-    images = image_folder(folder, classes=None)
+    images = image_folder(folder, None)
     preprocess = replace(PREPROCESS, kernel=kernel)
     alone, together = decoded(images, 0, preprocess), decoded(images, 2, preprocess)
     assert [each.positions for each in together] == [each.positions for each in alone]
@@ -134,7 +135,7 @@ def test_a_strip_that_would_be_resized_to_gigabytes_is_left_out(tmp_path: Path) 
     covering = Preprocess(
         image_size=(224, 224), interpolation="bicubic", crop_fraction=1.0, mean=(0.0,) * 3, std=(1.0,) * 3
     )
-    (chunk,) = decode(image_folder(tmp_path, classes=None), covering, positions=[0], chunk=4, workers=0)
+    (chunk,) = decode(image_folder(tmp_path, None), covering, positions=[0], chunk=4, workers=0)
     assert chunk.positions == ()
     assert chunk.pixels_BCHW.shape == (0, 3, 224, 224)
     assert "60000x1 pixels would be resized to 13440000x224" in chunk.unreadable[0].reason
@@ -184,7 +185,7 @@ import multiprocessing, sys, time
 import numpy as np
 from exporter.models import Preprocess
 from exporter.validation.decoding import decode
-from exporter.validation.images import image_arrays
+from exporter.validation.image_set import image_arrays
 
 plain = Preprocess(image_size=(1, 1), interpolation="bicubic", crop_fraction=1.0, mean=(0,) * 3, std=(1,) * 3)
 images = image_arrays(np.zeros((500, 1, 1, 3), np.uint8), None, "black")

@@ -99,7 +99,7 @@ def test_progress_counts_every_image_once(tmp_path: Path) -> None:
 def folder_of(write: Callable[[Path], None], path: Path) -> ImageSet:
     path.mkdir()
     write(path)
-    return open_images(path, classes=None, unlabelled=True)
+    return open_images(path, None)
 
 
 def test_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""The images that something is measured on, with labels or without, wherever they lie.
+
+In: files or arrays. Out: an `ImageSet`, which `decode` turns into pixels. Nothing is decoded here: a corrupt image is
+found, named and counted there.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from exporter.errors import InternalError
+from exporter.targets import Array
+from exporter.validation.class_labels import LabelMatch
+from exporter.validation.image_kinds import FORMATS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Images, and the class index of each.
+
+    Attributes:
+        name: of the data, as reports print it.
+        names: of each image, as messages print it.
+        labels: class indices; None if there are none.
+        open: the image at a position, its orientation in EXIF left alone as the libraries' transforms leave it; can
+            be pickled. Raises what Pillow raises.
+        fingerprint: sha256 over names, labels and what tells whether a file was changed (size and time), or the bytes
+            of images in memory.
+        match: which class each of the user's labels was found to be.
+        notes: what was left out, one sentence each.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    open: Callable[[int], Image.Image]
+    fingerprint: str
+    match: LabelMatch | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePairs:
+    """Images with captions.
+
+    Attributes:
+        images: without labels, each once.
+        texts: each once.
+        pairs: (position in images, position in texts) of all that belong together.
+    """
+
+    images: ImageSet
+    texts: tuple[str, ...]
+    pairs: tuple[tuple[int, int], ...]
+
+
+def image_arrays(images_BHWC: Array, labels: Sequence[int] | Array | None, name: str) -> ImageSet:
+    """Images that are in memory already.
+
+    Args:
+        images_BHWC: uint8, RGB.
+        labels: class indices, or None.
+        name: of the data; image 3 is called `name[3]`.
+
+    Raises:
+        InternalError: another shape or type.
+    """
+    if images_BHWC.dtype != "uint8" or images_BHWC.ndim != 4 or images_BHWC.shape[-1] != 3:
+        raise InternalError(
+            f"images in memory: expected uint8 (n, H, W, 3), got {images_BHWC.dtype} {images_BHWC.shape}"
+        )
+    if labels is not None and len(labels) != len(images_BHWC):
+        raise InternalError(f"{name} has {len(images_BHWC)} images and {len(labels)} labels")
+    numbers = None if labels is None else tuple(int(label) for label in labels)
+    digest = hashlib.sha256(repr((name, images_BHWC.shape, numbers)).encode())
+    digest.update(images_BHWC.tobytes())
+    return ImageSet(
+        name=name,
+        names=tuple(f"{name}[{position}]" for position in range(len(images_BHWC))),
+        labels=numbers,
+        open=_Arrays(images_BHWC=images_BHWC),
+        fingerprint=digest.hexdigest(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """Files that become a set.
+
+    Attributes:
+        paths: of the files.
+        names: of each, as messages print it.
+        labels: class indices, or None.
+        match: that they are from.
+        notes: what was left out.
+    """
+
+    paths: Sequence[Path]
+    names: Sequence[str]
+    labels: Sequence[int] | None = None
+    match: LabelMatch | None = None
+    notes: tuple[str, ...] = ()
+
+
+def image_files(name: str, listed: Listed) -> ImageSet:
+    """Files as a set, called by a name."""
+    labels = None if listed.labels is None else tuple(listed.labels)
+    facts = (tuple(listed.names), labels, tuple(_size_and_time(path) for path in listed.paths))
+    return ImageSet(
+        name=name,
+        names=tuple(listed.names),
+        labels=labels,
+        open=_Files(paths=tuple(listed.paths)),
+        fingerprint=hashlib.sha256(repr(facts).encode()).hexdigest(),
+        match=listed.match,
+        notes=listed.notes,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """Opens files by position; an object rather than a closure, so that it can be sent to another process."""
+
+    paths: tuple[Path, ...]
+
+    def __call__(self, position: int) -> Image.Image:
+        with Image.open(self.paths[position], formats=FORMATS) as image:
+            image.load()
+        return image
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arrays:
+    """Opens images in memory by position."""
+
+    images_BHWC: Array
+
+    def __call__(self, position: int) -> Image.Image:
+        return Image.fromarray(self.images_BHWC[position])
+
+
+def _size_and_time(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None  # a dangling link: decoding reports it
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -199,6 +199,14 @@ VALIDATION: dict[str, Any] = {
         {"block": 1, "tokens": 9, "relative_error": 0.072},
         {"block": 2, "tokens": 7, "relative_error": 0.155},
     ],
+    "labels_matched_by": "name",
+    "labels": [
+        {"label": "tench", "class": "tench", "index": 0},
+        {"label": "n01443537", "class": "goldfish", "index": 1},
+        {"label": "<b>", "class": None, "index": 2},
+    ],
+    "notes": ["skipped, as no images and no classes: __MACOSX"],
+    "warnings": ["the labels are probably numbered otherwise"],
 }
 
 

@@ -212,9 +212,9 @@ AGREE = AgreementGate(min=99.0)
         pytest.param("classifier", Validation(pairs="p"), "pairs: expected a two-tower model", id="pairs"),
         pytest.param("headless", Validation(pairs="p"), "pairs: expected a two-tower", id="pairs, headless"),
         pytest.param(
-            "classifier",
+            "headless",
             Validation(data="images", classes="c"),
-            "classes: expected a two-tower model such as a CLIP, got some-model, which gives logits",
+            "classes: expected a classifier, or a two-tower model such as a CLIP, got some-backbone, which gives",
             id="class names",
         ),
         pytest.param(

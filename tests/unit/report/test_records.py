@@ -73,6 +73,9 @@ def test_sound_file_is_read_and_a_missing_one_is_none(tmp_path: Path, file: str)
         ("validation.json", ("difference", "onnx", "interval"), [0, "x"], "interval.high: expected a number"),
         ("validation.json", ("blocks", 1), 7, r"blocks\[1\]: expected an object, got 7"),
         ("validation.json", ("blocks",), {}, "blocks: expected a list"),
+        ("validation.json", ("labels", 1, "index"), "1", r"labels\[1\].index: expected a whole number"),
+        ("validation.json", ("labels", 0, "class"), 3, r"labels\[0\].class: expected a text, got 3"),
+        ("validation.json", ("warnings",), [1], "warnings: expected a list of texts"),
         (
             "validation.json",
             ("retrieval", "dense", "text_to_image", "r5"),

@@ -217,8 +217,8 @@ def test_markdown_escapes_what_would_not_stay_text(text: str, expected: str) -> 
 def test_markdown_tables_have_as_many_cells_in_every_row(report: Report) -> None:
     groups = re.findall(r"(?:^\|.*\n)+", report.markdown, flags=re.MULTILINE)
 
-    # Summary, blocks, 2 of parity, 2 of accuracy, retrieval, 2 of fidelity, 3 of speed, artifacts.
-    assert len(groups) == 13
+    # Summary, blocks, 2 of parity, 3 of accuracy, retrieval, 2 of fidelity, 3 of speed, artifacts.
+    assert len(groups) == 14
     for group in groups:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in group.splitlines()}) == 1
         assert re.fullmatch(r"\|(-{3}:?\|)+", group.splitlines()[1])

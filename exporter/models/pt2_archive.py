@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch.export import ExportedProgram
 from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive._package import load_pt2
 
-from exporter.errors import ModelUnavailableError, UnsupportedGraphError
+from exporter.errors import ExportError, InternalError, ModelUnavailableError, UnsupportedGraphError, quoted
 from exporter.models.quiet import quiet
 
 MODEL_FILE = "models/model.json"
@@ -116,16 +117,28 @@ def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
         ModelUnavailableError: The file is not a saved program, or is damaged.
         UnsupportedGraphError: It holds something that could run code when it is loaded.
     """
+    with refusing_damage(path), quiet():
+        _check_archive(path)
+        contents = load_pt2(str(path))
+        program: ExportedProgram = contents.exported_programs["model"]
+        program._guards_code = []  # Python source, which `module()` would compile and run
+        return program, dict(contents.extra_files)
+
+
+@contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Refuse a file whose content makes whoever reads it raise anything, in one line.
+
+    Raises:
+        ModelUnavailableError: The file is not a saved program, or is damaged.
+    """
     try:
-        with quiet():
-            _check_archive(path)
-            contents = load_pt2(str(path))
-            program: ExportedProgram = contents.exported_programs["model"]
-            program._guards_code = []  # Python source, which `module()` would compile and run
-            return program, dict(contents.extra_files)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError) as error:
+        yield
+    except (ExportError, InternalError, MemoryError):
+        raise
+    except Exception as error:  # PyTorch's reader and deserialiser have no common error type
         lines = str(error).strip().splitlines()
-        reason = lines[0][:120] if lines else type(error).__name__
+        reason = quoted(lines[0] if lines else type(error).__name__, 120)
         raise ModelUnavailableError(
             f'"{path.name}" is not a program saved by torch.export.save of PyTorch {torch.__version__}, '
             f"or is damaged ({reason}); export and save it again"

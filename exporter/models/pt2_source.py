@@ -12,11 +12,12 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from exporter.errors import ModelUnavailableError, UnsupportedGraphError, UsageError
+from exporter.errors import ModelUnavailableError, UnsupportedGraphError, UsageError, quoted
 from exporter.models.loaded import ExampleInput, LoadedModel, OutputName
 from exporter.models.preprocess import PREPROCESS_FILE, Preprocess, channel_order
 from exporter.models.preprocess_file import parse_document
-from exporter.models.pt2_archive import read_program
+from exporter.models.pt2_archive import read_program, refusing_damage
+from exporter.models.pt2_training import training_node
 from exporter.models.request import ResolvedRequest, check_image_tower, check_no_options, safe_name, size_text
 from exporter.models.weights import sha256_of
 
@@ -35,8 +36,8 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
 
     Raises:
         ModelUnavailableError: There is no such file, or it is not a saved program.
-        UnsupportedGraphError: It holds more than tensors and tensor operators, its tokens are dynamic, or its
-            input is not one fp32 image tensor.
+        UnsupportedGraphError: It holds more than tensors and tensor operators, its tokens are dynamic, its input is
+            not one fp32 image tensor, or it was saved in training mode.
         UsageError: Other weights, another image size, an option or a text tower were asked for.
     """
     path = Path(asked.id).expanduser()
@@ -44,7 +45,9 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
         raise ModelUnavailableError(f'there is no saved program "{path}": expected the path of a .pt2 file')
     _check_request(asked)
     program, extra_files = read_program(path)
-    shape = _image_shape(program, path)
+    with refusing_damage(path):
+        shape, output_names = _image_shape(program, path), _output_names(program, path)
+        _check_mode(program, path)
     if asked.image_size is not None and shape[1:] != asked.image_size:
         raise UsageError(
             f"{path.name} was saved for {shape[1]}x{shape[2]} pixels (height, width): "
@@ -60,7 +63,7 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
         alias=None,
         name=safe_name(path.stem),
         input_name="images",
-        output_names=_output_names(program, path),
+        output_names=output_names,
         example_input=ExampleInput(shape=shape, dtype=torch.float32),
         preprocess=preprocess,
         weights_kind="program",
@@ -76,6 +79,15 @@ def _check_request(asked: ResolvedRequest) -> None:
     if asked.request.weights != "pretrained":
         raise UsageError(
             f"{Path(asked.id).name} brings its own weights: leave --weights out, got {asked.request.weights}"
+        )
+
+
+def _check_mode(program: ExportedProgram, path: Path) -> None:
+    found = training_node(program)
+    if found is not None:
+        raise UnsupportedGraphError(
+            f"{path.name} was saved in training mode: its node {quoted(found.node)} ({found.operator}) {found.does}; "
+            "call model.eval(), export and save it again"
         )
 
 

@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive._package import load_pt2
 
-from exporter.errors import ExportError, InternalError, ModelUnavailableError, UnsupportedGraphError, quoted
+from exporter.errors import ModelUnavailableError, UnsupportedGraphError, library_failures, quoted
 from exporter.models.quiet import quiet
 
 MODEL_FILE = "models/model.json"
@@ -125,24 +125,17 @@ def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
         return program, dict(contents.extra_files)
 
 
-@contextmanager
-def refusing_damage(path: Path) -> Iterator[None]:
+def refusing_damage(path: Path) -> AbstractContextManager[None]:
     """Refuse a file whose content makes whoever reads it raise anything, in one line.
 
     Raises:
         ModelUnavailableError: The file is not a saved program, or is damaged.
     """
-    try:
-        yield
-    except (ExportError, InternalError, MemoryError):
-        raise
-    except Exception as error:  # PyTorch's reader and deserialiser have no common error type
-        lines = str(error).strip().splitlines()
-        reason = quoted(lines[0] if lines else type(error).__name__, 120)
-        raise ModelUnavailableError(
-            f'"{path.name}" is not a program saved by torch.export.save of PyTorch {torch.__version__}, '
-            f"or is damaged ({reason}); export and save it again"
-        ) from error
+    return library_failures(
+        ModelUnavailableError,
+        f'"{path.name}" is not a program saved by torch.export.save of PyTorch {torch.__version__}, or is damaged',
+        "export and save it again",
+    )
 
 
 def _check_archive(path: Path) -> None:
@@ -172,8 +165,8 @@ def _check_size(value: object, path: Path) -> None:
     if "Symbol(" not in str(value):
         raise _unsafe(path, f"the size {value}")
     raise UnsupportedGraphError(
-        f"{path.name} has dynamic tokens: it computes with the free size {value}; export it with a static image size "
-        "(only the batch axis may be dynamic)"
+        f"{path.name} has dynamic tokens: it computes with the free size {quoted(value)}; export it with a static "
+        "image size (only the batch axis may be dynamic)"
     )
 
 
@@ -191,6 +184,6 @@ def _entries(document: Any) -> Iterator[tuple[str, Any]]:
 
 def _unsafe(path: Path, what: str) -> UnsupportedGraphError:
     return UnsupportedGraphError(
-        f"{path.name} holds {what}: expected only tensors and plain tensor operators, which load without "
+        f"{path.name} holds {quoted(what)}: expected only tensors and plain tensor operators, which load without "
         "running code; save it again with torch.export.save from a model of plain operators"
     )

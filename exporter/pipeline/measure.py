@@ -179,6 +179,13 @@ def measure(
     return measured
 
 
+def dense_doubts(planned: Planned, material: Material, outputs: Outputs, texts: TextTower) -> tuple[str, ...]:
+    """Why the labels of the material's images are probably not the model's, by what the dense model says of them."""
+    embeds = {DENSE: texts.embed_with(DENSE)} if material.needs_texts else {}
+    classifiers = _classifiers(planned, material, embeds)
+    return () if classifiers is None else _doubts(planned, outputs, classifiers)
+
+
 def require_measured(gates: Validation, measured: Measured | None) -> None:
     """Raise a GateError if a target loses more than the recipe allows."""
     if measured is None:
@@ -219,8 +226,7 @@ def _compare(engines: Engines, material: Material, outputs: Mapping[str, Outputs
     )
     if classifiers is not None:
         measured = _classified(measured, main, classifiers, targets, zero_shot=bool(material.class_names))
-        if main.labels is not None and planned.model.weights_kind != "random":
-            measured = replace(measured, warnings=_doubts(main, classifiers, main.labels))
+        measured = replace(measured, warnings=_doubts(planned, main, classifiers))
     if material.pairs is None:
         return measured
     found = outputs.get("pairs") or main
@@ -284,8 +290,11 @@ def _hits(
         start += len(logits)
 
 
-def _doubts(outputs: Outputs, classifiers: Mapping[str, Array | None], labels: Array) -> tuple[str, ...]:
-    """What speaks against the labels, by the dense model's answers."""
+def _doubts(planned: Planned, outputs: Outputs, classifiers: Mapping[str, Array | None]) -> tuple[str, ...]:
+    """What the dense model's answers say against the labels; those of random weights say nothing."""
+    labels = outputs.labels
+    if labels is None or planned.model.weights_kind == "random":
+        return ()
     answers, classes = list[Array](), 1
     for logits in _logits(outputs, DENSE, classifiers):
         answers.append(best_answers(logits))

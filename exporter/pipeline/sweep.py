@@ -17,12 +17,13 @@ from exporter.errors import UsageError
 from exporter.packages import installed, toolchain
 from exporter.pipeline.contenders import dense_contender
 from exporter.pipeline.material import Material, material
-from exporter.pipeline.measure import DENSE
+from exporter.pipeline.measure import DENSE, dense_doubts
 from exporter.pipeline.observe import Note, Observer, silent
 from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.racing import BenchOptions, check_options
 from exporter.pipeline.road import first_output
 from exporter.pipeline.sweep_point import BuildPoint, TimePoint
+from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 from exporter.schedule import ScheduleRequest
@@ -209,7 +210,12 @@ class _Sweep:
             with self.observe(f"dense model on {images.name}") as note:
                 contender = {DENSE: dense_contender(self.planned)}
                 workers = default_workers(len(images.names))
-                collect(images, preprocess, contender, folder / name, workers=workers, progress=note.progress)
+                outputs = collect(
+                    images, preprocess, contender, folder / name, workers=workers, progress=note.progress
+                )
+            if name == "data":
+                texts = TextTower(self.request.recipe.model)
+                self.notes += [*images.notes, *dense_doubts(self.planned, self.found, outputs, texts)]
         return folder
 
     def _space(self) -> Space:
@@ -311,7 +317,7 @@ class _Sweep:
             front=front_names(results, measure) if measure is not None else (),
             solution=solution,
             complete=complete,
-            notes=tuple(self.notes),
+            notes=tuple(dict.fromkeys(self.notes)),
         )
         write_record(self.store.folder, record)
         return record

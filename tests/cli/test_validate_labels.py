@@ -73,7 +73,6 @@ def names_file(tmp_path: Path) -> Path:
     ("name_of", "rule"),
     [
         pytest.param(WORDS.__getitem__, "name", id="zero..nine"),
-        pytest.param(str, "name", id="0..9"),
         pytest.param(lambda digit: f"{digit:03}", "index", id="000..009"),
     ],
 )
@@ -87,6 +86,25 @@ def test_folders_called_like_classes_give_the_models_accuracy(
     expected = [{"label": name_of(digit), "class": WORDS[digit], "index": digit} for digit in range(10)]
     assert sorted(found["labels"], key=lambda row: int(row["index"])) == expected
     assert "warnings" not in found
+
+
+def test_a_part_of_the_classes_beside_what_is_stray_gives_the_models_accuracy(
+    digits_bundle: Path, scans: Scans
+) -> None:
+    folder = scans(WORDS.__getitem__)
+    for digit in (0, 1, 2, 4, 5, 6, 8, 9):
+        shutil.rmtree(folder / WORDS[digit])
+    shutil.copytree(folder / "three", folder / "__MACOSX")
+    (folder / "unused").mkdir()
+
+    found = measured(digits_bundle, "--data", folder)
+
+    assert found["accuracy"]["dense"]["top1"] >= RIGHT - 10  # one of a dozen may be wrong
+    assert [(row["label"], row["index"]) for row in found["labels"]] == [("seven", 7), ("three", 3)]
+    assert found["notes"] == [
+        "skipped, as no images and no classes: __MACOSX",
+        "skipped, as without images: unused",
+    ]
 
 
 def test_class_names_in_a_file_give_the_models_accuracy(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from exporter.cli.sweep_summary import failed_line, failed_status
 from exporter.errors import UsageError
-from exporter.models import ModelRequest
+from exporter.models import ModelRequest, shipped_data
 from exporter.pipeline import BenchOptions, Goal, SweepRequest, sweep
 from exporter.pipeline.sweep import points_lost
 from exporter.recipe import Recipe, Validation
@@ -74,7 +75,7 @@ def made_up(point: Point) -> PointResult:
 
 
 @pytest.fixture
-def drives(monkeypatch: pytest.MonkeyPatch) -> list[Point]:
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[Point]:
     """No engine is built: every point gets its figures from the formulas. Which points were asked for."""
     asked: list[Point] = []
 
@@ -83,8 +84,15 @@ def drives(monkeypatch: pytest.MonkeyPatch) -> list[Point]:
         return tuple(map(made_up, points))
 
     monkeypatch.setattr(SWEEP, "drive", drive)
-    monkeypatch.setattr(SWEEP, "collect", lambda *_, **__: None)
     return asked
+
+
+@pytest.fixture
+def drives(builds: list[Point], monkeypatch: pytest.MonkeyPatch) -> list[Point]:
+    """As `builds`, and the dense model does not run either."""
+    monkeypatch.setattr(SWEEP, "collect", lambda *_, **__: None)
+    monkeypatch.setattr(SWEEP, "dense_doubts", lambda *_: ())
+    return builds
 
 
 def request(goal: Goal | None, **axes: Any) -> SweepRequest:
@@ -132,7 +140,7 @@ def test_captions_do_not_judge_points(drives: list[Point], tmp_path: Path) -> No
 
 
 def test_interrupted_search_records_the_points_that_are_finished(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    drives: list[Point], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = 0
 
@@ -144,7 +152,6 @@ def test_interrupted_search_records_the_points_that_are_finished(
         return tuple(map(made_up, points))
 
     monkeypatch.setattr(SWEEP, "drive", drive)
-    monkeypatch.setattr(SWEEP, "collect", lambda *_, **__: None)
     monkeypatch.setattr(SWEEP, "finished", lambda points, _: tuple(map(made_up, points)))
 
     with pytest.raises(KeyboardInterrupt):
@@ -249,3 +256,26 @@ def fidelity(**figures: Any) -> Quality:
 )
 def test_points_lost(quality: Quality, points: float | None) -> None:
     assert points_lost(quality) == (None if points is None else pytest.approx(points))
+
+
+def test_what_was_left_out_and_doubts_about_the_labels_are_in_the_record(
+    builds: list[Point], tmp_path: Path
+) -> None:
+    shipped = shipped_data(RECIPE.model)
+    assert shipped is not None
+    for number in range(60):
+        digit = int(shipped.labels[number])
+        place = tmp_path / "images" / "abcdefghij"[digit - 1]  # a is one, and the model's first class zero
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(shipped.images_BHWC[number]).save(place / f"{number}.png")
+    (tmp_path / "images" / "a" / "photo.heic").write_bytes(b"")
+    asked = replace(
+        request(None),
+        recipe=replace(RECIPE, validate=Validation(data=str(tmp_path / "images"), labels_in_order=True)),
+    )
+
+    left_out, doubt = sweep(asked, tmp_path / "sweep").notes
+
+    assert left_out.startswith("1 file (1 .heic) left out")
+    assert "no better than by chance" in doubt
+    assert "probably numbered otherwise" in doubt

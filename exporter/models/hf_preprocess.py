@@ -192,7 +192,7 @@ def _processor(look: Look) -> tuple[Any, str | None]:
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             place.where, **place.pinned, trust_remote_code=False
         )
-    typed = "image_processor_type" in content or "feature_extractor_type" in content
+    typed = content.get("image_processor_type") or content.get("feature_extractor_type")
     untyped = (
         f"its file names no image_processor_type, so that of the family is taken ({_class_of(processor)})"
     )

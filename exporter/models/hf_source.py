@@ -20,6 +20,7 @@ from exporter.models.hf_options import apply_options
 from exporter.models.hf_place import find_place
 from exporter.models.hf_preprocess import Look, read_preprocess
 from exporter.models.hf_rules import find_tower
+from exporter.models.hf_timm_wrapper import is_of_timm, load_timm_wrapper
 from exporter.models.hf_tokenizer import check_padding, lazy_tokenizer
 from exporter.models.hf_tower import HFTower
 from exporter.models.hf_weights import Weights, find_weights, fit_to_state, load_tower
@@ -48,12 +49,11 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
     """
     place = find_place(asked)
     with reading("the configuration", place, advice=_CONFIG_ADVICE):
-        read_config_json(place)
+        of_timm = is_of_timm(read_config_json(place))
+    if of_timm:
+        return load_timm_wrapper(asked, place)
+    with reading("the configuration", place, advice=_CONFIG_ADVICE):
         config = transformers.AutoConfig.from_pretrained(place.where, **place.pinned, trust_remote_code=False)
-    if config.model_type == "timm_wrapper":
-        from exporter.models.hf_timm_wrapper import load_timm_wrapper
-
-        return load_timm_wrapper(asked, place, config)
     tower = apply_options(find_tower(asked.spelling, config, asked.request.tower), asked)
     weights = find_weights(asked, place, tower)
     if asked.request.tower == "text":

@@ -201,7 +201,7 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
             f'config.json of "{name}" names no architecture of timm: expected a folder of timm.models.save_for_hf; '
             "a checkpoint of transformers is given as hf:FOLDER"
         )
-    return tree
+    return {key: value for key, value in tree.items() if value is not None}  # transformers writes nulls
 
 
 def _plain(value: Any) -> Any:

@@ -60,6 +60,11 @@ class Place:
         found = cached_file(self.where, name, **self.pinned, _raise_exceptions_for_missing_entries=False)
         return Path(found) if found else None
 
+    def commit(self) -> str | None:
+        """The commit of a repository that its files are of; None of a folder."""
+        config = None if self.folder else self.file("config.json")
+        return config.parent.name if config is not None and config.parent.parent.name == "snapshots" else None
+
     def check_reached(self) -> None:
         """Ask for what every checkpoint has, where a missing file and a missing network would look the same.
 

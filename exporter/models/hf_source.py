@@ -127,7 +127,7 @@ def _loaded(weights: Weights, tower: HFTower, config: Any, module: nn.Module) ->
         ),
         preprocess=None,
         weights_kind=asked.weights_kind,
-        weights_tag=getattr(config, "_commit_hash", None) if asked.weights_kind == "pretrained" else None,
+        weights_tag=place.commit() if asked.weights_kind == "pretrained" else None,
         weights_sha256=sha256_of(module.state_dict()),
         proportional_attention=config.model_type not in MAE,
         notes=(*tower.notes, *weights.notes),

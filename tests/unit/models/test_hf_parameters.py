@@ -204,18 +204,21 @@ def test_too_few_class_names_are_left_out_with_a_note(save: Save) -> None:
         load(ModelRequest(model=f"hf:{folder}"))
 
 
+def wrapped(name: str) -> Any:
+    """A model of timm in a class of transformers."""
+    torch.manual_seed(0)
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 5,
+        "label_names": ["a", "b", "c", "d", "e"],
+        "pretrained_cfg": {"input_size": [3, 160, 160], "mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    return getattr(transformers, name)(transformers.TimmWrapperConfig.from_dict(config)).eval()
+
+
 @pytest.mark.parametrize("name", ["TimmWrapperForImageClassification", "TimmWrapperModel"])
 def test_a_wrapped_model_of_timm_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = transformers.TimmWrapperConfig.from_dict(
-        {
-            "architecture": "test_vit",
-            "num_classes": 5,
-            "label_names": ["a", "b", "c", "d", "e"],
-            "pretrained_cfg": {"input_size": [3, 160, 160], "mean": [0.5] * 3, "std": [0.5] * 3},
-        }
-    )
-    model = getattr(transformers, name)(config).eval()
+    model = wrapped(name)
     model.save_pretrained(tmp_path)
     loaded = load(ModelRequest(model=f"hf:{tmp_path}"))
     is_classifier = name.endswith("Classification")
@@ -225,3 +228,26 @@ def test_a_wrapped_model_of_timm_computes_what_transformers_does(name: str, tmp_
     assert loaded.class_names == (tuple((letter,) for letter in "abcde") if is_classifier else None)
     assert loaded.preprocess is not None
     assert loaded.preprocess.image_size == (160, 160)
+
+
+@pytest.mark.parametrize("name", ["ViTForImageClassification", "TimmWrapperForImageClassification"])
+def test_a_repository_in_the_cache_is_the_same_without_a_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    repository = tmp_path / "models--o--r"
+    folder = repository / "snapshots" / commit
+    if name.startswith("Timm"):
+        wrapped(name).save_pretrained(folder)
+    else:
+        of(name)().save_pretrained(folder)
+        transformers.ViTImageProcessor(size=32).save_pretrained(folder)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("exporter.models.fetch._hub_answers", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    loaded = load(ModelRequest(model="hf:o/r"))
+    from_folder = load(ModelRequest(model=f"hf:{folder}"))
+    assert loaded.weights_sha256 == from_folder.weights_sha256
+    assert (loaded.id, loaded.weights_tag, loaded.preprocess) == ("o/r", commit, from_folder.preprocess)
+    assert loaded.notes == from_folder.notes

@@ -4,7 +4,7 @@ Where it stands on the road: in, what stands after `hf:`; out, a `Place`, which 
 files by name, so that they need not know which of the two it is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.errors import ModelUnavailableError
@@ -20,11 +20,13 @@ class Place:
         spelling: The model, as messages name it.
         where: The folder's path, or OWNER/NAME.
         revision: Of the repository; None is its main branch.
+        commit: That the revision was found to be.
     """
 
     spelling: str
     where: str
     revision: str | None = None
+    commit: str | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -40,7 +42,8 @@ class Place:
     @property
     def pinned(self) -> dict[str, str]:
         """The arguments by which transformers takes this revision and no other."""
-        return {"revision": self.revision} if self.revision else {}
+        revision = self.commit or self.revision
+        return {"revision": revision} if revision else {}
 
     @property
     def name(self) -> str:
@@ -60,10 +63,16 @@ class Place:
         found = cached_file(self.where, name, **self.pinned, _raise_exceptions_for_missing_entries=False)
         return Path(found) if found else None
 
-    def commit(self) -> str | None:
-        """The commit of a repository that its files are of; None of a folder."""
+    def pinned_to_commit(self) -> "Place":
+        """The same place, of whose repository every further file is of one commit; a folder as it is.
+
+        Raises:
+            OSError: The repository cannot be reached.
+        """
         config = None if self.folder else self.file("config.json")
-        return config.parent.name if config is not None and config.parent.parent.name == "snapshots" else None
+        if config is None or config.parent.parent.name != "snapshots":
+            return self
+        return replace(self, commit=config.parent.name)
 
     def check_reached(self) -> None:
         """Ask for what every checkpoint has, where a missing file and a missing network would look the same.

@@ -50,6 +50,7 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
     place = find_place(asked)
     with reading("the configuration", place, advice=_CONFIG_ADVICE):
         of_timm = is_of_timm(read_config_json(place))
+        place = place.pinned_to_commit()
     if of_timm:
         return load_timm_wrapper(asked, place)
     with reading("the configuration", place, advice=_CONFIG_ADVICE):
@@ -105,7 +106,9 @@ def _load_text(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
     loaded = _loaded(weights, tower, config, module)
     if tower.config.model_type not in ATTENDS_TO_PADDING:
         check_padding(module, tower.config, asked.spelling)
-    tokenize = lazy_tokenizer(asked.spelling, place.where, place.revision, loaded.example_input, place.via)
+    tokenize = lazy_tokenizer(
+        asked.spelling, place.where, place.commit or place.revision, loaded.example_input, place.via
+    )
     return replace(loaded, name=safe_name(f"{place.name}-text"), tokenize=tokenize)
 
 
@@ -127,7 +130,7 @@ def _loaded(weights: Weights, tower: HFTower, config: Any, module: nn.Module) ->
         ),
         preprocess=None,
         weights_kind=asked.weights_kind,
-        weights_tag=place.commit() if asked.weights_kind == "pretrained" else None,
+        weights_tag=place.commit if asked.weights_kind == "pretrained" else None,
         weights_sha256=sha256_of(module.state_dict()),
         proportional_attention=config.model_type not in MAE,
         notes=(*tower.notes, *weights.notes),

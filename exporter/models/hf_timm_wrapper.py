@@ -48,7 +48,7 @@ def load_timm_wrapper(asked: ResolvedRequest, place: Place) -> LoadedModel:
             id=place.name if place.folder else asked.id,
             name=safe_name(place.name),
             weights=_weights(place) if asked.weights_kind == "pretrained" else None,
-            weights_tag=place.commit(),
+            weights_tag=place.commit,
         )
         return load_timm_model(asked, _as_transformers_builds(model, read_json(config, place)))
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pytest
 import timm
 import torch
+import transformers
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torch import nn
@@ -26,25 +27,28 @@ from torch import nn
 from exporter.models import Preprocess
 from exporter.models.preprocess import channel_order
 from tests.cli.commands import manifest, refused, run, tree
-from tests.support.families import randomise
+from tests.support.families import HUGGING_FACE, OneTensorOut, randomise
 from tests.support.odd_images import odd_image, real_photos
 
 MEANS, DEVIATIONS = (0.5, 0.4, 0.3, 0.6), (0.2, 0.3, 0.4, 0.25)
+CLASSES = 60
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 PHOTOS = ("RGBA", "palette", "two colours", "photo of a temple", "portrait", "grey with alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shaped:
-    """A saved program of a tiny ViT.
+    """A tiny ViT: timm's as a saved program, or one of transformers as a folder.
 
     Attributes:
         shape: channels, height and width of its input.
         patch: height and width of a patch.
+        folder: whether it is one of transformers.
     """
 
     shape: tuple[int, int, int]
     patch: tuple[int, int]
+    folder: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -59,6 +63,17 @@ class Shaped:
     def module(self) -> nn.Module:
         """Build it."""
         channels, *size = self.shape
+        if self.folder:
+            own = {
+                "num_hidden_layers": 2,
+                "image_size": size,
+                "patch_size": self.patch[0],
+                "num_channels": channels,
+            }
+            config = transformers.ViTConfig(**HUGGING_FACE | own | {"num_labels": CLASSES})
+            tower = transformers.ViTForImageClassification(config)
+            randomise(tower, 1)
+            return OneTensorOut(tower).eval().requires_grad_(False)
         vit = timm.models.VisionTransformer(
             img_size=tuple(size),  # type: ignore[arg-type]
             patch_size=self.patch,
@@ -66,14 +81,19 @@ class Shaped:
             embed_dim=32,
             depth=2,
             num_heads=2,
-            num_classes=60,
+            num_classes=CLASSES,
         )
         randomise(vit, 1)
         return vit.eval().requires_grad_(False)
 
     def transform(self) -> Callable[[Image.Image], torch.Tensor]:
-        """Give timm's, after its loader."""
+        """Give the library's, of images with the model's channels."""
         channels = self.shape[0]
+        if self.folder:
+            processor = self.processor()
+            return lambda image: processor(image.convert(MODES[channels]), return_tensors="pt")[
+                "pixel_values"
+            ][0]
         seen: Callable[[Image.Image], torch.Tensor] = create_transform(
             input_size=self.shape,
             mean=MEANS[:channels],
@@ -83,8 +103,15 @@ class Shaped:
         )
         return lambda image: seen(image.convert(MODES[channels]))
 
+    def processor(self) -> Any:
+        """Make the one of transformers."""
+        channels, height, width = self.shape
+        size = {"height": height, "width": width}
+        look: Any = {"image_mean": list(MEANS[:channels]), "image_std": list(DEVIATIONS[:channels])}
+        return transformers.ViTImageProcessor(size=size, **look)
+
     def preprocess(self) -> Preprocess:
-        """Say the same in our words."""
+        """Say in our words what timm's transform does."""
         channels, height, width = self.shape
         order = channel_order(channels)
         assert order is not None
@@ -100,11 +127,12 @@ class Shaped:
 
 
 SHAPES = {
-    "gray": Shaped(shape=(1, 32, 32), patch=(8, 8)),
     "gray, wide": Shaped(shape=(1, 32, 56), patch=(8, 8)),
     "rgba, high": Shaped(shape=(4, 56, 32), patch=(8, 8)),
     "high patches": Shaped(shape=(3, 64, 48), patch=(16, 8)),
     "pixels left over": Shaped(shape=(3, 44, 60), patch=(8, 8)),
+    "hf, gray": Shaped(shape=(1, 32, 32), patch=(8, 8), folder=True),
+    "hf, wide": Shaped(shape=(3, 32, 48), patch=(8, 8), folder=True),
     "two channels": Shaped(shape=(2, 40, 32), patch=(8, 8)),
 }
 EVERY = [pytest.param(name, id=name) for name in SHAPES]
@@ -112,10 +140,10 @@ EVERY = [pytest.param(name, id=name) for name in SHAPES]
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A bundle of a shape, its program, and the photos that it was measured on."""
+    """A bundle of a shape, the model as the command was given it, and the photos that it was measured on."""
 
     shaped: Shaped
-    program: Path
+    model: str
     photos: Path
     bundle: Path
 
@@ -134,18 +162,31 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
 
 
 def build(shaped: Shaped, folder: Path) -> Built:
-    module, program = shaped.module(), folder / "vit.pt2"
-    extra = {"preprocess.json": json.dumps(shaped.preprocess().to_dict())} if shaped.takes_photos else None
-    with torch.no_grad():
-        exported = torch.export.export(module, (torch.randn(1, *shaped.shape),))
-    torch.export.save(exported, program, extra_files=extra)
-    words: list[str | Path] = [program, "--r", "4", "--out", folder / "bundle", "--quiet"]
+    module = shaped.module()
+    model = saved_folder(shaped, module, folder) if shaped.folder else saved_program(shaped, module, folder)
+    words: list[str | Path] = [model, "--r", "4", "--out", folder / "bundle", "--quiet"]
     if shaped.takes_photos:
         sort_photos(shaped, module, folder / "photos")
         words += ["--data", folder / "photos"]
     outcome = run(*words)
     assert outcome.status == 0, outcome.err
-    return Built(shaped=shaped, program=program, photos=folder / "photos", bundle=folder / "bundle")
+    return Built(shaped=shaped, model=model, photos=folder / "photos", bundle=folder / "bundle")
+
+
+def saved_program(shaped: Shaped, module: nn.Module, folder: Path) -> str:
+    extra = {"preprocess.json": json.dumps(shaped.preprocess().to_dict())} if shaped.takes_photos else None
+    with torch.no_grad():
+        exported = torch.export.export(module, (torch.randn(1, *shaped.shape),))
+    torch.export.save(exported, folder / "vit.pt2", extra_files=extra)
+    return str(folder / "vit.pt2")
+
+
+def saved_folder(shaped: Shaped, module: nn.Module, folder: Path) -> str:
+    assert isinstance(module, OneTensorOut)
+    assert isinstance(module.tower, transformers.PreTrainedModel)
+    module.tower.save_pretrained(folder / "vit")
+    shaped.processor().save_pretrained(folder / "vit")
+    return f"hf:{folder / 'vit'}"
 
 
 def sort_photos(shaped: Shaped, module: nn.Module, folder: Path) -> None:
@@ -172,7 +213,7 @@ def test_the_engine_takes_the_models_shape_and_passes(name: str, built: Callable
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if SHAPES[name].takes_photos])
 def test_photos_are_seen_as_the_library_sees_them(name: str, built: Callable[[str], Built]) -> None:
-    """The sample is a photo by timm's transform; and the dense model says of photos what timm's module said."""
+    """The sample is a photo by the library's transform; the dense model says of photos what its module said."""
     made = built(name)
     with Image.open(real_photos()["china"]) as photo:
         expected = made.shaped.transform()(photo).numpy()
@@ -226,7 +267,7 @@ def test_its_recipe_rebuilds_the_same(name: str, built: Callable[[str], Built], 
     made = built(name)
     copy = tmp_path / "copy"
     shutil.copytree(made.bundle, copy)
-    shutil.copy(made.program, copy / made.program.name)
+    shutil.copy(made.model, copy)
     outcome = run("run", copy / "recipe.yaml", "--out", tmp_path / "again" / "bundle", "--quiet")
     assert outcome.status == 0, outcome.err
     again = tree(tmp_path / "again" / "bundle")
@@ -239,7 +280,7 @@ def test_bytes_with_channels_last(name: str, built: Callable[[str], Built], tmp_
     made = built(name)
     channels, height, width = made.shaped.shape
     words = ("--r", "4", "--input", "uint8", "--layout", "nhwc", "--data", made.photos)
-    outcome = run(made.program, *words, "--out", tmp_path / "b", "--quiet")
+    outcome = run(made.model, *words, "--out", tmp_path / "b", "--quiet")
     assert outcome.status == 0, outcome.err
     assert manifest(tmp_path / "b")["inputs"][0] == {
         "name": "images",
@@ -266,7 +307,7 @@ def test_two_channels_take_no_photos_and_say_why(
     three = {"image_size": [40, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
     (tmp_path / "three.json").write_text(json.dumps(three), encoding="utf-8")
     options = [tmp_path / word if word in ("photos", "three.json") else word for word in words]
-    complaint = refused(2, made.program, "--r", "4", *options)
+    complaint = refused(2, made.model, "--r", "4", *options)
     assert (
         "takes inputs of 2 channels, which no photo has: expected 1 (gray), 3 (RGB) or 4 (RGBA)" in complaint
     )
@@ -277,11 +318,22 @@ def test_two_channels_are_noted(built: Callable[[str], Built]) -> None:
     assert note.startswith("the model takes inputs of 2 channels, which no photo has")
 
 
-def test_timm_at_a_size_that_is_not_square(tmp_path: Path) -> None:
-    words = ("timm:test_vit", "--weights", "random", "--image-size", "48x80", "--r", "4")
-    assert run(*words, "--out", tmp_path / "wide", "--quiet").status == 0
-    assert run("report", tmp_path / "wide", "--quiet").status == 0
-    groups = np.load(tmp_path / "wide" / "merges.npz")["groups_LBT"][:, 0, 1:]
-    original, *after = pictures(tmp_path / "wide")
-    for drawn, group in zip(after, groups, strict=True):
-        assert_regions(drawn, original, group.reshape(3, 5), (16, 16))
+def test_timm_with_other_channels_and_sides_on_an_image_of_ones_own(tmp_path: Path) -> None:
+    """What is drawn is what timm's transform leaves of the image, over white."""
+    options = ("--model-option", "in_chans=4", "--model-option", "depth=2", "--image-size", "96x160")
+    words = ("timm:test_vit", "--weights", "random", *options, "--r", "4", "--out", tmp_path / "b", "--quiet")
+    assert run(*words).status == 0
+    odd_image("RGBA").save(tmp_path / "own.png")
+    outcome = run("report", tmp_path / "b", "--image", tmp_path / "own.png", "--quiet")
+    assert outcome.status == 0, outcome.err
+    config = timm.get_pretrained_cfg("test_vit.r160_in1k")
+    assert config is not None
+    transform = create_transform(
+        (4, 96, 160), crop_pct=config.crop_pct, interpolation="bicubic", normalize=False
+    )
+    seen = Image.fromarray(np.asarray(transform(odd_image("RGBA"))).transpose(1, 2, 0))
+    white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+    over_white = np.asarray(Image.alpha_composite(white, seen).convert("RGB"), dtype=int)
+    original, *after = pictures(tmp_path / "b")
+    assert np.abs(original - over_white).max() <= 1
+    assert {drawn.shape[:2] for drawn in after} == {(6 * 44, 10 * 44)}

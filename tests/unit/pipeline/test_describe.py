@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 import exporter
-from exporter.models import ModelRequest
-from exporter.pipeline.describe import _groups
+from exporter.errors import UsageError
+from exporter.models import ModelRequest, Preprocess
+from exporter.pipeline.describe import _cropped, _groups
 from exporter.pipeline.observe import silent
 from exporter.recipe import Recipe
 from exporter.schedule import ScheduleRequest
@@ -37,3 +38,18 @@ def test_other_image_merges_elsewhere(bundle: exporter.Bundle) -> None:
     one, other = (_groups(bundle, photo(seed), None, silent) for seed in (1, 2))
 
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        pytest.param(Image.new("L", (50_000, 1)), "would be resized to 10000000x200", id="a strip"),
+        pytest.param(Image.new("F", (8, 8), 3e9), "got F: ", id="numbers without a range"),
+    ],
+)
+def test_an_image_that_no_model_takes_is_refused(image: Image.Image, reason: str) -> None:
+    preprocess = Preprocess(
+        image_size=(200, 200), interpolation="bilinear", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    with pytest.raises(UsageError, match=f"--image: expected an image that the model takes, .*{reason}"):
+        _cropped(image, preprocess)

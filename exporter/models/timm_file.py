@@ -76,7 +76,7 @@ def build_timm_from_file(
     building_with(partial(build_on_meta, build), changed | options, asked.spelling)
     module = fill(build, checkpoint)
     size = asked.image_size or own
-    notes = (*checkpoint.notes, *_notes(asked, model, told, changed, table, own))
+    notes = (*checkpoint.notes, *_notes(asked, model, told, changed, table, default_size(model, default)))
     if size != own:
         module = _resampled(asked, model, arguments, checkpoint, own)
         notes += (
@@ -170,8 +170,9 @@ def _notes(
     told: Told,
     changed: Mapping[str, Any],
     table: Table | None,
-    own: ImageSize,
+    usual: ImageSize,
 ) -> tuple[str, ...]:
+    own = table.size if table is not None else usual
     notes: list[str] = []
     inferred = {
         name: value for name, value in worth_saying(changed).items() if name not in asked.request.options
@@ -183,7 +184,7 @@ def _notes(
             f"global_pool={told.default_pool} is the default of {model.architecture}: the weights fit it, and do not "
             "tell it apart from others; --model-option global_pool=NAME says it"
         )
-    if table is not None and asked.image_size is None and own != _registry_size(model):
+    if table is not None and asked.image_size is None and own != usual:
         notes.append(f"image size {size_text(own)} taken from the weights' table of positions")
     if table is not None and table.is_guess:
         notes.append(
@@ -191,12 +192,6 @@ def _notes(
             "--model-option img_size=HEIGHT,WIDTH says otherwise"
         )
     return tuple(notes)
-
-
-def _registry_size(model: TimmModel) -> ImageSize:
-    config = model.config or timm.get_pretrained_cfg(model.full_name).to_dict()  # type: ignore[union-attr]
-    _, height, width = config["input_size"]
-    return int(height), int(width)
 
 
 def _resampled(

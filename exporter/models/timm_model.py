@@ -235,7 +235,12 @@ def _from_registry(asked: ResolvedRequest) -> TimmModel:
     if asked.alias:
         tag = asked.alias.weights
     if not timm.is_model(architecture):
-        hint = nearest(architecture[:80], timm.list_models())
+        is_folder = Path(asked.id).is_dir()
+        hint = (
+            f" A folder is written timm:./{cut(asked.id)}."
+            if is_folder
+            else nearest(architecture[:80], timm.list_models())
+        )
         raise ModelUnavailableError(f'timm {timm.__version__} has no model "{cut(architecture)}".{hint}')
     tags = [name.partition(".")[2] for name in timm.list_models(f"{architecture}.*", pretrained=True)]
     if tag and tag not in tags:

@@ -217,7 +217,8 @@ def _preprocess_of(module: Any, size: ImageSize, channels: int) -> tuple[Preproc
     if len(module.pretrained_cfg["mean"]) == channels:
         return preprocess, ()
     return preprocess, (
-        f"mean and std of {channels} channels: the average of the configuration's, as in timm's loader",
+        f"mean and std are the average of those of {len(module.pretrained_cfg['mean'])} channels, as in timm's "
+        "loader: the model has another number of channels",
     )
 
 

@@ -42,7 +42,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         if name != NAME:
             other: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
             return other
-        return tiny_with(arguments)
+        vit: nn.Module = tiny_with(arguments)
+        return vit
 
     monkeypatch.setattr(torchvision_file, "get_model", get_model)
 

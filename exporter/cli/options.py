@@ -72,7 +72,9 @@ _RECIPE_OPTIONS = {
         default=None,
         help="Where an engine cannot be built here, put what builds it elsewhere into the bundle (trt).",
     ),
-    "weights": click.option("--weights", help="pretrained, random, or a .safetensors file."),
+    "weights": click.option(
+        "--weights", help="pretrained, random, or a file: .safetensors, .pth, .pt, .bin, .ckpt."
+    ),
     "seed": click.option("--seed", type=int, help="For random weights."),
     "tower": click.option("--tower", help="Of a CLIP: image, text (exported as it is), or both."),
     "image_size": click.option(

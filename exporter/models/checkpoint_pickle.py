@@ -104,7 +104,7 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
     more = f" and {len(classes) - CLASSES_SHOWN} more" if len(classes) > CLASSES_SHOWN else ""
     if any(name.startswith(_MODULES) for name in classes):
         return f"is a whole model (torch.save(model)), which runs code when loaded ({shown}{more}); {SAVE_STATE_DICT}"
-    return f"holds Python objects beside the weights ({shown}{more}), which run code when loaded; {SAVE_STATE_DICT}"
+    return f"holds Python objects beside the weights ({shown}{more}), which may run code when loaded; {SAVE_STATE_DICT}"
 
 
 def _refused_classes(path: Path, error: pickle.UnpicklingError) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from exporter.errors import UsageError
+from exporter.models.checkpoint import read_checkpoint
 from exporter.models.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
 from exporter.models.digit_texts import CONTEXT, DIGIT_WORDS, VOCABULARY, tokenize_words
 from exporter.models.digits import DIGITS_PREPROCESS, IMAGE_SIZE, VIT_DIGITS_WEIGHTS, build_vit_digits
@@ -20,7 +21,7 @@ from exporter.models.request import (
     safe_name,
     size_text,
 )
-from exporter.models.weights import build_from_file, build_random, sha256_of
+from exporter.models.weights import build_on_meta, build_random, fill, sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
         raise UsageError(
             f"{asked.spelling} takes {IMAGE_SIZE} pixel images only, got --image-size {size_text(asked.image_size)}"
         )
-    module = _build(asked, model)
+    module, notes = _build(asked, model)
     kind = asked.weights_kind
     return LoadedModel(
         module=module,
@@ -89,17 +90,20 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
         weights_tag=None,
         weights_sha256=sha256_of(module.state_dict()),
         class_names=model.class_names,
+        notes=notes,
         tokenize=tokenize_words if is_text else None,
     )
 
 
-def _build(asked: ResolvedRequest, model: Embedded) -> nn.Module:
+def _build(asked: ResolvedRequest, model: Embedded) -> tuple[nn.Module, tuple[str, ...]]:
+    notes: tuple[str, ...] = ()
     if asked.weights_kind == "random":
         whole = build_random(model.build, asked.request.seed)
     else:
         path = model.weights if asked.weights_kind == "pretrained" else asked.weights_path
-        whole = build_from_file(model.build, path)
-    return whole if len(model.towers) == 1 else whole.get_submodule(asked.request.tower)
+        checkpoint = read_checkpoint(path).fitted_to(build_on_meta(model.build).state_dict())
+        whole, notes = fill(model.build, checkpoint), checkpoint.notes
+    return (whole if len(model.towers) == 1 else whole.get_submodule(asked.request.tower)), notes
 
 
 def _example_input(*, is_text: bool) -> ExampleInput:

@@ -17,7 +17,7 @@ CONNECT_TIMEOUT_S = 5.0
 Via = Literal["hub", "url", "disk"]
 
 SAVE_WEIGHTS = "save the checkpoint again, with safetensors"
-GIVE_WEIGHTS = "connect and try again, or give --weights FILE.safetensors or random"
+GIVE_WEIGHTS = "connect and try again, or give --weights FILE or random"
 
 
 @contextlib.contextmanager

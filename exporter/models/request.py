@@ -29,7 +29,7 @@ class ModelRequest:
 
     Attributes:
         model: An alias, `source:id`, or a path to a saved `.pt2`.
-        weights: `pretrained`, `random`, or the path of a `.safetensors` state dict.
+        weights: `pretrained`, `random`, or the path of a file of weights (see `checkpoint`).
         seed: Seed of random weights.
         image_size: Height and width of the input in pixels, or the side of a square; None is the model's own size.
         tower: Which tower of a model that embeds both images and texts.
@@ -215,6 +215,8 @@ def _unknown_model(model: str, prefix: str | None) -> str:
         hint = nearest(prefix, SOURCES)
         return f'unknown model source "{prefix}:" in "{model}": expected one of {sources}.{hint}'
     if Path(model).expanduser().is_dir():
-        return f'"{model}" is a folder: a Hugging Face checkpoint is written hf:{model}'
+        return (
+            f'"{model}" is a folder: a checkpoint of transformers is written hf:{model}, of timm timm:{model}'
+        )
     hint = nearest(model, ALIASES) or " Run `python -m exporter models` for the list."
     return f'unknown model "{model}": expected an alias, SOURCE:NAME or a path to a .pt2.{hint}'

@@ -138,7 +138,8 @@ def _rows(state: Mapping[str, torch.Tensor]) -> int | None:
 
 def _table(asked: ResolvedRequest, checkpoint: Checkpoint, default: Any, told: Told) -> Table | None:
     rows = _rows(checkpoint.state)
-    if rows is None or not hasattr(getattr(default, "patch_embed", None), "grid_size"):
+    embedding = getattr(default, "patch_embed", None)
+    if rows is None or not (hasattr(embedding, "grid_size") and hasattr(embedding, "feat_ratio")):
         return None
     if "class_token" in told.arguments or "reg_tokens" in told.arguments:
         prefix_tokens = (
@@ -211,7 +212,7 @@ def _resampled(
         "source": None,
         "label_offset": 0,
         "num_classes": small.num_classes,
-        "input_size": (small.patch_embed.proj.in_channels, *own),
+        "input_size": (arguments.get("in_chans", small.pretrained_cfg["input_size"][0]), *own),
     }
     module: Any = create_timm(
         model,

@@ -97,7 +97,10 @@ def told_by(
 def worth_saying(changed: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that a note lists: without a norm that follows from the pooling."""
     follows = changed.get("fc_norm") == (changed.get("global_pool") in AVERAGES)
-    return {name: value for name, value in changed.items() if not (name == "fc_norm" and follows)}
+    said = {name: value for name, value in changed.items() if not (name == "fc_norm" and follows)}
+    if "init_values" in said:
+        said["LayerScale"] = bool(said.pop("init_values"))
+    return said
 
 
 def _read(state: State, default: nn.Module, takes: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,11 +111,12 @@ def _read(state: State, default: nn.Module, takes: Mapping[str, Any]) -> dict[st
         head = state.get(f"{classifier}.weight")
         told["num_classes"] = 0 if head is None else head.shape[0]
     patches = state.get("patch_embed.proj.weight")
-    if patches is not None and patches.dim() == 4:
+    is_plain = patches is not None and patches.dim() == 4 and not hasattr(default.patch_embed, "backbone")
+    if patches is not None and is_plain:
         told["in_chans"] = patches.shape[1]
     if not isinstance(default, VisionTransformer):
         return told
-    if patches is not None and patches.dim() == 4:
+    if patches is not None and is_plain:
         told |= {"embed_dim": patches.shape[0], "patch_size": tuple(patches.shape[2:])}
     told["depth"] = _depth(state)
     told |= {
@@ -194,7 +198,7 @@ def table_of(
         None if no grid has so many rows. A grid is what the user says; otherwise the model's own, a square, or what
         was asked for, in this order; with rows for prefix tokens as in the model, or else the other way.
     """
-    patch_height, patch_width = module.patch_embed.patch_size
+    patch_height, patch_width = module.patch_embed.feat_ratio(as_scalar=False)
     own: bool = getattr(module, "no_embed_class", False)
     counts = {flag: rows - (0 if flag else prefix_tokens) for flag in (own, not own)}
     asked_grid = None if asked is None else (asked[0] // patch_height, asked[1] // patch_width)
@@ -232,7 +236,7 @@ def check_geometry(
     """
     if not isinstance(default, VisionTransformer) or "embed_dim" not in told:
         return
-    names = {"embed_dim": "width", "depth": "blocks", "patch_size": "patch"}
+    names = {"embed_dim": "width", "depth": "blocks", "patch_size": "patch"}  # as people say it
     own: dict[str, Any] = {
         "embed_dim": default.embed_dim,
         "depth": len(default.blocks),

@@ -166,8 +166,9 @@ def _fetch_pretrained(model: TimmModel, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _channels(module: Any) -> int:
-    projection = getattr(getattr(module, "patch_embed", None), "proj", None)
-    if isinstance(projection, nn.Conv2d):
+    embedding = getattr(module, "patch_embed", None)
+    projection = getattr(embedding, "proj", None)
+    if isinstance(projection, nn.Conv2d) and not hasattr(embedding, "backbone"):
         return projection.in_channels
     channels: int = module.pretrained_cfg.get("input_size", (3,))[0]
     return int(getattr(module, "in_chans", channels))

@@ -5,24 +5,21 @@ The sources build a module; this file fills it with what `checkpoint` read. No n
 
 import hashlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from exporter.errors import WeightsError
-from exporter.models.checkpoint import Checkpoint, read_checkpoint
+from exporter.models.checkpoint import Checkpoint
 from exporter.models.wrong_weights import check_state_dict, report_wrong_keys
 
 __all__ = [
-    "build_from_file",
     "build_on_meta",
     "build_random",
     "check_finite",
     "check_state_dict",
     "fill",
     "freeze",
-    "read_state_dict",
     "report_wrong_keys",
     "sha256_of",
 ]
@@ -78,22 +75,6 @@ def redraw_constant_parameters(module: nn.Module) -> None:
             parameter.copy_(noise + (SMALL_SCALE if is_scale else centre))
 
 
-def build_from_file(build: Callable[[], nn.Module], path: Path) -> nn.Module:
-    """Build a module and fill it from a file of weights, without ever holding its weights twice.
-
-    A source that shows the notes of the file calls `read_checkpoint`, `fitted_to` and `fill` itself.
-
-    Args:
-        build: Builds the module; called on the meta device first.
-        path: The state dict, with the module's own names; fp16 and bf16 are upcast to fp32.
-
-    Raises:
-        WeightsError: The file is missing or damaged, or its names or shapes are not the module's.
-    """
-    checkpoint = read_checkpoint(path)
-    return fill(build, checkpoint.fitted_to(build_on_meta(build).state_dict()))
-
-
 def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
     """Build a module without values: its names and shapes only."""
     with torch.device("meta"):
@@ -117,15 +98,6 @@ def fill(build: Callable[[], nn.Module], checkpoint: Checkpoint) -> nn.Module:
         module = build()
         module.load_state_dict(state, strict=True, assign=True)
     return freeze(module)
-
-
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Read a file of weights; floating-point tensors come back as fp32.
-
-    Raises:
-        WeightsError: There is no such file, it is no state dict, or it is damaged.
-    """
-    return read_checkpoint(path).state
 
 
 def check_finite(module: nn.Module | torch.export.ExportedProgram) -> None:

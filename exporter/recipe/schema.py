@@ -293,7 +293,7 @@ class RecipeDocument(Document):
     ]
     """Its name, or a mapping of name, options and preprocess."""
     weights: Text = NO_WEIGHTS_FILE[0]
-    """pretrained, random, or a .safetensors state dict relative to the recipe."""
+    """pretrained, random, or a file of weights (.safetensors, .pth, .pt, .bin, .ckpt) relative to the recipe."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """Seed of random weights."""
     tower: Literal["image", "text", "both"] = "image"

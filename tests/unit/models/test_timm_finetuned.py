@@ -81,7 +81,7 @@ def assert_same(loaded: LoadedModel, module: nn.Module) -> None:
         ),
         pytest.param({"no_embed_class": True}, {}, "no_embed_class=true", id="class token, unplaced"),
         pytest.param({"qk_norm": True}, {}, "qk_norm=true", id="qk-norm"),
-        pytest.param({"init_values": 1e-5}, {}, "init_values", id="LayerScale"),
+        pytest.param({"init_values": 1e-5}, {}, "LayerScale=true", id="LayerScale"),
         pytest.param({"qkv_bias": False}, {}, "qkv_bias=false", id="no qkv bias"),
         pytest.param({"proj_bias": False}, {}, "proj_bias=false", id="no bias after attention"),
         pytest.param({"pre_norm": True}, {}, "pre_norm=true", id="norm before the blocks"),
@@ -110,6 +110,14 @@ def test_free_parameters_are_taken_from_the_file(
     assert loaded.preprocess is not None
     assert loaded.preprocess.image_size == loaded.example_input.shape[1:]
     assert all(str(tmp_path) not in each for each in loaded.notes)
+
+
+def test_a_file_of_a_hybrid_keeps_its_size(tmp_path: Path) -> None:
+    name = "vit_tiny_r_s16_p8_224"
+    module = trained(name, num_classes=3, img_size=64)
+    loaded = load(ModelRequest(model=f"timm:{name}", weights=saved(module, tmp_path)))
+    assert_same(loaded, module)
+    assert loaded.example_input.shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("classes", [0, 5])
@@ -155,6 +163,13 @@ def test_another_image_size_is_resampled_as_timm_does(
     assert "resampled from" in "; ".join(loaded.notes)
     assert loaded.preprocess is not None
     assert loaded.preprocess.image_size == ((asked, asked) if isinstance(asked, int) else asked)
+
+
+def test_one_channel_at_another_image_size_has_no_warning_of_the_library(tmp_path: Path) -> None:
+    weights = saved(trained(in_chans=1), tmp_path)
+    loaded = load(ModelRequest(model=f"timm:{NAME}", weights=weights, image_size=96))
+    assert loaded.example_input.shape == (1, 96, 96)
+    assert "warns" not in "; ".join(loaded.notes)
 
 
 def test_a_table_that_is_no_square_needs_its_size(tmp_path: Path) -> None:

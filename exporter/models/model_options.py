@@ -19,6 +19,7 @@ from exporter.models.request import OptionValue
 _NOT_OFFERED = ("block_fn", "weight_init", "fix_init", "device", "dtype", "conv_stem_configs")
 _LAYERS_BY_NAME = ("act_layer", "norm_layer")
 _SIZES = ("img_size", "image_size", "patch_size")
+_AT_LEAST_ONE = (*_SIZES, "representation_size", "embed_dim", "depth", "num_heads")
 _LARGEST = 1 << 20
 
 
@@ -63,6 +64,8 @@ def _expected(name: str, value: OptionValue, default: Any) -> str | None:
     if name in _SIZES and isinstance(value, tuple):
         is_pair = len(value) == 2 and all(type(side) is int and 1 <= side <= _LARGEST for side in value)
         return None if is_pair else "a size such as 224 or 96,160"
+    if name in _AT_LEAST_ONE and value is not None and not (type(value) is int and 1 <= value <= _LARGEST):
+        return f"a whole number from 1 to {_LARGEST}"
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, int):

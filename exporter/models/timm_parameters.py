@@ -109,7 +109,8 @@ def _read(state: State, default: nn.Module, takes: Mapping[str, Any]) -> dict[st
     classifier = _classifier(default)
     if classifier is not None:
         head = state.get(f"{classifier}.weight")
-        told["num_classes"] = 0 if head is None else head.shape[0]
+        if head is None or head.dim():
+            told["num_classes"] = 0 if head is None else head.shape[0]
     patches = state.get("patch_embed.proj.weight")
     is_plain = patches is not None and patches.dim() == 4 and not hasattr(default.patch_embed, "backbone")
     if patches is not None and is_plain:
@@ -125,7 +126,7 @@ def _read(state: State, default: nn.Module, takes: Mapping[str, Any]) -> dict[st
         if name in takes and not (name == "class_token" and "dist_token" in state)
     }
     registers = state.get("reg_token")
-    told["reg_tokens"] = 0 if registers is None else registers.shape[1]
+    told["reg_tokens"] = registers.shape[1] if registers is not None and registers.dim() == 3 else 0
     return told
 
 

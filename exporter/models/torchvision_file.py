@@ -138,11 +138,15 @@ def _told_by(checkpoint: Checkpoint, default: nn.Module) -> dict[str, Any]:
     if not state or sum(name in own for name in state) * 2 < len(state):
         return {}
     head = state.get(f"{classifier_of(default)}.weight")
-    told: dict[str, Any] = {"num_classes": 0 if head is None else head.shape[0]}
+    told: dict[str, Any] = {"num_classes": 0} if head is None else {}
+    if head is not None and head.dim():
+        told["num_classes"] = head.shape[0]
     if not isinstance(default, VisionTransformer):
         return told
     before_logits = state.get("heads.pre_logits.weight")
-    told["representation_size"] = None if before_logits is None else before_logits.shape[0]
+    told["representation_size"] = None
+    if before_logits is not None and before_logits.dim() == 2:
+        told["representation_size"] = before_logits.shape[0]
     table = state.get(_TABLE)
     if table is not None and table.dim() == 3:
         side = math.isqrt(table.shape[1] - 1)

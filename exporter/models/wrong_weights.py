@@ -76,6 +76,11 @@ def check_state_dict(
         for name, tensor in sorted(found.items())
         if name in expected and expected[name].shape != tensor.shape
     ]
+    misshaped += [
+        f"{cut(name)} (expected floating point, got {str(tensor.dtype).removeprefix('torch.')})"
+        for name, tensor in sorted(found.items())
+        if name in expected and expected[name].is_floating_point() and not tensor.is_floating_point()
+    ]
     report_wrong_keys(
         sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys()), misshaped, where
     )
@@ -111,6 +116,8 @@ def _advice(missing: list[str], unexpected: list[str], misshaped: list[str]) -> 
     if not missing and not unexpected:
         if all(name.split(" ")[0].endswith(_TABLES) for name in misshaped):
             return "only the table of positions differs: give --image-size of the weights"
+        if any("(expected floating point" in name for name in misshaped):
+            return "save them in fp32, fp16 or bf16"
         return "names agree and shapes do not: they are of a model of another width, patch size or image size"
     if any(".lora_" in name for name in unexpected):
         return "they hold an adapter: merge it first"

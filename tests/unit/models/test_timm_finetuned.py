@@ -231,6 +231,8 @@ def test_an_option_that_contradicts_the_file_is_refused_with_both_values(
         pytest.param({"class_token": 1}, "expected true or false", id="not a truth value"),
         pytest.param({"global_pool": 3}, "expected a word", id="not a word"),
         pytest.param({"img_size": (1, 2, 3)}, "expected a size", id="three sides"),
+        pytest.param({"img_size": 0}, "from 1 to", id="no pixels"),
+        pytest.param({"depth": 2.5}, "from 1 to", id="half a block"),
     ],
 )
 def test_an_option_that_means_nothing_is_refused(
@@ -323,6 +325,32 @@ def test_weights_of_another_library_are_told_by_their_names(
     save_file({name: torch.ones(1) for name in names}, tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=expected):
         load(ModelRequest(model=f"timm:{NAME}", weights=str(tmp_path / "w.safetensors")))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("head.weight", torch.tensor(1.0)),
+        ("head.weight", torch.ones(1000)),
+        ("head.weight", torch.ones(1000, 64, dtype=torch.int64)),
+        ("pos_embed", torch.tensor(1.0)),
+        ("pos_embed", torch.ones(2, 101, 64)),
+        ("pos_embed", torch.ones(1, 0, 64)),
+        ("reg_token", torch.tensor(1.0)),
+        ("reg_token", torch.ones(1, 10**6, 1)),
+        ("cls_token", torch.tensor(1.0)),
+        ("patch_embed.proj.weight", torch.tensor(1.0)),
+        ("patch_embed.proj.weight", torch.ones(64, 3, 0, 0)),
+        ("blocks.999999.x", torch.ones(1)),
+        ("attn_pool.x", torch.ones(1)),
+        ("fc_norm.weight", torch.ones(64)),
+    ],
+)
+def test_a_tensor_of_an_impossible_shape_is_refused(name: str, tensor: torch.Tensor, tmp_path: Path) -> None:
+    torch.save(trained().state_dict() | {name: tensor}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError) as caught:
+        load(ModelRequest(model=f"timm:{NAME}", weights=str(tmp_path / "w.pt")))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("channels", [1, 4])

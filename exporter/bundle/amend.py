@@ -6,18 +6,24 @@ interruption leaves the bundle as it was.
 """
 
 import os
-import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from exporter.bundle.extras import link_file, refuse_clash
 from exporter.bundle.load import Bundle
 from exporter.bundle.manifest import MANIFEST_FILE
 from exporter.bundle.write import check_out_dir, seal, stage_bundle
 from exporter.errors import InternalError, UsageError
 
+AMENDMENTS = ("bench.json", "report.html", "report.md", "validation.json")
+"""What `validate`, `bench` and `report` add to a bundle."""
+
 
 def amend(bundle: Bundle, files: Mapping[str, bytes]) -> Bundle:
     """The bundle with more files, or with newer ones of the same names; no engine can be replaced.
+
+    Where the bundle's folder is a link, what it leads to is added to. Links to single files stay links.
 
     Args:
         bundle: as it was loaded, so that its files are known to be sound.
@@ -30,14 +36,15 @@ def amend(bundle: Bundle, files: Mapping[str, bytes]) -> Bundle:
     engines = {record.file for record in bundle.manifest.artifacts.values()} | {MANIFEST_FILE}
     if taken := sorted(engines & set(files)):
         raise InternalError(f"{taken[0]} cannot be amended")
-    with stage_bundle(bundle.path, force=True) as staging:
+    folder = bundle.path.resolve()
+    with stage_bundle(folder, force=True) as staging:
         for name in bundle.manifest.files:
             if name not in files:
-                _link(bundle.path / name, staging / name)
+                link_file(_where(folder, name), staging / name)
         for name, content in files.items():
             (staging / name).write_bytes(content)
         manifest = seal(staging, bundle.manifest, known=_without(bundle.manifest.files, files))
-    return Bundle(path=bundle.path, manifest=manifest)
+    return replace(bundle, manifest=manifest)
 
 
 def check_amendable(bundle: Bundle) -> None:
@@ -45,16 +52,18 @@ def check_amendable(bundle: Bundle) -> None:
 
     Raises:
         UsageError: its folder, or the folder around it, is not writable; it is a part of another bundle, whose manifest
-            would no longer hold; or the shell stands in it and would find itself in a folder that is gone.
+            would no longer hold; the shell stands in it and would find itself in a folder that is gone; or a file of
+            the user's has the name of a measurement.
     """
-    check_out_dir(bundle.path, force=True)
-    folder = bundle.path.absolute()
+    folder = bundle.path.resolve()
+    check_out_dir(folder, force=True)
+    refuse_clash(bundle.extras, AMENDMENTS, bundle.path)
     if (folder.parent / MANIFEST_FILE).is_file():
         raise UsageError(
             f"{bundle.path}: cannot be added to: it is a part of the bundle {folder.parent}; name that one, or give "
             "--no-save"
         )
-    if Path.cwd().is_relative_to(folder.resolve()):
+    if Path.cwd().is_relative_to(folder):
         raise UsageError(
             f"{bundle.path}: cannot be added to from inside of it; go one folder up, or give --no-save"
         )
@@ -63,12 +72,10 @@ def check_amendable(bundle: Bundle) -> None:
             raise UsageError(f"{bundle.path}: cannot be added to: {place} is not writable; give --no-save")
 
 
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
+def _where(folder: Path, name: str) -> Path:
+    """A file of the bundle; what a linked folder leads to, since that link would lead elsewhere from its new place."""
+    file = folder / name
+    return file if file.parent.resolve() == file.parent else file.resolve()
 
 
 def _without(files: Mapping[str, str], left_out: Mapping[str, bytes]) -> dict[str, str]:

@@ -3,8 +3,9 @@
 Where it stands on the road: the way back in, for `validate`, `bench` and whoever serves the engine.
 """
 
-import os
-from collections.abc import Iterator, Mapping
+import errno
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from exporter.bundle.extras import extra_names, extras_note
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, TensorRecord, decode, short
 from exporter.bundle.write import SAMPLE_FILE, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
@@ -25,6 +27,7 @@ RECIPE_FILE = "recipe.yaml"
 TEXT_FOLDER = "text"
 
 _MAX_MANIFEST_BYTES = 1 << 24
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +37,18 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: what it holds.
+        extras: what else lies in its folder, such as a README; never read.
     """
 
     path: Path
     manifest: Manifest
+    extras: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever opened it should know of its folder, one line each."""
+        note = extras_note(self.extras)
+        return () if note is None else (note,)
 
     def runner(self, target: str = "onnx") -> "Runner":
         """The engine of a target: numpy in, numpy out; it is loaded on first use, or by its `load`.
@@ -81,7 +92,11 @@ class Bundle:
     def text(self) -> "Bundle | None":
         """The bundle of the text tower that lies in this one, or None."""
         inner = f"{TEXT_FOLDER}/{MANIFEST_FILE}"
-        return load_bundle(self.path / TEXT_FOLDER) if inner in self.manifest.files else None
+        if inner not in self.manifest.files:
+            return None
+        prefix = f"{TEXT_FOLDER}/"
+        known = {name.removeprefix(prefix): digest for name, digest in self.manifest.files.items()}
+        return _opened(self.path / TEXT_FOLDER, known)
 
     def preprocess(self) -> "Preprocess | None":
         """How an image becomes the input; None for a text tower."""
@@ -91,15 +106,15 @@ class Bundle:
         return None if tree is None else Preprocess.from_dict(tree)
 
     def recipe(self) -> "Recipe":
-        """The recipe that this bundle was built from, without machine paths.
+        """The recipe that this bundle was built from, without machine paths; `located` finds what it names.
 
         Raises:
             BundleError: the bundle has no recipe.
             RecipeError: the recipe is of a newer exporter.
         """
-        from exporter.recipe import load_recipe
+        from exporter.recipe import read_recipe
 
-        return load_recipe(self._file(RECIPE_FILE))
+        return read_recipe(self._file(RECIPE_FILE))
 
     def _file(self, name: str) -> Path:
         if name not in self.manifest.files:
@@ -108,22 +123,29 @@ class Bundle:
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Open a bundle after checking every file in it against the manifest.
+    """Open a bundle after checking every file that its manifest lists, whatever links lead there.
+
+    What else lies in its folder is left alone, and named in the bundle's notes.
 
     Raises:
-        BundleError: not a bundle, of a newer exporter, or a file is missing, extra, changed or a link; the
-            line names the file, and expected and found hashes.
+        BundleError: not a bundle, of a newer exporter, or a file is missing, changed, or no file; the line names it,
+            and expected and found hashes.
     """
-    path = Path(path)
+    return _opened(Path(path), {})
+
+
+def _opened(path: Path, known: Mapping[str, str]) -> Bundle:
+    """A bundle, checked; hashes of files that were computed already need not be again."""
     manifest = _read_manifest(path)
-    found = set(_files_below(path))
-    expected = set(manifest.files)
-    if missing := sorted(expected - found):
+    missing = [name for name in sorted(manifest.files) if _is_missing(path, name)]
+    if missing:
         raise BundleError(f"{path}: {missing[0]} is missing{_more(missing)}; export the bundle again")
-    if extra := sorted(found - expected - {MANIFEST_FILE}):
-        raise BundleError(f"{path}: {extra[0]} is not in the manifest{_more(extra)}; move it elsewhere")
-    _check_hashes(path, manifest.files)
-    return Bundle(path=path, manifest=manifest)
+    _check_hashes(path, manifest.files, known)
+    try:
+        extras = extra_names(path, manifest.files)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error}") from None
+    return Bundle(path=path, manifest=manifest, extras=extras)
 
 
 def recorded_weights_sha256(recipe_path: str | Path) -> str | None:
@@ -144,9 +166,7 @@ def recorded_weights_sha256(recipe_path: str | Path) -> str | None:
 def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST_FILE
     try:
-        if file.is_symlink():
-            raise BundleError(f"{path}: {MANIFEST_FILE} is a symbolic link; a bundle holds plain files only")
-        if not file.is_file():
+        if _is_missing(path, MANIFEST_FILE):
             raise BundleError(f"{path}: expected a bundle folder with a {MANIFEST_FILE}, got {_what(path)}")
         with file.open("rb") as stream:
             data = stream.read(_MAX_MANIFEST_BYTES)
@@ -161,28 +181,37 @@ def _what(path: Path) -> str:
     return "a file" if path.exists() else "nothing there"
 
 
-def _files_below(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Names of all files in a folder, depth first; nothing is followed out of it."""
+def _is_missing(folder: Path, name: str) -> bool:
+    """Whether nothing is there under a name.
+
+    Raises:
+        BundleError: something is, and it is no file.
+    """
+    file = folder / name
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if file.is_symlink():
+            raise BundleError(f"{folder}: {name} is a link to something that is not there") from None
+        return True
     except OSError as error:
-        raise BundleError(f"{folder}: cannot be read: {error}") from None
-    for entry in entries:
-        name = prefix + entry.name
-        if entry.is_symlink():
-            raise BundleError(f"{folder}: {name} is a symbolic link; a bundle holds plain files only")
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(Path(entry.path), f"{name}/")
-        elif entry.is_file(follow_symlinks=False):
-            yield name
-        else:
-            raise BundleError(f"{folder}: {name} is not a plain file")
+        reason = (
+            "is a link that leads back to itself"
+            if error.errno == errno.ELOOP
+            else f"cannot be read: {error}"
+        )
+        raise BundleError(f"{folder}: {name} {reason}") from None
+    if not stat.S_ISREG(mode):
+        raise BundleError(
+            f"{folder}: {name}: expected a file, got {_KINDS.get(stat.S_IFMT(mode), 'a device')}"
+        )
+    return False
 
 
-def _check_hashes(path: Path, files: Mapping[str, str]) -> None:
+def _check_hashes(path: Path, files: Mapping[str, str], known: Mapping[str, str]) -> None:
     for name, expected in sorted(files.items()):
         try:
-            got = sha256_of(path / name)
+            got = known.get(name) or sha256_of(path / name)
         except OSError as error:
             raise BundleError(f"{path}: {name} cannot be read: {error}") from None
         if got != expected:

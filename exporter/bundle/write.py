@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from exporter.bundle.extras import carry, extras_to_keep
 from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, encode, sealed
 from exporter.errors import ExportError, InternalError, UsageError
@@ -38,7 +39,8 @@ def stage_bundle(out_dir: str | Path, force: bool = False) -> Iterator[Path]:
 
     Args:
         out_dir: the bundle's folder. Folders above it are made.
-        force: replace `out_dir` if it is a bundle or an empty folder; nothing else is ever replaced.
+        force: replace `out_dir` if it is a bundle or an empty folder; nothing else is ever replaced. What lies in the
+            bundle's folder and is not of the bundle stays there.
 
     Yields:
         The folder to write into.
@@ -72,7 +74,8 @@ def check_out_dir(out_dir: str | Path, force: bool) -> None:
     What killed runs left beside it is cleared away, and a bundle that one of them had set aside is back in its place.
 
     Raises:
-        UsageError: `out_dir` is a file or a link, exists without `force`, or is neither a bundle nor empty.
+        UsageError: `out_dir` is a file or a link, exists without `force`, or is neither a bundle nor empty; or it is a
+            bundle with files of the user's that cannot be told apart or taken along.
     """
     out_dir = Path(out_dir)
     clear_leftovers(Path(os.path.abspath(out_dir)))
@@ -91,6 +94,7 @@ def check_out_dir(out_dir: str | Path, force: bool) -> None:
                 f"{out_dir}: --force replaces only a bundle or an empty folder, and this is neither; "
                 "give another --out or remove it yourself"
             )
+        extras_to_keep(out_dir)
     except (OSError, ValueError) as error:
         raise _unwritable(out_dir, error) from None
 
@@ -189,6 +193,7 @@ def _publish(staging: Path, out_dir: Path) -> None:
     old = old_of(staging)
     try:
         _flush(staging)
+        carry(extras_to_keep(out_dir), out_dir, staging)
         with interrupts_wait():
             if out_dir.exists():
                 out_dir.rename(old)
@@ -207,6 +212,8 @@ def _publish(staging: Path, out_dir: Path) -> None:
 def _flush(folder: Path) -> None:
     """Forces a folder's files and names to the disk, so that a rename never publishes empty files."""
     for path in [*folder.rglob("*"), folder]:
+        if path.is_symlink():  # of a bundle whose files lie elsewhere
+            continue
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -7,10 +7,19 @@ from typing import Any
 
 import click
 
-from exporter.cli.options import integers, measure_options, output_options, overrides, recipe_options
+from exporter.cli.options import (
+    integers,
+    measure_options,
+    model_option,
+    output_options,
+    overrides,
+    recipe_options,
+)
 from exporter.cli.sweep_options import sweep_axes, sweep_options
 from exporter.cli.terminal import console
 from exporter.errors import ExportError
+
+_WHERE = "Where the model lies now: whatever MODEL of an export may be; its weights are checked."
 
 
 @click.command("export")
@@ -31,6 +40,7 @@ def export_command(
 
 @click.command("run")
 @click.argument("recipe_path", metavar="RECIPE")
+@model_option("Where the model of the recipe lies now: whatever MODEL of an export may be.")
 @recipe_options
 @click.option("--out", help="The bundle's folder; default artifacts/NAME.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
@@ -39,11 +49,9 @@ def run_command(
     recipe_path: str, out: str | None, force: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
 ) -> None:
     """Build what a recipe says; options override it."""
-    from exporter.bundle import recorded_weights_sha256
-    from exporter.recipe import load_recipe, override
+    from exporter.bundle import recipe_to_build
 
-    recipe = override(load_recipe(recipe_path), overrides(given))
-    expected = None if given["weights"] is not None else recorded_weights_sha256(recipe_path)
+    recipe, expected = recipe_to_build(recipe_path, overrides(given))
     _build(recipe, out, force=force, as_json=as_json, quiet=quiet, weights_sha256=expected)
 
 
@@ -72,6 +80,7 @@ def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given
 @click.command("validate")
 @click.argument("bundle")
 @measure_options
+@model_option(_WHERE)
 @click.option("--weights", help="The weights file of the dense model, where the bundle was built from one.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images; 0 for none.")
 @click.option("--save/--no-save", default=True, help="Put validation.json into the bundle.")
@@ -104,6 +113,7 @@ def validate_command(
     "--compile/--no-compile", "compiled", default=True, help="Race torch.compile of the dense model."
 )
 @click.option("--eager/--no-eager", default=True, help="Race eager PyTorch.")
+@model_option(_WHERE)
 @click.option("--weights", help="The weights file of the dense model, where the bundle was built from one.")
 @click.option("--min-speedup", type=float, help="Times as fast as its dense engine that each bundle must be.")
 @click.option("--calibration", help="Images for the dense engine of an int8 bundle: a folder or a CSV.")
@@ -112,6 +122,7 @@ def validate_command(
 def bench_command(
     bundles: tuple[str, ...],
     batch: str | None,
+    place: str | None,
     weights: str | None,
     min_speedup: float | None,
     calibration: str | None,
@@ -129,8 +140,8 @@ def bench_command(
 
     options = BenchOptions(batches=tuple(integers(batch, "--batch")) if batch else (), **given)
     observe = observer(console(stderr=True), quiet=quiet or as_json)
-    values = overrides({"weights": weights, "min_speedup": min_speedup, "calibration": calibration})
-    benched = bench(bundles, options, values, save=save, observe=observe)
+    taken = {"place": place, "weights": weights, "min_speedup": min_speedup, "calibration": calibration}
+    benched = bench(bundles, options, overrides(taken), save=save, observe=observe)
     if as_json:
         print_json(bench_summary.benched_tree(benched))
     elif not quiet:
@@ -139,6 +150,7 @@ def bench_command(
 
 @click.command("sweep")
 @click.argument("model")
+@model_option("Where MODEL lies now; points that are known of the same weights are kept.")
 @sweep_options
 @click.option("--out", help="The sweep's folder; default artifacts/sweep-MODEL.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Builds at once; default as memory and cores allow.")
@@ -148,6 +160,7 @@ def bench_command(
 @output_options
 def sweep_command(
     model: str,
+    place: str | None,
     out: str | None,
     jobs: int | None,
     threads: int | None,
@@ -168,7 +181,7 @@ def sweep_command(
     axes, goal, values = sweep_axes(given)
     recipe = override(recipe_from_mapping({"schema_version": 1, "model": model}, "options"), values)
     options = BenchOptions(launches=launches, rounds=rounds, threads=threads, eager=False, compiled=False)
-    request = SweepRequest(recipe=recipe, axes=axes, goal=goal, options=options, jobs=jobs)
+    request = SweepRequest(recipe=recipe, place=place, axes=axes, goal=goal, options=options, jobs=jobs)
     folder = Path(out) if out else Path("artifacts") / f"sweep-{safe_name(model)}"
     observe = observer(console(stderr=True), quiet=quiet or as_json)
     record = sweep(request, folder, observe)
@@ -184,13 +197,14 @@ def sweep_command(
 @click.command("report")
 @click.argument("path", metavar="BUNDLE_OR_SWEEP")
 @click.option("--image", help="Show what is merged in this image instead of the bundle's sample.")
+@model_option(f"For --image: {_WHERE[0].lower()}{_WHERE[1:]}")
 @click.option(
     "--weights", help="For --image: the weights file of the model, where the bundle was built from one."
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @output_options
 def report_command(
-    path: str, image: str | None, weights: str | None, show: bool, as_json: bool, quiet: bool, debug: bool
+    path: str, image: str | None, show: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
 ) -> None:
     """Write report.html and report.md into a bundle or a sweep folder."""
     from exporter.cli.progress import observer
@@ -198,7 +212,7 @@ def report_command(
     from exporter.pipeline import report
 
     observe = observer(console(stderr=True), quiet=quiet or as_json)
-    html, markdown = report(path, image=image, weights=weights, observe=observe)
+    html, markdown = report(path, overrides(given), image=image, observe=observe)
     if as_json:
         print_json({"html": str(html), "markdown": str(markdown)})
     elif not quiet:

@@ -9,6 +9,7 @@ import click
 from exporter.errors import UsageError, quoted
 
 _KEYS = {
+    "place": "model.name",
     "weights": "weights",
     "seed": "seed",
     "image_size": "image_size",
@@ -167,6 +168,11 @@ def measure_options(command: Callable[..., Any], without: Sequence[str] = ()) ->
 def recipe_options_named(names: Sequence[str]) -> list[Callable[..., Any]]:
     """Some of the options that stand for recipe keys."""
     return [_RECIPE_OPTIONS[name] for name in names]
+
+
+def model_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--model`: where the model lies now, for commands whose argument is something else, or its old name."""
+    return click.option("--model", "place", metavar="SOURCE", help=told)
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,7 +24,8 @@ from exporter.bundle import (
 from exporter.errors import UsageError
 from exporter.pipeline.contents import BENCH_FILE
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.plan import Planned, plan_export
+from exporter.pipeline.origin import plan_bundle
+from exporter.pipeline.plan import Planned
 from exporter.pipeline.racing import (
     BenchOptions,
     Subject,
@@ -36,7 +37,7 @@ from exporter.pipeline.racing import (
     save_program,
     unguarded,
 )
-from exporter.pipeline.road import build_planned, check_weights
+from exporter.pipeline.road import build_planned
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import Recipe, merging_name, override
 from exporter.rewrite import rewrite
@@ -71,25 +72,29 @@ def bench(
     Args:
         paths: bundles; they differ in what they merge.
         options: how.
-        values: recipe keys to replace, such as `weights` or `bench.min_speedup`.
+        values: recipe keys to replace, such as `bench.min_speedup`, or `model.name` for where the model lies now.
         save: whether to put `bench.json` into the bundles.
         observe: told about each stage.
 
     Raises:
         UsageError: bundles of different models, or a batch that cannot be.
         BundleError: a file is damaged.
+        ModelUnavailableError: the model is not where it was.
+        WeightsError: it has other weights now.
         GateError: a bundle's recipe demands more speed; `bench.json` is written all the same.
     """
     check_options(options)
-    with observe("verify files"):
+    with observe("verify files") as note:
         bundles = [load_bundle(path) for path in paths]
+        note("; ".join(f"{bundle.path}: {line}" for bundle in bundles for line in bundle.notes))
         recipes = [override(bundle.recipe(), values or {}) for bundle in bundles]
     _check_alike(bundles)
     if save:
         for bundle in bundles:
             check_amendable(bundle)
-    planned = plan_export(replace(recipes[0], schedule=ScheduleRequest()), observe)
-    check_weights(planned.model, bundles[0].manifest.model.weights.sha256)
+    unmerged = replace(recipes[0], schedule=ScheduleRequest())
+    found, planned = plan_bundle(bundles[0], unmerged, observe, values or ())
+    recipes = [replace(recipe, model=found.model) for recipe in recipes]
     with _work(bundles[0].path.absolute() if save else None) as work:
         subjects = _subjects(bundles, recipes, planned, work, options, observe)
         report = race_subjects(recipes[0], planned, subjects, work, options, observe)

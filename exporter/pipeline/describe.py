@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ from exporter.errors import UsageError
 from exporter.models import Preprocess, crop_image
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.plan import plan_export
-from exporter.pipeline.road import check_weights
+from exporter.pipeline.origin import plan_bundle
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import override
 from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, report_sweep
@@ -25,40 +25,49 @@ from exporter.validation import groups_of, run_eager
 
 
 def report(
-    path: str | Path, *, image: str | None = None, weights: str | None = None, observe: Observer = silent
+    path: str | Path,
+    values: Mapping[str, object] | None = None,
+    *,
+    image: str | None = None,
+    observe: Observer = silent,
 ) -> tuple[Path, Path]:
     """Write `report.html` and `report.md` into a bundle or a sweep folder.
 
     Args:
         path: of the bundle or the sweep.
+        values: for `image`: recipe keys to replace, such as `model.name` for where the model lies now.
         image: show what is merged in this image; None takes the bundle's sample.
-        weights: for `image`: the model's weights file, where the bundle was built from one.
         observe: told about each stage.
 
     Returns:
         The page and the text.
 
     Raises:
-        UsageError: the folder cannot be written, or the image cannot be read.
+        UsageError: the folder cannot be written, the image cannot be read, or a model is named that nothing needs.
+        ModelUnavailableError: `image` is given, and the model is not where it was.
+        WeightsError: it has other weights now.
         BundleError: it is neither bundle nor sweep, or damaged.
     """
     folder = Path(path)
+    if values and image is None:
+        raise UsageError("report: a model is loaded for --image only; give --image as well, or leave it out")
     if (folder / SWEEP_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
         if image is not None:
             raise UsageError(f"--image: expected a bundle, got the sweep {folder}; report one of its bundles")
         with observe("report"):
             _write(folder, report_sweep(folder))
     else:
-        _report_bundle(folder, image, weights, observe)
+        _report_bundle(folder, image, values or {}, observe)
     return folder / HTML_FILE, folder / MARKDOWN_FILE
 
 
-def _report_bundle(folder: Path, image: str | None, weights: str | None, observe: Observer) -> None:
-    with observe("verify files"):
+def _report_bundle(folder: Path, image: str | None, values: Mapping[str, object], observe: Observer) -> None:
+    with observe("verify files") as note:
         bundle = load_bundle(folder)
+        note("; ".join(bundle.notes))
     check_amendable(bundle)
     picture = _open(image) if image is not None else None
-    groups_LBT = _groups(bundle, picture, weights, observe) if picture is not None else None
+    groups_LBT = _groups(bundle, picture, values, observe) if picture is not None else None
     with observe("report"):
         made = report_bundle(
             bundle, macs_per_block=bundle.manifest.gmacs.blocks, image=picture, groups_LBT=groups_LBT
@@ -76,13 +85,10 @@ def _open(path: str) -> Image.Image:
 
 
 def _groups(
-    bundle: Bundle, picture: Image.Image, weights: str | None, observe: Observer
+    bundle: Bundle, picture: Image.Image, values: Mapping[str, object], observe: Observer
 ) -> npt.NDArray[np.int32]:
     """What the eager program merges in a picture: (L, B, T), as `merges.npz` has it for the sample."""
-    recipe = bundle.recipe()
-    recipe = override(recipe, {"weights": weights}) if weights is not None else recipe
-    planned = plan_export(recipe, observe)
-    check_weights(planned.model, bundle.manifest.model.weights.sha256)
+    recipe, planned = plan_bundle(bundle, override(bundle.recipe(), values), observe, values)
     if planned.model.preprocess is None or planned.schedule.is_dense:
         why = (
             ""

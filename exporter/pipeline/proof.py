@@ -10,15 +10,24 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.bundle import Bundle, amend, canonical_json, check_amendable, load_bundle
+from exporter.bundle import (
+    MODEL_KEY,
+    WEIGHTS_KEY,
+    Bundle,
+    amend,
+    canonical_json,
+    check_amendable,
+    load_bundle,
+)
 from exporter.errors import BundleError, ExportError, TargetUnavailableError, UsageError
 from exporter.models import ships_images
 from exporter.pipeline.contents import VALIDATION_FILE
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.plan import Planned, plan_export
-from exporter.pipeline.road import check_weights, first_output, text_engines
+from exporter.pipeline.origin import plan_bundle
+from exporter.pipeline.plan import Planned
+from exporter.pipeline.road import first_output, text_engines
 from exporter.pipeline.stage_options import rewrite_options, tolerances
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, override
@@ -61,19 +70,22 @@ def validate(
 
     Args:
         path: the bundle.
-        values: recipe keys to replace, such as `validate.data` or `weights`.
+        values: recipe keys to replace, such as `validate.data`, or `model.name` for where the model lies now.
         workers: processes that decode images; None chooses.
         save: whether to put `validation.json` into the bundle.
         observe: told about each stage.
 
     Raises:
         BundleError: a file is damaged.
+        ModelUnavailableError: the model is not where it was, and there is something to measure.
+        WeightsError: it has other weights now.
         UsageError: `values` ask for a measurement, and there is nothing to measure on.
         ParityError: an engine does not give the eager outputs that the bundle recorded.
         GateError: a gate of the bundle's recipe, or of `values`, is not met; `validation.json` is written all the same.
     """
-    with observe("verify files"):
+    with observe("verify files") as note:
         bundle = load_bundle(path)
+        note("; ".join(bundle.notes))
         recipe = override(bundle.recipe(), values or {})
     runners, failures = _runners(bundle)
     parity = _prove(bundle, recipe, runners, observe)
@@ -83,8 +95,7 @@ def validate(
         return Validated(bundle=bundle, parity=parity, measured=None, failures=failures)
     if save:
         check_amendable(bundle)
-    planned = plan_export(recipe, observe)
-    check_weights(planned.model, bundle.manifest.model.weights.sha256)
+    recipe, planned = plan_bundle(bundle, recipe, observe, values or ())
     found = material(asked, recipe.model, planned.model, first_output(planned))
     assert found is not None
     with _store(bundle, found) as store:
@@ -97,7 +108,7 @@ def validate(
 
 def _refuse_in_vain(values: Mapping[str, object], recipe: Recipe) -> None:
     """What was asked for here and now is not left out silently; gates that the bundle brought along wait for data."""
-    asked = [key for key in values if key.startswith("validate.")]
+    asked = [key for key in values if key.startswith("validate.") or key in (MODEL_KEY, WEIGHTS_KEY)]
     if asked and recipe.model.tower == "text":
         raise UsageError(
             f"{asked[0]}: a text tower is not measured on images; validate the bundle of both towers"
@@ -168,7 +179,11 @@ def _measure(
     with observe("rewrite"):
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
     text = bundle.text()
-    texts = TextTower(recipe.model, text_engines(text) if text is not None else {})
+    texts = (
+        TextTower(recipe.model, text_engines(text), text.manifest.model.weights.sha256)
+        if text is not None
+        else TextTower(recipe.model)
+    )
     engines = Engines(recipe=recipe, planned=planned, program=program, runners=runners, texts=texts)
     return measure(engines, found, store, observe, workers)
 

@@ -27,11 +27,10 @@ from exporter.benchmark.cores import pick_cores
 from exporter.benchmark.race import LEAST_LAUNCHES
 from exporter.bundle import Bundle
 from exporter.errors import GateError, TargetUnavailableError, UsageError
-from exporter.models import ModelRequest
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.stage_options import parity_inputs
-from exporter.recipe import NO_WEIGHTS_FILE, Recipe, SpeedGate, Validation
+from exporter.recipe import Recipe, SpeedGate, Validation, absolute
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
 from exporter.targets import TensorSpec
@@ -227,7 +226,7 @@ def _models(
                     batch=batch,
                     reduced=False,
                     executed_macs=macs,
-                    model=_absolute(recipe.model),
+                    model=absolute(recipe.model),
                     input=own,
                     cuda_graph=graph,
                 )
@@ -272,13 +271,6 @@ def _write_input(recipe: Recipe, planned: Planned, batch: int, path: Path) -> Pa
     images = next(iter(parity_inputs(at_batch, planned.model).values()))
     np.save(path, images)
     return path
-
-
-def _absolute(request: ModelRequest) -> ModelRequest:
-    """The same request for a process that may run in another folder."""
-    if request.weights in NO_WEIGHTS_FILE:
-        return request
-    return replace(request, weights=str(Path(request.weights).expanduser().absolute()))
 
 
 def check_options(options: BenchOptions) -> None:

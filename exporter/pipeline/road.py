@@ -13,14 +13,14 @@ from pathlib import Path
 
 from exporter.benchmark import BenchReport, EngineFile
 from exporter.bundle import TEXT_FOLDER, Bundle, check_out_dir, load_bundle, seal, stage_bundle
-from exporter.errors import ExportError, UsageError, WeightsError
+from exporter.errors import ExportError, UsageError
 from exporter.graph.nodes import operands, output_node
-from exporter.models import LoadedModel
 from exporter.pipeline.contents import Findings, manifest, write_files
 from exporter.pipeline.emission import Emission, available, worst
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
+from exporter.pipeline.origin import check_weights
 from exporter.pipeline.plan import Planned, bundle_name, plan_export
 from exporter.pipeline.racing import (
     BenchOptions,
@@ -265,12 +265,3 @@ def _files(staged: _Staged, artifacts: Mapping[str, Artifact]) -> dict[str, Engi
 def text_engines(bundle: Bundle) -> dict[str, Runner]:
     """The engines of a bundle by target."""
     return {name: bundle.runner(name) for name in bundle.manifest.artifacts}
-
-
-def check_weights(model: LoadedModel, expected: str | None) -> None:
-    """Raise a WeightsError unless the weights hash to what is expected; None expects nothing."""
-    if expected is not None and model.weights_sha256 != expected:
-        raise WeightsError(
-            f"weights: expected the ones that the bundle was built from (sha256 {expected[:12]}...), got "
-            f"{model.weights_sha256[:12]}...; give the right file with --weights FILE"
-        )

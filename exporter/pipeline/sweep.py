@@ -7,7 +7,7 @@ stays finished: the same command goes on after any interruption.
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +19,11 @@ from exporter.pipeline.contenders import dense_contender
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import DENSE, dense_doubts
 from exporter.pipeline.observe import Note, Observer, silent
+from exporter.pipeline.origin import check_weights
 from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.racing import BenchOptions, check_options
 from exporter.pipeline.road import first_output
+from exporter.pipeline.sweep_conditions import name_of, recorded_weights, sweep_conditions
 from exporter.pipeline.sweep_point import BuildPoint, TimePoint
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe
@@ -29,7 +31,6 @@ from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 from exporter.schedule import ScheduleRequest
 from exporter.sweep import (
     Axes,
-    Conditions,
     Family,
     LatencyTable,
     Measurement,
@@ -87,6 +88,7 @@ class SweepRequest:
 
     Attributes:
         recipe: model, images, batch: what all points share.
+        place: where the recipe's model lies now, as MODEL of an export; None for where the recipe says.
         axes: what differs.
         goal: instead of all points of the grid, look for the one that meets it.
         options: how to time.
@@ -95,6 +97,7 @@ class SweepRequest:
 
     recipe: Recipe
     axes: Axes
+    place: str | None = None
     goal: Goal | None = None
     options: BenchOptions = field(default_factory=lambda: BenchOptions(launches=3))
     jobs: int | None = None
@@ -113,6 +116,7 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
 
     Raises:
         UsageError: axes that make no sense, a folder that is something else, or a goal without images to judge it by.
+        WeightsError: what lies at `request.place` has other weights than the points that the folder holds.
     """
     if request.goal is not None and (len(request.axes.targets), len(request.axes.precisions)) != (1, 1):
         raise UsageError("sweep: a goal is looked for on one engine; give one target and one precision")
@@ -122,13 +126,22 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
         )
     check_options(request.options)
     points = with_dense(grid(request.axes))
+    called = request.recipe.model.model
+    if request.place is not None:
+        model = replace(request.recipe.model, model=request.place)
+        request = replace(request, recipe=replace(request.recipe, model=model))
     recipe = replace(request.recipe, schedule=ScheduleRequest())
     planned = plan_export(recipe, observe)
+    name = planned.model.name
+    if request.place is not None:
+        name = name_of(called)
+        check_weights(planned.model, recorded_weights(Path(out)))
     found = material(recipe.validate, recipe.model, planned.model, first_output(planned))
     if request.goal is not None and found is None:
         raise UsageError("sweep: a goal needs images to judge schedules by; give --data DIR")
-    with open_store(out, _conditions(request, planned, found)) as store:
-        run = _Sweep(request=request, planned=planned, found=found, store=store, observe=observe)
+    conditions = sweep_conditions(recipe, planned, found, request.axes.targets, request.options)
+    with open_store(out, conditions) as store:
+        run = _Sweep(request=request, name=name, planned=planned, found=found, store=store, observe=observe)
         return run.towards(request.goal) if request.goal is not None else run.all_of(points)
 
 
@@ -137,6 +150,7 @@ class _Sweep:
     """One run in an open folder."""
 
     request: SweepRequest
+    name: str
     planned: Planned
     found: Material | None
     store: Store
@@ -304,7 +318,7 @@ class _Sweep:
         measure = quality_measure(results)
         model = self.planned.model
         record = SweepRecord(
-            model=model.name,
+            model=self.name,
             weights_sha256=model.weights_sha256,
             data=self.found.images.name if self.found and self.found.images else None,
             quality_measure=measure,
@@ -346,29 +360,3 @@ class _Listener:
         self.reused += progress.kind == "reused"
         if progress.kind in ("failed", "warning"):
             self._note(f"{progress.kind}: {progress.name}: {progress.message};")
-
-
-def _conditions(request: SweepRequest, planned: Planned, found: Material | None) -> Conditions:
-    recipe = request.recipe
-    sets = [found.images, found.pairs.images if found.pairs else None] if found is not None else []
-    building: dict[str, object] = {
-        "model": asdict(recipe.model),
-        "weights_sha256": planned.model.weights_sha256,
-        "images": [images.fingerprint for images in sets if images is not None],
-        "classes": list(found.class_names) if found is not None else [],
-        "templates": list(found.templates) if found is not None else [],
-        "captions": list(found.pairs.texts) if found is not None and found.pairs is not None else [],
-        "pairs": list(found.pairs.pairs) if found is not None and found.pairs is not None else [],
-        "batch": recipe.batch,
-        "input": recipe.input,
-        "layout": recipe.layout,
-        "dynamic_batch": recipe.dynamic_batch,
-        "proportional_attention": recipe.proportional_attention,
-        "disable_passes": list(recipe.disable_passes),
-        "engines": {name: asdict(recipe.engines[name]) for name in sorted(recipe.engines)},
-        "lowering": dict(recipe.lowering),
-        "calibration": asdict(recipe.calibration),
-        "toolchain": toolchain(request.axes.targets),
-    }
-    timing: dict[str, object] = {"cpu": cpu_model(), "cores": cores(), **asdict(request.options)}
-    return Conditions(building=building, timing=timing)

@@ -10,6 +10,7 @@ import torch
 
 from exporter.errors import UsageError
 from exporter.models import LoadedModel, ModelRequest, load
+from exporter.pipeline.origin import check_weights
 from exporter.targets import Array, Runner
 
 Embed = Callable[[Sequence[str]], Array]
@@ -25,10 +26,12 @@ class TextTower:
     Attributes:
         request: of the model, whichever tower it names.
         engines: text engines by target.
+        weights_sha256: that the text tower's weights must have; None where nothing is known about them.
     """
 
     request: ModelRequest
     engines: Mapping[str, Runner] = field(default_factory=dict)
+    weights_sha256: str | None = None
 
     def check(self, texts: Sequence[str]) -> None:
         """Raise now what embedding these texts would raise later: a UsageError for a word that nobody knows."""
@@ -44,7 +47,9 @@ class TextTower:
 
     @cached_property
     def _model(self) -> LoadedModel:
-        return load(replace(self.request, tower="text", image_size=None, preprocess=None))
+        model = load(replace(self.request, tower="text", image_size=None, preprocess=None))
+        check_weights(model, self.weights_sha256)
+        return model
 
     def _tokenize(self, texts: Sequence[str]) -> Array:
         if self._model.tokenize is None:

@@ -4,12 +4,13 @@ from exporter.recipe.load import (
     check,
     load_recipe,
     override,
+    read_recipe,
     recipe_from_mapping,
     recipe_to_mapping,
     recipe_to_yaml,
     yaml_value,
 )
-from exporter.recipe.paths import portable, resolve_paths
+from exporter.recipe.paths import absolute, at_place, local_place, map_model_paths, portable, resolve_paths
 from exporter.recipe.schema import recipe_schema
 from exporter.recipe.tree import (
     NO_WEIGHTS_FILE,
@@ -38,12 +39,17 @@ __all__ = [
     "Recipe",
     "SpeedGate",
     "Validation",
+    "absolute",
+    "at_place",
     "check",
     "default_name",
     "load_recipe",
+    "local_place",
+    "map_model_paths",
     "merging_name",
     "override",
     "portable",
+    "read_recipe",
     "recipe_from_mapping",
     "recipe_schema",
     "recipe_to_mapping",

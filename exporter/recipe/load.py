@@ -44,9 +44,17 @@ def load_recipe(path: str | Path) -> Recipe:
         RecipeError: the file is missing, unreadable, too large, not UTF-8, not plain YAML, or asks for
             something unknown or impossible; the line names the file and every YAML path.
     """
+    return resolve_paths(read_recipe(path), Path(path).parent)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe file, with its paths as they stand there: for a bundle's, which says where things lay.
+
+    Raises:
+        RecipeError: as `load_recipe` does.
+    """
     path = Path(path)
-    recipe = recipe_from_mapping(parse_yaml(_read_text(path), str(path)), str(path))
-    return resolve_paths(recipe, path.parent)
+    return recipe_from_mapping(parse_yaml(_read_text(path), str(path)), str(path))
 
 
 def recipe_from_mapping(mapping: object, where: str) -> Recipe:

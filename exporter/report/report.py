@@ -15,14 +15,14 @@ from PIL import Image
 
 from exporter.bundle import SAMPLE_FILE, Bundle
 from exporter.errors import BundleError
-from exporter.report.benchmark_record import read_benchmark
+from exporter.report.benchmark_record import BENCH_FILE, read_benchmark
 from exporter.report.bundle_content import Evidence, bundle_content
 from exporter.report.content import Picture, ReportContent
 from exporter.report.html import render_html
 from exporter.report.markdown import render_markdown
 from exporter.report.merged_regions import read_groups, slideshow_pictures
 from exporter.report.sweep_content import sweep_content
-from exporter.report.validation_record import read_validation
+from exporter.report.validation_record import VALIDATION_FILE, read_validation
 from exporter.report.visible import visible
 from exporter.sweep import SWEEP_FILE, read_record
 
@@ -49,7 +49,7 @@ def report_bundle(
     """Everything that is known about a bundle.
 
     Args:
-        bundle: opened; `validation.json`, `bench.json` and `merges.npz` are read if they are in its folder.
+        bundle: opened; `validation.json`, `bench.json` and `merges.npz` are read if they are of the bundle.
         macs_per_block: 10^9 multiply-accumulates of each block, as the manifest counts them and says in
             `gmacs.blocks`, which is taken if they are not given.
         image: the picture that `groups_LBT` belongs to; the first image of the bundle's sample if not given.
@@ -73,8 +73,8 @@ def evidence(
     """
     return Evidence(
         bundle=bundle,
-        validation=read_validation(bundle.path),
-        benchmark=read_benchmark(bundle.path),
+        validation=read_validation(bundle.path) if VALIDATION_FILE in bundle.manifest.files else None,
+        benchmark=read_benchmark(bundle.path) if BENCH_FILE in bundle.manifest.files else None,
         gmacs_per_block=bundle.manifest.gmacs.blocks if macs_per_block is None else macs_per_block,
         pictures=pictures,
     )
@@ -107,9 +107,9 @@ def _pictures(
     if manifest.tower != "image" or not any(manifest.schedule.merged):
         return ()
     if groups_LBT is None:
+        if MERGES_FILE not in manifest.files:
+            return ()
         groups_LBT = _read_groups_file(bundle.path / MERGES_FILE)
-    if groups_LBT is None:
-        return ()
     tokens, prefix = manifest.schedule.tokens[0], manifest.tokens_protected
     groups_LT = read_groups(groups_LBT, blocks=len(manifest.schedule.merged), tokens=tokens, prefix=prefix)
     image_HWC = _image_pixels(bundle) if image is None else _cropped(bundle, image)
@@ -118,11 +118,7 @@ def _pictures(
     )
 
 
-def _read_groups_file(path: Path) -> npt.NDArray[Any] | None:
-    if path.is_symlink():
-        raise BundleError(f"{path}: is a symbolic link; a bundle holds plain files only")
-    if not path.is_file():
-        return None
+def _read_groups_file(path: Path) -> npt.NDArray[Any]:
     arrays = _read_arrays(path)
     if "groups_LBT" not in arrays:
         raise BundleError(f"{path}: expected an array groups_LBT, got {', '.join(arrays) or 'none'}")

@@ -53,17 +53,21 @@ def test_recipe_of_a_bundle_takes_no_other_weights(
     file_bundle: Path, vit_dir: Path, weights_file: Path, tmp_path: Path
 ) -> None:
     assert manifest(file_bundle)["model"]["weights"]["kind"] == "file"
-    copied = tmp_path / "copied"
+    copied, beside = tmp_path / "there/copied", tmp_path / "there"
     shutil.copytree(file_bundle, copied)
-    shutil.copytree(vit_dir, copied / vit_dir.name)
-    shutil.copy(vit_dir / "model.safetensors", copied / weights_file.name)
+    shutil.copytree(vit_dir, beside / vit_dir.name)
+
+    complaint = refused(3, "run", copied / "recipe.yaml", "--out", tmp_path / "again")
+    assert f"weights file {weights_file.name} is not here" in complaint
+    assert "say where it lies now with --weights FILE" in complaint
+    shutil.copy(vit_dir / "model.safetensors", beside / weights_file.name)
     before = tree(tmp_path)
 
     complaint = refused(3, "run", copied / "recipe.yaml", "--out", tmp_path / "again")
 
     assert "expected the ones that the bundle was built from" in complaint
     assert tree(tmp_path) == before
-    shutil.copy(weights_file, copied / weights_file.name)
+    shutil.copy(weights_file, beside / weights_file.name)
     assert run("run", copied / "recipe.yaml", "--out", tmp_path / "again", "--quiet").status == 0
     assert (tmp_path / "again/model.onnx").read_bytes() == (file_bundle / "model.onnx").read_bytes()
 

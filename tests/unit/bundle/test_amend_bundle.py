@@ -99,7 +99,7 @@ def test_files_are_copied_where_they_cannot_be_linked(
 ) -> None:
     bundle = load_bundle(write_bundle(tmp_path / "b"))
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError("no links here")
 
     monkeypatch.setattr("os.link", refuse)

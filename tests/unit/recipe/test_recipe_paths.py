@@ -22,11 +22,12 @@ def test_relative_paths_are_taken_from_the_recipes_folder(
     recipe = loaded(
         Path("recipes"), "model: nets/m.pt2\nweights: w.safetensors\nvalidate: {data: ../val, pairs: p.csv}"
     )
-    assert recipe.model.model == str(tmp_path / "recipes/nets/m.pt2")
-    assert recipe.model.weights == str(tmp_path / "recipes/w.safetensors")
-    assert recipe.validate.data == str(tmp_path / "recipes/../val")
-    assert recipe.validate.pairs == str(tmp_path / "recipes/p.csv")
+    assert recipe.model.model == "recipes/nets/m.pt2"
+    assert recipe.model.weights == "recipes/w.safetensors"
+    assert recipe.validate.data == "recipes/../val"
+    assert recipe.validate.pairs == "recipes/p.csv"
     assert recipe.validate.classes is None
+    assert loaded(tmp_path, "model: m.pt2").model.model == str(tmp_path / "m.pt2")
 
 
 @pytest.mark.parametrize(
@@ -52,12 +53,54 @@ def test_only_models_that_are_paths_are_resolved(tmp_path: Path, model: str, exp
         pytest.param("/home/me/nets/m.pt2", "m.pt2", id="program"),
         pytest.param("hf:/home/me/ckpt", "hf:./ckpt", id="checkpoint"),
         pytest.param("hf:../ckpt/", "hf:./ckpt", id="relative-checkpoint"),
+        pytest.param("hf:~/nets/ckpt", "hf:./ckpt", id="checkpoint-of-home"),
+        pytest.param("hf:a/../../ckpt", "hf:a/../../ckpt", id="reads-as-a-name"),
+        pytest.param("hf:./a/../../ckpt", "hf:./ckpt", id="leaves-on-the-way"),
+        pytest.param("timm:local-dir:/home/me/tuned", "timm:local-dir:tuned", id="timm-folder"),
+        pytest.param("open_clip:local-dir:../clip", "open_clip:local-dir:clip", id="open-clip-folder"),
+    ],
+)
+def test_a_portable_recipe_keeps_the_last_name_of_a_model_that_lies_elsewhere(
+    model: str, expected: str
+) -> None:
+    assert portable(Recipe(model=ModelRequest(model=model))).model.model == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        pytest.param("models/x.pt2", "models/x.pt2", id="program"),
+        pytest.param("./x.pt2", "x.pt2", id="program-here"),
+        pytest.param("hf:./my-clip", "hf:./my-clip", id="checkpoint"),
+        pytest.param("hf:./nets/../my-clip/", "hf:./my-clip", id="checkpoint-with-a-detour"),
+        pytest.param("hf:here", "hf:./here", id="folder-that-reads-as-a-name"),
+        pytest.param("hf:org/here", "hf:./org/here", id="folder-that-reads-as-a-hub-name"),
+        pytest.param("timm:local-dir:nets/tuned", "timm:local-dir:nets/tuned", id="timm-folder"),
+        pytest.param("open_clip:local-dir:clip", "open_clip:local-dir:clip", id="open-clip-folder"),
         pytest.param("hf:org/name", "hf:org/name", id="hub-name"),
+        pytest.param("timm:vit_base_patch16_224", "timm:vit_base_patch16_224", id="timm"),
         pytest.param("vit_b16", "vit_b16", id="alias"),
     ],
 )
-def test_a_portable_recipe_keeps_the_last_name_of_a_local_model(model: str, expected: str) -> None:
-    assert portable(Recipe(model=ModelRequest(model=model))).model.model == expected
+def test_a_portable_recipe_keeps_names_and_paths_that_lead_downwards(
+    tmp_path: Path, model: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "org/here").mkdir(parents=True)
+    once = portable(Recipe(model=ModelRequest(model=model, weights="nets/w.safetensors")))
+    assert (once.model.model, once.model.weights) == (expected, "nets/w.safetensors")
+    assert portable(once) == once
+
+
+@pytest.mark.parametrize("weights", ["./random", "nets/../pretrained", "/home/me/random"])
+def test_a_weights_file_that_is_called_like_a_word_stays_a_path(
+    tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"./{Path(weights).name}"
+    assert portable(Recipe(model=ModelRequest(model="vit_b16", weights=weights))).model.weights == name
+    assert loaded(Path("."), f"model: vit_b16\nweights: {name}").model.weights == name
 
 
 def test_a_portable_recipe_names_no_folder_and_keeps_its_gate() -> None:

@@ -406,7 +406,7 @@ def test_pictures_that_end_elsewhere_than_the_schedule_are_explained(make: Make)
 
 @pytest.mark.parametrize("content", [b"not an archive", b"PK\x03\x04 cut off"])
 def test_damaged_groups_are_refused_by_name(make: Make, content: bytes) -> None:
-    bundle = make()
+    bundle = make(merges=alike_groups(noise_image(32), Form()))
     (bundle.path / "merges.npz").write_bytes(content)
 
     with pytest.raises(BundleError, match="merges.npz: cannot be read"):
@@ -414,7 +414,7 @@ def test_damaged_groups_are_refused_by_name(make: Make, content: bytes) -> None:
 
 
 def test_archive_without_groups_is_refused(make: Make) -> None:
-    bundle = make()
+    bundle = make(merges=alike_groups(noise_image(32), Form()))
     np.savez(bundle.path / "merges.npz", other=np.zeros(1))
 
     with pytest.raises(BundleError, match="expected an array groups_LBT, got other"):

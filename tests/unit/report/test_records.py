@@ -132,14 +132,6 @@ def test_text_that_is_not_a_json_object_is_refused(tmp_path: Path, content: str)
         read_benchmark(tmp_path)
 
 
-def test_link_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").write_text(json.dumps(BENCH), encoding="utf-8")
-    (tmp_path / "bench.json").symlink_to(tmp_path / "elsewhere")
-
-    with pytest.raises(BundleError, match="symbolic link"):
-        read_benchmark(tmp_path)
-
-
 def test_unknown_keys_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps({**BENCH, "later": {"x": 1}}), encoding="utf-8")
 

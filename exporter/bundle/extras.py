@@ -1,0 +1,156 @@
+"""What lies in a bundle's folder and is not the bundle's: a README, `.git`, `.DS_Store`, caches of tools.
+
+Where it stands on the road: `load` names these files in a note and never reads them; `write` takes them along when a
+bundle is replaced or added to, so that no file of the user's is ever lost.
+"""
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from exporter.bundle.manifest import MANIFEST_FILE, is_file_name
+from exporter.errors import UsageError
+
+_MAX_MANIFEST_BYTES = 1 << 24
+_NAMED = 5
+"""How many extra files a note names."""
+
+
+def extra_names(folder: Path, names: Collection[str]) -> tuple[str, ...]:
+    """What else lies in a bundle's folder; a folder without any of the bundle's files is one name, `.git/`.
+
+    Links are not followed, and nothing is opened but the folders that the bundle's own files lie in.
+
+    Args:
+        folder: the bundle's.
+        names: of its files, as the manifest lists them.
+
+    Raises:
+        OSError: a folder of the bundle cannot be listed.
+    """
+    own = {MANIFEST_FILE, *names}
+    folders = {parent for name in own for parent in _parents(name)}
+    return tuple(_extras(folder, "", own, folders))
+
+
+def extras_note(extras: Collection[str]) -> str | None:
+    """The line that names them, or None where there are none."""
+    if not extras:
+        return None
+    shown = ", ".join(_shown(name) for name in sorted(extras)[:_NAMED])
+    more = f" and {len(extras) - _NAMED} more" if len(extras) > _NAMED else ""
+    return f"not of this bundle, and neither checked nor read: {shown}{more}"
+
+
+def extras_to_keep(folder: Path) -> tuple[str, ...]:
+    """What has to be taken along when the bundle at a place is replaced.
+
+    Args:
+        folder: a bundle that may be damaged, or an empty folder.
+
+    Raises:
+        UsageError: its manifest does not say which files are the bundle's, or there is more than can be taken along.
+    """
+    if not (folder / MANIFEST_FILE).is_file():
+        return ()
+    try:
+        extras = extra_names(folder, _listed(folder / MANIFEST_FILE))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{folder}: cannot be replaced: its {MANIFEST_FILE} does not say which files here are the bundle's "
+            f"({type(error).__name__}); remove the folder yourself, or give another --out"
+        ) from None
+    if mounted := [name for name in extras if os.path.ismount(folder / name)]:
+        raise UsageError(
+            f"{folder}: cannot be replaced: another file system is mounted at {_shown(mounted[0])}"
+        )
+    return extras
+
+
+def refuse_clash(extras: Collection[str], names: Collection[str], folder: Path) -> None:
+    """Raise a UsageError if one of the user's files has a name that the bundle is about to write."""
+    if clash := sorted(set(extras) & set(names)):
+        raise UsageError(
+            f"{folder}: {_shown(clash[0])} is not of the bundle that lies there and would be replaced; "
+            "move it elsewhere"
+        )
+
+
+def carry(extras: Collection[str], folder: Path, staging: Path) -> None:
+    """Take the user's files along into the folder that is about to take the bundle's place: the same files, by links.
+
+    They stay in the old folder as well, so that whatever happens in between loses nothing.
+
+    Raises:
+        UsageError: one of them has a name of the new bundle, or cannot be linked or copied.
+    """
+    refuse_clash(extras, [name for name in extras if os.path.lexists(staging / name)], folder)
+    for name in extras:
+        try:
+            _carry(folder / name, staging / name)
+        except OSError as error:
+            raise UsageError(
+                f"{folder}: {_shown(name)} is not of the bundle and cannot be taken along: "
+                f"{error.strerror or error}; move it elsewhere"
+            ) from None
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Have a file, a link or anything else that is no folder at a second place as well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        if not stat.S_ISREG(source.lstat().st_mode) and not source.is_symlink():
+            raise
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _carry(source: Path, target: Path) -> None:
+    if source.is_symlink() or not source.is_dir():
+        link_file(source, target)
+        return
+    target.mkdir(parents=True)
+    for entry in os.scandir(source):
+        _carry(source / entry.name, target / entry.name)
+    shutil.copystat(source, target)
+
+
+def _listed(manifest: Path) -> list[str]:
+    """The names that a manifest lists, whether or not it is sound otherwise.
+
+    Raises:
+        OSError, ValueError: it does not list any.
+    """
+    with manifest.open("rb") as stream:
+        tree = json.loads(stream.read(_MAX_MANIFEST_BYTES))
+    files = tree.get("files") if isinstance(tree, dict) else None
+    if not isinstance(files, dict) or not all(is_file_name(name) for name in files):
+        raise ValueError("no files")
+    return list(files)
+
+
+def _extras(folder: Path, prefix: str, own: set[str], folders: set[str]) -> Iterator[str]:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        name = prefix + entry.name
+        if name in folders and entry.is_dir():
+            if not entry.is_symlink():  # what lies at another place is not in this folder
+                yield from _extras(Path(entry.path), f"{name}/", own, folders)
+        elif entry.is_dir(follow_symlinks=False):
+            yield f"{name}/"
+        elif name not in own:
+            yield name
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _shown(name: str) -> str:
+    """A name of whatever the user's files are called, as one line of printable text."""
+    clean = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    return clean if len(clean) <= 60 else f"{clean[:57]}..."

@@ -1,0 +1,76 @@
+"""What decides the results of a sweep beside its points, and so which finished points are still good.
+
+In: the recipe that all points share, its model and images. Out: `Conditions`, the key of the sweep's cache.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from exporter.benchmark.environment import cpu_model
+from exporter.models import LoadedModel, ModelRequest, safe_name
+from exporter.pipeline.material import Material
+from exporter.pipeline.plan import Planned
+from exporter.pipeline.racing import BenchOptions
+from exporter.pipeline.toolchain import toolchain
+from exporter.recipe import NO_WEIGHTS_FILE, Recipe, local_place
+from exporter.sweep import SWEEP_FILE, Conditions, cores, read_record
+
+
+def recorded_weights(folder: Path) -> str | None:
+    """The hash of the weights that a sweep's folder is about, or None where nothing was swept there yet."""
+    return read_record(folder).weights_sha256 if (folder / SWEEP_FILE).is_file() else None
+
+
+def name_of(model: str) -> str:
+    """What a model is called by its name on the command line, wherever it lies: `hf:./my-clip` is `my-clip`."""
+    place = local_place(model, here=True)
+    last = place[1] if place is not None else model.rpartition(":")[2]
+    return safe_name(Path(last).name.removesuffix(".pt2"))
+
+
+def _identity(request: ModelRequest, model: LoadedModel) -> dict[str, object]:
+    """What decides a model beside its weights: of a local one not where it lies, but what it says of its images."""
+    place = local_place(request.model, here=True)
+    return {
+        **asdict(request),
+        "model": request.model if place is None else f"{model.source}, local",
+        "weights": request.weights if request.weights in NO_WEIGHTS_FILE else "file",
+        "preprocess": None if model.preprocess is None else model.preprocess.to_dict(),
+    }
+
+
+def sweep_conditions(
+    recipe: Recipe, planned: Planned, found: Material | None, targets: Sequence[str], options: BenchOptions
+) -> Conditions:
+    """What all points of a sweep share: change any of it, and finished points are not taken for the same.
+
+    Args:
+        recipe: of the points.
+        planned: its model.
+        found: what points are measured on.
+        targets: engines of the points.
+        options: how they are timed.
+    """
+    sets = [found.images, found.pairs.images if found.pairs else None] if found is not None else []
+    building: dict[str, object] = {
+        "model": _identity(recipe.model, planned.model),
+        "weights_sha256": planned.model.weights_sha256,
+        "images": [images.fingerprint for images in sets if images is not None],
+        "classes": list(found.class_names) if found is not None else [],
+        "templates": list(found.templates) if found is not None else [],
+        "captions": list(found.pairs.texts) if found is not None and found.pairs is not None else [],
+        "pairs": list(found.pairs.pairs) if found is not None and found.pairs is not None else [],
+        "batch": recipe.batch,
+        "input": recipe.input,
+        "layout": recipe.layout,
+        "dynamic_batch": recipe.dynamic_batch,
+        "proportional_attention": recipe.proportional_attention,
+        "disable_passes": list(recipe.disable_passes),
+        "engines": {name: asdict(recipe.engines[name]) for name in sorted(recipe.engines)},
+        "lowering": dict(recipe.lowering),
+        "calibration": asdict(recipe.calibration),
+        "toolchain": toolchain(targets),
+    }
+    timing: dict[str, object] = {"cpu": cpu_model(), "cores": cores(), **asdict(options)}
+    return Conditions(building=building, timing=timing)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.arrays import ArrayForm, read_array
 from exporter.benchmark.clock import Call, Device, graphed
 from exporter.benchmark.contender import EngineFile
 from exporter.benchmark.messages import Job
-from exporter.errors import InternalError, TargetUnavailableError, UsageError
+from exporter.errors import BundleError, InternalError, TargetUnavailableError, UsageError
 from exporter.targets import Array, find_target, open_runner
 
 if TYPE_CHECKING:
@@ -49,11 +50,13 @@ def read_images(job: Job) -> Array:
     """
     path, batch = job.images, job.contender.batch
     try:
-        images: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path.name}: expected an input batch written by numpy.save, got {error}") from None
-    if len(images) != batch:
-        raise UsageError(f"{path.name}: expected {batch} images for {job.contender.label}, got {len(images)}")
+        images = read_array(path, ArrayForm(dtype="numbers", shape=None), "write it with numpy.save")
+    except BundleError as error:
+        raise UsageError(f"expected an input batch: {error}") from None
+    if images.ndim < 1 or len(images) != batch:
+        raise UsageError(
+            f"{path.name}: expected {batch} images for {job.contender.label}, got {images.shape}"
+        )
     return images
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
+from exporter.arrays import ArrayForm, read_archive
 from exporter.bundle.extras import extra_names, extras_note
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, TensorRecord, decode, short
 from exporter.bundle.write import SAMPLE_FILE, sample_file, sha256_of
@@ -79,15 +79,13 @@ class Bundle:
                 does has a sample of its own.
 
         Raises:
-            BundleError: the bundle has no sample, or it is not a plain archive of arrays.
+            BundleError: the bundle has no sample, or it does not hold what the manifest says of inputs and outputs.
         """
         own = sample_file(target)
         name = own if own in self.manifest.files else SAMPLE_FILE
-        try:
-            with np.load(self._file(name), allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (ValueError, OSError) as error:
-            raise BundleError(f"{self.path / name}: cannot be read: {error}") from None
+        tensors = (*self.manifest.inputs, *self.manifest.outputs)
+        forms = {each.name: ArrayForm(dtype=each.dtype, shape=each.shape) for each in tensors}
+        return read_archive(self._file(name), forms, "export the bundle again")
 
     def text(self) -> "Bundle | None":
         """The bundle of the text tower that lies in this one, or None."""

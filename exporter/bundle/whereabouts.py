@@ -34,8 +34,8 @@ def located(recipe: Recipe, bundle: Path, given: Collection[str] = ()) -> Recipe
     """The recipe of a bundle with its local model and its weights file where they lie now.
 
     A path is looked for as it was typed: from the working directory, and then beside the bundle's folder (not inside
-    it, where nothing but the bundle's own files is read). The first that exists is taken. Of a file that says how photos
-    become the input, the bundle has its own copy.
+    it, where nothing but the bundle's own files is read). The first that exists is taken. Of a file that says how
+    photos become the input, the bundle has its own copy.
 
     Args:
         recipe: of the bundle, with whatever the user replaced in it.

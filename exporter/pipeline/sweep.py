@@ -14,7 +14,7 @@ from typing import Literal
 from exporter.anatomy.demand import token_demand
 from exporter.benchmark.environment import cpu_model
 from exporter.errors import UsageError
-from exporter.packages import installed, toolchain
+from exporter.packages import installed
 from exporter.pipeline.contenders import dense_contender
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import DENSE, dense_doubts

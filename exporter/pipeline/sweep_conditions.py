@@ -9,10 +9,10 @@ from pathlib import Path
 
 from exporter.benchmark.environment import cpu_model
 from exporter.models import LoadedModel, ModelRequest, safe_name
+from exporter.packages import toolchain
 from exporter.pipeline.material import Material
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.racing import BenchOptions
-from exporter.pipeline.toolchain import toolchain
 from exporter.recipe import NO_WEIGHTS_FILE, Recipe, local_place
 from exporter.sweep import SWEEP_FILE, Conditions, cores, read_record
 

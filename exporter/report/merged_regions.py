@@ -90,7 +90,7 @@ def read_groups(groups_LBT: npt.NDArray[Any], *, blocks: int, tokens: int, prefi
         prefix: tokens in front that stand for no patch.
 
     Raises:
-        BundleError: another shape or dtype.
+        BundleError: another shape or dtype, or a number that no token has.
     """
     shape = groups_LBT.shape
     fits = len(shape) == 3 and shape[0] == blocks and shape[1] >= 1 and shape[2] == tokens and prefix < tokens
@@ -99,7 +99,13 @@ def read_groups(groups_LBT: npt.NDArray[Any], *, blocks: int, tokens: int, prefi
             f"merges.npz: groups_LBT: expected integers of shape ({blocks}, images, {tokens}), got "
             f"{groups_LBT.dtype} of shape {shape}; make the file again"
         )
-    groups: Labels = groups_LBT[:, 0].astype(np.int64)
+    groups_LT = groups_LBT[:, 0]
+    if groups_LT.min() < 0 or groups_LT.max() >= tokens:
+        raise BundleError(
+            f"merges.npz: groups_LBT: expected numbers of tokens from 0 to {tokens - 1}, got {groups_LT.min()} to "
+            f"{groups_LT.max()}; make the file again"
+        )
+    groups: Labels = groups_LT.astype(np.int64)
     return groups
 
 

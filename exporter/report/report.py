@@ -3,8 +3,7 @@
 Where it stands on the road: the last stage; the pipeline writes the two texts that come out of it.
 """
 
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from exporter.arrays import ArrayForm, read_archive
 from exporter.bundle import SAMPLE_FILE, Bundle
 from exporter.errors import BundleError
 from exporter.report.benchmark_record import BENCH_FILE, read_benchmark
@@ -109,7 +109,7 @@ def _pictures(
     if groups_LBT is None:
         if MERGES_FILE not in manifest.files:
             return ()
-        groups_LBT = _read_groups_file(bundle.path / MERGES_FILE)
+        groups_LBT = _read_groups_file(bundle)
     tokens, prefix = manifest.schedule.tokens[0], manifest.tokens_protected
     groups_LT = read_groups(groups_LBT, blocks=len(manifest.schedule.merged), tokens=tokens, prefix=prefix)
     image_HWC = _image_pixels(bundle) if image is None else _cropped(bundle, image)
@@ -118,19 +118,10 @@ def _pictures(
     )
 
 
-def _read_groups_file(path: Path) -> npt.NDArray[Any]:
-    arrays = _read_arrays(path)
-    if "groups_LBT" not in arrays:
-        raise BundleError(f"{path}: expected an array groups_LBT, got {', '.join(arrays) or 'none'}")
-    return arrays["groups_LBT"]
-
-
-def _read_arrays(path: Path) -> Mapping[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise BundleError(f"{path}: cannot be read: {error}; make the file again") from None
+def _read_groups_file(bundle: Bundle) -> npt.NDArray[Any]:
+    schedule = bundle.manifest.schedule
+    form = ArrayForm(dtype="integers", shape=(len(schedule.merged), "images", schedule.tokens[0]))
+    return read_archive(bundle.path / MERGES_FILE, {"groups_LBT": form}, "make the file again")["groups_LBT"]
 
 
 def _cropped(bundle: Bundle, image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -146,9 +137,8 @@ def _cropped(bundle: Bundle, image: Image.Image) -> npt.NDArray[np.uint8]:
 def _image_pixels(bundle: Bundle) -> npt.NDArray[np.uint8]:
     """The first image of the sample, (H, W, C) bytes, with its normalisation undone."""
     manifest = bundle.manifest
-    sample = _read_arrays(bundle.path / SAMPLE_FILE)
     name = manifest.inputs[0].name
-    images = sample.get(name, np.zeros(0))
+    images = bundle.sample()[name]
     image = images[0] if images.ndim == 4 else images
     image_HWC = image.transpose(1, 2, 0) if image.ndim == 3 and manifest.layout == "nchw" else image
     if image_HWC.ndim != 3 or not image_HWC.size:

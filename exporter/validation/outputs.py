@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from exporter.arrays import ArrayForm, read_array
 from exporter.errors import UsageError
 from exporter.models import Preprocess
 from exporter.targets import Array
@@ -28,6 +29,8 @@ CHUNK = 64
 Contender = Callable[[Array], Array]
 """Takes cropped uint8 pixels (B, C, H, W), gives float32 (B, C)."""
 
+_REMEDY = "remove it, and measure again"
+
 Progress = Callable[[int, int], None]
 """Called with images done and images in all."""
 
@@ -39,7 +42,7 @@ class Outputs:
     Attributes:
         images: the set.
         folder: where the chunks lie.
-        chunks: how many there are.
+        rows: images of each chunk that could be read.
         positions: of the images that could be read, in order.
         unreadable: the others, each with its reason.
         images_per_s: of contenders that ran just now; what was there already is not timed again.
@@ -47,7 +50,7 @@ class Outputs:
 
     images: ImageSet
     folder: Path
-    chunks: int
+    rows: tuple[int, ...]
     positions: Array
     unreadable: tuple[Unreadable, ...]
     images_per_s: Mapping[str, float]
@@ -59,10 +62,10 @@ class Outputs:
 
     def of(self, contender: str) -> Iterator[Array]:
         """Outputs of a contender, float32 (B, C) per chunk, in the order of `positions`."""
-        for chunk in range(self.chunks):
-            outputs = np.load(_output_file(self.folder, contender, chunk), allow_pickle=False)
-            if len(outputs):
-                yield outputs
+        for chunk in range(len(self.rows)):
+            if self.rows[chunk]:
+                form = ArrayForm(dtype="float32", shape=(self.rows[chunk], "channels"))
+                yield read_array(_output_file(self.folder, contender, chunk), form, _REMEDY)
 
     def stacked(self, contender: str) -> Array:
         """All outputs of a contender at once, for embeddings: float32 (N, C)."""
@@ -147,7 +150,7 @@ def _outputs(images: ImageSet, folder: Path, chunks: int, images_per_s: Mapping[
     return Outputs(
         images=images,
         folder=folder,
-        chunks=chunks,
+        rows=tuple(len(listing["positions"]) for listing in listings),
         positions=np.asarray(positions, dtype=np.int64),
         unreadable=unreadable,
         images_per_s=images_per_s,

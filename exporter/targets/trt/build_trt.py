@@ -231,8 +231,11 @@ def read_sample() -> tuple[dict[str, Any], dict[str, float]]:
     if found != RECIPE["onnx_sha256"]:
         raise Failure(8, f"{MODEL.name}: expected sha256 {RECIPE['onnx_sha256']}, got {found}; copy it again")
     path = next(path for name in RECIPE["samples"] if (path := HERE / name).exists())
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in (RECIPE["input"], *RECIPE["outputs"])}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in (RECIPE["input"], *RECIPE["outputs"])}
+    except Exception as error:  # zipfile, zlib and numpy raise nearly anything on damaged files
+        raise Failure(8, f"{path.name}: cannot be read: {str(error)[:80]}; copy it again") from None
     parity = json.loads((HERE / "parity.json").read_text(encoding="utf-8"))
     count, batches = len(arrays[RECIPE["input"]]), RECIPE["batches"]
     rows = np.arange(max(batches[0], min(batches[-1], count))) % count

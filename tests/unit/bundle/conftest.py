@@ -73,7 +73,9 @@ def write_bundle(manifest: Manifest) -> SampleBundle:
             (folder / "openvino/model.xml").write_bytes(b"<net/>")
             (folder / "openvino/model.bin").write_bytes(bytes(3_000_000))
             (folder / "recipe.yaml").write_text("model: vit_b16\nweights: random\n", encoding="utf-8")
-            write_sample(folder, {"images": np.ones((1, 3, 8, 8), np.float32), "logits": np.zeros((1, 10))})
+            write_sample(
+                folder, {"images": np.ones((1, 3, 8, 8), np.float32), "logits": np.zeros((1, 10), np.float32)}
+            )
             seal(folder, manifest)
         return out_dir
 

@@ -53,10 +53,9 @@ def read_images(job: Job) -> Array:
         images = read_array(path, ArrayForm(dtype="numbers", shape=None), "write it with numpy.save")
     except BundleError as error:
         raise UsageError(f"expected an input batch: {error}") from None
-    if images.ndim < 1 or len(images) != batch:
-        raise UsageError(
-            f"{path.name}: expected {batch} images for {job.contender.label}, got {images.shape}"
-        )
+    found = len(images) if images.ndim else 0
+    if found != batch:
+        raise UsageError(f"{path.name}: expected {batch} images for {job.contender.label}, got {found}")
     return images
 
 

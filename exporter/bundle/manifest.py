@@ -7,13 +7,14 @@ other file.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from exporter.bundle.consistency import complaints
 from exporter.bundle.json_tree import JsonTreeError, canonical_json, from_tree, to_tree
 from exporter.errors import BundleError, InternalError
+from exporter.json_text import parse_json
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
@@ -183,7 +184,8 @@ def decode(data: bytes, where: str) -> Manifest:
         where: the file, for messages.
 
     Raises:
-        BundleError: not a manifest, changed since it was sealed, or of a newer exporter.
+        BundleError: not a manifest, changed since it was sealed, of a newer exporter, or with parts that contradict
+            each other.
     """
     tree = _parsed(data, where)
     _refuse_newer(tree.get("schema_version"), where)
@@ -197,6 +199,8 @@ def decode(data: bytes, where: str) -> Manifest:
         raise BundleError(f"{where}: {error}") from None
     if canonical_json(tree) != data:
         raise BundleError(f"{where}: changed since it was written: the values are right, the spelling is not")
+    if found := next(complaints(manifest), None):
+        raise BundleError(f"{where}: {found}; export the bundle again")
     _check_names(manifest, where)
     return manifest
 
@@ -220,11 +224,7 @@ def is_file_name(name: str) -> bool:
 
 
 def _parsed(data: bytes, where: str) -> dict[str, object]:
-    try:
-        tree = json.loads(data)
-        canonical_json(tree)
-    except (ValueError, RecursionError):
-        raise BundleError(f"{where}: expected a bundle's manifest, got text that is not sound JSON") from None
+    tree = parse_json(data, where, "a bundle's manifest", "export the bundle again")
     if not isinstance(tree, dict):
         raise BundleError(f"{where}: expected a bundle's manifest, got a JSON {type(tree).__name__}")
     return tree

@@ -31,6 +31,9 @@ from exporter.report.quality_sections import accuracy_section, fidelity_section,
 from exporter.report.speed_sections import speed_section
 from exporter.report.validation_record import ValidationRecord
 
+_LEAST = 1e-9
+"""GMACs or milliseconds of a first block that others are shown as a share of; what is less was not measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
@@ -211,7 +214,7 @@ def _block_chart(evidence: Evidence) -> tuple[Part, ...]:
     series = tuple(
         Series(name=name, points=tuple((block, value / points[0][1]) for block, value in points))
         for name, points in curves.items()
-        if points and points[0][1] > 0
+        if points and points[0][1] >= _LEAST
     )
     if not series:
         return ()

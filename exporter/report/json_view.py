@@ -5,13 +5,13 @@ records of this room are made of. Keys that nobody asks for are left alone, so t
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from exporter.errors import BundleError
+from exporter.json_text import parse_json
 
 _MAX_BYTES = 1 << 26
 
@@ -35,9 +35,9 @@ class JsonView:
         return self.tree.get(key) is not None
 
     def number(self, key: str) -> float:
-        """A finite number."""
+        """A number; `read_json` has seen to it that it is finite."""
         value = self.tree.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool):
             self._refuse(key, "a number")
         return float(value)
 
@@ -155,18 +155,9 @@ def read_json(path: Path) -> JsonView | None:
             data = stream.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise BundleError(f"{path}: expected at most {_MAX_BYTES >> 20} MiB; make the file again")
-        tree = json.loads(data)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error}") from None
-    except (ValueError, RecursionError):
-        raise BundleError(f"{path}: expected JSON, got something else; make the file again") from None
+    tree = parse_json(data, str(path), "JSON", "make the file again")
     if not isinstance(tree, dict):
         raise BundleError(f"{path}: expected a JSON object, got a {type(tree).__name__}; make the file again")
     return JsonView(file=path.name, path="", tree=tree)
-
-
-def _is_finite(value: int | float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer too large for a float
-        return False

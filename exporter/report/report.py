@@ -3,7 +3,7 @@
 Where it stands on the road: the last stage; the pipeline writes the two texts that come out of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,16 @@ def evidence(
     Raises:
         BundleError: a file beside the engines is not what its command writes.
     """
+    files, blocks = bundle.manifest.files, len(bundle.manifest.schedule.merged)
+    validation = read_validation(bundle.path) if VALIDATION_FILE in files else None
+    benchmark = read_benchmark(bundle.path) if BENCH_FILE in files else None
+    _check_blocks(VALIDATION_FILE, [row.block for row in validation.blocks] if validation else (), blocks)
+    for times in benchmark.block_ms.values() if benchmark else ():
+        _check_blocks(BENCH_FILE, times, blocks)
     return Evidence(
         bundle=bundle,
-        validation=read_validation(bundle.path) if VALIDATION_FILE in bundle.manifest.files else None,
-        benchmark=read_benchmark(bundle.path) if BENCH_FILE in bundle.manifest.files else None,
+        validation=validation,
+        benchmark=benchmark,
         gmacs_per_block=bundle.manifest.gmacs.blocks if macs_per_block is None else macs_per_block,
         pictures=pictures,
     )
@@ -90,6 +96,13 @@ def report_sweep(path: str | Path) -> Report:
         BundleError: there is no `sweep.json`, or it is not what `sweep` writes.
     """
     return _rendered(sweep_content(read_record(_sweep_folder(Path(path)))))
+
+
+def _check_blocks(file: str, found: Iterable[int], blocks: int) -> None:
+    if odd := [block for block in found if not 0 <= block < blocks]:
+        raise BundleError(
+            f"{file}: blocks: expected blocks 0 to {blocks - 1}, got {odd[0]}; make the file again"
+        )
 
 
 def _sweep_folder(path: Path) -> Path:

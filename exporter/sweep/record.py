@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from exporter.errors import BundleError
+from exporter.json_text import parse_json
 from exporter.sweep.canonical import canonical_json, write_whole
 from exporter.sweep.grid import Point
 
@@ -312,9 +313,16 @@ def read_record(folder: str | Path) -> SweepRecord:
             f"{path}: cannot be read: {error.strerror or error}; give the folder of a sweep"
         ) from None
     try:
+        parse_json(content, str(path), "JSON", "run the sweep again into this folder")
         record = TypeAdapter(SweepRecord).validate_json(content)
     except ValidationError as error:
         raise BundleError(f"{path}: {first_problem(error)}; run the sweep again into this folder") from None
+    for point in record.points:
+        if point.built is not None and len(point.built.tokens) != len(point.built.merged) + 1:
+            raise BundleError(
+                f"{path}: {point.name}: expected {len(point.built.merged) + 1} token counts, one more than blocks, got "
+                f"{len(point.built.tokens)}; run the sweep again into this folder"
+            )
     if missing := set(record.front) - {point.name for point in record.points}:
         raise BundleError(
             f"{path}: front names {min(missing)}, which is not a point; run the sweep again into this folder"

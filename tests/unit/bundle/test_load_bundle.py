@@ -127,9 +127,10 @@ def test_a_bundle_gives_its_sample_preprocessing_and_recipe(bundle_path: Path) -
 
 
 def test_a_sample_that_would_unpickle_is_refused(bundle_path: Path, manifest: Manifest) -> None:
-    np.savez(bundle_path / "sample.npz", images=np.array([{"a": 1}], dtype=object))
+    pickled = np.full((1, 3, 8, 8), {"a": 1}, dtype=object)
+    np.savez(bundle_path / "sample.npz", images=pickled, logits=np.zeros((1, 10), np.float32))
     bundle = Bundle(path=bundle_path, manifest=replace(manifest, files={"sample.npz": "00" * 32}))
-    with pytest.raises(BundleError, match="cannot be read"):
+    with pytest.raises(BundleError, match="images: expected float32 .*, got object"):
         bundle.sample()
 
 

@@ -27,7 +27,7 @@ def photo(seed: int) -> Image.Image:
 
 def test_every_block_leaves_as_many_regions_as_tokens(bundle: exporter.Bundle) -> None:
     """But the last one: nobody reads what it would merge, so that its merge is not executed."""
-    groups_LBT = _groups(bundle, photo(1), None, silent)
+    groups_LBT = _groups(bundle, photo(1), {}, silent)
     tokens = bundle.manifest.schedule.tokens
 
     assert groups_LBT.shape == (len(tokens) - 1, 1, tokens[0])
@@ -35,7 +35,7 @@ def test_every_block_leaves_as_many_regions_as_tokens(bundle: exporter.Bundle) -
 
 
 def test_other_image_merges_elsewhere(bundle: exporter.Bundle) -> None:
-    one, other = (_groups(bundle, photo(seed), None, silent) for seed in (1, 2))
+    one, other = (_groups(bundle, photo(seed), {}, silent) for seed in (1, 2))
 
     assert not np.array_equal(one, other)
 

@@ -335,7 +335,10 @@ def test_reproduction_names_weights_tensors_and_versions(full: Read) -> None:
 def test_text_tower_has_no_pictures_and_no_tokens(make: Make) -> None:
     report = read(
         make(
-            tower="text", preprocess=None, schedule=ScheduleRecord(requested="as it is", merged=(), tokens=())
+            tower="text",
+            preprocess=None,
+            parity={},
+            schedule=ScheduleRecord(requested="as it is", merged=(), tokens=()),
         )
     )
 
@@ -369,7 +372,8 @@ def test_batch_shows_its_first_image_whatever_the_layout(tmp_path: Path) -> None
         layout="nhwc",
         inputs=(TensorRecord(name="images", dtype="uint8", shape=(2, 32, 32, 3)),),
     )
-    np.savez(bundle.path / "sample.npz", images=np.stack([image, 255 - image]))
+    images = np.stack([image, 255 - image])
+    np.savez(bundle.path / "sample.npz", images=images, logits=np.zeros((1, 10), np.float32))
     as_bytes = report_bundle(bundle).html
 
     pictures = [re.findall(r"data:image/png;base64,[\w+/=]+", html) for html in (as_float, as_bytes)]
@@ -417,7 +421,7 @@ def test_archive_without_groups_is_refused(make: Make) -> None:
     bundle = make(merges=alike_groups(noise_image(32), Form()))
     np.savez(bundle.path / "merges.npz", other=np.zeros(1))
 
-    with pytest.raises(BundleError, match="expected an array groups_LBT, got other"):
+    with pytest.raises(BundleError, match="expected the arrays groups_LBT, got other"):
         report_bundle(bundle)
 
 

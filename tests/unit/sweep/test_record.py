@@ -123,7 +123,7 @@ def damaged(change: dict[str, Any], *at: str | int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(b"{", "Invalid JSON", id="cut off"),
+        pytest.param(b"{", "not sound JSON", id="cut off"),
         pytest.param(damaged({"extra": 1}), "extra: ", id="unknown key"),
         pytest.param(
             damaged({"extra": 1}, "points", 0, "point", "schedule"), "extra", id="unknown key, deep"

@@ -18,7 +18,7 @@ def told(saved_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the program, with a preprocessing file from elsewhere."""
     folder = tmp_path_factory.mktemp("told")
     (folder / "how I see.json").write_text(json.dumps(SAID), encoding="utf-8")
-    options = ("--r", "4", "--preprocess", folder / "how I see.json", "--out", folder / "b", "--quiet")
+    options = ("--r", "0", "--preprocess", folder / "how I see.json", "--out", folder / "b", "--quiet")
     outcome = run(saved_program, *options)
     assert outcome.status == 0, outcome.err
     return folder / "b"

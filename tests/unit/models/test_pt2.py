@@ -111,6 +111,7 @@ def test_a_program_without_one_image_input_is_refused(
         pytest.param({"weights": "random"}, id="other weights"),
         pytest.param({"image_size": 64}, id="another size"),
         pytest.param({"tower": "text"}, id="text tower"),
+        pytest.param({"options": {"num_classes": 5}}, id="an option"),
     ],
 )
 def test_what_a_program_fixes_cannot_be_changed(options: dict[str, str], tiny_pt2: Path) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from exporter.errors import ExportError
 from exporter.models import ModelRequest, load
 
-MUTATIONS = 240
+MUTATIONS = 200
 VALUES: tuple[Any, ...] = (None, True, -1, 0, 2**70, 1.5, "", "x", [], {}, [[]], "torch.ops.aten.add.Tensor")
 
 Parts = dict[str, bytes]

@@ -57,7 +57,7 @@ def _opset(facts: GraphFacts) -> Iterator[Breach]:
             at="model",
             expected=f"opset {OPSETS[0]} to {OPSETS[-1]}",
             got=f"opset {facts.opset}",
-            fix="export with another opset, or use a later ONNX Runtime",
+            fix=f"export with --engine-option onnx.opset={OPSETS[-1]}, or use a later ONNX Runtime",
         )
 
 
@@ -67,7 +67,7 @@ def _ir_version(facts: GraphFacts) -> Iterator[Breach]:
             at="model",
             expected=f"IR version {NEWEST_IR} at most",
             got=f"{facts.ir_version}",
-            fix="save it with an earlier IR version, or use a later ONNX Runtime",
+            fix="export with an earlier onnx.opset, whose IR version is earlier too, or use a later ONNX Runtime",
         )
 
 

@@ -35,7 +35,7 @@ def _opset(facts: GraphFacts) -> Iterator[Breach]:
             at="model",
             expected=f"opset {OPSETS[0]} to {OPSETS[-1]}",
             got=f"opset {facts.opset}" if facts.opset else "no opset of the default domain",
-            fix="export with another opset",
+            fix=f"export with --engine-option onnx.opset={OPSETS[-1]}",
         )
 
 

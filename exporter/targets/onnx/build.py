@@ -20,6 +20,7 @@ from exporter.errors import InternalError
 from exporter.rewrite.annotate_blocks import annotations
 from exporter.targets.onnx.flatten_heads import FlattenHeadsPass
 from exporter.targets.onnx.lowering import opset, translations
+from exporter.targets.onnx.opset import convert, translated_opset
 from exporter.targets.target import EmitRequest
 
 _TRANSLATED_FROM = re.compile(r"%(\w+) :")
@@ -28,16 +29,21 @@ _FOLD_LIMIT_BYTES = 1 << 30
 """Weights are folded (transposed for MatMul) whatever their size."""
 
 
-def build(exported: ExportedProgram, request: EmitRequest) -> ir.Model:
+def build(exported: ExportedProgram, request: EmitRequest, asked: int | None = None) -> ir.Model:
     """Translate, simplify, name and annotate.
 
     Args:
         exported: results are the request's outputs, then matches.
         request: names, metadata, and how attention is spelled.
+        asked: the opset of the default domain; None for the one that the lowering and the precision need.
+
+    Raises:
+        UsageError: the program cannot be said in the opset asked for.
     """
+    written = opset(request.lowering, request.precision) if asked is None else translated_opset(asked)
     matches = len(exported.graph_signature.user_outputs) - len(request.outputs)
     names = [*(output.name for output in request.outputs), *(f"match_{index}" for index in range(matches))]
-    model = _translate(exported, request, names)
+    model = _translate(exported, request, names, written)
     _simplify(model)
     if request.lowering.attention != "decomposed":
         FlattenHeadsPass()(model)
@@ -46,6 +52,8 @@ def build(exported: ExportedProgram, request: EmitRequest) -> ir.Model:
     _check_scatter_free(model)
     _name_batch(model, request)
     _annotate(model, request.metadata)
+    if asked is not None:
+        convert(model, asked)
     return model
 
 
@@ -55,12 +63,14 @@ def without_matches(model: ir.Model, request: EmitRequest) -> None:
     common.RemoveUnusedNodesPass()(model)
 
 
-def _translate(exported: ExportedProgram, request: EmitRequest, output_names: Sequence[str]) -> ir.Model:
+def _translate(
+    exported: ExportedProgram, request: EmitRequest, output_names: Sequence[str], written: int
+) -> ir.Model:
     with redirect_stdout(io.StringIO()):
         program = torch.onnx.export(
             exported,
             dynamo=True,
-            opset_version=opset(request.lowering, request.precision),
+            opset_version=written,
             input_names=[request.input.name],
             output_names=list(output_names),
             custom_translation_table=translations(request.lowering),

@@ -9,6 +9,7 @@ from exporter.errors import UsageError
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.linted import require_supported
 from exporter.targets.onnx.build import build, without_matches
+from exporter.targets.onnx.opset import check_opset
 from exporter.targets.onnx.probe import probe
 from exporter.targets.onnx.providers import check_provider
 from exporter.targets.onnx.quantize import calibration_images, quantize
@@ -32,15 +33,21 @@ def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Pat
 
     Raises:
         TargetUnavailableError: the provider that is to prove the model is not here.
-        UsageError: int8 without calibration images, or in integers that the provider does not read.
+        UsageError: int8 without calibration images, or in integers that the provider does not read; an opset that
+            cannot say the program.
         UnsupportedGraphError: ONNX Runtime would refuse the model.
     """
     check_provider(request.options)
+    asked = request.options.opset
+    if asked is not None:
+        check_opset(request, asked)
     if request.precision == "int8":
         _check_quantisation(request)
-    model = build(program.exported, request)
+    model = build(program.exported, request, asked)
     if request.precision == "int8":
+        version = model.ir_version
         model = quantize(model, request.calibration, folder, request.options.activations)
+        model.ir_version = version if asked is not None else model.ir_version
     prober = probe(model, request.options) if program.merging_blocks else None
     without_matches(model, request)
     save(model, folder / FILE)

@@ -14,9 +14,12 @@ class OnnxOptions:
         engine_cache: folder in which the TensorRT provider keeps the engines that it builds; None to keep none.
         activations: integers that activations become in int8: `uint8` with a zero point, which CPUs like best, or
             `int8` around zero, which TensorRT demands.
+        opset: of the default domain, from 17 on, with the IR version that came with it; older servers refuse newer
+            ones. None for the oldest that the operators, the precision and the form of attention are at home in.
     """
 
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     tf32: bool = False
     engine_cache: str | None = None
     activations: Literal["uint8", "int8"] = "uint8"
+    opset: int | None = None

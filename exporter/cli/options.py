@@ -131,13 +131,14 @@ _MEASURE_OPTIONS = {
     ),
     "pairs": click.option("--pairs", help="CSV of image,caption: retrieval with a two-tower model."),
     "classes": click.option(
-        "--classes", help="Class names, one per line: zero-shot classification with a two-tower model."
+        "--classes",
+        help="Class names, one per line, in the model's order: to match labels with; zero-shot with a two-tower model.",
     ),
     "labels_in_order": click.option(
         "--labels-in-order",
         is_flag=True,
         default=None,
-        help="Number the class folders of --data in the order of their names, whatever the classes are called.",
+        help="Number the class folders of --data in the order of their names; one for every class of the model.",
     ),
     "templates": click.option(
         "--templates", help="Prompts for the class names, one per line, each with one {}."

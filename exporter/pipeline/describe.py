@@ -11,7 +11,7 @@ from PIL import Image
 
 from exporter.bundle import MANIFEST_FILE, Bundle, amend, check_amendable, load_bundle
 from exporter.errors import UsageError
-from exporter.models import Preprocess, crop_image
+from exporter.models import Preprocess, crop_image, in_bytes
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import plan_bundle
@@ -79,7 +79,7 @@ def _open(path: str) -> Image.Image:
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")  # Pillow's, about damage that it can read past
-            return image.copy()
+            return in_bytes(image).copy()  # before the copy, which forgets the file's format
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise UsageError(f"--image: expected an image, got {path}: {error}") from None
 

@@ -254,7 +254,7 @@ class ValidationDocument(Document):
     pairs: Text | None = None
     """CSV of image,caption for retrieval with a two-tower model, relative to the recipe."""
     classes: Text | None = None
-    """Text file with a class name per line, for zero-shot classification, relative to the recipe."""
+    """Text file with a class name per line, in the model's order, relative to the recipe; zero-shot for two towers."""
     labels_in_order: bool = False
     """Number class folders in the order of their names, although nothing says that the model does."""
     templates: Text | None = None

@@ -58,8 +58,9 @@ class Validation:
             None measures only on data that ships with the model.
         unlabelled: take `data` as plain images, whatever its sub-folders are called.
         pairs: CSV of image and caption, for retrieval with a two-tower model.
-        classes: text file with a class name per line, for zero-shot classification with a two-tower model.
-        labels_in_order: number class folders in the order of their names.
+        classes: text file with a class name per line, in the model's order: what labels are matched with, and what a
+            two-tower model classifies by (zero-shot).
+        labels_in_order: number class folders in the order of their names; otherwise they are matched by name or index.
         templates: text file with a prompt per line, each with one {}; None stands for "a photo of a {}.".
         accuracy: gate on top-1.
         agreement: gate on agreement with the dense model, which needs no labels.

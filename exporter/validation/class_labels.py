@@ -62,14 +62,25 @@ class KnownClasses:
         return self.names[index][0] if self.names is not None else None
 
     def called(self, labels: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """By label, the classes that it names: by its very spelling, else but for case, `_`, `-` and spaces."""
-        exact: dict[str, dict[int, None]] = {}
+        """By label, the classes that it names.
+
+        Names that are shown count before other spellings (ImageNet has a partridge, and a ruffed grouse that is also
+        called so), and the very name before one that is alike but for case, `_`, `-` and spaces.
+        """
+        shown: dict[str, dict[int, None]] = {}
+        shown_alike: dict[str, dict[int, None]] = {}
         alike: dict[str, dict[int, None]] = {}
         for index, spellings in enumerate(self.names or ()):
+            shown.setdefault(spellings[0], {})[index] = None
+            shown_alike.setdefault(spelled(spellings[0]), {})[index] = None
             for spelling in spellings:
-                exact.setdefault(spelling, {})[index] = None
                 alike.setdefault(spelled(spelling), {})[index] = None
-        return {label: tuple(exact.get(label) or alike.get(spelled(label)) or ()) for label in labels}
+        return {
+            label: tuple(
+                shown.get(label) or shown_alike.get(spelled(label)) or alike.get(spelled(label)) or ()
+            )
+            for label in labels
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """What the report of a user's image is drawn from: the matches of the eager program."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +9,7 @@ from PIL import Image
 import exporter
 from exporter.errors import UsageError
 from exporter.models import ModelRequest, Preprocess
-from exporter.pipeline.describe import _cropped, _groups
+from exporter.pipeline.describe import _cropped, _groups, _open
 from exporter.pipeline.observe import silent
 from exporter.recipe import Recipe
 from exporter.schedule import ScheduleRequest
@@ -53,3 +55,19 @@ def test_an_image_that_no_model_takes_is_refused(image: Image.Image, reason: str
     )
     with pytest.raises(UsageError, match=f"--image: expected an image that the model takes, .*{reason}"):
         _cropped(image, preprocess)
+
+
+def test_an_image_of_16_bits_is_scaled(tmp_path: Path) -> None:
+    ramp_HW = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    (tmp_path / "a.pgm").write_bytes(b"P5 64 64 65535\n" + ramp_HW.astype(">u2").tobytes())
+
+    opened_HW = np.asarray(_open(str(tmp_path / "a.pgm")))
+
+    assert np.abs(opened_HW - ramp_HW / 257.0).max() <= 0.5
+
+
+def test_an_image_without_a_stated_range_is_refused(tmp_path: Path) -> None:
+    Image.new("F", (8, 8), 0.5).save(tmp_path / "a.tiff")
+
+    with pytest.raises(UsageError, match="a.tiff.*floating-point numbers, and nothing says"):
+        _open(str(tmp_path / "a.tiff"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import UsageError, quoted
 from exporter.models import ClassNames
+from exporter.models.class_names import imagenet_names
 from exporter.validation.class_labels import KnownClasses, LabelMatch, Labels, match_labels, require_one_each
 
 PETS: ClassNames = (("dog",), ("cat", "house cat", "n02123045"), ("Guinea pig", "n02364673"))
@@ -76,6 +77,13 @@ def indices(found: LabelMatch) -> dict[str, int]:
             {str(each): each - 1 for each in range(1, 11)},
             "name",
             id="1..10 that cannot be indices",
+        ),
+        pytest.param(
+            ["partridge", "Partridge_"],
+            (("ruffed grouse", "partridge"), ("quail",), ("partridge",)),
+            {"partridge": 2, "Partridge_": 2},
+            "name",
+            id="the name that is shown before others",
         ),
         pytest.param(["tench", "n03126707"], CRANES, {"tench": 2, "n03126707": 1}, "name", id="told apart"),
     ],
@@ -273,6 +281,27 @@ def test_a_match_follows_the_classes_when_they_are_renumbered(
     found = indices(match(labels, tuple(renumbered)))
 
     assert all(renumbered[index] == (label,) for label, index in found.items())
+
+
+def test_imagenets_synsets_and_words_are_its_classes() -> None:
+    names = imagenet_names(1000)
+    assert names is not None
+    synsets = {spellings[-1]: index for index, spellings in enumerate(names)}
+    words = {
+        spellings[0]: index
+        for index, spellings in enumerate(names)
+        if spellings[0] not in ("crane", "maillot")
+    }
+
+    assert len(synsets) == 1000
+    assert sorted(synsets, key=synsets.__getitem__) == sorted(synsets), (
+        "ImageNet's order is that of its synsets"
+    )
+    assert indices(match(sorted(synsets, reverse=True), names)) == synsets
+    assert len(words) == 996, "both cranes and both maillots are left out"
+    assert indices(match(list(words), names)) == words
+    with pytest.raises(UsageError, match=r"is the name of 2 classes \(134 .*517 .*n03126707"):
+        match(["tench", "crane"], names)
 
 
 def test_two_folders_of_one_class_are_refused() -> None:

@@ -85,6 +85,9 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(model: str, hint: str) 
             UsageError,
             id="no text tower, torchvision",
         ),
+        pytest.param(
+            ModelRequest(model="vit_digits", options={"num_classes": 5}), UsageError, id="an option, digits"
+        ),
         pytest.param(ModelRequest(model="vit_digits", tower="text"), UsageError, id="no text tower, digits"),
         pytest.param(ModelRequest(model="timm:"), ModelUnavailableError, id="empty name"),
         pytest.param(ModelRequest(model=""), ModelUnavailableError, id="nothing"),

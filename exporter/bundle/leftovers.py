@@ -118,7 +118,7 @@ def _siblings(place: Path) -> dict[str, list[Path]]:
     """The hidden folders beside a place that bear its name, by purpose."""
     pattern = re.compile(rf"\.{re.escape(place.name)}\.({PARTIAL}|{OLD}|{BENCH})-[0-9a-f]{{8}}")
     found: dict[str, list[Path]] = {PARTIAL: [], OLD: [], BENCH: []}
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         for path in sorted(place.parent.iterdir()):
             if named := pattern.fullmatch(path.name):
                 found[named[1]].append(path)

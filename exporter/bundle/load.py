@@ -4,6 +4,7 @@ Where it stands on the road: the way back in, for `validate`, `bench` and whoeve
 """
 
 import errno
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ import numpy.typing as npt
 
 from exporter.arrays import ArrayForm, read_archive
 from exporter.bundle.extras import extra_names, extras_note
+from exporter.bundle.leftovers import clear_leftovers
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, TensorRecord, decode, short
-from exporter.bundle.write import SAMPLE_FILE, sample_file, sha256_of
+from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -128,8 +130,13 @@ def load_bundle(path: str | Path) -> Bundle:
     Raises:
         BundleError: not a bundle, of a newer exporter, or a file is missing, changed, or no file; the line names it,
             and expected and found hashes.
+        UsageError: its path is not text in UTF-8.
     """
-    return _opened(Path(path), {})
+    path = Path(path)
+    check_name(path)
+    if not os.path.exists(path):
+        clear_leftovers(path.absolute())  # which brings back a bundle that a killed run had set aside
+    return _opened(path, {})
 
 
 def _opened(path: Path, known: Mapping[str, str]) -> Bundle:

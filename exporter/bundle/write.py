@@ -78,6 +78,7 @@ def check_out_dir(out_dir: str | Path, force: bool) -> None:
             bundle with files of the user's that cannot be told apart or taken along.
     """
     out_dir = Path(out_dir)
+    check_name(out_dir)
     clear_leftovers(Path(os.path.abspath(out_dir)))
     try:
         if out_dir.is_symlink():
@@ -97,6 +98,20 @@ def check_out_dir(out_dir: str | Path, force: bool) -> None:
         extras_to_keep(out_dir)
     except (OSError, ValueError) as error:
         raise _unwritable(out_dir, error) from None
+
+
+def check_name(folder: Path) -> None:
+    """Refuses a bundle folder whose path no engine could open.
+
+    Raises:
+        UsageError: the path is not text in UTF-8.
+    """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{folder}: expected a path in UTF-8, in which engines name their files, got other bytes; rename the folder"
+        ) from None
 
 
 def _check_parent(out_dir: Path) -> None:

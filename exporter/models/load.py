@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from exporter.errors import InternalError
+from exporter.errors import InternalError, ModelUnavailableError, library_failures, quoted
 from exporter.models.alias_table import ALIASES, Alias
 from exporter.models.library_notes import listening
 from exporter.models.loaded import LoadedModel
 from exporter.models.preprocess_file import naming_the_file, take_preprocess, with_preprocess_file
 from exporter.models.quiet import quiet
 from exporter.models.request import ModelRequest, ResolvedRequest, resolve
+
+_SEE_MORE = "check the model and its files; --debug shows where its library stopped"
 
 
 def load(request: ModelRequest) -> LoadedModel:
@@ -34,7 +36,12 @@ def load(request: ModelRequest) -> LoadedModel:
     """
     asked = with_preprocess_file(resolve(request))
     load_from = _loader(asked.source)
-    with listening(asked.source) as heard, quiet(), naming_the_file(asked, request):
+    with (
+        library_failures(ModelUnavailableError, f"{quoted(request.model)}: cannot be loaded", _SEE_MORE),
+        listening(asked.source) as heard,
+        quiet(),
+        naming_the_file(asked, request),
+    ):
         loaded = load_from(asked)
     _check_finite(loaded)
     notes = dict.fromkeys((*loaded.notes, *heard.notes, *_about_channels(loaded)))

@@ -7,10 +7,13 @@ import torch
 from exporter.anatomy import Anatomy, examine
 from exporter.bundle import GmacsRecord
 from exporter.capture import EXAMPLE_BATCH, Program, capture
+from exporter.errors import UnsupportedGraphError, library_failures
 from exporter.models import LoadedModel, load
 from exporter.pipeline.observe import Observer, silent
 from exporter.recipe import Recipe, default_name
 from exporter.schedule import Schedule, plan
+
+_SEE_MORE = "try it with torch.export.export(model, (images,)) first; --debug shows where it stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,8 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
         note(f"{model.source}:{model.id}, {model.weights_kind} weights")
     with observe("capture") as note:
         example = torch.zeros((EXAMPLE_BATCH, *model.example_input.shape), dtype=model.example_input.dtype)
-        program = capture(model.module, example)
+        with library_failures(UnsupportedGraphError, "model: its graph cannot be captured", _SEE_MORE):
+            program = capture(model.module, example)
         note(f"{len(program.graph_module.graph.nodes)} nodes")
     if recipe.model.tower == "text":
         return Planned(model=model, program=program, anatomy=None, schedule=_as_it_is())

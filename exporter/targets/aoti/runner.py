@@ -1,5 +1,6 @@
 """Run a package with PyTorch's own loader: numpy in, numpy out."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from exporter.targets.target import Array, TensorSpec
 
 MODEL = "model"
 """What AOTInductor calls the only model of a package."""
+
+_NO_EXECUTION = "failed to map segment"
+"""How the dynamic linker says that a file system is mounted `noexec`."""
 
 
 @dataclass(kw_only=True)
@@ -107,6 +111,11 @@ class AotiRunner:
                 alone = self.device == "cuda"  # a CUDA graph cannot record the locks between threads
                 self._package = torch._C._aoti.AOTIModelPackageLoader(str(self.path), MODEL, alone, 1, -1)
             except RuntimeError as error:
+                if _NO_EXECUTION in str(error):
+                    raise TargetUnavailableError(
+                        f"target aoti: the temporary folder {tempfile.gettempdir()} allows no execution, and "
+                        f"{self.path.name} is unpacked there; set TMPDIR to a folder that allows it"
+                    ) from error
                 raise BundleError(f"{self.path.name}: PyTorch cannot load it: {error}") from error
         return self._package
 

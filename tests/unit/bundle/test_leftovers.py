@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from exporter.bundle import check_out_dir, load_bundle, stage_bundle
 from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of
+from exporter.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -129,6 +130,20 @@ def test_bundle_that_was_set_aside_is_there_again_for_the_first_check_of_a_run(b
     check_out_dir(bundle_path, force=True)
 
     load_bundle(bundle_path)
+
+
+def test_bundle_that_was_set_aside_is_there_again_for_whoever_opens_it(bundle_path: Path) -> None:
+    set_aside(bundle_path)
+
+    assert load_bundle(bundle_path).path == bundle_path
+
+
+@pytest.mark.parametrize("use", [load_bundle, lambda place: check_out_dir(place, force=False)])
+def test_place_whose_name_no_engine_could_open_is_refused(
+    use: Callable[[Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="expected a path in UTF-8"):
+        use(tmp_path / os.fsdecode(b"n\xff"))
 
 
 def test_bundle_that_a_running_process_has_set_aside_stays(bundle_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,17 @@ def test_package_for_another_machine_is_refused_unloaded(
         package(tmp_path, **differing).load()
 
     assert "export again" in str(refused.value)
+
+
+def test_temporary_folder_without_execution_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("Error in dlopen: /tmp/x/x.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelPackageLoader", fail)
+    with pytest.raises(
+        TargetUnavailableError, match=f"{tempfile.gettempdir()} allows no execution.*set TMPDIR"
+    ):
+        package(tmp_path).load()
 
 
 def test_package_of_another_patch_release_of_pytorch_is_loaded(tmp_path: Path) -> None:

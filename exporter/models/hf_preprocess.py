@@ -18,7 +18,7 @@ from exporter.models.hf_architectures import family_of, family_preprocess
 from exporter.models.hf_checkpoint import read_json
 from exporter.models.hf_errors import explained, reading
 from exporter.models.hf_place import Place
-from exporter.models.preprocess import Preprocess, ToRGB, channel_order
+from exporter.models.preprocess import MAX_IMAGE_SIZE, Preprocess, ToRGB, channel_order
 from exporter.models.request import ImageSize, ResolvedRequest, size_text
 from exporter.models.resize import Interpolation, exact_fraction
 
@@ -36,6 +36,9 @@ _SAME_STEPS = ("BeitImageProcessor",)
 
 # Classes that scale to [0, 1] before they resize: the pixels differ from ours by a rounding, not in what is seen.
 _RESIZES_FLOATS = ("DINOv3ViTImageProcessor",)
+
+_LARGEST = 1e6
+"""Of a mean or deviation of values in [0, 1]; beyond it, and not a number, is a mistake."""
 
 _FILES = ("processor_config.json", "preprocessor_config.json")
 
@@ -81,7 +84,8 @@ def read_preprocess(look: Look) -> tuple[Preprocess | None, tuple[str, ...]]:
     processor, untyped = _processor(look)
     if processor is None:
         return _guess(look)
-    found = describe_processor(processor, look.size, look.asked.spelling, look.channels)
+    with explained("the preprocessing", look.place, advice=f"correct preprocessor_config.json, or {SAY_IT}"):
+        found = describe_processor(processor, look.size, look.asked.spelling, look.channels)
     notes = [f"preprocessing guessed in part: {untyped}"] if untyped else []
     if _class_of(processor) in _RESIZES_FLOATS:
         notes.append(
@@ -235,6 +239,9 @@ def _is_own(processor: Any, step: str) -> bool:
 
 def _size_refusal(processor: Any) -> str | None:
     size, crop = processor.size, processor.crop_size
+    sides = [side for each in (size, crop) if each for side in (each.height, each.width, each.shortest_edge)]
+    if not all(side is None or (type(side) is int and 1 <= side <= MAX_IMAGE_SIZE) for side in sides):
+        return f"resizes to {quoted(sides)}: expected sides between 1 and {MAX_IMAGE_SIZE}"
     if size is None or size.longest_edge or size.max_height or size.max_width:
         return f"limits the longest edge (size {size}): expected shortest_edge, or height and width"
     if size.shortest_edge is not None and not processor.do_center_crop:
@@ -262,6 +269,10 @@ def _channel_refusal(processor: Any, channels: int) -> str | None:
         return None
     for name in ("image_mean", "image_std"):
         values = _listed(getattr(processor, name))
+        if not all(isinstance(value, (int, float)) and abs(value) < _LARGEST for value in values):
+            return f"has {quoted(values)} as {name}: expected finite numbers"
+        if name == "image_std" and 0 in values:
+            return "divides by zero: expected positive numbers in image_std"
         if len(values) != channels and len(set(values)) != 1:
             return f"has {len(values)} numbers in {name}, and the model takes {channels} channels"
     return None

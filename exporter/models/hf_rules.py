@@ -175,7 +175,7 @@ def _neighbours(model_class: Any) -> list[Any]:
 
 def _not_patches(config: Any, model_class: Any) -> str | None:
     """What speaks against a model of equal tokens, one per patch, in its configuration; None if nothing does."""
-    if "siglip2" in config.model_type:
+    if "siglip2" in str(config.model_type):
         return (
             "which takes patches of images of any size (NaFlex), not images: give a SigLIP 2 checkpoint of a fixed "
             "resolution, whose model_type is siglip; this source"

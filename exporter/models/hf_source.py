@@ -14,7 +14,7 @@ from torch import nn
 from exporter.errors import ModelUnavailableError
 from exporter.models.hf_architectures import ATTENDS_TO_PADDING, MAE
 from exporter.models.hf_checkpoint import read_config_json
-from exporter.models.hf_errors import reading
+from exporter.models.hf_errors import explained, reading
 from exporter.models.hf_labels import read_class_names
 from exporter.models.hf_options import apply_options
 from exporter.models.hf_place import find_place
@@ -55,11 +55,11 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
         return load_timm_wrapper(asked, place)
     with reading("the configuration", place, advice=_CONFIG_ADVICE):
         config = transformers.AutoConfig.from_pretrained(place.where, **place.pinned, trust_remote_code=False)
-    tower = apply_options(find_tower(asked.spelling, config, asked.request.tower), asked)
-    weights = find_weights(asked, place, tower)
-    if asked.request.tower == "text":
-        return _load_text(weights, tower, config)
-    return _load_image(weights, tower, config)
+    with explained("the model", place, advice=_CONFIG_ADVICE):  # a configuration may hold values of any kind
+        tower = apply_options(find_tower(asked.spelling, config, asked.request.tower), asked)
+        weights = find_weights(asked, place, tower)
+        load_side = _load_text if asked.request.tower == "text" else _load_image
+        return load_side(weights, tower, config)
 
 
 def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:

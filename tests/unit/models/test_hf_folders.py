@@ -188,6 +188,7 @@ class Dangerous:
         ),
         pytest.param(change(quantization_config={"quant_method": "gptq", "bits": 4}), "gptq", id="GPTQ"),
         pytest.param(change(quantization_config={"quant_method": "awq"}), "awq", id="AWQ"),
+        pytest.param(change(num_channels=[3]), "correct its config.json", id="channels as a list"),
         pytest.param(change(hidden_size="wide"), "config.json|hidden_size", id="a number that is text"),
         pytest.param(change(num_attention_heads=0), "cannot|expected", id="no heads"),
         pytest.param(change(id2label=[1, 2]), "correct its config.json", id="labels as a list"),
@@ -222,6 +223,16 @@ class Dangerous:
             id="bad pickle",
         ),
         pytest.param(write("preprocessor_config.json", {"size": "big"}), "preprocess", id="size as text"),
+        pytest.param(
+            write("preprocessor_config.json", {"resample": [1]}),
+            "cannot read the preprocessing",
+            id="filter as a list",
+        ),
+        pytest.param(
+            write("preprocessor_config.json", {"rescale_factor": {}}),
+            "cannot read the preproc",
+            id="factor as an object",
+        ),
         pytest.param(
             write("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "a.B"}}),
             "code of the repository .*not run.*--preprocess",

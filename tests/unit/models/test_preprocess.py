@@ -327,6 +327,11 @@ def test_another_size_scales_what_an_hf_processor_resizes_to(tmp_path: Path) -> 
             "same proportion",
             id="squash and crop of other proportions",
         ),
+        pytest.param({"size": {"height": 0, "width": 32}}, "expected sides between 1 and", id="no pixels"),
+        pytest.param({"size": {"height": 1 << 31, "width": 32}}, "expected sides between 1 and", id="huge"),
+        pytest.param({"image_mean": [0.5, float("nan"), 0.5]}, "image_mean: expected finite", id="no number"),
+        pytest.param({"image_std": [0.5, {"a": 1}, 0.5]}, "image_std: expected finite", id="an object"),
+        pytest.param({"image_std": [0.5, 0, 0.5]}, "divides by zero", id="a deviation of zero"),
         pytest.param(CROPPING | {"do_center_crop": False}, "every image gives another size", id="no crop"),
         pytest.param(
             {"size": {"shortest_edge": 32, "longest_edge": 64}}, "limits the longest edge", id="two edges"

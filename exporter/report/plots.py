@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from exporter.report.content import Chart, IntervalChart, LineChart, ParetoChart, Series, TokenChart
+from exporter.report.matplotlib_import import import_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,6 +111,7 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 @contextmanager
 def _figure(chart: Chart, key: str) -> Iterator["Figure"]:
+    import_matplotlib()
     from matplotlib import style
     from matplotlib.figure import Figure
 

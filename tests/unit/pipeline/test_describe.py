@@ -57,6 +57,15 @@ def test_an_image_that_no_model_takes_is_refused(image: Image.Image, reason: str
         _cropped(image, preprocess)
 
 
+def test_a_format_that_is_handed_to_another_program_is_not_opened(tmp_path: Path) -> None:
+    """EPS would be run by Ghostscript, whatever the file is called."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.eps")
+    (tmp_path / "photo.eps").rename(tmp_path / "photo.png")
+
+    with pytest.raises(UsageError, match="--image: expected an image"):
+        _open(str(tmp_path / "photo.png"))
+
+
 def test_an_image_of_16_bits_is_scaled(tmp_path: Path) -> None:
     ramp_HW = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
     (tmp_path / "a.pgm").write_bytes(b"P5 64 64 65535\n" + ramp_HW.astype(">u2").tobytes())

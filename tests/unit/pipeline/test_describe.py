@@ -57,8 +57,11 @@ def test_an_image_that_no_model_takes_is_refused(image: Image.Image, reason: str
         _cropped(image, preprocess)
 
 
-def test_a_format_that_is_handed_to_another_program_is_not_opened(tmp_path: Path) -> None:
+def test_a_format_that_is_handed_to_another_program_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """EPS would be run by Ghostscript, whatever the file is called."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("Ghostscript was called"))
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.eps")
     (tmp_path / "photo.eps").rename(tmp_path / "photo.png")
 

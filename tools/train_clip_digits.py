@@ -1,6 +1,6 @@
 """Trains the embedded two-tower model, `clip_digits`, from its seed.
 
-    python -m tools.train_clip_digits --out exporter/models/assets/clip_digits.safetensors
+    python -m tools.train_clip_digits --out exporter/models/shipped/assets/clip_digits.safetensors
     python -m tools.train_clip_digits --check
 
 In: the scans and the split of `tools.train_vit_digits`; the held-out scans take no part in training or in choosing
@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exporter.errors import ExportError, GateError
-from exporter.models.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
-from exporter.models.digit_texts import (
+from exporter.models.shipped.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
+from exporter.models.shipped.digit_texts import (
     DIGIT_WORDS,
     TEMPLATES,
     ScanMoments,

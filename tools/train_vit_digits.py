@@ -1,11 +1,11 @@
 """Trains the embedded default model, `vit_digits`, from its seed.
 
-    python -m tools.train_vit_digits --out exporter/models/assets/vit_digits.safetensors \
-        --scans exporter/models/assets/digits_test.npz
+    python -m tools.train_vit_digits --out exporter/models/shipped/assets/vit_digits.safetensors \
+        --scans exporter/models/shipped/assets/digits_test.npz
     python -m tools.train_vit_digits --check
 
 In: scikit-learn's 1,797 digit scans. Out: the fp16 weights and the held-out scans that
-`exporter.models.digits` reads. The held-out scans take no part in training or in choosing anything: the
+`exporter.models.shipped.digits` reads. The held-out scans take no part in training or in choosing anything: the
 budget is fixed, and the last step's weights are the ones that are written. The same seed, machine and library
 versions give the same bytes.
 
@@ -35,8 +35,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.errors import ExportError, GateError, UsageError
-from exporter.models.digits import DIGITS_PREPROCESS, VIT_DIGITS_WEIGHTS, build_vit_digits, enlarge_scans
-from exporter.models.preprocess import preprocess_image
+from exporter.models.preprocessing.preprocess import preprocess_image
+from exporter.models.shipped.digits import (
+    DIGITS_PREPROCESS,
+    VIT_DIGITS_WEIGHTS,
+    build_vit_digits,
+    enlarge_scans,
+)
 
 SPLIT_SEED = 0
 SPLIT = (

@@ -135,7 +135,7 @@ def _module(job: Job) -> "torch.nn.Module":
     from torch.export import ExportedProgram
 
     from exporter.models import load
-    from exporter.models.pt2_archive import read_program
+    from exporter.models.pt2.archive import read_program
 
     contender = job.contender
     if contender.program is not None:

@@ -4,12 +4,18 @@ In: a `ModelRequest`. Out: a `LoadedModel`, which `capture` takes.
 """
 
 from exporter.models.alias_table import Alias
-from exporter.models.image_modes import in_bytes
 from exporter.models.load import aliases, load, without_download
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, Tokenize
-from exporter.models.preprocess import PREPROCESS_FILE, Preprocess, crop_image, normalize, preprocess_image
+from exporter.models.preprocessing.image_modes import in_bytes
+from exporter.models.preprocessing.preprocess import (
+    PREPROCESS_FILE,
+    Preprocess,
+    crop_image,
+    normalize,
+    preprocess_image,
+)
 from exporter.models.request import ImageSize, ModelRequest, OptionValue, safe_name, size_text
-from exporter.models.shipped import ShippedData, shipped_data, ships_images, training_images
+from exporter.models.shipped.data import ShippedData, shipped_data, ships_images, training_images
 
 __all__ = [
     "PREPROCESS_FILE",

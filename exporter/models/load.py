@@ -12,7 +12,7 @@ from exporter.errors import InternalError, ModelUnavailableError, library_failur
 from exporter.models.alias_table import ALIASES, Alias
 from exporter.models.library_notes import listening
 from exporter.models.loaded import LoadedModel
-from exporter.models.preprocess_file import naming_the_file, take_preprocess, with_preprocess_file
+from exporter.models.preprocessing.file import naming_the_file, take_preprocess, with_preprocess_file
 from exporter.models.quiet import quiet
 from exporter.models.request import ModelRequest, ResolvedRequest, resolve
 
@@ -77,27 +77,27 @@ def _loader(source: str) -> Callable[[ResolvedRequest], LoadedModel]:
     """What loads the models of a source. Importing it imports the source's library."""
     match source:
         case "timm":
-            from exporter.models.timm_source import load_timm
+            from exporter.models.timm.source import load_timm
 
             return load_timm
         case "torchvision":
-            from exporter.models.torchvision_source import load_torchvision
+            from exporter.models.torchvision.source import load_torchvision
 
             return load_torchvision
         case "hf":
-            from exporter.models.hf_source import load_hf
+            from exporter.models.hf.source import load_hf
 
             return load_hf
         case "open_clip":
-            from exporter.models.open_clip_source import load_open_clip
+            from exporter.models.open_clip.source import load_open_clip
 
             return load_open_clip
         case "pt2":
-            from exporter.models.pt2_source import load_pt2_program
+            from exporter.models.pt2.source import load_pt2_program
 
             return load_pt2_program
         case "exporter":
-            from exporter.models.exporter_source import load_embedded
+            from exporter.models.shipped.source import load_embedded
 
             return load_embedded
         case _:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from exporter.models.preprocess import Preprocess, channel_order
+from exporter.models.preprocessing.preprocess import Preprocess, channel_order
 from exporter.models.request import WeightsKind
 
 if TYPE_CHECKING:

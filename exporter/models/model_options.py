@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from exporter.errors import UsageError, nearest
-from exporter.models.checkpoint_pickle import cut
+from exporter.models.checkpoint.pickled import cut
 from exporter.models.request import OptionValue
 
 # Of a constructor, but classes and functions, or about training only.

@@ -11,7 +11,7 @@ from typing import Literal
 
 from exporter.errors import ModelUnavailableError, UsageError, nearest, quoted
 from exporter.models.alias_table import ALIASES, Alias
-from exporter.models.preprocess import MAX_IMAGE_SIZE, Preprocess
+from exporter.models.preprocessing.preprocess import MAX_IMAGE_SIZE, Preprocess
 
 Tower = Literal["image", "text"]
 WeightsKind = Literal["pretrained", "random", "file", "embedded", "program"]

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from exporter.errors import WeightsError
-from exporter.models.checkpoint import Checkpoint
-from exporter.models.wrong_weights import check_state_dict, report_wrong_keys
+from exporter.models.checkpoint.read import Checkpoint
+from exporter.models.checkpoint.wrong_weights import check_state_dict, report_wrong_keys
 
 __all__ = [
     "build_on_meta",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.models.preprocess_file import GIVEN
-from exporter.models.pt2_source import SAYS_NOTHING
+from exporter.models.preprocessing.file import GIVEN
+from exporter.models.pt2.source import SAYS_NOTHING
 from tests.cli.commands import manifest, refused, run, tree
 
 SAID = {"image_size": 24, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "interpolation": "bilinear"}

@@ -25,7 +25,7 @@ from timm.data.transforms_factory import create_transform
 from torch import nn
 
 from exporter.models import Preprocess
-from exporter.models.preprocess import channel_order
+from exporter.models.preprocessing.preprocess import channel_order
 from tests.cli.commands import manifest, refused, run, tree
 from tests.support.families import HUGGING_FACE, OneTensorOut, randomise
 from tests.support.odd_images import odd_image, real_photos

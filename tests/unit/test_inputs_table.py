@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.models.checkpoint_content import PREFIXES, WRAPPERS
+from exporter.models.checkpoint.content import PREFIXES, WRAPPERS
 from exporter.models.request import SOURCES
 from exporter.validation.image_kinds import SUFFIXES
 from tests.cli.commands import run

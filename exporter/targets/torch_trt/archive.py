@@ -19,7 +19,7 @@ from typing import Any
 from torch.export.pt2_archive import PT2ArchiveReader
 
 from exporter.errors import BundleError, TargetUnavailableError
-from exporter.models.pt2_archive import CONSTANTS_CONFIG, PLAIN_FILES, WEIGHTS_CONFIG, Vetting
+from exporter.models.pt2.archive import CONSTANTS_CONFIG, PLAIN_FILES, WEIGHTS_CONFIG, Vetting
 
 ABOUT = "exporter.json"
 """What was written beside the program: versions and GPU."""

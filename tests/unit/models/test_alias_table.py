@@ -10,9 +10,9 @@ import timm
 import torch
 
 from exporter.models import Alias, aliases
-from exporter.models.clip_digits import ClipDigits
-from exporter.models.digits import DIGITS_PREPROCESS, build_vit_digits
 from exporter.models.quiet import quiet
+from exporter.models.shipped.clip_digits import ClipDigits
+from exporter.models.shipped.digits import DIGITS_PREPROCESS, build_vit_digits
 
 WANTED = {
     "vit_digits",

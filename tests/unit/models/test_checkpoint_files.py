@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exporter.errors import WeightsError
-from exporter.models.checkpoint import Checkpoint, read_checkpoint
+from exporter.models.checkpoint.read import Checkpoint, read_checkpoint
 from exporter.models.weights import fill
 
 State = dict[str, torch.Tensor]

@@ -15,8 +15,9 @@ from exporter.anatomy import examine
 from exporter.capture import capture
 from exporter.errors import UsageError, WeightsError
 from exporter.models import LoadedModel, ModelRequest, load, preprocess_image, shipped_data
-from exporter.models.clip_digits import CLIP_DIGITS_WEIGHTS
-from exporter.models.digit_texts import (
+from exporter.models.request import Tower
+from exporter.models.shipped.clip_digits import CLIP_DIGITS_WEIGHTS
+from exporter.models.shipped.digit_texts import (
     CONTEXT,
     DIGIT_WORDS,
     SLANTS,
@@ -28,8 +29,7 @@ from exporter.models.digit_texts import (
     caption_scans,
     tokenize_words,
 )
-from exporter.models.digits import held_out_scans
-from exporter.models.request import Tower
+from exporter.models.shipped.digits import held_out_scans
 
 THREE_MEGABYTES = 3_000_000
 

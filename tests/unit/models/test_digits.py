@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from timm.layers.attention import Attention
 
-from exporter.models.digits import (
+from exporter.models.preprocessing.preprocess import preprocess_image
+from exporter.models.shipped.digits import (
     DIGITS_PREPROCESS,
     HELD_OUT_SCANS,
     VIT_DIGITS_WEIGHTS,
@@ -17,7 +18,6 @@ from exporter.models.digits import (
     held_out_scans,
     training_scans,
 )
-from exporter.models.preprocess import preprocess_image
 
 TWO_MEGABYTES = 2_000_000
 

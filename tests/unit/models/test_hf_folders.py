@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from exporter.errors import ModelUnavailableError
 from exporter.models import ModelRequest, load
-from exporter.models.hf_errors import reading
-from exporter.models.hf_place import Place
+from exporter.models.hf.errors import reading
+from exporter.models.hf.place import Place
 from tests.support.hf_families import of
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 346000000\n"

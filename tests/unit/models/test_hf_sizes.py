@@ -13,7 +13,7 @@ from torch import nn
 
 from exporter.errors import ModelUnavailableError, UsageError
 from exporter.models import LoadedModel, ModelRequest, load, preprocess_image
-from exporter.models.hf_preprocess import describe_processor
+from exporter.models.hf.preprocess import describe_processor
 from exporter.models.weights import redraw_constant_parameters
 from tests.support.hf_families import DINO, class_token, image_features, logits, of, pooled
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from exporter.models import Preprocess, crop_image
-from exporter.models.image_modes import in_bytes
+from exporter.models.preprocessing.image_modes import in_bytes
 from tests.support.odd_images import encoded, noise, opened
 
 RAMP_HW = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)

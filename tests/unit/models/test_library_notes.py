@@ -13,10 +13,13 @@ import timm
 import torch
 from torch import nn
 
-from exporter.models import ModelRequest, aliases, load, open_clip_source, timm_source, torchvision_source
+from exporter.models import ModelRequest, aliases, load
 from exporter.models.library_notes import LONGEST_NOTE, Listener, listening
+from exporter.models.open_clip import source as open_clip_source
 from exporter.models.quiet import quiet
 from exporter.models.request import Tower
+from exporter.models.timm import source as timm_source
+from exporter.models.torchvision import source as torchvision_source
 
 HERE = Path.cwd()
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from exporter.errors import ExportError, ModelUnavailableError, UsageError, WeightsError
 from exporter.models import LoadedModel, ModelRequest, Preprocess, load, open_clip_config
-from exporter.models.preprocess_file import GIVEN, GUESSED
+from exporter.models.preprocessing.file import GIVEN, GUESSED
 from exporter.models.request import Tower
 
 CLIP: dict[str, Any] = {

@@ -11,10 +11,11 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
 from exporter.errors import UsageError
-from exporter.models import ModelRequest, load, open_clip_source
-from exporter.models.open_clip_config import OpenClipModel, describe_model
-from exporter.models.open_clip_source import describe_preprocess
-from exporter.models.preprocess_file import GUESSED
+from exporter.models import ModelRequest, load
+from exporter.models.open_clip import source as open_clip_source
+from exporter.models.open_clip.config import OpenClipModel, describe_model
+from exporter.models.open_clip.source import describe_preprocess
+from exporter.models.preprocessing.file import GUESSED
 from exporter.models.request import resolve
 
 QUICK, NO_TAG = "activation: QuickGELU, as the weights {} were trained with", "activation GELU assumed"

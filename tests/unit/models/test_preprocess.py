@@ -24,8 +24,8 @@ from exporter.models import (
     normalize,
     preprocess_image,
 )
-from exporter.models.preprocess import channel_order
-from exporter.models.resize import exact_fraction
+from exporter.models.preprocessing.preprocess import channel_order
+from exporter.models.preprocessing.resize import exact_fraction
 from tests.support.odd_images import encoded, opened
 
 HALF = (0.5, 0.5, 0.5)
@@ -367,8 +367,8 @@ def test_without_a_file_a_family_is_seen_as_its_processor_class_does(model_type:
     from transformers import AutoConfig
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
-    from exporter.models.hf_architectures import family_preprocess
-    from exporter.models.hf_preprocess import describe_processor
+    from exporter.models.hf.architectures import family_preprocess
+    from exporter.models.hf.preprocess import describe_processor
 
     classes: Any = IMAGE_PROCESSOR_MAPPING[type(AutoConfig.for_model(model_type))]
     by_class = describe_processor(classes["torchvision"](), None, "it")

@@ -23,10 +23,10 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
 from exporter.models import Preprocess, crop_image, preprocess_image
-from exporter.models.hf_preprocess import describe_processor
-from exporter.models.open_clip_source import describe_preprocess
-from exporter.models.timm_source import _preprocess as timm_preprocess
-from exporter.models.torchvision_source import _preprocess as torchvision_preprocess
+from exporter.models.hf.preprocess import describe_processor
+from exporter.models.open_clip.source import describe_preprocess
+from exporter.models.timm.source import _preprocess as timm_preprocess
+from exporter.models.torchvision.source import _preprocess as torchvision_preprocess
 from tests.support.odd_images import FILES, HUGE, odd_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # both sides convert them

@@ -12,8 +12,8 @@ from torch import nn
 
 from exporter.errors import ModelUnavailableError, UsageError
 from exporter.models import ModelRequest, Preprocess, load
-from exporter.models.preprocess_file import GIVEN, GUESSED, parse_document, take_preprocess
-from exporter.models.pt2_source import SAYS_NOTHING
+from exporter.models.preprocessing.file import GIVEN, GUESSED, parse_document, take_preprocess
+from exporter.models.pt2.source import SAYS_NOTHING
 
 SHORT: dict[str, Any] = {"image_size": 32, "mean": [0.1, 0.2, 0.3], "std": [1, 0.5, 0.25]}
 LONG: dict[str, Any] = SHORT | {

@@ -159,11 +159,11 @@ def test_importing_the_room_imports_no_model_library() -> None:
     ("library", "room", "model", "extra"),
     [
         pytest.param(
-            "transformers", "exporter.models.hf_source", "hf:./x", "exporter[hf]", id="transformers"
+            "transformers", "exporter.models.hf.source", "hf:./x", "exporter[hf]", id="transformers"
         ),
         pytest.param(
             "open_clip",
-            "exporter.models.open_clip_",
+            "exporter.models.open_clip.",
             "clip_vit_b32",
             "exporter[open-clip]",
             id="open_clip",

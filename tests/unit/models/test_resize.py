@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from exporter.models.resize import ResizeMode, crop_centre, resize, resized_size
+from exporter.models.preprocessing.resize import ResizeMode, crop_centre, resize, resized_size
 
 Size = tuple[int, int]
 

@@ -7,7 +7,7 @@ import pytest
 
 from exporter.errors import ModelUnavailableError
 from exporter.models import ModelRequest, ShippedData, shipped_data, ships_images
-from exporter.models.digits import held_out_scans
+from exporter.models.shipped.digits import held_out_scans
 
 CLIP = ModelRequest(model="clip_digits")
 

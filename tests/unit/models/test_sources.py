@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exporter.errors import ModelUnavailableError, UsageError, WeightsError
-from exporter.models import LoadedModel, ModelRequest, load, timm_source
-from exporter.models.digits import VIT_DIGITS_WEIGHTS
-from exporter.models.timm_model import TimmModel
+from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models.shipped.digits import VIT_DIGITS_WEIGHTS
+from exporter.models.timm import source as timm_source
+from exporter.models.timm.model import TimmModel
 
 HFModel = Callable[[str], tuple[nn.Module, Path]]
 

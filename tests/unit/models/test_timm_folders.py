@@ -275,7 +275,7 @@ def test_names_of_pretrained_weights_are_imagenets_and_random_weights_have_none(
         built: nn.Module = timm.create_model(model.full_name, **arguments)
         return built.eval()
 
-    monkeypatch.setattr("exporter.models.timm_source._fetch_pretrained", filled)
+    monkeypatch.setattr("exporter.models.timm.source._fetch_pretrained", filled)
     loaded = load(ModelRequest(model=f"timm:{NAME}"))
     assert loaded.class_names is not None
     assert len(loaded.class_names) == 1000

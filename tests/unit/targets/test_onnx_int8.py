@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from exporter.models import ModelRequest, load, normalize, shipped_data
-from exporter.models.digits import enlarge_scans, held_out_scans
+from exporter.models.shipped.digits import enlarge_scans, held_out_scans
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact, EmitRequest, TensorSpec, target

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from exporter.errors import GateError
-from exporter.models.clip_digits import CLIP_DIGITS_WEIGHTS
-from exporter.models.digit_texts import DIGIT_WORDS, SLANTS, ScanMoments, looks_of, scan_moments
+from exporter.models.shipped.clip_digits import CLIP_DIGITS_WEIGHTS
+from exporter.models.shipped.digit_texts import DIGIT_WORDS, SLANTS, ScanMoments, looks_of, scan_moments
 from tools.train_clip_digits import (
     ANY,
     ContrastiveRecipe,

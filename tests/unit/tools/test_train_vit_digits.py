@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from exporter.errors import GateError, UsageError
-from exporter.models.digits import HELD_OUT_SCANS, VIT_DIGITS_WEIGHTS
+from exporter.models.shipped.digits import HELD_OUT_SCANS, VIT_DIGITS_WEIGHTS
 from tools.train_vit_digits import (
     BACKGROUND,
     TrainingRecipe,

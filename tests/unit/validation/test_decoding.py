@@ -21,7 +21,7 @@ from PIL import Image
 
 from exporter.errors import InternalError, UsageError
 from exporter.models import Preprocess, crop_image
-from exporter.models.resize import Kernel
+from exporter.models.preprocessing.resize import Kernel
 from exporter.validation.decoding import DecodedChunk, decode, default_workers
 from exporter.validation.image_set import ImageSet, image_arrays
 from exporter.validation.images import image_folder

@@ -1,0 +1,195 @@
+"""Read a file of weights, whatever wrote it, into one flat state dict of fp32 tensors; nothing in it is ever run.
+
+Where it stands on the road: in, the path that the user gave; out, a `Checkpoint`, which `weights` puts into a module.
+What a file is, is told by its first bytes, not by its name: safetensors, an archive or a pickle of `torch.save` (read
+with `weights_only=True`), or an index of shards. Everything else is refused by the name of what it is.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from exporter.errors import WeightsError, nearest
+from exporter.models.checkpoint.content import NAMES_SHOWN, flat_state_dict, strip_prefix
+from exporter.models.checkpoint.pickled import cut, read_pickle, read_zip
+
+SUFFIXES = ".safetensors, .pth, .pt, .bin, .ckpt or .tar"
+
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+_HEAD_BYTES = 1024
+_INDEX_BYTES = 1 << 26
+
+# First bytes of files that hold no state dict of torch, and what to say about them.
+_OTHER_FILES: tuple[tuple[bytes, str], ...] = (
+    (
+        b"version https://git-lfs",
+        "is a Git LFS pointer, not the weights: run `git lfs pull` in its repository",
+    ),
+    (b"\x89HDF", "is an HDF5 file (Keras): expected weights of PyTorch"),
+    (b"GGUF", "is a GGUF file: expected weights of PyTorch"),
+    (b"\x1f\x8b", "is compressed (gzip): unpack it first"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The weights of one file, or of the shards of one.
+
+    Attributes:
+        path: The file that was asked for.
+        state: Names to fp32 tensors; tensors of integers and booleans as they are.
+        notes: Which wrapper and prefix were taken off, and what else is in the file.
+    """
+
+    path: Path
+    state: dict[str, torch.Tensor]
+    notes: tuple[str, ...] = ()
+
+    def fitted_to(self, expected: Mapping[str, Any]) -> "Checkpoint":
+        """The same weights without the prefix that a training wrapper put before the model's own names.
+
+        Args:
+            expected: The model's state dict; only its names are read.
+
+        Raises:
+            WeightsError: Most names have such a prefix, and some have not.
+        """
+        state, note = strip_prefix(self.state, expected.keys(), self.path)
+        return replace(self, state=state, notes=(*self.notes, note)) if note else self
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file of weights.
+
+    A file is a state dict, or a dictionary that holds one under a usual key (`content.WRAPPERS`).
+
+    Args:
+        path: safetensors, what `torch.save` wrote, an index of shards, or one of the shards.
+
+    Raises:
+        WeightsError: There is no such file, it is something else, it is damaged or incomplete, or it holds objects
+            that only run when they are loaded, an adapter, or quantised weights.
+    """
+    _check_file(path)
+    parts = _shards(path)
+    content: Any = {}
+    for part in parts:
+        content = _read_one(part) if len(parts) == 1 else content | _mapping(_read_one(part), part)
+    state, notes = flat_state_dict(content, path)
+    if len(parts) > 1:
+        notes = (f"weights are in {len(parts)} shards", *notes)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            state[name] = tensor.float()
+    return Checkpoint(path=path, state=state, notes=notes)
+
+
+def _check_file(path: Path) -> None:
+    if path.is_file():
+        return
+    kind = "is a folder" if path.is_dir() else "does not exist"
+    hint = nearest(str(path), ("pretrained", "random"))
+    raise WeightsError(
+        f'weights file "{path}" {kind}: expected pretrained, random or a {SUFFIXES} file.{hint}'
+    )
+
+
+def _read_one(path: Path) -> Any:
+    """What one file holds: tensors by name, perhaps wrapped in further dictionaries."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise WeightsError(f'weights file "{path}" cannot be read ({error.strerror})') from error
+    if complaint := _complaint(head):
+        raise WeightsError(f'weights file "{path}" {complaint}')
+    if head.startswith(b"PK"):
+        return read_zip(path)
+    if head.startswith(b"\x80") and not _is_safetensors(head):
+        return read_pickle(path)
+    return _read_safetensors(path)
+
+
+def _complaint(head: bytes) -> str | None:
+    """What to say about a file that is no state dict at all, told by its first bytes."""
+    if not head:
+        return "is damaged: it is empty (0 bytes); fetch it again"
+    if _is_safetensors(head):
+        return None
+    for magic, complaint in _OTHER_FILES:
+        if head.startswith(magic):
+            return complaint
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page: the download gave a page instead of the file; fetch it again"
+    if text.startswith((b"{", b"[")):
+        return "is JSON text, not weights: give the file of tensors beside it"
+    return None
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Eight bytes of length, then a JSON object."""
+    return len(head) > 8 and head[8:9] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = cut(str(error).splitlines()[0], 120) if str(error) else type(error).__name__
+        raise WeightsError(
+            f'weights file "{path}" is not a safetensors state dict, or is damaged ({reason}); '
+            "save it with safetensors.torch.save_file, or fetch it again"
+        ) from error
+
+
+def _shards(path: Path) -> list[Path]:
+    """Every file that belongs to the one asked for: the shards of an index or of a numbered name, or itself."""
+    if path.name.endswith(".index.json"):
+        names = sorted(set(_index(path)))
+    elif match := _SHARD.fullmatch(path.name):
+        names = list(_numbered(match))
+    else:
+        return [path]
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing:
+        shown = ", ".join(missing[:NAMES_SHOWN]) + (" and more" if len(missing) > NAMES_SHOWN else "")
+        raise WeightsError(
+            f'weights file "{path}" is one of {len(names)} files, of which {len(missing)} are not beside it: '
+            f"{shown}; fetch all of them"
+        )
+    return [path.parent / name for name in names]
+
+
+def _numbered(match: re.Match[str]) -> Iterator[str]:
+    count = int(match["count"])
+    for number in range(1, count + 1):
+        yield f"{match['stem']}-{number:05d}-of-{match['count']}{match['suffix']}"
+
+
+def _index(path: Path) -> list[str]:
+    """The files that an index of shards names: plain names, beside it."""
+    try:
+        with path.open("rb") as file:
+            tree = json.loads(file.read(_INDEX_BYTES))
+        names = list(tree["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f'"{path}" is not an index of shards: expected a JSON "weight_map"') from error
+    if not names or not all(isinstance(name, str) and name == Path(name).name != "" for name in names):
+        raise WeightsError(f'"{path}" names shards that do not lie beside it: expected plain file names')
+    return names
+
+
+def _mapping(content: Any, path: Path) -> dict[Any, Any]:
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f'weights file "{path}" holds a {type(content).__name__}: expected tensors by name'
+        )
+    return dict(content)

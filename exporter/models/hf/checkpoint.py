@@ -1,0 +1,247 @@
+"""What a folder or repository holds, read before transformers does: each kind of defect has its own advice.
+
+Where it stands on the road: in, a `Place`; out, the content of its `config.json`. Nothing is built here, and no file
+is unpickled.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import ModelUnavailableError, WeightsError, nearest, quoted
+from exporter.models.hf.place import Place
+
+_LFS_POINTER = b"version https://git-lfs.github.com"
+_LFS_ADVICE = "is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, or fetch it again"
+_LARGEST_JSON = 1 << 26
+
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+# Weights of other libraries, as they are called in a folder.
+_OTHER_WEIGHTS: dict[str, str] = {
+    "tf_model.h5": "TensorFlow",
+    "flax_model.msgpack": "Flax",
+    "model.ckpt.index": "TensorFlow 1",
+    "rust_model.ot": "Rust",
+    "model.onnx": "ONNX",
+}
+
+_MERGE_FIRST = (
+    "is an adapter (LoRA or another of PEFT), not a model: merge it first, "
+    "`PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(FOLDER)`, and give that folder"
+)
+
+
+def read_config_json(place: Place) -> dict[str, Any]:
+    """Read `config.json`, and refuse by name what cannot be loaded from it.
+
+    Raises:
+        ModelUnavailableError: There is none, it is damaged, or it describes what this source does not load.
+        OSError: The repository cannot be reached.
+    """
+    path = place.file("config.json")
+    if path is None:
+        _check_reached(place)
+        raise ModelUnavailableError(f"{place.spelling} {_without_config(place)}")
+    config = read_json(path, place)
+    if complaint := _complaint(config):
+        raise ModelUnavailableError(f"{place.spelling} {complaint}")
+    return config
+
+
+def read_json(path: Path, place: Place) -> dict[str, Any]:
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        ModelUnavailableError: It is no JSON object; the message says where it breaks off.
+    """
+    what = f"{path.name} of {place.spelling}"
+    if is_lfs_pointer(path):
+        raise ModelUnavailableError(f"{what} {_LFS_ADVICE}")
+    if path.stat().st_size > _LARGEST_JSON:
+        raise ModelUnavailableError(f"{what} has more than {_LARGEST_JSON} bytes: expected a configuration")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ModelUnavailableError(
+            f"{what} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
+            "correct it, or fetch it again"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        reason = "is nested too deeply" if isinstance(error, RecursionError) else "is not UTF-8 text"
+        raise ModelUnavailableError(f"{what} {reason}; fetch it again") from error
+    if not isinstance(content, dict):
+        raise ModelUnavailableError(f"{what} holds a {type(content).__name__}: expected a JSON object")
+    return content
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether Git left a pointer where the file should be."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
+def check_weights(place: Place) -> None:
+    """Refuse a folder without weights that can be read, with what it has instead.
+
+    Raises:
+        ModelUnavailableError: It has none, or those of another library, or an adapter alone.
+        WeightsError: A file is a Git LFS pointer or empty, or a shard is missing.
+    """
+    if (folder := place.folder) is None:
+        return
+    found = next((name for name in (*_SAFETENSORS, *_PICKLES) if (folder / name).is_file()), None)
+    if found is None:
+        raise ModelUnavailableError(f"{place.spelling} {_without_weights(folder)}")
+    for name in _shards(folder / found, place) if found.endswith(".json") else [found]:
+        _check_weights_file(folder / name, place)
+
+
+def _check_weights_file(path: Path, place: Place) -> None:
+    what = f"{quoted(path.name)} of {place.spelling}"
+    if not path.is_file():
+        raise WeightsError(f"{what} is missing: its index of shards names it; fetch all of them")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{what} is empty (0 bytes); fetch it again")
+    if is_lfs_pointer(path):
+        raise WeightsError(f"{what} {_LFS_ADVICE}")
+
+
+def _shards(index: Path, place: Place) -> list[str]:
+    names = read_json(index, place).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise WeightsError(
+            f'{index.name} of {place.spelling} has no "weight_map": expected an index of shards'
+        )
+    shards = set(names.values())
+    if not all(isinstance(name, str) and name == Path(name).name != "" for name in shards):
+        raise WeightsError(
+            f"{index.name} of {place.spelling} names shards outside of its folder: expected plain file names"
+        )
+    return sorted(shards)
+
+
+def _check_reached(place: Place) -> None:
+    """Without a network every file of a repository seems missing; with one, config.json alone may be.
+
+    Raises:
+        OSError: The repository cannot be reached, or does not exist.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        place.check_reached()
+    except OSError as error:
+        missing = isinstance(error.__cause__, EntryNotFoundError)
+        if not missing or isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise
+
+
+def _without_config(place: Place) -> str:
+    """Why there is no config.json, and what to give instead."""
+    if place.file("adapter_config.json"):
+        return _MERGE_FIRST
+    if place.file("open_clip_config.json"):
+        prefix = "hf-hub:" if place.folder is None else "local-dir:"
+        return f"is a folder of open_clip: write open_clip:{prefix}{place.where}"
+    if place.file("model_index.json"):
+        return f"is a pipeline of diffusers, not one model{_inside(place)}"
+    if place.file("modules.json"):
+        return f"is a folder of sentence-transformers, not one model{_inside(place)}"
+    return f"has no config.json: expected a folder of save_pretrained{_inside(place)}"
+
+
+def _inside(place: Place) -> str:
+    """The folders inside that are checkpoints by themselves."""
+    if (folder := place.folder) is None:
+        return ": download it, and give the folder inside that has its own config.json"
+    found = [
+        path.parent.relative_to(folder).as_posix()
+        for pattern in ("*/config.json", "snapshots/*/config.json")
+        for path in sorted(folder.glob(pattern))
+    ]
+    if not found:
+        return ""
+    more = f" ({len(found)} folders inside have one)" if len(found) > 1 else ""
+    return (
+        f": give the folder inside that is a model, such as hf:{folder.as_posix()}/{quoted(found[0])}{more}"
+    )
+
+
+def _complaint(config: Mapping[str, Any]) -> str | None:
+    """What speaks against loading what a config.json describes; None if nothing does."""
+    if config.get("quantization_config"):
+        return f"is a quantised checkpoint ({_quantisation(config['quantization_config'])}): {_DEQUANTISE}"
+    if "pretrained_cfg" in config:  # of timm's own: transformers reads it as timm_wrapper
+        return None
+    model_type = config.get("model_type")
+    if model_type is None and "architecture" in config:
+        return "is a folder of timm without pretrained_cfg: write timm:local-dir:FOLDER"
+    if not isinstance(model_type, str):
+        return "has a config.json without model_type: expected one written by save_pretrained"
+    return _unknown(model_type, config)
+
+
+_DEQUANTISE = (
+    "its weights are integers with scales, which merging does not read; give the checkpoint that it was made from, or "
+    "load it with its own library and save `model.dequantize()`"
+)
+
+
+def _quantisation(config: Any) -> str:
+    if not isinstance(config, Mapping):
+        return "quantization_config"
+    method = config.get("quant_method") or ("bitsandbytes" if "load_in_8bit" in config else None)
+    return quoted(method or "quantization_config")
+
+
+def _unknown(model_type: str, config: Mapping[str, Any]) -> str | None:
+    """Families and classes that the installed transformers does not have."""
+    import transformers
+    from transformers import CONFIG_MAPPING
+
+    named = config.get("architectures") or []
+    if not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        return f"has a config.json whose architectures are {quoted(named)}: expected a list of class names"
+    knows_type = model_type in CONFIG_MAPPING
+    knows_class = not named or hasattr(transformers, named[0])
+    if knows_type and knows_class:
+        return None
+    what = f'class "{quoted(named[0])}"' if knows_type else f'model_type "{quoted(model_type)}"'
+    if config.get("auto_map"):
+        return (
+            f"needs code of the repository (auto_map; transformers {transformers.__version__} has no {what}), "
+            "which is not run; where you trust it, load it yourself and give a program of torch.export (MODEL.pt2)"
+        )
+    hint = "" if knows_type else nearest(quoted(model_type), CONFIG_MAPPING)
+    return (
+        f"is of a {what}, which transformers {transformers.__version__} does not have: upgrade transformers "
+        f"(pip install -U transformers), or correct config.json.{hint}"
+    )
+
+
+def _without_weights(folder: Path) -> str:
+    """What a folder holds in place of weights."""
+    if (folder / "adapter_config.json").is_file():
+        return _MERGE_FIRST
+    for name, library in _OTHER_WEIGHTS.items():
+        if (folder / name).is_file():
+            return (
+                f"has weights of {library} only ({name}): expected model.safetensors; convert it with an older "
+                "transformers, or give --weights FILE"
+            )
+    if variants := sorted(
+        path.name
+        for pattern in ("model.*.safetensors", "pytorch_model.*.bin")
+        for path in folder.glob(pattern)
+    ):
+        return (
+            f"has weights of a variant only ({quoted(variants[0])}): expected model.safetensors; rename the file, or "
+            "give it by --weights FILE"
+        )
+    return (
+        "has no weights: expected model.safetensors or pytorch_model.bin in the folder; fetch it, or give "
+        "--weights FILE or random"
+    )

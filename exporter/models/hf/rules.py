@@ -1,0 +1,329 @@
+"""Which class a checkpoint's tower is, and what is taken of its output: by rule, from the configuration and the class.
+
+Where it stands on the road: in, a configuration; out, an `HFTower`. The rules, in order:
+
+1. The tower's own part is the (sub-)configuration with `image_size` and `patch_size`, or with a vocabulary.
+2. `...ForImageClassification` gives its logits.
+3. A model of images and texts gives what its own `get_image_features` (`get_text_features`) returns: by the class
+   `...WithProjection` where there is one, by the tower's own class where nothing is projected, else by the whole model
+   less the parts that the call does not need.
+4. A tower by itself gives the projection's output; else what its pooler makes, unless that is a layer that only
+   pretraining used; else the class token; else, with a note, the mean of the tokens.
+
+Whether a class does that at all is asked of the class: it is run on the meta device, which costs no weights.
+"""
+
+import copy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from exporter.errors import ExportError, ModelUnavailableError, UsageError, quoted
+from exporter.models.hf.architectures import (
+    DEFAULT_ARCHITECTURES,
+    POOLED_IS_EMBEDDING,
+    PRETRAINING_HEADS,
+    SEES_ALL_PATCHES,
+)
+from exporter.models.hf.errors import reason
+from exporter.models.hf.module import Build, Call, on_meta, run_on_meta, watching_children
+from exporter.models.hf.tower import HFTower, Side, example_of
+from exporter.models.loaded import OutputName
+
+EXPECTED = (
+    "expected ViT, DeiT, BEiT, DINOv2, CLIP, SigLIP or another model of square patches: an image classifier "
+    "(...ForImageClassification), an encoder (...Model), or a model of images and texts"
+)
+
+_PART: dict[Side, str] = {"image": "vision_config", "text": "text_config"}
+_CALL: dict[Side, Call] = {"image": "get_image_features", "text": "get_text_features"}
+_SUFFIX: dict[Side, str] = {"image": "VisionModelWithProjection", "text": "TextModelWithProjection"}
+_CLASSIFIERS = ("ForImageClassification", "ForImageClassificationWithTeacher")
+
+
+def find_tower(spelling: str, config: Any, side: Side) -> HFTower:
+    """Find the class of a checkpoint's tower.
+
+    Args:
+        spelling: The model, as messages name it.
+        config: Of the checkpoint.
+        side: Which tower.
+
+    Raises:
+        ModelUnavailableError: It is no model of patches, or no class of it can be run on images or tokens alone.
+        UsageError: It has the other tower only.
+    """
+    name, notes = _architecture(spelling, config)
+    model_class = _class_named(spelling, name)
+    config = _config_of(spelling, config, model_class)
+    tower = (_image_tower if side == "image" else _text_tower)(spelling, model_class, config)
+    return replace(tower, architecture=name, notes=(*notes, *tower.notes))
+
+
+def _architecture(spelling: str, config: Any) -> tuple[str, tuple[str, ...]]:
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    if named := getattr(config, "architectures", None):
+        return str(named[0]), ()
+    plain = MODEL_MAPPING_NAMES.get(config.model_type)
+    name = DEFAULT_ARCHITECTURES.get(config.model_type) or (plain if isinstance(plain, str) else None)
+    if name is None:
+        raise ModelUnavailableError(
+            f"{spelling} has a config.json without architectures, and {quoted(config.model_type)} has no plain model: "
+            "name the class there"
+        )
+    return name, (f"architecture guessed: {name} (config.json names none; by its model_type)",)
+
+
+def _class_named(spelling: str, name: str) -> Any:
+    import transformers
+
+    found = getattr(transformers, name, None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise ModelUnavailableError(f"{spelling} is a {quoted(name)}: {EXPECTED}")
+    return found
+
+
+def _config_of(spelling: str, config: Any, model_class: Any) -> Any:
+    """The configuration that the class takes: the checkpoint's own, or the part of it that was saved for it."""
+    for part in (config, *(getattr(config, name, None) for name in _PART.values())):
+        if isinstance(part, model_class.config_class):
+            return _with_projection(part, config)
+    raise ModelUnavailableError(
+        f"{spelling} has a config.json whose parts contradict each other: its model_type {quoted(config.model_type)} "
+        f"does not go with {model_class.__name__}, which takes {model_class.config_class.model_type}"
+    )
+
+
+def _with_projection(part: Any, config: Any) -> Any:
+    """A copy of a part, with the width of the joint embedding, which CLIP keeps a level up."""
+    part = copy.deepcopy(part)
+    if hasattr(part, "projection_dim") and getattr(config, "projection_dim", None):
+        part.projection_dim = config.projection_dim
+    return part
+
+
+def _image_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
+    name = model_class.__name__
+    part = _PART["image"] if hasattr(config, _PART["image"]) else None
+    if complaint := _not_patches(getattr(config, part) if part else config, model_class):
+        if part is None and _is_text(model_class):
+            raise UsageError(f"{spelling} is a {name}, which has no image tower: change --tower")
+        raise ModelUnavailableError(f"{spelling} is a {name}, {complaint}: {EXPECTED}")
+    whole = (model_class, config)
+    with _run(spelling, name):
+        if name.endswith(_CLASSIFIERS):
+            build = Build(model_class=model_class, config=config, pick="logits")
+            return HFTower(architecture=name, build=build, part=part, output_name="logits", whole=whole)
+        if part and hasattr(model_class, _CALL["image"]) and hasattr(model_class, _CALL["text"]):
+            return _of_two(model_class, config, "image")
+        if part:
+            return _tower_inside(spelling, model_class, config)
+        return _alone(spelling, model_class, config)
+
+
+def _text_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
+    name = model_class.__name__
+    with _run(spelling, name):
+        if hasattr(model_class, _CALL["text"]) and hasattr(config, _PART["text"]):
+            return _of_two(model_class, config, "text")
+        if not _is_text(model_class):
+            raise UsageError(
+                f"{spelling} is a {name}, which has no text tower: expected a model of images and texts, such as "
+                "CLIP or SigLIP; change --tower"
+            )
+        pick: Any = "text_embeds" if name.endswith(_SUFFIX["text"]) else "pooler_output"
+        return HFTower(
+            architecture=name,
+            build=Build(model_class=model_class, config=config, pick=pick),
+            part=None,
+            output_name=_pooled_name(config) if pick == "pooler_output" else "embedding",
+            whole=(model_class, config),
+        )
+
+
+@contextmanager
+def _run(spelling: str, name: str) -> Iterator[None]:
+    """Refuse a class that cannot be built or run from one tensor, whatever it raises.
+
+    Raises:
+        ModelUnavailableError: The block failed.
+    """
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ModelUnavailableError(
+            f"{spelling} is a {name}, which cannot be built or run here ({reason(error)}): {EXPECTED}"
+        ) from error
+
+
+def _is_text(model_class: Any) -> bool:
+    """Whether a class is the text tower of a model of images and texts."""
+    takes_tokens = model_class.main_input_name == "input_ids"
+    return takes_tokens and any(hasattr(other, _CALL["text"]) for other in _neighbours(model_class))
+
+
+def _neighbours(model_class: Any) -> list[Any]:
+    return [each for each in vars(sys.modules[model_class.__module__]).values() if isinstance(each, type)]
+
+
+def _not_patches(config: Any, model_class: Any) -> str | None:
+    """What speaks against a model of equal tokens, one per patch, in its configuration; None if nothing does."""
+    if "siglip2" in str(config.model_type):
+        return (
+            "which takes patches of images of any size (NaFlex), not images: give a SigLIP 2 checkpoint of a fixed "
+            "resolution, whose model_type is siglip; this source"
+        )
+    if getattr(config, "num_frames", None):
+        return "which takes videos"
+    sizes = (getattr(config, "image_size", None), getattr(config, "patch_size", None))
+    if None in sizes:
+        return "whose configuration has no image_size and patch_size"
+    if not all(_is_size(size) for size in sizes):
+        return f"whose image_size and patch_size are {quoted(sizes)}"
+    widths = [
+        getattr(config, key, None) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers")
+    ]
+    if not all(isinstance(width, int) for width in widths):
+        return "whose tokens change from stage to stage"
+    return None
+
+
+def _is_size(size: Any) -> bool:
+    sides = [size] if isinstance(size, int) else size
+    return (
+        isinstance(sides, (list, tuple))
+        and len(sides) in (1, 2)
+        and all(isinstance(side, int) and side > 0 for side in sides)
+    )
+
+
+def _of_two(model_class: Any, config: Any, side: Side) -> HFTower:
+    """The tower of a model of images and texts: what its own `get_..._features` returns."""
+    whole = on_meta(model_class, config)
+    part = getattr(config, _PART[side])
+    with watching_children(whole) as called:
+        run_on_meta(whole, example_of(part, side), _CALL[side])
+    tower = HFTower(
+        architecture=model_class.__name__,
+        build=Build(model_class=model_class, config=config, pick="pooler_output", call=_CALL[side]),
+        part=_PART[side],
+        output_name="embedding",
+        whole=(model_class, config),
+    )
+    alone = getattr(whole, next(iter(called))) if len(called) == 1 else None
+    projected = _projected_class(model_class, part, side)
+    if projected is None and not hasattr(alone, "from_pretrained"):
+        others = [name for name, _ in whole.named_children() if name not in called]
+        own = [name for name, _ in whole.named_parameters(recurse=False)]
+        return replace(tower, build=replace(tower.build, unused=(*others, *own)))
+    build = Build(
+        model_class=projected or type(alone),
+        config=_with_projection(part, config),
+        pick=("image_embeds" if side == "image" else "text_embeds") if projected else "pooler_output",
+    )
+    return replace(tower, build=build, part=None)
+
+
+def _projected_class(model_class: Any, part: Any, side: Side) -> Any:
+    """The class of the tower with its projection, if the family has one."""
+    return next(
+        (
+            other
+            for other in _neighbours(model_class)
+            if other.__name__.endswith(_SUFFIX[side]) and other.config_class is type(part)
+        ),
+        None,
+    )
+
+
+def _tower_inside(spelling: str, model_class: Any, config: Any) -> HFTower:
+    """The image tower of a model that makes text or maps of images: what its pooler makes."""
+    whole = on_meta(model_class, config)
+    inside = getattr(whole, "vision_model", None)
+    if inside is None:
+        raise ModelUnavailableError(
+            f"{spelling} is a {model_class.__name__}, of which the image tower is a part: save that part by itself "
+            f"with its save_pretrained, and give that folder; {EXPECTED}"
+        )
+    build = Build(model_class=model_class, config=config, pick="pooler_output", child="vision_model")
+    return _picked(
+        HFTower(
+            architecture=model_class.__name__,
+            build=build,
+            part=_PART["image"],
+            output_name="features",
+            whole=(model_class, config),
+        ),
+        inside,
+    )
+
+
+def _alone(spelling: str, model_class: Any, config: Any) -> HFTower:
+    """An image tower by itself."""
+    name = model_class.__name__
+    built: Any = model_class
+    own = config
+    if name.endswith(PRETRAINING_HEADS) or config.model_type in SEES_ALL_PATCHES:
+        built, own = _plain(config)
+    elif "For" in name or name.endswith("Backbone"):
+        raise ModelUnavailableError(f"{spelling} is a {name}: {EXPECTED}")
+    inside = on_meta(built, own)
+    arguments = {"add_pooling_layer": False} if _has_untrained_pooler(inside) else {}
+    tower = HFTower(
+        architecture=name,
+        build=Build(model_class=built, config=own, pick="pooler_output", arguments=arguments),
+        part=None,
+        output_name=_pooled_name(config),
+        whole=(model_class, config),
+    )
+    return _picked(tower, on_meta(built, own, arguments))
+
+
+def _plain(config: Any) -> tuple[Any, Any]:
+    """The plain model that a family's heads for pretraining stand on, seeing all patches."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    if family := SEES_ALL_PATCHES.get(config.model_type):
+        kept = {
+            key: value
+            for key, value in config.to_dict().items()
+            if key not in ("model_type", "architectures")
+        }
+        config = CONFIG_MAPPING[family](**kept)
+    return MODEL_MAPPING[type(config)], copy.deepcopy(config)
+
+
+def _has_untrained_pooler(model: nn.Module) -> bool:
+    """Whether its pooler has a dense layer of its own, which only pretraining of another kind trains (BERT's)."""
+    pooler = getattr(model, "pooler", None)
+    return isinstance(pooler, nn.Module) and any(isinstance(each, nn.Linear) for each in pooler.modules())
+
+
+def _picked(tower: HFTower, inside: nn.Module) -> HFTower:
+    """Decide what is taken of the output, by what there is."""
+    output = run_on_meta(inside, example_of(tower.config, "image"))
+    if getattr(output, "image_embeds", None) is not None:
+        return replace(tower, build=replace(tower.build, pick="image_embeds"), output_name="embedding")
+    if getattr(output, "pooler_output", None) is not None:
+        return tower
+    rows, columns = tower.grid
+    tokens = output.last_hidden_state
+    if tokens.dim() != 3 or tokens.shape[1] < rows * columns:
+        raise ValueError(f"expected {rows * columns} tokens or more, got a shape of {tuple(tokens.shape)}")
+    if tokens.shape[1] > rows * columns:
+        return replace(tower, build=replace(tower.build, pick="class_token"), output_name="features")
+    note = f"features are the mean of the tokens: {tower.architecture} has neither a class token nor a pooler"
+    return replace(
+        tower, build=replace(tower.build, pick="mean"), output_name="features", notes=(*tower.notes, note)
+    )
+
+
+def _pooled_name(config: Any) -> OutputName:
+    return "embedding" if config.model_type in POOLED_IS_EMBEDDING else "features"

@@ -1,0 +1,137 @@
+"""Models of Hugging Face transformers: `hf:REPO` (or `hf:REPO@REVISION`) and `hf:FOLDER`.
+
+Any model of equal tokens, one per patch: ViT, DeiT, BEiT, DINOv2 and DINOv3, CLIP, SigLIP and what is built like them;
+of a model of images and texts the image tower, or with `--tower text` the text tower. Output objects are unwrapped to
+one tensor, so that the module can be captured. What timm made and transformers wraps is loaded too.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporter.errors import ModelUnavailableError
+from exporter.models.hf.architectures import ATTENDS_TO_PADDING, MAE
+from exporter.models.hf.checkpoint import read_config_json
+from exporter.models.hf.errors import explained, reading
+from exporter.models.hf.labels import read_class_names
+from exporter.models.hf.options import apply_options
+from exporter.models.hf.place import find_place
+from exporter.models.hf.preprocess import Look, read_preprocess
+from exporter.models.hf.rules import find_tower
+from exporter.models.hf.timm_wrapper import is_of_timm, load_timm_wrapper
+from exporter.models.hf.tokenizer import check_padding, lazy_tokenizer
+from exporter.models.hf.tower import HFTower
+from exporter.models.hf.weights import Weights, find_weights, fit_to_state, load_tower
+from exporter.models.loaded import ExampleInput, LoadedModel
+from exporter.models.request import ResolvedRequest, check_multiple, safe_name, size_text
+from exporter.models.weights import freeze, sha256_of
+
+try:
+    import transformers
+except ImportError as error:
+    raise ModelUnavailableError('transformers is not installed: pip install "exporter[hf]"') from error
+
+_CONFIG_ADVICE = "correct its config.json, or fetch it again"
+
+
+def load_hf(asked: ResolvedRequest) -> LoadedModel:
+    """Load a transformers model from a folder, or from the hub through its own cache.
+
+    A weights file has the keys of the architecture that `config.json` names; the classes, image size and registers
+    of the tower are taken from it. The positional table is resampled afterwards if another size was asked for.
+
+    Raises:
+        ModelUnavailableError: Not a supported checkpoint, or it cannot be fetched.
+        UsageError: The image size is not a multiple of the patch, or there is no such tower.
+        WeightsError: Weights that do not fit.
+    """
+    place = find_place(asked)
+    with reading("the configuration", place, advice=_CONFIG_ADVICE):
+        of_timm = is_of_timm(read_config_json(place))
+        place = place.pinned_to_commit()
+    if of_timm:
+        return load_timm_wrapper(asked, place)
+    with reading("the configuration", place, advice=_CONFIG_ADVICE):
+        config = transformers.AutoConfig.from_pretrained(place.where, **place.pinned, trust_remote_code=False)
+    with explained("the model", place, advice=_CONFIG_ADVICE):  # a configuration may hold values of any kind
+        tower = apply_options(find_tower(asked.spelling, config, asked.request.tower), asked)
+        weights = find_weights(asked, place, tower)
+        load_side = _load_text if asked.request.tower == "text" else _load_image
+        return load_side(weights, tower, config)
+
+
+def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
+    asked, place = weights.asked, weights.place
+    own, notes = tower.image_size, (*tower.notes, *weights.notes)
+    if weights.state is not None:
+        tower, taken = fit_to_state(weights, tower)
+        notes = (*notes, *taken)
+    size = asked.image_size or (tower.image_size if tower.image_size != own else None)
+    preprocess, guessed = read_preprocess(
+        Look(
+            asked=asked,
+            place=place,
+            model_type=config.model_type,
+            own_size=tower.image_size,
+            size=size,
+            channels=tower.channels,
+        )
+    )
+    size = preprocess.image_size if preprocess else size or tower.image_size
+    check_multiple(size, tower.patch_size, asked.spelling)
+    module = freeze(load_tower(weights, tower, size))
+    if asked.image_size is not None and size != tower.image_size and asked.weights_kind != "random":
+        notes = (
+            *notes,
+            f"positions are resampled from {size_text(tower.image_size)} to {size_text(size)}, as transformers does",
+        )
+    classes = tower.build.config.num_labels if tower.output_name == "logits" else 0
+    class_names, unnamed = read_class_names(tower.build.config, classes) if classes else (None, ())
+    loaded = _loaded(weights, tower, config, module)
+    return replace(
+        loaded,
+        output_names=("features",) if tower.output_name == "logits" and not classes else loaded.output_names,
+        example_input=ExampleInput(shape=(tower.channels, *size), dtype=torch.float32),
+        preprocess=preprocess,
+        class_names=class_names,
+        notes=(*notes, *guessed, *unnamed),
+    )
+
+
+def _load_text(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
+    asked, place = weights.asked, weights.place
+    module = freeze(load_tower(weights, tower, None))
+    loaded = _loaded(weights, tower, config, module)
+    if tower.config.model_type not in ATTENDS_TO_PADDING:
+        check_padding(module, tower.config, asked.spelling)
+    tokenize = lazy_tokenizer(
+        asked.spelling, place.where, place.commit or place.revision, loaded.example_input, place.via
+    )
+    return replace(loaded, name=safe_name(f"{place.name}-text"), tokenize=tokenize)
+
+
+def _loaded(weights: Weights, tower: HFTower, config: Any, module: nn.Module) -> LoadedModel:
+    """What both towers have in common; of an image tower, the input and its preprocessing are still to be said."""
+    asked, place = weights.asked, weights.place
+    is_text = asked.request.tower == "text"
+    context = getattr(tower.config, "max_position_embeddings", 0)
+    return LoadedModel(
+        module=module,
+        source=asked.source,
+        id=place.name if place.folder else asked.id,
+        alias=None,
+        name=safe_name(place.name),
+        input_name="input_ids" if is_text else "images",
+        output_names=(tower.output_name,),
+        example_input=ExampleInput(
+            shape=(context,), dtype=torch.int64, vocabulary=getattr(tower.config, "vocab_size", None)
+        ),
+        preprocess=None,
+        weights_kind=asked.weights_kind,
+        weights_tag=place.commit if asked.weights_kind == "pretrained" else None,
+        weights_sha256=sha256_of(module.state_dict()),
+        proportional_attention=config.model_type not in MAE,
+        notes=(*tower.notes, *weights.notes),
+    )

@@ -1,0 +1,1 @@
+"""How a photo becomes a model's input."""

@@ -1,0 +1,273 @@
+"""How a photo becomes a model's input: convert to its channels, resize, crop, scale to [0, 1], normalise.
+
+Every source describes its own model with one `Preprocess`; the later rooms only read it. What it describes equals
+the source library's own transform to the pixel, given the image as Pillow opens it. So an orientation in EXIF is
+left alone, as timm, torchvision, open_clip and the processors of transformers leave it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from exporter.errors import BundleError, nearest, quoted
+from exporter.models.preprocessing.image_modes import in_bytes
+from exporter.models.preprocessing.resize import (
+    Interpolation,
+    Kernel,
+    ResizeMode,
+    crop_centre,
+    resize,
+    resized_size,
+)
+
+ChannelOrder = Literal["rgb", "gray", "rgba"]
+ToRGB = Literal["first", "over_white", "last"]
+
+PREPROCESS_FILE = "preprocess.json"
+"""What it is called in a bundle, and in a saved program."""
+
+MAX_IMAGE_SIZE = 4096
+"""Beyond this the positional table alone is larger than any model that could use it."""
+
+# Pillow's mode for each, whose bands are the model's channels.
+_MODES: dict[ChannelOrder, str] = {"gray": "L", "rgb": "RGB", "rgba": "RGBA"}
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "interpolation": get_args(Interpolation),
+    "resize_mode": get_args(ResizeMode),
+    "channel_order": get_args(ChannelOrder),
+    "layout": ("NCHW",),
+    "to_rgb": get_args(ToRGB),
+    "kernel": get_args(Kernel),
+}
+_FRACTIONS = (0.01, 100.0)
+_LARGEST = 1e6
+
+# Keys that bundles of version 0.1 do not have, with what that version did.
+_ADDED_LATER: dict[str, Any] = {"to_rgb": "first", "kernel": "pil", "fill": [0, 0, 0]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How to make a model's input from an image.
+
+    Attributes:
+        image_size: Height and width of the input in pixels.
+        interpolation: Filter of the resize.
+        crop_fraction: The resize goes to `floor(image_size / crop_fraction)`, of which the centre is cropped; above
+            1.0 what is missing is filled.
+        mean: Subtracted per channel, on values in [0, 1]; as many as there are channels.
+        std: Divided by per channel, after the mean.
+        resize_mode: `crop` keeps the aspect and covers the resized size; `squash` resizes both sides to it; `pad`
+            keeps the aspect and fits inside it.
+        channel_order: What an image is converted to: `rgb`, `gray` (one channel) or `rgba` (four).
+        layout: Always `NCHW`.
+        to_rgb: When it is converted to the channels above. `first` converts before anything else, as the loaders of
+            timm and torchvision do, which drops transparency unless it is a channel; `over_white` also does it
+            first, and lays what is transparent over white, as processors of transformers do that convert; `last`
+            resizes and crops the image in its own mode, as open_clip does (a palette image is then resized without
+            a filter, a transparent one by its weight).
+        kernel: Which code resizes. `pil` is Pillow's. `torch` is torchvision's for uint8 tensors, which
+            transformers takes whenever torchvision is installed; it differs from Pillow's by a grey level here
+            and there (and may between machines with and without AVX2), and where a crop is off centre by half a
+            pixel it starts at the pixel before, Pillow's at the even one of the two.
+        fill: Bytes of what is filled, one per channel.
+    """
+
+    image_size: tuple[int, int]
+    interpolation: Interpolation
+    crop_fraction: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize_mode: ResizeMode = "crop"
+    channel_order: ChannelOrder = "rgb"
+    layout: Literal["NCHW"] = "NCHW"
+    to_rgb: ToRGB = "first"
+    kernel: Kernel = "pil"
+    fill: tuple[int, ...] = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        """Hold the channels together, and the size to what can be resized to.
+
+        Raises:
+            ValueError: `mean`, `std`, `fill` and `channel_order` are not of the same number of channels, a
+                transparent channel is to be laid over white, or there is no pixel to crop from.
+        """
+        channels = len(_MODES[self.channel_order])
+        for name in ("mean", "std", "fill"):
+            if len(getattr(self, name)) != channels:
+                raise ValueError(
+                    f"{name}: expected {channels} numbers for channel_order {self.channel_order}, got "
+                    f"{len(getattr(self, name))} ({_orders_text()})"
+                )
+        if self.channel_order == "rgba" and self.to_rgb == "over_white":
+            raise ValueError("to_rgb over_white leaves no transparency: expected channel_order rgb or gray")
+        if not all(side >= 1 and side >= self.crop_fraction for side in self.image_size):
+            raise ValueError(
+                f"image_size: expected sides of at least 1 and crop_fraction ({self.crop_fraction}), got "
+                f"{self.image_size}"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one input."""
+        return len(self.mean), *self.image_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a bundle's `preprocess.json`: JSON types only."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Preprocess":
+        """Read what `to_dict` wrote into a bundle, in this version or in 0.1.
+
+        Raises:
+            BundleError: A key is missing or unknown, or a value is of the wrong kind.
+        """
+        try:
+            return cls.parse(_ADDED_LATER | dict(data))
+        except ValueError as error:
+            raise BundleError(f"preprocess.json: {error}; export the bundle again") from error
+
+    @classmethod
+    def parse(cls, data: Mapping[str, object]) -> "Preprocess":
+        """Read what `to_dict` gives.
+
+        Raises:
+            ValueError: A key is missing or unknown, or a value is of the wrong kind or out of range; its message
+                starts with the key.
+        """
+        _check_keys(data, [field.name for field in fields(cls)])
+        for key, allowed in _CHOICES.items():
+            if data[key] not in allowed:
+                raise ValueError(f"{key}: expected one of {', '.join(allowed)}, got {quoted(data[key])}")
+        if data["to_rgb"] == "last" and (data["kernel"] == "torch" or data["resize_mode"] == "pad"):
+            raise ValueError("to_rgb: last goes with kernel pil and without padding")
+        sides = _numbers(data, "image_size", (1, MAX_IMAGE_SIZE), whole=True)
+        if len(sides) != 2:
+            raise ValueError(f"image_size: expected height and width, got {quoted(data['image_size'])}")
+        (fraction,) = _numbers({"crop_fraction": [data["crop_fraction"]]}, "crop_fraction", _FRACTIONS)
+        read: dict[str, Any] = {
+            **data,
+            "image_size": tuple(int(side) for side in sides),
+            "crop_fraction": fraction,
+            "mean": _numbers(data, "mean", (-_LARGEST, _LARGEST)),
+            "std": _numbers(data, "std", (1 / _LARGEST, _LARGEST)),
+            "fill": tuple(int(value) for value in _numbers(data, "fill", (0, 255), whole=True)),
+        }
+        return cls(**read)
+
+
+def channel_order(channels: int) -> ChannelOrder | None:
+    """What an image is converted to for a model of so many channels; None where no photo has so many."""
+    return next((order for order, mode in _MODES.items() if len(mode) == channels), None)
+
+
+def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """Resize and crop to the model's size, without normalising.
+
+    Args:
+        image: Any mode.
+        preprocess: The model's own.
+
+    Returns:
+        (C, H, W) bytes.
+
+    Raises:
+        PIL.Image.DecompressionBombError: A strip so long that it would be resized to more pixels than Pillow
+            opens.
+        ValueError: Pillow cannot convert or resize an image of this mode, its numbers have no stated range, or no
+            pixel is left of a strip that has to fit inside.
+    """
+    image = in_bytes(image)
+    mode = _MODES[preprocess.channel_order]
+    if preprocess.to_rgb != "last":
+        image = (_over_white(image) if preprocess.to_rgb == "over_white" else image).convert(mode)
+    size = resized_size(
+        image.size, preprocess.image_size, preprocess.crop_fraction, mode=preprocess.resize_mode
+    )
+    resized = resize(image, size, preprocess.interpolation, preprocess.kernel)
+    cropped = crop_centre(
+        resized, preprocess.image_size, fill=preprocess.fill, down=preprocess.kernel == "torch"
+    )
+    pixels = np.asarray(cropped.convert(mode), dtype=np.uint8)
+    pixels_HWC = pixels.reshape(*preprocess.image_size, len(mode))
+    return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+
+
+def normalize(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """Make the model's input from what `crop_image` gives.
+
+    Args:
+        pixels: Bytes, (..., C, H, W).
+        preprocess: The model's own.
+
+    Returns:
+        float32 of the same shape: scaled to [0, 1], less the mean, divided by the standard deviation.
+    """
+    mean = np.asarray(preprocess.mean, dtype=np.float32)[:, None, None]
+    std = np.asarray(preprocess.std, dtype=np.float32)[:, None, None]
+    values = pixels.astype(np.float32)
+    values /= np.float32(255)
+    values -= mean
+    values /= std
+    return values
+
+
+def preprocess_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """Make the model's input from an image.
+
+    Args:
+        image: Any mode.
+        preprocess: The model's own.
+
+    Returns:
+        (C, H, W) float32, normalised.
+
+    Raises:
+        PIL.Image.DecompressionBombError, ValueError: As in `crop_image`.
+    """
+    return normalize(crop_image(image, preprocess), preprocess)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """An image without transparency as it is, any other as RGB."""
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _check_keys(data: Mapping[str, object], known: Sequence[str]) -> None:
+    missing, unknown = [key for key in known if key not in data], [key for key in data if key not in known]
+    if unknown:
+        raise ValueError(
+            f"unknown key {quoted(unknown[0])}: known are {', '.join(known)}.{nearest(unknown[0], known)}"
+        )
+    if missing:
+        raise ValueError(f"missing keys: {', '.join(missing)}")
+
+
+def _numbers(
+    data: Mapping[str, object], key: str, limits: tuple[float, float], *, whole: bool = False
+) -> tuple[float, ...]:
+    """The numbers of a list, all within the limits."""
+    values, (low, high) = data[key], limits
+    kind = "whole numbers" if whole else "numbers"
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{key}: expected a list of {kind}, got {quoted(values)}")
+    for value in values:
+        fits = type(value) is int or (type(value) is float and not (whole and value % 1))
+        if not fits or not low <= value <= high:
+            raise ValueError(f"{key}: expected {kind} from {low:g} to {high:g}, got {quoted(value)}")
+    return tuple(float(value) for value in values)
+
+
+def _orders_text() -> str:
+    return ", ".join(f"{order} has {len(mode)}" for order, mode in _MODES.items())

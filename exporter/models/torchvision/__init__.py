@@ -1,0 +1,1 @@
+"""Models of torchvision: its classifiers, and fine-tuned files of them."""

@@ -32,7 +32,7 @@ RUNS = [
     ["doctor"],
     ["recipe-schema"],
     ["inspect", "vit_digits", "--r", "4"],
-    ["export", "vit_digits", "--r", "4", "--out", "b"],
+    ["export", "vit_digits", "--out", "b"],
     ["lint", "b/model.onnx", "--for", "trt"],
     ["validate", "b"],
     ["run", "b/recipe.yaml", "--out", "again"],

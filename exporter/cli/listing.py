@@ -12,8 +12,22 @@ from exporter.errors import ExportError
 from exporter.packages import PACKAGES, version_of
 
 
+_FORMS = (
+    ("timm, by name", "timm:vit_base_patch16_224, timm:vit_base_patch16_224.augreg_in21k_ft_in1k"),
+    ("timm, a fine-tuned file", "timm:vit_base_patch16_224 --weights finetuned.pth"),
+    ("timm, a saved folder or the hub", "timm:local-dir:FOLDER, timm:hf-hub:OWNER/NAME"),
+    ("torchvision", "torchvision:vit_b_16, torchvision:vit_b_16/IMAGENET1K_V1 --weights finetuned.pth"),
+    ("Hugging Face, a folder or the hub", "hf:./my-checkpoint, hf:OWNER/NAME"),
+    ("open_clip, by name and tag", "open_clip:ViT-B-32/openai"),
+    ("open_clip, a training checkpoint", "open_clip:ViT-B-32 --weights epoch_10.pt"),
+    ("open_clip, a folder or the hub", "open_clip:local-dir:FOLDER, open_clip:hf-hub:OWNER/NAME"),
+    ("a saved program", "my-program.pt2 --preprocess photos.json"),
+)
+"""What can be brought beside the aliases, and how it is written."""
+
+
 def print_models(*, as_json: bool) -> None:
-    """Every alias with its source, pinned weights and geometry."""
+    """Every alias with its source, pinned weights and geometry, and the other forms of a model."""
     from exporter.models import aliases
 
     if as_json:
@@ -29,7 +43,18 @@ def print_models(*, as_json: bool) -> None:
         table.add_row(alias.name, f"{alias.source}:{alias.id}", alias.weights, *numbers, alias.note)
     out = console()
     out.print(table)
-    out.print("also: timm:NAME, torchvision:NAME, hf:REPO_OR_DIR, open_clip:NAME, or a saved .pt2")
+    out.print(_forms())
+    out.print("docs/inputs.md lists every accepted form of models, weights, labels and images.")
+
+
+def _forms() -> Table:
+    """What else can be brought, with an example of each."""
+    table = Table(title="your own", title_justify="left")
+    for heading in ("what", "example of MODEL and its options"):
+        table.add_column(heading, overflow="fold")
+    for row in _FORMS:
+        table.add_row(*row)
+    return table
 
 
 def print_doctor(*, as_json: bool) -> None:

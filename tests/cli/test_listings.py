@@ -18,7 +18,15 @@ def test_models_lists_aliases_with_pinned_weights() -> None:
     assert outcome.status == 0
     for name in ("vit_digits", "vit_b16", "deit_s16", "dinov2_s14", "clip_vit_b32", "siglip_b16"):
         assert name in outcome.out
-    assert "hf:REPO_OR_DIR" in outcome.out
+    for form in (
+        "timm:local-dir:",
+        "torchvision:",
+        "hf:OWNER/NAME",
+        "open_clip:local-dir:",
+        ".pt2 --preprocess",
+        "--weights",
+    ):
+        assert form in outcome.out
 
 
 def test_models_as_json() -> None:

@@ -11,7 +11,6 @@ from exporter.cli.terminal import console
 from exporter.errors import ExportError
 from exporter.packages import PACKAGES, version_of
 
-
 _FORMS = (
     ("timm, by name", "timm:vit_base_patch16_224, timm:vit_base_patch16_224.augreg_in21k_ft_in1k"),
     ("timm, a fine-tuned file", "timm:vit_base_patch16_224 --weights finetuned.pth"),

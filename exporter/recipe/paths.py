@@ -6,13 +6,13 @@ from the recipe's folder; `portable` reduces them to what may be published in a 
 """
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from exporter.local_path import map_local_paths
 from exporter.models import PREPROCESS_FILE, ModelRequest
-from exporter.recipe.tree import NO_WEIGHTS_FILE, VALIDATION_FILES, Recipe
+from exporter.recipe.tree import NO_WEIGHTS_FILE, Recipe
 
 _FOLDER_FORMS = ("timm:local-dir:", "open_clip:local-dir:")
 _HUB = "hf:"
@@ -37,18 +37,14 @@ def portable(recipe: Recipe) -> Recipe:
     calibrate on and files of engines are left out; the gates stay, so whoever rebuilds gives `--data` or lifts the gate
     knowingly.
     """
-    unfilled = replace(
-        recipe,
-        calibration=replace(recipe.calibration, data=None),
-        engines=_map_engines(recipe.engines, lambda _: None),
-    )
-    bare = _map_paths(unfilled, _published, here=True)
+    bare = _map_paths(recipe, _published, here=True)
     preprocess = PREPROCESS_FILE if bare.model.preprocess is not None else None
-    nothing: dict[str, Any] = dict.fromkeys(VALIDATION_FILES)
     return replace(
         bare,
         model=replace(bare.model, preprocess=preprocess),
-        validate=replace(bare.validate, unlabelled=False, labels_in_order=False, **nothing),
+        calibration=map_local_paths(bare.calibration, _nothing),
+        engines={name: map_local_paths(options, _nothing) for name, options in bare.engines.items()},
+        validate=replace(map_local_paths(bare.validate, _nothing), unlabelled=False, labels_in_order=False),
     )
 
 
@@ -97,32 +93,17 @@ def at_place(form: str, path: str) -> str:
 
 
 def _map_paths(recipe: Recipe, change: Callable[[str], str], *, here: bool = False) -> Recipe:
-    files = {key: getattr(recipe.validate, key) for key in VALIDATION_FILES}
-    changed: dict[str, Any] = {key: change(path) for key, path in files.items() if path is not None}
-    calibration = recipe.calibration
-    images = change(calibration.data) if calibration.data is not None else None
     return replace(
         recipe,
         model=map_model_paths(recipe.model, change, here=here),
-        validate=replace(recipe.validate, **changed),
-        calibration=replace(calibration, data=images),
-        engines=_map_engines(recipe.engines, change),
+        validate=map_local_paths(recipe.validate, change),
+        calibration=map_local_paths(recipe.calibration, change),
+        engines={name: map_local_paths(options, change) for name, options in recipe.engines.items()},
     )
 
 
-def _map_engines(engines: Mapping[str, Any], change: Callable[[str], str | None]) -> dict[str, Any]:
-    """Options with their paths changed: the fields whose metadata say `path`."""
-    return {
-        name: replace(
-            options,
-            **{
-                each.name: change(getattr(options, each.name))
-                for each in fields(options)
-                if each.metadata.get("path") and getattr(options, each.name) is not None
-            },
-        )
-        for name, options in engines.items()
-    }
+def _nothing(_path: str) -> None:
+    return None
 
 
 def _is_local(name: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from exporter.local_path import LocalPath
 from exporter.lowering import Precision
 from exporter.models import ModelRequest, size_text
 from exporter.schedule import ScheduleRequest
@@ -66,18 +67,14 @@ class Validation:
         agreement: gate on agreement with the dense model, which needs no labels.
     """
 
-    data: str | None = None
+    data: LocalPath | None = None
     unlabelled: bool = False
-    pairs: str | None = None
-    classes: str | None = None
+    pairs: LocalPath | None = None
+    classes: LocalPath | None = None
     labels_in_order: bool = False
-    templates: str | None = None
+    templates: LocalPath | None = None
     accuracy: AccuracyGate = field(default_factory=AccuracyGate)
     agreement: AgreementGate = field(default_factory=AgreementGate)
-
-
-VALIDATION_FILES = ("data", "pairs", "classes", "templates")
-"""The keys of `Validation` that name files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +86,7 @@ class Calibration:
         images: how many of them, the first ones.
     """
 
-    data: str | None = None
+    data: LocalPath | None = None
     images: int = 128
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.local_path import LocalPath
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxOptions:
@@ -20,6 +22,6 @@ class OnnxOptions:
 
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     tf32: bool = False
-    engine_cache: str | None = None
+    engine_cache: LocalPath | None = None
     activations: Literal["uint8", "int8"] = "uint8"
     opset: int | None = None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.local_path import LocalPath
+
 
 @dataclass(frozen=True, kw_only=True)
 class TorchTrtOptions:
@@ -25,6 +27,6 @@ class TorchTrtOptions:
     optimization_level: int = 3
     workspace_mb: int = 0
     hardware_compatible: bool = False
-    timing_cache: str | None = None
+    timing_cache: LocalPath | None = None
     matches: Literal["kept", "dropped"] = "kept"
     cuda_graph: bool = False

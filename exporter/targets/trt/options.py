@@ -1,9 +1,10 @@
 """What a recipe may say about the TensorRT target."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from exporter.errors import UsageError
+from exporter.local_path import LocalPath
 
 MOST_BUILDER_LEVEL = 5
 
@@ -35,7 +36,7 @@ class TrtOptions:
     min_batch: int | None = None
     opt_batch: int | None = None
     max_batch: int | None = None
-    timing_cache: str | None = field(default=None, metadata={"path": True})
+    timing_cache: LocalPath | None = None
     workspace_mb: int | None = None
     builder_level: int = 3
     tf32: bool = False

@@ -1,11 +1,14 @@
 """Paths in a recipe: found from the recipe's folder, and never published in a bundle."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from exporter.local_path import local_fields
 from exporter.models import ModelRequest
 from exporter.recipe import AccuracyGate, Recipe, Validation, load_recipe, portable, recipe_to_yaml
+from exporter.targets import TARGETS, find_target
 
 
 def loaded(folder: Path, text: str) -> Recipe:
@@ -126,3 +129,29 @@ def test_a_portable_recipe_stays_what_it_is_when_it_moves_again(tmp_path: Path, 
     moved = loaded(tmp_path, recipe_to_yaml(once))
     assert moved.model.weights == str(tmp_path / Path(weights).name)
     assert recipe_to_yaml(portable(moved)) == recipe_to_yaml(once)
+
+
+@pytest.mark.parametrize(
+    ("target", "option"),
+    [
+        pytest.param("onnx", "engine_cache", id="onnx"),
+        pytest.param("trt", "timing_cache", id="trt"),
+        pytest.param("torch-trt", "timing_cache", id="torch-trt"),
+    ],
+)
+def test_files_of_engines_are_found_beside_the_recipe_and_left_out_of_a_bundle(
+    tmp_path: Path, target: str, option: str
+) -> None:
+    recipe = loaded(tmp_path, f"model: vit_b16\nengines: {{{target}: {{{option}: cache/kernels}}}}")
+    assert getattr(recipe.engines[target], option) == str(tmp_path / "cache/kernels")
+    assert getattr(portable(recipe).engines[target], option) is None
+    assert str(tmp_path) not in recipe_to_yaml(portable(recipe))
+
+
+def test_whatever_an_engine_calls_a_file_or_folder_is_declared_as_a_path() -> None:
+    for target in TARGETS:
+        options = find_target(target).options
+        named = {
+            field.name for field in fields(options) if field.name.endswith(("cache", "path", "file", "dir"))
+        }
+        assert named <= set(local_fields(options))

@@ -83,10 +83,12 @@ def campaign(kinds: Sequence[Kind], whole: Files, *, seed: int, seconds: float) 
 def tried(case: Case, whole: Files) -> Failure | None:
     """The failure that a case is, or None."""
     files, words = case.made(whole)
-    what = complaint(ask(files, words))
+    answer = ask(files, words)
+    what = complaint(answer)
     if what is None:
         return None
-    return Failure(case=case, what=what, said=ask(files, words, debug=True).err)
+    told = ask(files, words, debug=True).err
+    return Failure(case=case, what=what, said="\n".join((told, *answer.strays)))
 
 
 def smallest(failure: Failure, whole: Files) -> Failure:
@@ -102,6 +104,7 @@ def smallest(failure: Failure, whole: Files) -> Failure:
 def save(failure: Failure, whole: Files, folder: Path) -> None:
     """Write what it takes to see a failure again."""
     files, words = failure.case.made(whole)
+    folder.mkdir(parents=True, exist_ok=True)
     write(files, folder / "CASE")
     text = f"{failure.place}\n{failure.case}\n\n{words!a}\n\n{failure.said}"
     (folder / "failure.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -136,8 +139,8 @@ def _built() -> Files:
     with tempfile.TemporaryDirectory() as place:
         write(pictures(), Path(place))
         bundle = f"{place}/b"
-        _done(f"timm:test_vit --weights random --r 4 --data {place}/data --labels-in-order --out {bundle}")
-        _done(f"bench {bundle} --launches 1 --rounds 1 --no-compile --no-eager")
+        _done(f"timm:test_vit --weights random --r 4 --data {place}/data --out {bundle}")
+        _done(f"bench {bundle} --launches 2 --rounds 2 --no-compile --no-eager")
         return read_bundle(Path(bundle))
 
 

@@ -7,6 +7,7 @@ that a seed is all that a failure has to remember.
 import io
 import json
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from random import Random
@@ -128,7 +129,7 @@ def json_value(data: bytes, random: Random) -> bytes:
     """The JSON or YAML text of a mutated tree; what is no JSON is mutated as bytes."""
     try:
         tree = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return line(data, random)
     return json.dumps(tree_value(tree, random), indent=2, sort_keys=True).encode("ascii")
 
@@ -184,7 +185,11 @@ def member(data: bytes, random: Random) -> bytes:
     else:
         members[place] = (random.choice(("../x", "/x", name.upper(), "x" * 300)), content)
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+    with (
+        warnings.catch_warnings(),
+        zipfile.ZipFile(made, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive,
+    ):
+        warnings.simplefilter("ignore")  # of names that are there twice
         for each, content in members:
             archive.writestr(each, content)
     return made.getvalue()
@@ -203,7 +208,7 @@ def tensors_header(data: bytes, random: Random) -> bytes:
     (length,) = struct.unpack("<Q", data[:8].ljust(8, b"\0"))
     try:
         tree = json.loads(data[8 : 8 + length])
-    except ValueError:
+    except (ValueError, RecursionError):
         return flip(data, random)
     header = json.dumps(tree_value(tree, random)).encode()
     size = random.choice((len(header), len(header), len(header), 2**40, 0))

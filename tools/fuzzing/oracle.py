@@ -1,7 +1,7 @@
 """What a command may answer to whatever it is given, and a place to ask it in.
 
 A command ends with a documented status other than 70, says one line about a failure, in bounded time and memory, and
-writes nothing outside of the folder that it was given.
+writes nothing outside of the folder that it was given and of the temporary one.
 """
 
 import io
@@ -55,7 +55,7 @@ def ask(files: Mapping[str, bytes], words: Sequence[str], debug: bool = False) -
         given = [word.replace(CASE, str(folder)) for word in words]
         status, err, slow = _run([*given, "--debug"] if debug else given)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        strays = [path for part in ("home", "cwd", "tmp") for path in Path(place, part).rglob("*")]
+        strays = [path for part in ("home", "cwd") for path in Path(place, part).rglob("*")]
         named = tuple(str(path.relative_to(place)) for path in strays)
     return Answer(status=status, err=err, grown_kib=grown, strays=named, slow=slow)
 

@@ -16,12 +16,12 @@ ENOUGH_S = 600
 CASES = {
     "recipe": 120,
     "bundle": 20,
-    "sealed": 20,
-    "onnx": 20,
-    "text": 30,
-    "pt2": 8,
+    "sealed": 40,
+    "onnx": 40,
+    "text": 400,
+    "pt2": 16,
     "weights": 10,
-    "preprocess": 6,
+    "preprocess": 30,
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.errors import nearest, quoted
+from exporter.errors import nearest
 from exporter.recipe.schema import document_schema
 
 SHOWN = 3
@@ -21,10 +21,7 @@ _Fragment = Mapping[str, Any]
 
 def describe_errors(error: ValidationError) -> str:
     """Every complaint about a recipe, the first few in full and the rest as a count."""
-    try:
-        complaints = [_complaint(found) for found in error.errors()]
-    except UnicodeEncodeError as odd:  # pydantic's own, of a key that it would quote
-        return f"expected text in UTF-8, got {quoted(odd.object)}"
+    complaints = [_complaint(found) for found in error.errors()]
     more = f"; and {len(complaints) - SHOWN} more" if len(complaints) > SHOWN else ""
     return "; ".join(complaints[:SHOWN]) + more
 

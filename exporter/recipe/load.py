@@ -4,14 +4,14 @@ Where it stands on the road: the way in for `run` and for every command-line opt
 `recipe.yaml` of a bundle. There is one check for all of them, the schema's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import ValidationError
 
-from exporter.errors import RecipeError
+from exporter.errors import RecipeError, quoted
 from exporter.models import ModelRequest
 from exporter.recipe.complaints import describe_errors
 from exporter.recipe.engine_documents import engine_options, engines_mapping, lowering_choices
@@ -70,6 +70,8 @@ def recipe_from_mapping(mapping: object, where: str) -> Recipe:
     if not isinstance(mapping, Mapping):
         got = "nothing" if mapping is None else f"a {type(mapping).__name__}"
         raise RecipeError(f"{where}: expected a mapping of recipe keys such as `model: vit_b16`, got {got}")
+    if (odd := next(_keys_that_are_no_text(mapping), None)) is not None:
+        raise RecipeError(f"{where}: expected keys in UTF-8, got {quoted(odd)}")
     try:
         return _recipe(RecipeDocument.model_validate(_plain(mapping)))
     except ValidationError as error:
@@ -247,6 +249,14 @@ def _schedule_mapping(schedule: ScheduleRequest) -> dict[str, Any]:
     if not given.keys() & {"r_per_layer", "keep_per_layer"}:
         given = {"kind": schedule.kind, "r": schedule.r, "align": schedule.align}
     return {key: _plain(value) for key, value in given.items()}
+
+
+def _keys_that_are_no_text(tree: object) -> Iterator[str]:
+    """Keys with a lone surrogate, which pydantic can neither take nor name."""
+    for key, value in tree.items() if isinstance(tree, Mapping) else ():
+        if isinstance(key, str) and any("\ud800" <= letter <= "\udfff" for letter in key):
+            yield key
+        yield from _keys_that_are_no_text(value)
 
 
 def _set(mapping: dict[str, Any], path: str, value: object, where: str) -> None:

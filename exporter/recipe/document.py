@@ -3,6 +3,8 @@
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
+from exporter.errors import LONGEST_MESSAGE, quoted
+
 
 class Document(BaseModel):
     """A mapping with known keys and strict types; its attributes' docstrings become descriptions."""
@@ -11,5 +13,5 @@ class Document(BaseModel):
 
 
 def refuse(message: str) -> PydanticCustomError:
-    """The error of a validator whose message already says everything."""
-    return PydanticCustomError("refused", "{message}", {"message": message})
+    """The error of a validator whose message already says everything; pydantic takes no text with lone surrogates."""
+    return PydanticCustomError("refused", "{message}", {"message": quoted(message, LONGEST_MESSAGE)})

@@ -113,6 +113,9 @@ def test_a_wrong_value_is_refused_with_its_path(keys: dict[str, Any], message: s
             id="inner",
         ),
         pytest.param({"zzzzzz": 1}, "zzzzzz: unknown key.", id="nothing-near"),
+        pytest.param(
+            {"targets": ["o\udcffnx"]}, 'targets[0]: unknown target "o\\udcffnx"', id="no text as a name"
+        ),
         pytest.param({"a\udcff": 1}, "expected keys in UTF-8, got a\\udcff", id="no text"),
         pytest.param(
             {"engines": {"\udcff": {"r": 1}}}, "expected keys in UTF-8, got \\udcff", id="no text inside"

@@ -15,17 +15,14 @@ from exporter.bundle.manifest import (
     TensorRecord,
     WeightsRecord,
 )
-from exporter.bundle.whereabouts import MODEL_KEY, WEIGHTS_KEY, located, recipe_to_build
 from exporter.bundle.write import SAMPLE_FILE, check_out_dir, seal, stage_bundle, write_sample
 
 __all__ = [
     "BENCH",
     "MANIFEST_FILE",
-    "MODEL_KEY",
     "RECIPE_FILE",
     "SAMPLE_FILE",
     "TEXT_FOLDER",
-    "WEIGHTS_KEY",
     "ArtifactRecord",
     "Bundle",
     "GmacsRecord",
@@ -41,8 +38,6 @@ __all__ = [
     "check_out_dir",
     "clear_leftovers",
     "load_bundle",
-    "located",
-    "recipe_to_build",
     "recorded_weights_sha256",
     "scratch_beside",
     "seal",

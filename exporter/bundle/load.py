@@ -55,8 +55,11 @@ class Bundle:
     def runner(self, target: str = "onnx") -> "Runner":
         """The engine of a target: numpy in, numpy out; it is loaded on first use, or by its `load`.
 
+        Nothing that makes engines is imported: a machine that serves needs numpy and the engine's own library.
+
         Raises:
             UsageError: the bundle has no such target.
+            BundleError: the options that it records are not the target's.
         """
         artifacts = self.manifest.artifacts
         if target not in artifacts:
@@ -70,8 +73,26 @@ class Bundle:
             self.path / artifacts[target].file,
             input=_spec(self.manifest.inputs[0]),
             outputs=tuple(_spec(record) for record in self.manifest.outputs),
-            options=self.recipe().engines.get(target),
+            options=self.engine_options(target),
         )
+
+    def engine_options(self, target: str) -> Any:
+        """The options that a target's engine was built with, in the target's own type.
+
+        Raises:
+            BundleError: they are not the target's.
+        """
+        recorded = self.manifest.artifacts[target].options
+        if recorded is None:  # a bundle of before they were recorded
+            return self.recipe().engines.get(target)
+        from exporter.targets import options_from
+
+        try:
+            return options_from(target, recorded)
+        except (TypeError, ValueError, UsageError) as error:
+            raise BundleError(
+                f"{self.path}: artifacts.{target}.options: {error}; export the bundle again"
+            ) from None
 
     def sample(self, target: str | None = None) -> dict[str, npt.NDArray[Any]]:
         """The real input batch and the eager outputs for it, by name, inputs first.

@@ -77,6 +77,8 @@ class ArtifactRecord:
         opset: of an ONNX model.
         built_from: what identifies an engine whose bytes are not reproducible.
         details: what its build found out.
+        options: of its target, that it was built with and is run with, without machine paths; None in bundles that do
+            not say so here, but in their recipe.
     """
 
     file: str
@@ -85,6 +87,7 @@ class ArtifactRecord:
     opset: int | None = field(default=None, metadata={"omit": True})
     built_from: Mapping[str, str] | None = field(default=None, metadata={"omit": True})
     details: Mapping[str, object] | None = field(default=None, metadata={"omit": True})
+    options: Mapping[str, object] | None = field(default=None, metadata={"omit": True})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ def run_command(
     recipe_path: str, out: str | None, force: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
 ) -> None:
     """Build what a recipe says; options override it."""
-    from exporter.bundle import recipe_to_build
+    from exporter.pipeline.whereabouts import recipe_to_build
 
     recipe, expected = recipe_to_build(recipe_path, overrides(given))
     _build(recipe, out, force=force, as_json=as_json, quiet=quiet, weights_sha256=expected)

@@ -19,6 +19,7 @@ from exporter.bundle import (
     write_sample,
 )
 from exporter.errors import ExportError
+from exporter.local_path import map_local_paths
 from exporter.models import PREPROCESS_FILE, LoadedModel
 from exporter.packages import toolchain
 from exporter.pipeline.measure import Measured
@@ -120,6 +121,7 @@ def manifest(
                 opset=each.opset,
                 built_from=each.built_from or None,
                 details=each.details or None,
+                options=_engine_options(recipe, each.target),
             )
             for each in artifacts.values()
         },
@@ -146,6 +148,12 @@ def _patch_grid(planned: Planned) -> tuple[int, int] | None:
     squares = square_patches(anatomy.tokens - anatomy.prefix, shape[1], shape[2])
     is_told = squares is not None and (squares.rows, squares.columns) == anatomy.grid
     return None if is_told else anatomy.grid
+
+
+def _engine_options(recipe: Recipe, target: str) -> dict[str, object]:
+    """The options that were given for a target, without what names a place on this machine."""
+    options = recipe.engines.get(target)
+    return {} if options is None else asdict(map_local_paths(options, lambda _: None))
 
 
 def _failures(findings: Findings) -> list[str]:

@@ -7,11 +7,12 @@ model, planned. Used by every command that compares a bundle's engines with thei
 from collections.abc import Collection
 from dataclasses import replace
 
-from exporter.bundle import Bundle, located
+from exporter.bundle import Bundle
 from exporter.errors import WeightsError
 from exporter.models import LoadedModel
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned, plan_export
+from exporter.pipeline.whereabouts import located
 from exporter.recipe import Recipe
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.bundle import (
-    MODEL_KEY,
-    WEIGHTS_KEY,
     Bundle,
     amend,
     canonical_json,
@@ -30,6 +28,7 @@ from exporter.pipeline.plan import Planned
 from exporter.pipeline.road import first_output, text_engines
 from exporter.pipeline.stage_options import rewrite_options, tolerances
 from exporter.pipeline.texts import TextTower
+from exporter.pipeline.whereabouts import MODEL_KEY, WEIGHTS_KEY
 from exporter.recipe import Recipe, override
 from exporter.rewrite import rewrite
 from exporter.targets import Runner

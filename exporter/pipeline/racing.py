@@ -101,14 +101,15 @@ def save_program(program: RewrittenProgram, folder: Path) -> Path:
 
 def engine_files(bundle: Bundle) -> dict[str, EngineFile]:
     """The engines of a bundle by target."""
-    manifest, given = bundle.manifest, bundle.recipe().engines
+    manifest = bundle.manifest
+    given = {name: bundle.engine_options(name) for name in manifest.artifacts}
     return {
         name: EngineFile(
             target=name,
             path=bundle.path / record.file,
             input=TensorSpec(**vars(manifest.inputs[0])),
             outputs=tuple(TensorSpec(**vars(each)) for each in manifest.outputs),
-            options=asdict(given[name]) if name in given else {},
+            options=asdict(given[name]) if given[name] is not None else {},
         )
         for name, record in manifest.artifacts.items()
     }

@@ -1,8 +1,10 @@
 """Targets: emit a rewritten program for an engine, and run what was emitted. One folder per engine."""
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from exporter.errors import TargetUnavailableError, UsageError, nearest
 from exporter.targets.target import Array, Artifact, EmitRequest, Progress, Runner, Target, TensorSpec
@@ -50,6 +52,32 @@ def target(name: str, precision: str | None = None) -> Target:
     return found
 
 
+def options_from(name: str, values: Mapping[str, object]) -> Any:
+    """A target's options out of plain values, such as a manifest's; what is not given has its default.
+
+    Raises:
+        UsageError: there is no such target, or the options exclude each other.
+        ValueError: an option that the target does not have, or a value of another type.
+    """
+    kind = find_target(name).options
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"unknown option {unknown[0][:40]}")
+    hints = get_type_hints(kind)
+    for option, value in values.items():
+        if not _fits(value, hints[option]):
+            raise ValueError(f"{option}: got a value of another kind")
+    return kind(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_args(hint):  # a union
+        return any(_fits(value, choice) for choice in get_args(hint))
+    return type(value) is hint
+
+
 def open_runner(
     name: str, path: Path, *, input: TensorSpec, outputs: tuple[TensorSpec, ...], options: Any = None
 ) -> Runner:
@@ -81,5 +109,6 @@ __all__ = [
     "TensorSpec",
     "find_target",
     "open_runner",
+    "options_from",
     "target",
 ]

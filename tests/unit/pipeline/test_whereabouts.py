@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.bundle import located
 from exporter.errors import ModelUnavailableError
 from exporter.models import ModelRequest
+from exporter.pipeline.whereabouts import located
 from exporter.recipe import Recipe
 
 

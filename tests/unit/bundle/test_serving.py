@@ -1,0 +1,95 @@
+"""A bundle runs where nothing that makes engines is installed."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import exporter
+from exporter.bundle import Bundle
+from exporter.errors import BundleError
+from exporter.models import ModelRequest
+from exporter.recipe import Recipe, load_recipe
+from exporter.schedule import ScheduleRequest
+from exporter.targets.onnx.options import OnnxOptions
+from exporter.targets.openvino.options import OpenVinoOptions
+
+ROOT = Path(__file__).resolve().parents[3]
+
+SERVE = """
+import sys
+
+BLOCKED = {"torch", "torchvision", "timm", "onnx", "onnx_ir", "onnxscript", "transformers", "open_clip", "sklearn",
+           "scipy", "matplotlib", "jinja2", "safetensors", "huggingface_hub", "click", "rich", "pydantic", "yaml"}
+
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is not installed here")
+
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+import exporter
+
+bundle = exporter.load_bundle(sys.argv[1])
+sample = bundle.sample()
+outputs = bundle.runner(sys.argv[2])(sample["images"])
+assert outputs.keys() == {"logits"}
+assert np.abs(outputs["logits"] - sample["logits"]).max() < 1e-4
+assert bundle.preprocess().image_size == (32, 32)
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    recipe = Recipe(
+        model=ModelRequest(model="vit_digits"),
+        schedule=ScheduleRequest(r=4),
+        targets=("onnx", "openvino"),
+        engines={"openvino": OpenVinoOptions(threads=1), "onnx": OnnxOptions(engine_cache="/cache/of/mine")},
+    )
+    return exporter.export(recipe, tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_an_engine_runs_without_torch_timm_and_onnx(bundle: Bundle, target: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, str(bundle.path), target],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_manifest_records_engine_options_and_no_path_of_this_machine(bundle: Bundle) -> None:
+    recorded = bundle.manifest.artifacts["openvino"].options
+    assert recorded is not None and recorded["threads"] == 1
+    assert bundle.engine_options("openvino") == OpenVinoOptions(threads=1)
+    assert bundle.engine_options("onnx") == OnnxOptions()
+    assert b"/cache/of" not in (bundle.path / "manifest.json").read_bytes()
+    assert load_recipe(bundle.path / "recipe.yaml").engines["onnx"] == OnnxOptions()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        pytest.param({"cuda": True}, "unknown option cuda", id="unknown"),
+        pytest.param({"threads": "one"}, "threads: got a value of another kind", id="text"),
+        pytest.param({"threads": True}, "threads: got a value of another kind", id="truth"),
+        pytest.param({"precision_hint": "f8"}, "precision_hint: got a value of another kind", id="word"),
+    ],
+)
+def test_forged_options_are_a_damaged_bundle(bundle: Bundle, options: dict[str, Any], words: str) -> None:
+    artifacts = bundle.manifest.artifacts
+    forged = {**artifacts, "openvino": replace(artifacts["openvino"], options=options)}
+
+    with pytest.raises(BundleError, match=f"artifacts.openvino.options: {words}"):
+        replace(bundle, manifest=replace(bundle.manifest, artifacts=forged)).runner("openvino")

@@ -59,7 +59,8 @@ def test_manifest_holds_the_contract(vit_bundle: Path) -> None:
     assert found["inputs"] == [{"name": "images", "dtype": "float32", "shape": [1, 3, 24, 24]}]
     assert found["outputs"] == [{"name": "logits", "dtype": "float32", "shape": [1, 10]}]
     assert found["preprocess"] == json.loads((vit_bundle / "preprocess.json").read_text(encoding="utf-8"))
-    assert found["artifacts"]["onnx"].keys() == {"file", "sha256", "precision", "opset", "details"}
+    assert found["artifacts"]["onnx"].keys() == {"file", "sha256", "precision", "opset", "details", "options"}
+    assert found["artifacts"]["onnx"]["options"] == {}
     assert found["parity"]["onnx"].keys() == {
         "max_abs_error",
         "mean_abs_error",
@@ -139,8 +140,9 @@ def test_summary_and_progress_tell_the_story(vit_dir: Path, tmp_path: Path) -> N
     for stage in ("load", "capture", "plan", "rewrite", "emit onnx", "prove onnx", "bundle"):
         assert f"✓ {stage}" in outcome.err
     assert "error" not in outcome.err.replace("max error", "")
-    (note,) = manifest(tmp_path / "capped")["notes"]
-    assert note.startswith("schedule capped")
+    guess, capped = manifest(tmp_path / "capped")["notes"]
+    assert guess.startswith("preprocessing guessed: there is no preprocessor_config.json")
+    assert capped.startswith("schedule capped")
     assert manifest(tmp_path / "capped")["schedule"]["merged"] == [18, 9, 4, 2]
 
 

@@ -36,7 +36,7 @@ def test_a_bundle_says_what_it_was_given_and_names_no_file_of_this_machine(told:
 
 def test_its_recipe_rebuilds_the_same(told: Path, saved_program: Path, tmp_path: Path) -> None:
     shutil.copytree(told, tmp_path / "copy")
-    shutil.copy(saved_program, tmp_path / "copy" / saved_program.name)
+    shutil.copy(saved_program, tmp_path / saved_program.name)
     outcome = run("run", tmp_path / "copy" / "recipe.yaml", "--out", tmp_path / "again" / "b", "--quiet")
     assert outcome.status == 0, outcome.err
     assert tree(tmp_path / "again" / "b") == tree(told)

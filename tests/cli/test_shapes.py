@@ -267,7 +267,7 @@ def test_its_recipe_rebuilds_the_same(name: str, built: Callable[[str], Built], 
     made = built(name)
     copy = tmp_path / "copy"
     shutil.copytree(made.bundle, copy)
-    shutil.copy(made.model, copy)
+    shutil.copy(made.model, tmp_path)
     outcome = run("run", copy / "recipe.yaml", "--out", tmp_path / "again" / "bundle", "--quiet")
     assert outcome.status == 0, outcome.err
     again = tree(tmp_path / "again" / "bundle")

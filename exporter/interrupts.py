@@ -32,7 +32,11 @@ def interrupt_on_signals() -> None:
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     for number in heeded:
         signal.signal(number, _interrupt)
-    os.register_at_fork(after_in_child=lambda: _as_in_any_process(heeded))
+    os.register_at_fork(
+        before=_hold_signals,
+        after_in_parent=_let_signals_go,
+        after_in_child=lambda: _as_in_any_process(heeded),
+    )
     sys.unraisablehook = _raise_again
 
 
@@ -73,9 +77,19 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
+def _hold_signals() -> None:
+    """One that reached a child before it has handlers of its own would be lost: Python forgets what was pending."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _let_signals_go() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 def _as_in_any_process(heeded: list[signal.Signals]) -> None:
     for number in heeded:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _let_signals_go()
 
 
 def _raise_again(lost: Any) -> None:

@@ -24,7 +24,7 @@ from exporter.bundle import (
 from exporter.errors import UsageError
 from exporter.pipeline.contents import BENCH_FILE
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.origin import plan_bundle
+from exporter.pipeline.origin import check_program, plan_bundle
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.racing import (
     BenchOptions,
@@ -178,6 +178,7 @@ def _reduced(
     if fits:
         with observe(f"rewrite {label}"):
             program = rewrite(planned.program, scheduled.schedule, rewrite_options(recipe, planned.model))
+            check_program(bundle, program)
         return _subject(label, batch, bundle, save_program(program, folder))
     made = build_planned(unguarded(recipe), scheduled, folder, measured=False, observe=observe)
     return _subject(

@@ -14,7 +14,7 @@ from exporter.errors import UsageError
 from exporter.models import Preprocess, crop_image, in_bytes
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.origin import plan_bundle
+from exporter.pipeline.origin import check_program, plan_bundle
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import override
 from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, report_sweep
@@ -101,6 +101,7 @@ def _groups(
         )
     with observe("rewrite"):
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
+        check_program(bundle, program)
     pixels_BCHW = _cropped(picture, planned.model.preprocess)[None]
     images = np.repeat(as_input(recipe, pixels_BCHW, planned.model.preprocess), recipe.batch, axis=0)
     reference = run_eager(program, {"image": images})["image"]

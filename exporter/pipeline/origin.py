@@ -1,4 +1,4 @@
-"""The model that a bundle was built from, loaded again and recognised by its weights.
+"""The model that a bundle was built from, loaded again, recognised by its weights and by what it computes.
 
 In: a bundle and its recipe, with whatever the user replaced in it. Out: the recipe with paths that are there, and the
 model, planned. Used by every command that compares a bundle's engines with their model.
@@ -7,6 +7,9 @@ model, planned. Used by every command that compares a bundle's engines with thei
 from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
+import torch
+
 from exporter.bundle import Bundle
 from exporter.errors import WeightsError
 from exporter.models import LoadedModel
@@ -14,6 +17,11 @@ from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.whereabouts import located
 from exporter.recipe import Recipe
+from exporter.rewrite import RewrittenProgram
+
+SAME_MODEL_COSINE = 0.999
+"""Below this, an output is another model's. The same one on another machine may decide near-ties among tokens
+otherwise, which moves outputs by less."""
 
 
 def plan_bundle(
@@ -46,3 +54,25 @@ def check_weights(model: LoadedModel, expected: str | None) -> None:
             f"{model.weights_sha256[:12]}... in {model.source}:{model.id}; name the right model with --model SOURCE, "
             "or its weights file with --weights FILE"
         )
+
+
+def check_program(bundle: Bundle, program: RewrittenProgram) -> None:
+    """Raise unless a bundle's own rewritten program gives the outputs that the bundle recorded for its sample.
+
+    Equal weights with other settings (heads, activation, scale) are another model, which their hash cannot see.
+
+    Raises:
+        WeightsError: the program computes something else.
+    """
+    sample = bundle.sample()
+    results = program(torch.from_numpy(sample[bundle.manifest.inputs[0].name]))[: program.outputs]
+    for record, result in zip(bundle.manifest.outputs, results, strict=True):
+        got, expected = (np.asarray(each, np.float64).reshape(-1) for each in (result, sample[record.name]))
+        norms = float(np.linalg.norm(got) * np.linalg.norm(expected))
+        cosine = float(got @ expected) / norms if norms else float(np.array_equal(got, expected))
+        if not cosine >= SAME_MODEL_COSINE:
+            raise WeightsError(
+                f"model: its weights are those that the bundle was built from, but it computes something else "
+                f"(cosine {cosine:.4f} on the bundle's sample): its configuration is another one; name the right model "
+                "with --model SOURCE"
+            )

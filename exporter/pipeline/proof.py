@@ -23,7 +23,7 @@ from exporter.pipeline.contents import VALIDATION_FILE
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.origin import plan_bundle
+from exporter.pipeline.origin import check_program, plan_bundle
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.road import first_output, text_engines
 from exporter.pipeline.stage_options import rewrite_options, tolerances
@@ -166,6 +166,7 @@ def _measure(
 ) -> Measured:
     with observe("rewrite"):
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
+        check_program(bundle, program)
     text = bundle.text()
     texts = (
         TextTower(recipe.model, text_engines(text), text.manifest.model.weights.sha256)

@@ -98,6 +98,23 @@ def test_forked_process_ends_by_sigterm_without_a_word() -> None:
     assert (done.stdout, done.stderr) == (f"{signal.SIGTERM.value}\n", "")
 
 
+def test_signal_that_meets_a_forked_process_at_its_birth_is_not_lost() -> None:
+    """Of a process that lost it, this would wait for the end, as `Process.terminate(); join()` does."""
+    script = (
+        "import os, signal, time\nfrom exporter.interrupts import interrupt_on_signals\ninterrupt_on_signals()\n"
+        "ends = set()\n"
+        "for _ in range(20):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n        time.sleep(1)\n        os._exit(7)\n"
+        "    os.kill(child, signal.SIGTERM)\n"
+        "    ends.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "print(ends)\n"
+    )
+    done = python(script)
+
+    assert (done.stdout, done.stderr) == (f"{{{-signal.SIGTERM.value}}}\n", "")
+
+
 MOMENTS = {
     "while click is imported": "sys.addaudithook(lambda event, given: press() if given[:1] == ('click',) else None)",
     "while the commands are imported": (

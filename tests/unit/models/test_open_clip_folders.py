@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exporter.errors import ExportError, ModelUnavailableError, UsageError, WeightsError
-from exporter.models import LoadedModel, ModelRequest, Preprocess, load, open_clip_config
+from exporter.models import LoadedModel, ModelRequest, Preprocess, load
+from exporter.models.open_clip import config as open_clip_config
 from exporter.models.preprocessing.file import GIVEN, GUESSED
 from exporter.models.request import Tower
 

@@ -15,7 +15,8 @@ from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from exporter.errors import UsageError, WeightsError
-from exporter.models import LoadedModel, ModelRequest, load, torchvision_file
+from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models.torchvision import file as torchvision_file
 from exporter.models.weights import redraw_constant_parameters
 
 NAME = "vit_b_32"

@@ -116,6 +116,23 @@ def test_another_model_is_refused_with_both_hashes(
     assert f"(sha256 {expected[:12]}...), got" in complaint
 
 
+@pytest.mark.parametrize("command", ["validate", "report"])
+def test_equal_weights_with_other_settings_are_another_model(
+    place: Path, labelled_folder: Path, command: str
+) -> None:
+    settings = place / "my-vit" / "config.json"
+    changed = json.loads(settings.read_text(encoding="utf-8")) | {
+        "num_attention_heads": 2,
+        "hidden_act": "relu",
+    }
+    settings.write_text(json.dumps(changed), encoding="utf-8")
+
+    complaint = refused(3, *commands("folder", labelled_folder)[command])
+
+    assert "it computes something else (cosine" in complaint
+    assert "--model SOURCE" in complaint
+
+
 def test_another_model_at_the_old_place_is_refused(
     place: Path, labelled_folder: Path, weights_file: Path
 ) -> None:

@@ -9,7 +9,7 @@ own dependencies; so that is the one whose pixels ours equal. To images from a f
 the orientation in EXIF first, to opened images it does not; ours equals the latter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from exporter.models.hf.architectures import family_of, family_preprocess
 from exporter.models.hf.checkpoint import read_json
 from exporter.models.hf.errors import explained, reading
 from exporter.models.hf.place import Place
+from exporter.models.preprocessing.file import GUESSED
 from exporter.models.preprocessing.preprocess import MAX_IMAGE_SIZE, Preprocess, ToRGB, channel_order
 from exporter.models.preprocessing.resize import Interpolation, exact_fraction
 from exporter.models.request import ImageSize, ResolvedRequest, size_text
@@ -54,6 +55,7 @@ class Look:
         own_size: Image size in the configuration.
         size: Height and width wanted; None is what the checkpoint wants.
         channels: Of an image.
+        accepts: Whether transformers runs the model as it is on images of a height and width.
     """
 
     asked: ResolvedRequest
@@ -62,13 +64,15 @@ class Look:
     own_size: ImageSize
     size: ImageSize | None
     channels: int
+    accepts: Callable[[ImageSize], bool]
 
 
 def read_preprocess(look: Look) -> tuple[Preprocess | None, tuple[str, ...]]:
     """How the checkpoint wants its photos, at the size that was asked for.
 
     Without a size the checkpoint's own input size is taken: what its processor crops to, or else the size in
-    its configuration. (DINOv2 is trained at 518 pixels and its processor crops to 224.)
+    its configuration. (DINOv2 is trained at 518 pixels and its processor crops to 224.) Where the processor's file
+    leaves the size to the processor's class, the configuration's is taken unless transformers resamples by itself.
 
     Returns:
         None where the request brings its own, or where no photo has the model's channels. And notes on what was
@@ -81,12 +85,21 @@ def read_preprocess(look: Look) -> tuple[Preprocess | None, tuple[str, ...]]:
         return None, ()
     if channel_order(look.channels) is None:
         return None, (f"no preprocessing: no photo has {look.channels} channels; {SAY_IT}",)
-    processor, untyped = _processor(look)
+    processor, content = _processor(look)
     if processor is None:
         return _guess(look)
     with explained("the preprocessing", look.place, advice=f"correct preprocessor_config.json, or {SAY_IT}"):
         found = describe_processor(processor, look.size, look.asked.spelling, look.channels)
-    notes = [f"preprocessing guessed in part: {untyped}"] if untyped else []
+        size_key = "crop_size" if processor.do_center_crop else "size"
+        is_size_left = look.size is None and content.get(size_key) is None
+        if is_size_left and found.image_size != look.own_size and not look.accepts(found.image_size):
+            found = describe_processor(processor, look.own_size, look.asked.spelling, look.channels)
+    notes = [f"{GUESSED} in part: {_untyped(processor)}"] if not _is_typed(content) else []
+    if is_size_left:
+        whose = "the model's" if found.image_size == look.own_size else f"that of {_class_of(processor)}"
+        notes.append(
+            f"{GUESSED} in part: its file states no {size_key}, so {size_text(found.image_size)} is taken, {whose}"
+        )
     if _class_of(processor) in _RESIZES_FLOATS:
         notes.append(
             "its processor resizes numbers in [0, 1], here bytes are resized: pixels differ by a rounding"
@@ -156,7 +169,7 @@ def _guess(look: Look) -> tuple[Preprocess, tuple[str, ...]]:
             to_rgb=_to_rgb(converts=found.to_rgb == "over_white", channels=look.channels),
         )
     return found, (
-        f"preprocessing guessed: there is no preprocessor_config.json ({family_of(look.model_type)} default: "
+        f"{GUESSED}: there is no preprocessor_config.json ({family_of(look.model_type)} default: "
         f"{size_text(found.image_size)}, {found.resize_mode} {found.interpolation}, mean {_numbers(found.mean)}, "
         f"std {_numbers(found.std)}); give --preprocess FILE.json to say it",
     )
@@ -179,15 +192,15 @@ def _default_of_class(look: Look, size: ImageSize) -> Preprocess | None:
     return describe_processor(processor, size, look.asked.spelling)
 
 
-def _processor(look: Look) -> tuple[Any, str | None]:
-    """The processor that transformers makes of the checkpoint, and what its file leaves open; None without one."""
+def _processor(look: Look) -> tuple[Any, Mapping[str, Any]]:
+    """The processor that transformers makes of the checkpoint, and what its file says; None without one."""
     from transformers import AutoImageProcessor
 
     place = look.place
     with reading("the preprocessing", place, advice=f"correct preprocessor_config.json, or {SAY_IT}"):
         content = _content(place)
         if not content:
-            return None, None
+            return None, {}
         if content.get("auto_map") and "image_processor_type" not in content:
             raise ModelUnavailableError(
                 f"the image processor of {place.spelling} is code of the repository (auto_map), which is not run; "
@@ -196,11 +209,15 @@ def _processor(look: Look) -> tuple[Any, str | None]:
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             place.where, **place.pinned, trust_remote_code=False
         )
-    typed = content.get("image_processor_type") or content.get("feature_extractor_type")
-    untyped = (
-        f"its file names no image_processor_type, so that of the family is taken ({_class_of(processor)})"
-    )
-    return processor, None if typed else untyped
+    return processor, content
+
+
+def _is_typed(content: Mapping[str, Any]) -> bool:
+    return bool(content.get("image_processor_type") or content.get("feature_extractor_type"))
+
+
+def _untyped(processor: Any) -> str:
+    return f"its file names no image_processor_type, so that of the family is taken ({_class_of(processor)})"
 
 
 def _content(place: Place) -> dict[str, Any]:

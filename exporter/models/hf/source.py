@@ -22,10 +22,10 @@ from exporter.models.hf.preprocess import Look, read_preprocess
 from exporter.models.hf.rules import find_tower
 from exporter.models.hf.timm_wrapper import is_of_timm, load_timm_wrapper
 from exporter.models.hf.tokenizer import check_padding, lazy_tokenizer
-from exporter.models.hf.tower import HFTower
+from exporter.models.hf.tower import HFTower, try_on_meta
 from exporter.models.hf.weights import Weights, find_weights, fit_to_state, load_tower
 from exporter.models.loaded import ExampleInput, LoadedModel
-from exporter.models.request import ResolvedRequest, check_multiple, safe_name, size_text
+from exporter.models.request import ImageSize, ResolvedRequest, check_multiple, safe_name, size_text
 from exporter.models.weights import freeze, sha256_of
 
 try:
@@ -77,16 +77,12 @@ def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
             own_size=tower.image_size,
             size=size,
             channels=tower.channels,
+            accepts=lambda each: try_on_meta(tower, each) is not None,
         )
     )
     size = preprocess.image_size if preprocess else size or tower.image_size
     check_multiple(size, tower.patch_size, asked.spelling)
     module = freeze(load_tower(weights, tower, size))
-    if asked.image_size is not None and size != tower.image_size and asked.weights_kind != "random":
-        notes = (
-            *notes,
-            f"positions are resampled from {size_text(tower.image_size)} to {size_text(size)}, as transformers does",
-        )
     classes = tower.build.config.num_labels if tower.output_name == "logits" else 0
     class_names, unnamed = read_class_names(tower.build.config, classes) if classes else (None, ())
     loaded = _loaded(weights, tower, config, module)
@@ -96,8 +92,21 @@ def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
         example_input=ExampleInput(shape=(tower.channels, *size), dtype=torch.float32),
         preprocess=preprocess,
         class_names=class_names,
-        notes=(*notes, *guessed, *unnamed),
+        notes=(*notes, *_size_notes(asked, tower.image_size, size), *guessed, *unnamed),
     )
+
+
+def _size_notes(asked: ResolvedRequest, own: ImageSize, size: ImageSize) -> tuple[str, ...]:
+    """That images have another size than the model's configuration says, and why."""
+    is_resampled = asked.weights_kind != "random"
+    if size == own:
+        return ()
+    if asked.image_size is None:
+        resampled = "; positions resampled" if is_resampled else ""
+        return (f"image size {size_text(size)} is the processor's; the model's own is {size_text(own)}{resampled}",)
+    if not is_resampled:
+        return ()
+    return (f"positions are resampled from {size_text(own)} to {size_text(size)}, as transformers does",)
 
 
 def _load_text(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:

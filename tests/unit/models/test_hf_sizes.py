@@ -247,3 +247,63 @@ def test_class_tokens_are_taken_without_a_note(tmp_path: Path) -> None:
     with torch.no_grad():
         assert_computes(loaded, class_token(model, images), images)
     assert loaded.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "weights", "size", "expected"),
+    [
+        pytest.param(
+            "ViTModel",
+            {"image_processor_type": "ViTImageProcessor"},
+            None,
+            32,
+            ("preprocessing guessed in part: its file states no size, so 32 is taken, the model's",),
+            id="not stated, and refused elsewhere",
+        ),
+        pytest.param(
+            "CLIPVisionModelWithProjection",
+            {"image_processor_type": "CLIPImageProcessor"},
+            None,
+            32,
+            ("preprocessing guessed in part: its file states no crop_size, so 32 is taken, the model's",),
+            id="no crop stated",
+        ),
+        pytest.param(
+            "Dinov2Model",
+            {"image_processor_type": "ViTImageProcessor"},
+            None,
+            224,
+            (
+                "image size 224 is the processor's; the model's own is 32; positions resampled",
+                "preprocessing guessed in part: its file states no size, so 224 is taken, that of ViTImageProcessor",
+            ),
+            id="not stated, and transformers resamples",
+        ),
+        pytest.param(
+            "ViTModel",
+            {"image_processor_type": "ViTImageProcessor", "size": {"height": 48, "width": 64}},
+            None,
+            (48, 64),
+            ("image size 48x64 is the processor's; the model's own is 32; positions resampled",),
+            id="stated",
+        ),
+        pytest.param(
+            "ViTModel",
+            {"image_processor_type": "ViTImageProcessor", "size": 48},
+            "random",
+            48,
+            ("image size 48 is the processor's; the model's own is 32",),
+            id="random weights have no positions to resample",
+        ),
+    ],
+)
+def test_a_processor_of_another_size_is_noted(
+    name: str, keys: Any, weights: Any, size: Any, expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    save(tmp_path, name)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(keys))
+    loaded = load(ModelRequest(model=f"hf:{tmp_path}", **({"weights": weights} if weights else {})))
+    assert loaded.preprocess is not None
+    assert loaded.preprocess.image_size == ((size, size) if isinstance(size, int) else size)
+    assert loaded.example_input.shape == loaded.preprocess.input_shape
+    assert tuple(note for note in loaded.notes if not note.startswith("features")) == expected

@@ -9,7 +9,7 @@ from typing import Literal
 
 from safetensors import SafetensorError
 
-from exporter.errors import ModelUnavailableError
+from exporter.errors import ModelUnavailableError, is_of_the_machine
 from exporter.models.quiet import quiet
 
 CONNECT_TIMEOUT_S = 5.0
@@ -37,6 +37,8 @@ def fetching(what: str, *, via: Via = "hub", way_out: str | None = None) -> Iter
         with quiet(), _cache_only_without_network() if via == "hub" else contextlib.nullcontext():
             yield
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        if is_of_the_machine(error):
+            raise
         if via == "disk":
             raise ModelUnavailableError(
                 f"cannot read {what} ({_first_line(error)}); {way_out or SAVE_WEIGHTS}"

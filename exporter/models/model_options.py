@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.errors import UsageError, nearest
+from exporter.errors import UsageError, is_of_the_machine, nearest
 from exporter.models.checkpoint.pickled import cut
 from exporter.models.request import OptionValue
 
@@ -151,7 +151,7 @@ def building_with(build: Callable[[], nn.Module], arguments: Mapping[str, Any], 
     except (
         Exception
     ) as error:  # constructors assert, and raise whatever their first wrong use of a value raises
-        if not arguments:
+        if not arguments or is_of_the_machine(error):
             raise
         lines = str(error).strip().splitlines()
         reason = cut(lines[0], 160) if lines else type(error).__name__

@@ -22,7 +22,7 @@ from exporter.rewrite import rewrite
 from exporter.sweep.record import SWEEP_FILE
 from exporter.targets import Array
 from exporter.validation import groups_of, run_eager
-from exporter.validation.image_kinds import FORMATS
+from exporter.validation.image_set import open_image
 
 
 def report(
@@ -78,9 +78,9 @@ def _report_bundle(folder: Path, image: str | None, values: Mapping[str, object]
 
 def _open(path: str) -> Image.Image:
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about damage that it can read past
-            return in_bytes(image).copy()  # before the copy, which forgets the file's format
+            return in_bytes(open_image(Path(path)))
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise UsageError(f"--image: expected an image, got {path}: {error}") from None
 

@@ -5,6 +5,7 @@ found, named and counted there.
 """
 
 import hashlib
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,21 @@ def image_files(name: str, listed: Listed) -> ImageSet:
     )
 
 
+def open_image(path: Path) -> Image.Image:
+    """An image file, read whole.
+
+    Raises:
+        OSError: it cannot be read, or holds no image.
+        ValueError: it is a pipe, a socket or a device, which would be waited for, or read without end. Pillow raises
+            more than these two on damaged files.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a regular file")
+    with Image.open(path, formats=FORMATS) as image:
+        image.load()
+    return image
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Files:
     """Opens files by position; an object rather than a closure, so that it can be sent to another process."""
@@ -127,9 +143,7 @@ class _Files:
     paths: tuple[Path, ...]
 
     def __call__(self, position: int) -> Image.Image:
-        with Image.open(self.paths[position], formats=FORMATS) as image:
-            image.load()
-        return image
+        return open_image(self.paths[position])
 
 
 @dataclass(frozen=True, kw_only=True)

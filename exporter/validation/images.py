@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from exporter.errors import UsageError, quoted
-from exporter.validation.class_labels import KnownClasses, Labels, match_labels, require_one_each, spelled
+from exporter.validation.class_labels import (
+    KnownClasses,
+    LabelMatch,
+    Labels,
+    match_labels,
+    require_one_each,
+    spelled,
+)
 from exporter.validation.image_kinds import (
     SUFFIXES,
     Listing,
@@ -68,7 +75,8 @@ def image_folder(folder: Path, classes: KnownClasses | None) -> ImageSet:
 
     Raises:
         UsageError: no such folder, no images, images beside the class folders, folders that are parts of a data set
-            (train, val) rather than classes, or folders that are no classes of the model.
+            (train, val) rather than classes or hold several, folders that are no classes of the model, or class
+            folders inside those of other classes.
     """
     if not folder.is_dir():
         raise UsageError(f"data: expected a folder of images, got {folder}")
@@ -116,7 +124,7 @@ def image_csv(path: Path, classes: KnownClasses | None) -> ImageSet:
         names=[row.values[0] for row in kept],
         labels=None if classes is None else [index_of[row.values[1]] for row in kept],
         match=match,
-        notes=notes,
+        notes=(*notes, *(_from_one_notes(match, "label") if match else ())),
     )
     return image_files(path.name, listed)
 
@@ -181,13 +189,14 @@ def _labelled(
     )
     match = match_labels(labels, classes)
     require_one_each(labels, match)
+    _refuse_nested(folder, full, match, classes)
     found = [(path, each.index) for each in match.classes for path in full[each.label]]
     listed = Listed(
         paths=[path for path, _ in found],
         names=[path.relative_to(folder).as_posix() for path, _ in found],
         labels=[index for _, index in found],
         match=match,
-        notes=notes,
+        notes=(*notes, *_from_one_notes(match, "folder")),
     )
     return image_files(folder.resolve().name, listed)
 
@@ -206,6 +215,50 @@ def _refuse_splits(folder: Path, names: Sequence[str], classes: KnownClasses) ->
             f"data: the folders of {quoted(folder)} ({shown}) are parts of a data set, not classes; give one of them, "
             f"such as --data {best}"
         )
+
+
+def _refuse_nested(
+    folder: Path, full: Mapping[str, Sequence[Path]], match: LabelMatch, classes: KnownClasses
+) -> None:
+    """Refuse parts of a data set, and other classes, among the folders inside class folders."""
+    inside = {name: _folders_between(folder / name, images) for name, images in full.items()}
+    named = classes.called(sorted(set().union(*inside.values())))
+    for each in match.classes:
+        other = next(
+            (name for name in inside[each.label] if named[name] and each.index not in named[name]), None
+        )
+        if other is not None:
+            raise UsageError(
+                f'data: {quoted(folder / each.label)} holds a folder "{quoted(other)}", which is the name of another '
+                "class: move the folder of each class beside the others, or list the images in a CSV file"
+            )
+    kinds = {
+        kind: f"{label}/{name}"
+        for label, names in inside.items()
+        for name in names
+        if (kind := None if named[name] else _split_kind(name)) is not None
+    }
+    if len(kinds) > 1:
+        shown, best = names_text(kinds[kind] for kind in sorted(kinds)), kinds[min(kinds)].rpartition("/")[2]
+        raise UsageError(
+            f"data: the class folders of {quoted(folder)} hold several parts of a data set ({shown}), which are not "
+            f"measured together; give a folder of one part with the classes in it, such as {quoted(best)}/CLASS, or "
+            "list the images of one part in a CSV file"
+        )
+
+
+def _folders_between(folder: Path, images: Sequence[Path]) -> dict[str, None]:
+    """Names of the folders, at any depth, on the way to some images."""
+    places = dict.fromkeys(image.parent for image in images)
+    return dict.fromkeys(name for place in places for name in place.relative_to(folder).parts)
+
+
+def _from_one_notes(match: LabelMatch, what: str) -> tuple[str, ...]:
+    """That indices look as if they were counted from 1, as the model does not."""
+    indices = sorted({each.index for each in match.classes})
+    if match.matched_by != "index" or len(indices) < 2 or indices != list(range(1, len(indices) + 1)):
+        return ()
+    return (f"no {what} 0: if yours count from 1, give --classes FILE",)
 
 
 def _split_kind(name: str) -> int | None:

@@ -5,6 +5,7 @@ Every complaint names the file and the line.
 
 import csv
 import io
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from pathlib import Path
 from exporter.errors import UsageError
 
 PLACE = "{}"
+
+LARGEST_BYTES = 64 << 20
+"""Of a file that people write; what is larger is something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,10 @@ def _cells(path: Path, row: Row, header: Sequence[str], taken: Sequence[int]) ->
 
 def _text(path: Path, what: str) -> str:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{what}: {path} is not a regular file; save what it gives as a text file")
+        if path.stat().st_size > LARGEST_BYTES:
+            raise UsageError(f"{what}: {path} is larger than {LARGEST_BYTES >> 20} MiB; expected a text file")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"{what}: cannot read {path} ({error.strerror})") from error

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 
 from safetensors import SafetensorError
 
-from exporter.errors import ExportError, InternalError, ModelUnavailableError, UsageError, quoted
+from exporter.errors import (
+    ExportError,
+    InternalError,
+    ModelUnavailableError,
+    UsageError,
+    is_of_the_machine,
+    quoted,
+)
 from exporter.models.fetch import fetching
 from exporter.models.hf.place import Place
 
@@ -41,6 +48,7 @@ def explained(what: str, place: Place, *, advice: str) -> Iterator[None]:
     except (ExportError, InternalError):
         raise
     except Exception as error:
+        _raise_machines(error)
         known = _known(error, place)
         if known is None and place.folder is None and isinstance(error, OSError):
             raise  # the network: `fetching` says so
@@ -63,7 +71,15 @@ def refused_as_usage(message: str) -> Iterator[None]:
     except (ExportError, InternalError):
         raise
     except Exception as error:
+        _raise_machines(error)
         raise UsageError(f"{message} ({reason(error)})") from error
+
+
+def _raise_machines(error: BaseException) -> None:
+    """Raise the cause that is no fault of what was given: too little memory, a full disk."""
+    for cause in _causes(error):
+        if is_of_the_machine(cause):
+            raise cause
 
 
 def _known(error: BaseException, place: Place) -> str | None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import nn
 
-from exporter.errors import ExportError, ModelUnavailableError, UsageError, quoted
+from exporter.errors import ExportError, ModelUnavailableError, UsageError, is_of_the_machine, quoted
 from exporter.models.hf.architectures import (
     DEFAULT_ARCHITECTURES,
     POOLED_IS_EMBEDDING,
@@ -158,6 +158,8 @@ def _run(spelling: str, name: str) -> Iterator[None]:
     except ExportError:
         raise
     except Exception as error:
+        if is_of_the_machine(error):
+            raise
         raise ModelUnavailableError(
             f"{spelling} is a {name}, which cannot be built or run here ({reason(error)}): {EXPECTED}"
         ) from error

@@ -103,7 +103,9 @@ def _size_notes(asked: ResolvedRequest, own: ImageSize, size: ImageSize) -> tupl
         return ()
     if asked.image_size is None:
         resampled = "; positions resampled" if is_resampled else ""
-        return (f"image size {size_text(size)} is the processor's; the model's own is {size_text(own)}{resampled}",)
+        return (
+            f"image size {size_text(size)} is the processor's; the model's own is {size_text(own)}{resampled}",
+        )
     if not is_resampled:
         return ()
     return (f"positions are resampled from {size_text(own)} to {size_text(size)}, as transformers does",)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from exporter.errors import is_of_the_machine
 from exporter.models.hf.module import Build, on_meta, run_on_meta, unwrap, watching_resampling
 from exporter.models.loaded import OutputName
 from exporter.models.request import ImageSize
@@ -121,6 +122,8 @@ def try_on_meta(tower: HFTower, size: ImageSize) -> Trial | None:
         module = unwrap(on_meta(build.model_class, build.config, build.arguments), build)
         with watching_resampling(module) as resamples:
             output = run_on_meta(module, example_of(tower.config, "image", size))
-    except Exception:  # whatever a class raises on what it is not made for
+    except Exception as error:  # whatever a class raises on what it is not made for
+        if is_of_the_machine(error):
+            raise
         return None
     return Trial(width=output.shape[-1], resamples=bool(resamples))

@@ -4,7 +4,8 @@ Where it stands on the road: in, the name that the user gave: `NAME` or `NAME/TA
 `local-dir:FOLDER`, or `hf-hub:OWNER/NAME`; out, an `OpenClipModel`, which `source` builds and fills.
 
 A tag of the registry has a configuration of its own. What it says of the activation and of photos is what its weights
-were trained with, and comes before what the architecture of that name says.
+were trained with, and comes before what the architecture of that name says. Of weights in a file it is a guess, and
+noted as one.
 """
 
 import json
@@ -110,7 +111,7 @@ def _from_registry(asked: ResolvedRequest) -> OpenClipModel:
     config: dict[str, Any] = open_clip.get_model_config(name)
     said: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     quick_gelu, activation_notes = _activation(asked, config, said, tag)
-    preprocess, preprocess_notes = _registered_preprocess(asked, name, said)
+    preprocess, preprocess_notes = _registered_preprocess(asked, name, tag, said)
     return OpenClipModel(
         name=name,
         id=f"{name}/{tag}" if tag else name,
@@ -164,16 +165,22 @@ def _activation(
                 f"{_ACTIVATIONS[trained]}; leave it out"
             )
         return _as_given(bool(given))
+    if asked.weights_kind == "file":
+        return trained, _assumed(trained, tag) if _has_activation(asked, config) else ()
     if trained != own:
         return trained, (f"activation: {_ACTIVATIONS[trained]}, as the weights {tag} were trained with",)
     if own and said and "quick_gelu" not in said:
         return own, (
             f"activation: QuickGELU, as the architecture says; of the weights {tag} nothing is said",
         )
-    if asked.weights_kind == "file" and not said and _has_activation(asked, config):
-        way_out = f"--model-option quick_gelu={str(not own).lower()} builds the other"
-        return own, (f"activation {_ACTIVATIONS[own]} assumed: a file of weights does not say; {way_out}",)
     return own, ()
+
+
+def _assumed(quick_gelu: bool, tag: str) -> tuple[str, ...]:
+    """Of weights in a file; a tag beside them only says what its own weights were trained with."""
+    as_of = f", as of tag {tag}" if tag else ""
+    way_out = f"--model-option quick_gelu={str(not quick_gelu).lower()} builds the other"
+    return (f"activation {_ACTIVATIONS[quick_gelu]} assumed{as_of}; the file does not say; {way_out}",)
 
 
 def _as_given(quick_gelu: bool) -> tuple[bool, tuple[str, ...]]:
@@ -189,11 +196,15 @@ def _has_activation(asked: ResolvedRequest, config: Mapping[str, Any]) -> bool:
 
 
 def _registered_preprocess(
-    asked: ResolvedRequest, name: str, said: Mapping[str, Any]
+    asked: ResolvedRequest, name: str, tag: str, said: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the tag says of photos; for a file without one what all tags of the name agree on, or the default."""
-    if said or asked.weights_kind != "file":
+    if asked.weights_kind != "file":
         return _merged(said), ()
+    if said:
+        return _merged(said), (
+            f"{GUESSED}: as of tag {tag}, for the file does not say; --preprocess says it",
+        )
     tags = open_clip.list_pretrained_tags_by_model(name)
     known = [_merged(open_clip.get_pretrained_cfg(name, tag)) for tag in tags]
     if known and all(each == known[0] for each in known):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from exporter.errors import ExportError, InternalError, ModelUnavailableError, quoted
+from exporter.errors import ExportError, InternalError, ModelUnavailableError, is_of_the_machine, quoted
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ExampleInput, LoadedModel, Tokenize
 from exporter.models.preprocessing.preprocess import Preprocess
@@ -139,10 +139,10 @@ def _building(model: OpenClipModel) -> Iterator[None]:
     try:
         with fetching(f"the configuration of open_clip:{model.id}") if from_hub else quiet():
             yield
-    except (ExportError, InternalError, MemoryError):
+    except (ExportError, InternalError):
         raise
     except Exception as error:  # whatever its constructors raise on a configuration that a user wrote
-        if not model.name.startswith(LOCAL):
+        if not model.name.startswith(LOCAL) or is_of_the_machine(error):
             raise
         raise ModelUnavailableError(
             f"open_clip:{quoted(model.id)}: open_clip cannot build what its {CONFIG_FILE} says "

@@ -12,7 +12,7 @@ from typing import Any
 import timm
 from timm.models import PretrainedCfg
 
-from exporter.errors import ModelUnavailableError, WeightsError, nearest
+from exporter.errors import ModelUnavailableError, WeightsError, is_of_the_machine, nearest
 from exporter.models.checkpoint.content import MERGE_FIRST
 from exporter.models.checkpoint.pickled import cut
 from exporter.models.fetch import fetching
@@ -157,7 +157,9 @@ def saved_timm_model(
         PretrainedCfg(**kept)
         arguments = {key: _plain(value) for key, value in dict(arguments).items()}
         is_model = isinstance(architecture, str) and timm.is_model(architecture)
-    except Exception as error:  # whatever the library's reader stumbles over is the file's fault
+    except Exception as error:  # whatever else the library's reader stumbles over is the file's fault
+        if is_of_the_machine(error):
+            raise
         raise ModelUnavailableError(
             f"config.json of {name} cannot be read by timm ({type(error).__name__}: {cut(str(error))}); "
             "save the model again with timm.models.save_for_hf"

@@ -11,7 +11,7 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from exporter.errors import ModelUnavailableError, UsageError
+from exporter.errors import ModelUnavailableError, UsageError, is_of_the_machine
 from exporter.models.checkpoint.pickled import cut
 from exporter.models.class_names import imagenet_names, listed_names
 from exporter.models.fetch import fetching
@@ -128,7 +128,7 @@ def _default(model: TimmModel) -> nn.Module:
         with torch.device("meta"):
             return create_timm(model, model.arguments)
     except Exception as error:  # arguments of a folder's configuration may be anything
-        if model.config is None:
+        if model.config is None or is_of_the_machine(error):
             raise
         raise ModelUnavailableError(
             f"config.json of {model.name} describes a model that cannot be built by timm {timm.__version__} "

@@ -1,5 +1,6 @@
 """A folder that is no checkpoint, or not quite, is refused by its own cause and with its own advice."""
 
+import errno
 import json
 import os
 import pickle
@@ -13,11 +14,13 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from exporter.errors import ModelUnavailableError
 from exporter.models import ModelRequest, load
-from exporter.models.hf.errors import reading
+from exporter.models.hf.errors import explained, reading, refused_as_usage
 from exporter.models.hf.place import Place
+from exporter.models.model_options import building_with
 from tests.support.hf_families import of
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 346000000\n"
@@ -324,3 +327,33 @@ def test_whatever_the_library_raises_is_one_line(error: Exception, tmp_path: Pat
     place = Place(spelling="hf:./x", where=str(tmp_path))
     with pytest.raises(ModelUnavailableError, match=re.escape("hf:./x")), reading("it", place, advice="-"):
         raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("can't allocate memory")],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_is_the_machines_is_not_the_checkpoints(error: Exception, wrapped: bool, tmp_path: Path) -> None:
+    place = Place(spelling="hf:./x", where=str(tmp_path))
+
+    def fail() -> nn.Module:
+        if not wrapped:
+            raise error
+        try:
+            raise error
+        except Exception as cause:
+            raise OSError("unable to load") from cause
+
+    for block in (
+        reading("it", place, advice="-"),
+        explained("it", place, advice="-"),
+        refused_as_usage("no"),
+    ):
+        with pytest.raises(type(error)) as caught, block:
+            fail()
+        assert caught.value is error
+    if not wrapped:
+        with pytest.raises(type(error)):
+            building_with(fail, {"depth": 1}, "it")

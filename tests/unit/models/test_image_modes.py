@@ -117,6 +117,17 @@ def test_more_than_8_bits_are_scaled_by_their_type(
     assert len(np.unique(pixels_CHW)) == 256
 
 
+def test_white_is_zero_is_inverted_as_pillow_inverts_8_bits() -> None:
+    # On writing, Pillow inverts 8 bits as well, and leaves 16 as they are.
+    wide, narrow = (
+        opened(encoded(Image.fromarray(pixels), "TIFF", tiffinfo={262: 0}))
+        for pixels in (65535 - RAMP_HW, BY_257)
+    )
+    assert (wide.mode, narrow.mode) == ("I;16", "L")
+
+    np.testing.assert_array_equal(np.asarray(in_bytes(wide)), np.asarray(narrow))
+
+
 @pytest.mark.parametrize(
     ("image", "expected"),
     [

@@ -216,7 +216,11 @@ def test_a_file_and_a_tag_are_built_with_the_tags_activation(tmp_path: Path) -> 
     assert_equals(loaded, quick)
     inputs = example(loaded)
     assert (quick.encode_image(inputs) - plain.encode_image(inputs)).abs().max() > 1e-3
-    assert "activation: QuickGELU, as the weights quick were trained with" in loaded.notes
+    assert loaded.notes == (
+        "activation QuickGELU assumed, as of tag quick; the file does not say; "
+        "--model-option quick_gelu=false builds the other",
+        "preprocessing guessed: as of tag quick, for the file does not say; --preprocess says it",
+    )
     assert loaded.preprocess is not None
     assert loaded.preprocess.mean == (0.5, 0.4, 0.3)
 

@@ -18,7 +18,20 @@ from exporter.models.open_clip.source import describe_preprocess
 from exporter.models.preprocessing.file import GUESSED
 from exporter.models.request import resolve
 
-QUICK, NO_TAG = "activation: QuickGELU, as the weights {} were trained with", "activation GELU assumed"
+QUICK = "activation: QuickGELU, as the weights {} were trained with"
+NO_TAG = "activation GELU assumed; the file does not say; --model-option quick_gelu=true builds the other"
+NO_TAG_QUICK = (
+    "activation QuickGELU assumed; the file does not say; --model-option quick_gelu=false builds the other"
+)
+OPENAI = (
+    "activation QuickGELU assumed, as of tag openai; the file does not say; "
+    "--model-option quick_gelu=false builds the other"
+)
+LAION = (
+    "activation GELU assumed, as of tag laion2b_e16; the file does not say; "
+    "--model-option quick_gelu=true builds the other"
+)
+SAID = "activation: {}, as given with --model-option"
 
 
 def described(model: str, **asked: Any) -> OpenClipModel:
@@ -93,12 +106,13 @@ def test_every_model_sees_photos_as_its_tag_says() -> None:
 @pytest.mark.parametrize(
     ("model", "options", "quick_gelu", "note"),
     [
-        pytest.param("ViT-B-32/openai", {}, True, QUICK.format("openai"), id="a tag, a file"),
-        pytest.param("ViT-B-32-quickgelu/openai", {}, True, None, id="a tag that agrees, a file"),
+        pytest.param("ViT-B-32/openai", {}, True, OPENAI, id="a tag, a file"),
+        pytest.param("ViT-B-32-quickgelu/openai", {}, True, OPENAI, id="a tag that agrees, a file"),
+        pytest.param("ViT-B-32/laion2b_e16", {}, False, LAION, id="a tag that says nothing, a file"),
         pytest.param("ViT-B-32", {}, False, NO_TAG, id="no tag"),
-        pytest.param("ViT-B-32-quickgelu", {}, True, "activation QuickGELU assumed", id="no tag, quickgelu"),
-        pytest.param("ViT-B-32", {"quick_gelu": True}, True, "as given with --model-option", id="said"),
-        pytest.param("ViT-B-32/openai", {"quick_gelu": False}, False, "as given", id="said against a tag"),
+        pytest.param("ViT-B-32-quickgelu", {}, True, NO_TAG_QUICK, id="no tag, quickgelu"),
+        pytest.param("ViT-B-32", {"quick_gelu": True}, True, SAID.format("QuickGELU"), id="said"),
+        pytest.param("ViT-B-32/openai", {"quick_gelu": False}, False, SAID.format("GELU"), id="said against a tag"),
         pytest.param("ViT-B-16-SigLIP/webli", {}, False, None, id="timm's tower"),
     ],
 )  # fmt: skip
@@ -108,7 +122,7 @@ def test_with_a_file_the_tag_or_the_user_decides(
     found = described(model, weights="mine.safetensors", options=options)
     assert found.quick_gelu == quick_gelu
     said = [each for each in found.notes if not each.startswith(GUESSED)]
-    assert [note in each for each in said] == [True] if note else said == []
+    assert said == ([note] if note else [])
 
 
 @pytest.mark.parametrize(
@@ -116,15 +130,14 @@ def test_with_a_file_the_tag_or_the_user_decides(
     [
         pytest.param("ViT-B-16-SigLIP", 0.5, "as all weights of ViT-B-16-SigLIP", id="SigLIP"),
         pytest.param("ViT-L-14", 0.48145466, "open_clip's defaults", id="tags that differ"),
-        pytest.param("ViT-B-16-SigLIP/webli", 0.5, None, id="a tag"),
+        pytest.param("ViT-B-16-SigLIP/webli", 0.5, "as of tag webli, for the file does not say;", id="a tag"),
     ],
 )
-def test_how_a_file_sees_photos_is_guessed_without_a_tag(model: str, mean: float, note: str | None) -> None:
+def test_how_a_file_sees_photos_is_guessed(model: str, mean: float, note: str) -> None:
     found = described(model, weights="mine.safetensors")
     assert found.preprocess["mean"][0] == mean
     guessed = [each for each in found.notes if each.startswith(GUESSED)]
-    assert len(guessed) == (note is not None)
-    assert note is None or note in guessed[0]
+    assert [note in each for each in guessed] == [True]
 
 
 def test_random_weights_without_a_tag_are_as_they_were() -> None:

@@ -1,5 +1,6 @@
 """What the report of a user's image is drawn from: the matches of the eager program."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,10 @@ def test_an_image_without_a_stated_range_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="a.tiff.*floating-point numbers, and nothing says"):
         _open(str(tmp_path / "a.tiff"))
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+
+    with pytest.raises(UsageError, match="--image: expected an image, got .*a.png: not a regular file"):
+        _open(str(tmp_path / "a.png"))

@@ -2,14 +2,22 @@
 
 import os
 import pickle
+import socket
+from contextlib import chdir
 
 import numpy as np
 import pytest
 
 from exporter.errors import InternalError
+from exporter.models import Preprocess
+from exporter.validation.decoding import decode
 from exporter.validation.image_set import image_arrays
 from exporter.validation.images import image_folder
 from tests.support.image_trees import Tree, known, red_of
+
+LOOK = Preprocess(
+    image_size=(2, 2), interpolation="bilinear", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
+)
 
 
 def test_arrays_open_as_they_are() -> None:
@@ -47,6 +55,23 @@ def test_what_a_file_holds_decides_and_only_known_formats_are_tried(tree: Tree) 
     assert images.open(0).format == "PNG"
     with pytest.raises(OSError, match="cannot identify"):
         images.open(1)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
+def test_what_is_no_regular_file_is_not_waited_for(kind: str, tree: Tree) -> None:
+    folder = tree("a.png")
+    place = folder / "b.png"
+    with socket.socket(socket.AF_UNIX) as server, chdir(folder):
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "device":
+            place.symlink_to("/dev/zero")
+        else:
+            server.bind("b.png")
+        images = image_folder(folder, None)
+        (chunk,) = decode(images, LOOK, positions=(0, 1), chunk=2, workers=0)
+    assert chunk.positions == (0,)
+    assert [(each.name, each.reason) for each in chunk.unreadable] == [("b.png", "not a regular file")]
 
 
 def test_the_fingerprint_changes_with_names_labels_and_contents_only(tree: Tree) -> None:

@@ -77,6 +77,21 @@ def test_folders_are_numbered_in_order_if_the_user_says_so(tree: Tree) -> None:
         pytest.param(
             ["train/a.png", "test/b.png"], known(2, in_order=True), "parts of a data set", id="even in order"
         ),
+        pytest.param(
+            ["cat/train/a.png", "cat/val/b.png", "dog/train/c.png"],
+            PETS,
+            r"class folders of .*photos hold several parts of a data set \(cat/val, dog/train\).* such as val/CLASS",
+            id="parts inside classes",
+        ),
+        pytest.param(
+            ["0/x/test/a.png", "1/train/b.png"], known(2), "several parts of a data set", id="parts, deeper"
+        ),
+        pytest.param(
+            ["animals/cat/a.png", "animals/dog/b.png", "cat/c.png"],
+            known(3, "animals", "cat", "dog"),
+            'photos/animals holds a folder "cat", which is the name of another class: move',
+            id="classes inside a class",
+        ),
     ],
 )
 def test_a_folder_that_would_be_labelled_wrongly_is_refused(
@@ -98,6 +113,42 @@ def test_classes_may_be_called_like_parts_of_a_data_set(
     names: list[str], classes: KnownClasses, tree: Tree
 ) -> None:
     assert len(image_folder(tree(*names), classes).names) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        pytest.param(["cat/images/a.png", "dog/images/b.png"], PETS, id="no parts"),
+        pytest.param(["cat/train/a.png", "dog/train/b.png"], PETS, id="one part"),
+        pytest.param(["cat/val/a.png", "cat/train/b.txt"], PETS, id="a part without images"),
+        pytest.param(["cat/Cat/a.png", "dog/old/b.png"], PETS, id="the class itself"),
+    ],
+)
+def test_other_folders_inside_classes_are_theirs(names: list[str], classes: KnownClasses, tree: Tree) -> None:
+    assert image_folder(tree(*names), classes).labels is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "is_noted"),
+    [
+        pytest.param(["1/a.png", "02/a.png"], known(3), True, id="1 and 2"),
+        pytest.param(["1/a.png"], known(3), False, id="1 alone"),
+        pytest.param(["0/a.png", "1/a.png"], known(3), False, id="from 0"),
+        pytest.param(["1/a.png", "3/a.png"], known(4), False, id="with a gap"),
+        pytest.param(["1/a.png", "2/a.png"], known(3, "0", "1", "2"), False, id="names"),
+    ],
+)
+def test_indices_that_may_count_from_1_are_noted(
+    names: list[str], classes: KnownClasses, is_noted: bool, tree: Tree
+) -> None:
+    folder = tree(*names)
+    assert image_folder(folder, classes).notes == (
+        ("no folder 0: if yours count from 1, give --classes FILE",) if is_noted else ()
+    )
+    table = write(folder, ["image,label", *(f"{name},{name.partition('/')[0]}" for name in names)])
+    assert open_images(table, classes).notes == (
+        ("no label 0: if yours count from 1, give --classes FILE",) if is_noted else ()
+    )
 
 
 def test_a_folder_of_images_alone_has_no_labels(tree: Tree) -> None:

@@ -1,11 +1,12 @@
 """Text files are read whole or refused with the line."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from exporter.errors import UsageError
-from exporter.validation.tables import Row, read_lines, read_table, read_templates
+from exporter.validation.tables import LARGEST_BYTES, Row, read_lines, read_table, read_templates
 
 
 def test_a_table_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:
@@ -41,6 +42,25 @@ def test_a_malformed_table_is_refused(data: bytes, expected: str, tmp_path: Path
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="class names: cannot read .*none.txt .No such file"):
         read_lines(tmp_path / "none.txt", "class names")
+
+
+def test_what_has_no_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(LARGEST_BYTES + 1)
+    for path, expected in (
+        (
+            Path("/dev/zero"),
+            "class names: /dev/zero is not a regular file; save what it gives as a text file",
+        ),
+        (tmp_path / "pipe", "pipe is not a regular file"),
+        (tmp_path, "is not a regular file"),
+        (tmp_path / "large.txt", "large.txt is larger than 64 MiB; expected a text file"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            read_lines(path, "class names")
+    with pytest.raises(UsageError, match="table: .*pipe is not a regular file"):
+        read_table(tmp_path / "pipe", ("a", "b"))
 
 
 def test_lines_are_items(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ First stage of the road: in, a `ModelRequest`; out, a `LoadedModel` for `capture
 imported only when that source is asked for.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
-from exporter.errors import InternalError, ModelUnavailableError, library_failures, quoted
+from exporter.errors import InternalError, ModelUnavailableError, library_failures, one_line, quoted
 from exporter.models.alias_table import ALIASES, Alias
 from exporter.models.library_notes import listening
 from exporter.models.loaded import LoadedModel
-from exporter.models.preprocessing.file import naming_the_file, take_preprocess, with_preprocess_file
+from exporter.models.preprocessing.file import SAY_IT, naming_the_file, take_preprocess, with_preprocess_file
+from exporter.models.preprocessing.preprocess import PreprocessError
 from exporter.models.quiet import quiet
 from exporter.models.request import ModelRequest, ResolvedRequest, resolve
 
@@ -41,11 +43,27 @@ def load(request: ModelRequest) -> LoadedModel:
         listening(asked.source) as heard,
         quiet(),
         naming_the_file(asked, request),
+        _refusing_preprocessing(request),
     ):
         loaded = load_from(asked)
     _check_finite(loaded)
-    notes = dict.fromkeys((*loaded.notes, *heard.notes, *_about_channels(loaded)))
+    notes = dict.fromkeys(map(one_line, (*loaded.notes, *heard.notes, *_about_channels(loaded))))
     return take_preprocess(replace(loaded, notes=tuple(notes)), asked.preprocess)
+
+
+@contextmanager
+def _refusing_preprocessing(request: ModelRequest) -> Iterator[None]:
+    """Say of what a source describes for photos, and cannot be done with them, that the user may say it instead.
+
+    Raises:
+        ModelUnavailableError: It is so.
+    """
+    try:
+        yield
+    except PreprocessError as error:
+        raise ModelUnavailableError(
+            f"{quoted(request.model)}: its preprocessing: {error}; {SAY_IT}"
+        ) from error
 
 
 def _check_finite(loaded: LoadedModel) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.errors import UsageError, is_of_the_machine, nearest
-from exporter.models.checkpoint.pickled import cut
+from exporter.errors import UsageError, is_of_the_machine, nearest, quoted
 from exporter.models.request import OptionValue
 
 # Of a constructor, but classes and functions, or about training only.
@@ -53,10 +52,10 @@ def check_options(options: Mapping[str, OptionValue], known: Mapping[str, Any], 
         if name not in known:
             takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
             raise UsageError(
-                f"--model-option {cut(name)}: {spelling} has no such option; {takes}.{nearest(name, known)}"
+                f"--model-option {quoted(name)}: {spelling} has no such option; {takes}.{nearest(name, known)}"
             )
         if expected := _expected(name, value, known[name]):
-            raise UsageError(f"--model-option {name}={cut(str(value))}: expected {expected}")
+            raise UsageError(f"--model-option {name}={quoted(value)}: expected {expected}")
 
 
 def _expected(name: str, value: OptionValue, default: Any) -> str | None:
@@ -92,7 +91,8 @@ def refuse_contradictions(options: Mapping[str, OptionValue], told: Mapping[str,
     for name, value in options.items():
         if name in told and value is not None and not _agree(value, told[name]):
             raise UsageError(
-                f"--model-option {name}={cut(shown(value))} contradicts {weights}: {name}={shown(told[name])} there; "
+                f"--model-option {name}={quoted(shown(value))} contradicts {weights}: "
+                f"{name}={shown(told[name])} there; "
                 "leave the option out, or give the weights that go with it"
             )
 
@@ -154,13 +154,13 @@ def building_with(build: Callable[[], nn.Module], arguments: Mapping[str, Any], 
         if not arguments or is_of_the_machine(error):
             raise
         lines = str(error).strip().splitlines()
-        reason = cut(lines[0], 160) if lines else type(error).__name__
+        reason = quoted(lines[0], 160) if lines else type(error).__name__
         raise UsageError(f"{spelling} cannot be built with {listed(arguments)}: {reason}") from error
 
 
 def listed(arguments: Mapping[str, Any]) -> str:
     """Options as the command line takes them: `a=1, b=true`."""
-    return ", ".join(f"{name}={cut(shown(value))}" for name, value in arguments.items())
+    return ", ".join(f"{name}={quoted(shown(value))}" for name, value in arguments.items())
 
 
 def shown(value: Any) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from exporter.errors import WeightsError
-from exporter.models.checkpoint.pickled import cut
+from exporter.errors import WeightsError, quoted
 
 WRAPPERS = (
     "state_dict_ema",
@@ -149,7 +148,7 @@ def _refuse_quantised(state: Mapping[str, torch.Tensor], path: Path) -> None:
         what = _odd_type(name, tensor)
         if what:
             raise WeightsError(
-                f'weights file "{path}" holds {what} ({cut(name)}): expected fp32, fp16 or bf16; {SAVE_IN_FLOAT}'
+                f'weights file "{path}" holds {what} ({quoted(name)}): expected fp32, fp16 or bf16; {SAVE_IN_FLOAT}'
             )
 
 
@@ -222,5 +221,5 @@ def _found(state: Mapping[str, torch.Tensor], prefix: str, own: set[str]) -> int
 
 
 def _few(names: Collection[Any]) -> str:
-    shown = ", ".join(cut(str(name)) for name in list(names)[:NAMES_SHOWN])
+    shown = ", ".join(quoted(name) for name in list(names)[:NAMES_SHOWN])
     return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from exporter.errors import WeightsError
+from exporter.errors import WeightsError, quoted
 
 CLASSES_SHOWN = 3
 
@@ -62,11 +62,6 @@ def read_pickle(path: Path) -> Any:
     return _load(path, mmap=False)
 
 
-def cut(text: str, length: int = 80) -> str:
-    """At most so many characters of what a file says."""
-    return text if len(text) <= length else f"{text[: length - 3]}..."
-
-
 def _other_archive(names: list[str]) -> str | None:
     """What to say about an archive that `torch.save` did not write, told by the names of its members."""
     members = {name.partition("/")[2] for name in names} | set(names)
@@ -100,7 +95,7 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
     classes = _refused_classes(path, error)
     if not classes:
         return "is damaged, or not a file of torch.save; fetch it again"
-    shown = ", ".join(cut(name) for name in classes[:CLASSES_SHOWN])
+    shown = ", ".join(quoted(name) for name in classes[:CLASSES_SHOWN])
     more = f" and {len(classes) - CLASSES_SHOWN} more" if len(classes) > CLASSES_SHOWN else ""
     if any(name.startswith(_MODULES) for name in classes):
         return f"is a whole model (torch.save(model)), which runs code when loaded ({shown}{more}); {SAVE_STATE_DICT}"

@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from exporter.errors import WeightsError, nearest
+from exporter.errors import WeightsError, nearest, quoted
 from exporter.models.checkpoint.content import NAMES_SHOWN, flat_state_dict, strip_prefix
-from exporter.models.checkpoint.pickled import cut, read_pickle, read_zip
+from exporter.models.checkpoint.pickled import read_pickle, read_zip
 
 SUFFIXES = ".safetensors, .pth, .pt, .bin, .ckpt or .tar"
 
@@ -143,7 +143,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = cut(str(error).splitlines()[0], 120) if str(error) else type(error).__name__
+        reason = quoted(str(error).splitlines()[0], 120) if str(error) else type(error).__name__
         raise WeightsError(
             f'weights file "{path}" is not a safetensors state dict, or is damaged ({reason}); '
             "save it with safetensors.torch.save_file, or fetch it again"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from exporter.errors import WeightsError
-from exporter.models.checkpoint.pickled import cut
+from exporter.errors import WeightsError, quoted
 
 KEYS_SHOWN = 3
 """How many wrong names a message shows before it only counts them."""
@@ -72,12 +71,12 @@ def check_state_dict(
         WeightsError: They differ; the message lists what is missing, unexpected and mis-shaped.
     """
     misshaped = [
-        f"{cut(name)} (expected {tuple(expected[name].shape)}, got {tuple(tensor.shape)})"
+        f"{quoted(name)} (expected {tuple(expected[name].shape)}, got {tuple(tensor.shape)})"
         for name, tensor in sorted(found.items())
         if name in expected and expected[name].shape != tensor.shape
     ]
     misshaped += [
-        f"{cut(name)} (expected floating point, got {str(tensor.dtype).removeprefix('torch.')})"
+        f"{quoted(name)} (expected floating point, got {str(tensor.dtype).removeprefix('torch.')})"
         for name, tensor in sorted(found.items())
         if name in expected and expected[name].is_floating_point() and not tensor.is_floating_point()
     ]
@@ -109,7 +108,7 @@ def _advice(missing: list[str], unexpected: list[str], misshaped: list[str]) -> 
         if _has(unexpected, marks) and not _has(missing, marks):
             return advice
     if prefix := _one_prefix(missing, unexpected):
-        return f'every name begins with "{prefix}": save the state dict of that part alone'
+        return f'every name begins with "{quoted(prefix)}": save the state dict of that part alone'
     wrong = missing + unexpected + misshaped
     if all(name.startswith(_HEADS) or any(f".{head}" in name for head in _HEADS) for name in wrong):
         return "only the head differs: it has another number of outputs, or another form, than this model's"
@@ -147,5 +146,5 @@ def _only_blocks(names: list[str], others: list[str]) -> bool:
 
 
 def _first_few(keys: list[str]) -> str:
-    shown = ", ".join(cut(key, MOST_CHARACTERS) for key in keys[:KEYS_SHOWN])
+    shown = ", ".join(quoted(key, MOST_CHARACTERS) for key in keys[:KEYS_SHOWN])
     return shown if len(keys) <= KEYS_SHOWN else f"{shown} and {len(keys) - KEYS_SHOWN} more"

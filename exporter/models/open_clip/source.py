@@ -17,6 +17,7 @@ from torch import nn
 from exporter.errors import ExportError, InternalError, ModelUnavailableError, is_of_the_machine, quoted
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ExampleInput, LoadedModel, Tokenize
+from exporter.models.preprocessing.file import SAY_IT
 from exporter.models.preprocessing.preprocess import Preprocess
 from exporter.models.preprocessing.resize import Interpolation
 from exporter.models.quiet import quiet
@@ -214,16 +215,15 @@ def describe_preprocess(config: Mapping[str, Any], size: tuple[int, int]) -> Pre
     Raises:
         ModelUnavailableError: It does what a `Preprocess` cannot say.
     """
-    way_out = "say it with --preprocess FILE.json"
     if config["resize_mode"] not in ("shortest", "squash"):
         raise ModelUnavailableError(
             f'resize mode "{quoted(config["resize_mode"])}" of open_clip is not supported: expected shortest or '
-            f"squash; {way_out}"
+            f"squash; {SAY_IT}"
         )
     if config["interpolation"] not in _INTERPOLATIONS:
         raise ModelUnavailableError(
             f'interpolation "{quoted(config["interpolation"])}" of open_clip is not supported: expected '
-            f"{' or '.join(_INTERPOLATIONS)}; {way_out}"
+            f"{' or '.join(_INTERPOLATIONS)}; {SAY_IT}"
         )
     is_squash = config["resize_mode"] == "squash"
     # For a size that is not square the library's shortest side is resized with its own default.
@@ -240,7 +240,7 @@ def describe_preprocess(config: Mapping[str, Any], size: tuple[int, int]) -> Pre
         )
     except (TypeError, ValueError) as error:
         raise ModelUnavailableError(
-            f"the preprocessing of the open_clip model: {quoted(error)}; {way_out}"
+            f"the preprocessing of the open_clip model: {quoted(error)}; {SAY_IT}"
         ) from error
 
 

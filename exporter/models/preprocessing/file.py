@@ -33,6 +33,9 @@ The channels follow from how many numbers `mean` has.
 GUESSED = "preprocessing guessed"
 """How a note starts that says what a source assumed about photos; it is left out where the user says it."""
 
+SAY_IT = "say it with --preprocess FILE.json"
+"""How to fix it where a source says what cannot be done with photos."""
+
 GIVEN = "preprocessing as given with --preprocess, not as the source says"
 
 LARGEST_FILE_BYTES = 1_000_000

@@ -44,11 +44,25 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "to_rgb": get_args(ToRGB),
     "kernel": get_args(Kernel),
 }
-_FRACTIONS = (0.01, 100.0)
 _LARGEST = 1e6
+_LIMITS: dict[str, tuple[float, float]] = {
+    "image_size": (1, MAX_IMAGE_SIZE),
+    "crop_fraction": (0.01, 100.0),
+    "mean": (-_LARGEST, _LARGEST),
+    "std": (1 / _LARGEST, _LARGEST),
+    "fill": (0, 255),
+}
+_WHOLE = ("image_size", "fill")
+
+# Beyond these a number is of bytes: pixels in [0, 1] have means within it and deviations below 1.
+_LARGEST_OF_PIXELS = {"mean": 3.0, "std": 10.0}
 
 # Keys that bundles of version 0.1 do not have, with what that version did.
 _ADDED_LATER: dict[str, Any] = {"to_rgb": "first", "kernel": "pil", "fill": [0, 0, 0]}
+
+
+class PreprocessError(ValueError):
+    """What a source, a file or a bundle says about photos is not what a `Preprocess` may say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,25 +105,33 @@ class Preprocess:
     fill: tuple[int, ...] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        """Hold the channels together, and the size to what can be resized to.
+        """Hold it to what can be done with a photo, whoever says it.
 
         Raises:
-            ValueError: `mean`, `std`, `fill` and `channel_order` are not of the same number of channels, a
-                transparent channel is to be laid over white, or there is no pixel to crop from.
+            PreprocessError: A value is none of the choices, of the wrong kind or out of range; `mean`, `std`, `fill`
+                and `channel_order` are not of the same number of channels; or two things do not go together. Its
+                message starts with the field.
         """
+        _check_choices(vars(self))
+        for name in _LIMITS:
+            _numbers(vars(self), name)
+        if len(self.image_size) != 2:
+            raise PreprocessError(f"image_size: expected height and width, got {quoted(self.image_size)}")
+        _check_scale(vars(self))
         channels = len(_MODES[self.channel_order])
         for name in ("mean", "std", "fill"):
             if len(getattr(self, name)) != channels:
-                raise ValueError(
+                raise PreprocessError(
                     f"{name}: expected {channels} numbers for channel_order {self.channel_order}, got "
                     f"{len(getattr(self, name))} ({_orders_text()})"
                 )
         if self.channel_order == "rgba" and self.to_rgb == "over_white":
-            raise ValueError("to_rgb over_white leaves no transparency: expected channel_order rgb or gray")
-        if not all(side >= 1 and side >= self.crop_fraction for side in self.image_size):
-            raise ValueError(
-                f"image_size: expected sides of at least 1 and crop_fraction ({self.crop_fraction}), got "
-                f"{self.image_size}"
+            raise PreprocessError(
+                "to_rgb over_white leaves no transparency: expected channel_order rgb or gray"
+            )
+        if min(self.image_size) < self.crop_fraction:
+            raise PreprocessError(
+                f"image_size: expected sides of at least crop_fraction ({self.crop_fraction}), got {self.image_size}"
             )
 
     @property
@@ -140,27 +162,14 @@ class Preprocess:
         """Read what `to_dict` gives.
 
         Raises:
-            ValueError: A key is missing or unknown, or a value is of the wrong kind or out of range; its message
+            PreprocessError: A key is missing or unknown, or a value is of the wrong kind or out of range; its message
                 starts with the key.
         """
         _check_keys(data, [field.name for field in fields(cls)])
-        for key, allowed in _CHOICES.items():
-            if data[key] not in allowed:
-                raise ValueError(f"{key}: expected one of {', '.join(allowed)}, got {quoted(data[key])}")
-        if data["to_rgb"] == "last" and (data["kernel"] == "torch" or data["resize_mode"] == "pad"):
-            raise ValueError("to_rgb: last goes with kernel pil and without padding")
-        sides = _numbers(data, "image_size", (1, MAX_IMAGE_SIZE), whole=True)
-        if len(sides) != 2:
-            raise ValueError(f"image_size: expected height and width, got {quoted(data['image_size'])}")
-        (fraction,) = _numbers({"crop_fraction": [data["crop_fraction"]]}, "crop_fraction", _FRACTIONS)
-        read: dict[str, Any] = {
-            **data,
-            "image_size": tuple(int(side) for side in sides),
-            "crop_fraction": fraction,
-            "mean": _numbers(data, "mean", (-_LARGEST, _LARGEST)),
-            "std": _numbers(data, "std", (1 / _LARGEST, _LARGEST)),
-            "fill": tuple(int(value) for value in _numbers(data, "fill", (0, 255), whole=True)),
-        }
+        read: dict[str, Any] = {**data}
+        for key in _LIMITS:
+            numbers = tuple((int if key in _WHOLE else float)(value) for value in _numbers(data, key))
+            read[key] = numbers[0] if key == "crop_fraction" else numbers
         return cls(**read)
 
 
@@ -247,26 +256,43 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _check_keys(data: Mapping[str, object], known: Sequence[str]) -> None:
     missing, unknown = [key for key in known if key not in data], [key for key in data if key not in known]
     if unknown:
-        raise ValueError(
+        raise PreprocessError(
             f"unknown key {quoted(unknown[0])}: known are {', '.join(known)}.{nearest(unknown[0], known)}"
         )
     if missing:
-        raise ValueError(f"missing keys: {', '.join(missing)}")
+        raise PreprocessError(f"missing keys: {', '.join(missing)}")
 
 
-def _numbers(
-    data: Mapping[str, object], key: str, limits: tuple[float, float], *, whole: bool = False
-) -> tuple[float, ...]:
-    """The numbers of a list, all within the limits."""
-    values, (low, high) = data[key], limits
-    kind = "whole numbers" if whole else "numbers"
+def _check_choices(data: Mapping[str, object]) -> None:
+    for key, allowed in _CHOICES.items():
+        if data[key] not in allowed:
+            raise PreprocessError(f"{key}: expected one of {', '.join(allowed)}, got {quoted(data[key])}")
+    if data["to_rgb"] == "last" and (data["kernel"] == "torch" or data["resize_mode"] == "pad"):
+        raise PreprocessError("to_rgb: last goes with kernel pil and without padding")
+
+
+def _check_scale(data: Mapping[str, Any]) -> None:
+    """Refuse means and deviations of bytes, which would make every image one colour."""
+    for key, most in _LARGEST_OF_PIXELS.items():
+        for value in data[key]:
+            if abs(value) > most:
+                raise PreprocessError(
+                    f"{key}: {value:g} looks like 0..255: expected values for pixels in [0, 1]; divide by 255"
+                )
+
+
+def _numbers(data: Mapping[str, object], key: str) -> Sequence[float]:
+    """The numbers of a list, or the one number of a fraction, all within the limits of their key."""
+    (low, high), is_whole = _LIMITS[key], key in _WHOLE
+    values = [data[key]] if key == "crop_fraction" else data[key]
+    kind = "whole numbers" if is_whole else "numbers"
     if not isinstance(values, list | tuple):
-        raise ValueError(f"{key}: expected a list of {kind}, got {quoted(values)}")
+        raise PreprocessError(f"{key}: expected a list of {kind}, got {quoted(values)}")
     for value in values:
-        fits = type(value) is int or (type(value) is float and not (whole and value % 1))
+        fits = type(value) is int or (type(value) is float and not (is_whole and value % 1))
         if not fits or not low <= value <= high:
-            raise ValueError(f"{key}: expected {kind} from {low:g} to {high:g}, got {quoted(value)}")
-    return tuple(float(value) for value in values)
+            raise PreprocessError(f"{key}: expected {kind} from {low:g} to {high:g}, got {quoted(value)}")
+    return values
 
 
 def _orders_text() -> str:

@@ -12,9 +12,8 @@ from typing import Any
 import timm
 from timm.models import PretrainedCfg
 
-from exporter.errors import ModelUnavailableError, WeightsError, is_of_the_machine, nearest
+from exporter.errors import ModelUnavailableError, WeightsError, is_of_the_machine, nearest, quoted
 from exporter.models.checkpoint.content import MERGE_FIRST
-from exporter.models.checkpoint.pickled import cut
 from exporter.models.fetch import fetching
 from exporter.models.request import ResolvedRequest, safe_name
 
@@ -104,7 +103,7 @@ def _from_hub(asked: ResolvedRequest) -> TimmModel:
     repository, _, revision = asked.id.partition(":")[2].partition("@")
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise ModelUnavailableError(
-            f'"{cut(repository)}" names no repository: expected timm:hf-hub:OWNER/NAME or OWNER/NAME@REVISION'
+            f'"{quoted(repository)}" names no repository: expected timm:hf-hub:OWNER/NAME or OWNER/NAME@REVISION'
         )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -161,12 +160,12 @@ def saved_timm_model(
         if is_of_the_machine(error):
             raise
         raise ModelUnavailableError(
-            f"config.json of {name} cannot be read by timm ({type(error).__name__}: {cut(str(error))}); "
+            f"config.json of {name} cannot be read by timm ({type(error).__name__}: {quoted(error)}); "
             "save the model again with timm.models.save_for_hf"
         ) from error
     if not is_model:
         raise ModelUnavailableError(
-            f'timm {timm.__version__} has no model "{cut(str(architecture))}", which config.json of {name} names.'
+            f'timm {timm.__version__} has no model "{quoted(architecture)}", which config.json of {name} names.'
             f"{nearest(str(architecture)[:80], timm.list_models())}"
         )
     return TimmModel(
@@ -196,7 +195,7 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ModelUnavailableError(
-            f'config.json of "{name}" cannot be read ({type(error).__name__}: {cut(str(error))})'
+            f'config.json of "{name}" cannot be read ({type(error).__name__}: {quoted(error)})'
         ) from error
     if not isinstance(tree, dict) or "architecture" not in tree:
         raise ModelUnavailableError(
@@ -224,7 +223,7 @@ def find_weights(folder: Path) -> Path:
     if (folder / "adapter_config.json").is_file() or any(path.stem == "adapter_model" for path in found):
         raise WeightsError(f'"{folder.name}" holds an adapter (LoRA, PEFT), not a model; {MERGE_FIRST}')
     if len(found) != 1:
-        listed = ", ".join(cut(path.name) for path in found[:3]) or "none"
+        listed = ", ".join(quoted(path.name) for path in found[:3]) or "none"
         raise WeightsError(
             f'"{folder.name}" has {len(found)} files of weights ({listed}): expected {_WEIGHTS[0]}; '
             "name one with --weights"
@@ -239,16 +238,17 @@ def _from_registry(asked: ResolvedRequest) -> TimmModel:
     if not timm.is_model(architecture):
         is_folder = Path(asked.id).is_dir()
         hint = (
-            f" A folder is written timm:./{cut(asked.id)}."
+            f" A folder is written timm:./{quoted(asked.id)}."
             if is_folder
             else nearest(architecture[:80], timm.list_models())
         )
-        raise ModelUnavailableError(f'timm {timm.__version__} has no model "{cut(architecture)}".{hint}')
+        raise ModelUnavailableError(f'timm {timm.__version__} has no model "{quoted(architecture)}".{hint}')
     tags = [name.partition(".")[2] for name in timm.list_models(f"{architecture}.*", pretrained=True)]
     if tag and tag not in tags:
         known = f"it has {', '.join(tags)}" if tags else "it has none"
         raise ModelUnavailableError(
-            f'timm {timm.__version__} has no weights "{cut(tag)}" for {architecture}: {known}.{nearest(tag[:80], tags)}'
+            f'timm {timm.__version__} has no weights "{quoted(tag)}" for {architecture}: {known}.'
+            f"{nearest(tag[:80], tags)}"
         )
     if not tag and not tags and asked.weights_kind == "pretrained":
         raise ModelUnavailableError(f"timm has no pretrained weights for {architecture}; {_OTHER_MODEL}")

@@ -11,8 +11,7 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from exporter.errors import ModelUnavailableError, UsageError, is_of_the_machine
-from exporter.models.checkpoint.pickled import cut
+from exporter.errors import ExportError, ModelUnavailableError, UsageError, is_of_the_machine, quoted, reason
 from exporter.models.class_names import imagenet_names, listed_names
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, OutputName
@@ -22,7 +21,8 @@ from exporter.models.model_options import (
     check_options,
     constructor_options,
 )
-from exporter.models.preprocessing.preprocess import ChannelOrder, Preprocess
+from exporter.models.preprocessing.file import SAY_IT
+from exporter.models.preprocessing.preprocess import ChannelOrder, Preprocess, PreprocessError
 from exporter.models.preprocessing.resize import ResizeMode
 from exporter.models.quiet import quiet
 from exporter.models.request import ImageSize, ResolvedRequest, check_image_tower, size_text
@@ -78,7 +78,7 @@ def load_timm_model(asked: ResolvedRequest, model: TimmModel) -> LoadedModel:
     classes = getattr(module, "num_classes", 0)
     names, note = _class_names(asked, model, classes)
     channels = _channels(module)
-    preprocess, about_channels = _preprocess_of(module, built.size, channels)
+    preprocess, about_channels = _preprocess_of(asked, module, built.size, channels)
     return LoadedModel(
         module=module,
         source=asked.source,
@@ -132,7 +132,7 @@ def _default(model: TimmModel) -> nn.Module:
             raise
         raise ModelUnavailableError(
             f"config.json of {model.name} describes a model that cannot be built by timm {timm.__version__} "
-            f"({type(error).__name__}: {cut(str(error))}); save it again with timm.models.save_for_hf"
+            f"({type(error).__name__}: {quoted(error)}); save it again with timm.models.save_for_hf"
         ) from error
 
 
@@ -211,14 +211,25 @@ def _class_names(
     return None, ()
 
 
-def _preprocess_of(module: Any, size: ImageSize, channels: int) -> tuple[Preprocess | None, tuple[str, ...]]:
+def _preprocess_of(
+    asked: ResolvedRequest, module: Any, size: ImageSize, channels: int
+) -> tuple[Preprocess | None, tuple[str, ...]]:
     if channels not in _CHANNELS:
         return None, (f"no photo has {channels} channels: the model has no preprocessing",)
-    preprocess = _preprocess(module, size, channels)
-    if len(module.pretrained_cfg["mean"]) == channels:
+    if asked.preprocess is not None:
+        return asked.preprocess, ()
+    try:
+        preprocess, means = _preprocess(module, size, channels), len(module.pretrained_cfg["mean"])
+    except (ExportError, PreprocessError):
+        raise
+    except Exception as error:  # values of a folder's configuration may be anything
+        if is_of_the_machine(error):
+            raise
+        raise PreprocessError(f"its configuration cannot be read ({reason(error)})") from error
+    if means == channels:
         return preprocess, ()
     return preprocess, (
-        f"mean and std are the average of those of {len(module.pretrained_cfg['mean'])} channels, as in timm's "
+        f"mean and std are the average of those of {means} channels, as in timm's "
         "loader: the model has another number of channels",
     )
 
@@ -233,7 +244,7 @@ def _preprocess(module: Any, size: ImageSize, channels: int = 3) -> Preprocess:
     )
     if data["crop_mode"] not in _RESIZE_MODES:
         raise ModelUnavailableError(
-            f'crop mode "{data["crop_mode"]}" is not supported: expected {", ".join(_RESIZE_MODES)}'
+            f'crop mode "{quoted(data["crop_mode"])}" is not supported: expected {", ".join(_RESIZE_MODES)}; {SAY_IT}'
         )
     mean, std = (_per_channel(data[key], channels) for key in ("mean", "std"))
     is_padded = data["crop_mode"] == "border"

@@ -64,7 +64,7 @@ def load_torchvision(asked: ResolvedRequest) -> LoadedModel:
         input_name="images",
         output_names=("logits" if built.classes else "features",),
         example_input=ExampleInput(shape=(3, built.size, built.size), dtype=torch.float32),
-        preprocess=_preprocess(preset, built.size),
+        preprocess=asked.preprocess or _preprocess(preset, built.size),
         weights_kind=asked.weights_kind,
         weights_tag=weights.name if asked.weights_kind == "pretrained" else None,
         weights_sha256=sha256_of(built.module.state_dict()),

@@ -259,6 +259,7 @@ def test_other_archives_are_refused(members: dict[str, bytes], expected: str, tm
         pytest.param({"a": torch.ones(2, dtype=torch.complex64)}, "complex", id="complex"),
         pytest.param({"a": torch.ones(2, 2).to_sparse()}, "sparse", id="sparse"),
         pytest.param({"a": torch.ones(2, device="meta")}, "without values", id="meta"),
+        pytest.param({"\ud800\n\x1b": "text", "a": torch.ones(1)}, r"\ud800\n\x1b", id="unprintable"),
         pytest.param({"k" * 5000: "text", "a": torch.ones(1)}, "kkk...", id="a long name is cut"),
     ],
 )

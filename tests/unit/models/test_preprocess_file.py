@@ -223,6 +223,7 @@ def test_a_file_replaces_even_what_a_program_says_wrongly(
         pytest.param({"size": 32} | SHORT, "unknown key size: known are image_size", id="unknown key"),
         pytest.param({"image_size": 32}, "missing keys: mean, std", id="missing keys"),
         pytest.param(SHORT | {"std": [10**400] * 3}, "std: expected numbers", id="huge"),
+        pytest.param(SHORT | {"mean": [123.675] * 3}, "mean: 123.675 looks like 0..255", id="bytes"),
         pytest.param(
             SHORT | {"image_size": 64}, r"it makes inputs of \(3, 64, 64\), and the program takes", id="size"
         ),

@@ -281,3 +281,31 @@ def test_names_of_pretrained_weights_are_imagenets_and_random_weights_have_none(
     assert len(loaded.class_names) == 1000
     assert load(ModelRequest(model=f"timm:{NAME}", options={"num_classes": 0})).class_names is None
     assert load(ModelRequest(model=f"timm:{NAME}", weights="random")).class_names is None
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        pytest.param({"interpolation": "hamming"}, "interpolation: expected one of", id="another filter"),
+        pytest.param({"interpolation": "random"}, "interpolation: expected one of", id="no filter"),
+        pytest.param({"mean": "abc"}, "mean: expected numbers", id="letters"),
+        pytest.param({"mean": 0.5}, "its configuration cannot be read", id="no list"),
+        pytest.param({"std": [0, 0, 0]}, "std: expected numbers", id="no deviation"),
+        pytest.param({"mean": [123.675, 116.28, 103.53]}, "looks like 0..255", id="bytes"),
+        pytest.param({"crop_mode": "round"}, 'crop mode "round" is not supported', id="crop mode"),
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused_unless_it_is_given(
+    said: dict[str, Any], expected: str, folder: Path, tmp_path: Path
+) -> None:
+    tree = json.loads((folder / "config.json").read_text())
+    tree["pretrained_cfg"] |= said
+    (folder / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(ModelUnavailableError, match=expected) as caught:
+        load(ModelRequest(model=f"timm:{folder}"))
+    assert str(caught.value).endswith("say it with --preprocess FILE.json")
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({"image_size": 96, "mean": [0.5] * 3, "std": [0.5] * 3}))
+    loaded = load(ModelRequest(model=f"timm:{folder}", preprocess=str(given)))
+    assert loaded.preprocess is not None
+    assert loaded.preprocess.mean == (0.5, 0.5, 0.5)

@@ -63,7 +63,8 @@ def build_timm_from_file(
     check_geometry(told.arguments, default, model.architecture, options, str(path))
     table = _table(asked, checkpoint, default, told) if told.arguments else None
     changed = dict(told.changed)
-    if table is not None and table.no_embed_class != getattr(default, "no_embed_class", False):
+    has_flag = "no_embed_class" in takes  # elsewhere the class token may come after the positions
+    if table is not None and has_flag and table.no_embed_class != getattr(default, "no_embed_class", False):
         refuse_contradictions(options, {"no_embed_class": table.no_embed_class}, f'the weights in "{path}"')
         changed["no_embed_class"] = table.no_embed_class
     if table is None and told.arguments and "pos_embed" in takes and _rows(default.state_dict()) is not None:
@@ -180,10 +181,17 @@ def _notes(
     }
     if inferred:
         notes.append(f"{listed(inferred)} taken from the weights; {model.architecture} has it otherwise")
-    if inferred and told.default_pool:
+    is_users = asked.weights_kind == "file"
+    if told.default_pool and (inferred or is_users):
         notes.append(
             f"global_pool={told.default_pool} is the default of {model.architecture}: the weights fit it, and do not "
             "tell it apart from others; --model-option global_pool=NAME says it"
+        )
+    twin = _twin(model.architecture)
+    if twin and is_users and model.config is None and "act_layer" not in asked.request.options:
+        notes.append(
+            f"activation assumed to be that of {model.architecture}: the weights do not tell it; "
+            f"the twin {twin} has QuickGELU"
         )
     if table is not None and asked.image_size is None and own != usual:
         notes.append(f"image size {size_text(own)} taken from the weights' table of positions")
@@ -193,6 +201,12 @@ def _notes(
             "--model-option img_size=HEIGHT,WIDTH says otherwise"
         )
     return tuple(notes)
+
+
+def _twin(architecture: str) -> str | None:
+    """The same tower of CLIP with QuickGELU, if timm has both."""
+    name = architecture.replace("_clip_", "_clip_quickgelu_")
+    return name if name != architecture and timm.is_model(name) else None
 
 
 def _resampled(

@@ -3,6 +3,7 @@
 Where it stands on the road: in, a `ResolvedRequest`; out, a `TimmModel`, which `source` builds and fills.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import PretrainedCfg
+from timm.models import PretrainedCfg, build_model_with_cfg
 
 from exporter.errors import ModelUnavailableError, WeightsError, is_of_the_machine, nearest, quoted
 from exporter.models.checkpoint.content import MERGE_FIRST
@@ -39,6 +40,10 @@ _PLACES = (
     "custom_load",
     "label_offset",
 )
+
+
+# Arguments with which timm gives something else than the model, or puts it elsewhere.
+_NOT_ITS_OWN = ("features_only", "out_indices", "feature_cls", "device", "dtype")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +173,11 @@ def saved_timm_model(
             f'timm {timm.__version__} has no model "{quoted(architecture)}", which config.json of {name} names.'
             f"{nearest(str(architecture)[:80], timm.list_models())}"
         )
+    if steering := [key for key in arguments if _steers(key)]:
+        raise ModelUnavailableError(
+            f'config.json of {name}: model_args has "{quoted(steering[0])}", which is no argument of an architecture; '
+            "take it out, and give other weights with --weights FILE"
+        )
     return TimmModel(
         architecture=architecture,
         tag=str(kept.get("tag") or ""),
@@ -203,6 +213,13 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
             "a checkpoint of transformers is given as hf:FOLDER"
         )
     return {key: value for key, value in tree.items() if value is not None}  # transformers writes nulls
+
+
+def _steers(argument: str) -> bool:
+    """Whether an argument says what timm loads from where, and not how the architecture is."""
+    functions = (timm.create_model, build_model_with_cfg)
+    known = {name for each in functions for name in inspect.signature(each).parameters} | set(_NOT_ITS_OWN)
+    return argument.startswith("pretrained") or argument in known
 
 
 def _plain(value: Any) -> Any:

@@ -112,7 +112,7 @@ def _read(state: State, default: nn.Module, takes: Mapping[str, Any]) -> dict[st
         if head is None or head.dim():
             told["num_classes"] = 0 if head is None else head.shape[0]
     patches = state.get("patch_embed.proj.weight")
-    is_plain = patches is not None and patches.dim() == 4 and not hasattr(default.patch_embed, "backbone")
+    is_plain = patches is not None and patches.dim() == 4 and _takes_images(default)
     if patches is not None and is_plain:
         told["in_chans"] = patches.shape[1]
     if not isinstance(default, VisionTransformer):
@@ -128,6 +128,20 @@ def _read(state: State, default: nn.Module, takes: Mapping[str, Any]) -> dict[st
     registers = state.get("reg_token")
     told["reg_tokens"] = registers.shape[1] if registers is not None and registers.dim() == 3 else 0
     return told
+
+
+def first_convolution(module: nn.Module) -> nn.Conv2d | None:
+    """What takes the image in a model with `patch_embed`: its projection, or the first layer of a stem before it."""
+    embedding = getattr(module, "patch_embed", None)
+    if not isinstance(embedding, nn.Module):
+        return None
+    return next((layer for layer in embedding.modules() if isinstance(layer, nn.Conv2d)), None)
+
+
+def _takes_images(module: nn.Module) -> bool:
+    """Whether the projection of the patches is what takes the image."""
+    first = first_convolution(module)
+    return first is not None and first is getattr(module.patch_embed, "proj", None)
 
 
 def _classifier(module: nn.Module) -> str | None:

@@ -21,7 +21,7 @@ from exporter.models.model_options import (
     check_options,
     constructor_options,
 )
-from exporter.models.preprocessing.file import SAY_IT
+from exporter.models.preprocessing.file import GUESSED, SAY_IT
 from exporter.models.preprocessing.preprocess import ChannelOrder, Preprocess, PreprocessError
 from exporter.models.preprocessing.resize import ResizeMode
 from exporter.models.quiet import quiet
@@ -35,6 +35,7 @@ from exporter.models.timm.file import (
     said_size,
 )
 from exporter.models.timm.model import TimmModel, find_timm_model
+from exporter.models.timm.parameters import first_convolution
 from exporter.models.weights import build_on_meta, build_random, freeze, sha256_of
 
 # What timm calls its crop modes.
@@ -78,7 +79,7 @@ def load_timm_model(asked: ResolvedRequest, model: TimmModel) -> LoadedModel:
     classes = getattr(module, "num_classes", 0)
     names, note = _class_names(asked, model, classes)
     channels = _channels(module)
-    preprocess, about_channels = _preprocess_of(asked, module, built.size, channels)
+    preprocess, about_channels = _preprocess_of(asked, model, module, channels, built.size)
     return LoadedModel(
         module=module,
         source=asked.source,
@@ -166,10 +167,8 @@ def _fetch_pretrained(model: TimmModel, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _channels(module: Any) -> int:
-    embedding = getattr(module, "patch_embed", None)
-    projection = getattr(embedding, "proj", None)
-    if isinstance(projection, nn.Conv2d) and not hasattr(embedding, "backbone"):
-        return projection.in_channels
+    if (first := first_convolution(module)) is not None:
+        return first.in_channels
     channels: int = module.pretrained_cfg.get("input_size", (3,))[0]
     return int(getattr(module, "in_chans", channels))
 
@@ -212,7 +211,7 @@ def _class_names(
 
 
 def _preprocess_of(
-    asked: ResolvedRequest, module: Any, size: ImageSize, channels: int
+    asked: ResolvedRequest, model: TimmModel, module: Any, channels: int, size: ImageSize
 ) -> tuple[Preprocess | None, tuple[str, ...]]:
     if channels not in _CHANNELS:
         return None, (f"no photo has {channels} channels: the model has no preprocessing",)
@@ -226,9 +225,14 @@ def _preprocess_of(
         if is_of_the_machine(error):
             raise
         raise PreprocessError(f"its configuration cannot be read ({reason(error)})") from error
+    is_guess = asked.weights_kind == "file" and model.config is None
+    notes = (
+        (f"{GUESSED}: that of {model.full_name}; give --preprocess FILE.json to say it",) if is_guess else ()
+    )
     if means == channels:
-        return preprocess, ()
+        return preprocess, notes
     return preprocess, (
+        *notes,
         f"mean and std are the average of those of {means} channels, as in timm's "
         "loader: the model has another number of channels",
     )

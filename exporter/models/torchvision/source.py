@@ -15,6 +15,7 @@ from exporter.models.class_names import imagenet_names, joined
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel
 from exporter.models.model_options import building_with, check_nothing_is_drawn, check_options
+from exporter.models.preprocessing.file import GUESSED
 from exporter.models.preprocessing.preprocess import Preprocess
 from exporter.models.preprocessing.resize import Interpolation, exact_fraction
 from exporter.models.request import (
@@ -55,6 +56,8 @@ def load_torchvision(asked: ResolvedRequest) -> LoadedModel:
     preset = weights.transforms()
     built = _build(asked, name, weights)
     names, note = _class_names(asked, weights, built.classes)
+    guess = f"{GUESSED}: that of {name}/{weights.name}; give --preprocess FILE.json to say it"
+    about_photos = (guess,) if asked.weights_kind == "file" else ()
     return LoadedModel(
         module=built.module,
         source=asked.source,
@@ -69,7 +72,7 @@ def load_torchvision(asked: ResolvedRequest) -> LoadedModel:
         weights_tag=weights.name if asked.weights_kind == "pretrained" else None,
         weights_sha256=sha256_of(built.module.state_dict()),
         class_names=names,
-        notes=(*built.notes, *note),
+        notes=(*built.notes, *about_photos, *note),
     )
 
 

@@ -88,6 +88,7 @@ def test_a_file_is_told_by_its_content(
             "left out: args",
             id="timm's training",
         ),
+        pytest.param(lambda s: {"model": s, "a\nnotes: b": 1}, r"left out: a\nnotes: b", id="a forged line"),
         pytest.param(lambda s: {"model": s, "ema": {"decay": 0.9}}, '"model"', id="an ema without weights"),
         pytest.param(lambda s: prefixed(s, "module."), 'prefix "module."', id="DataParallel"),
         pytest.param(lambda s: prefixed(s, "_orig_mod."), 'prefix "_orig_mod."', id="torch.compile"),

@@ -5,7 +5,6 @@ That it equals the libraries' transforms is in `test_preprocess_equality.py`.
 
 import json
 import math
-import math
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +185,7 @@ def test_gray_over_white_is_white_where_nothing_is_seen() -> None:
         pytest.param(GRAY | {"fill": (0, 0, 0)}, "fill: expected 1 .*gray, got 3", id="fill"),
         pytest.param(RGBA | {"to_rgb": "over_white"}, "leaves no transparency", id="rgba over white"),
         pytest.param({"image_size": (32, 0)}, "whole numbers from 1 to 4096, got 0", id="no pixel"),
-        pytest.param(
-            {"image_size": (2, 32), "crop_fraction": 2.5}, "at least crop_fraction", id="shrunk"
-        ),
+        pytest.param({"image_size": (2, 32), "crop_fraction": 2.5}, "at least crop_fraction", id="shrunk"),
         pytest.param({"interpolation": "hamming"}, "interpolation: expected one of .*hamming", id="filter"),
         pytest.param({"resize_mode": "stretch"}, "resize_mode: expected one of", id="resize mode"),
         pytest.param({"to_rgb": "last", "kernel": "torch"}, "to_rgb: last goes with", id="last by torch"),
@@ -196,7 +193,9 @@ def test_gray_over_white_is_white_where_nothing_is_seen() -> None:
         pytest.param({"std": (0, 1, 1)}, "std: expected numbers from 1e-06 .*got 0", id="no deviation"),
         pytest.param({"mean": (math.inf,) * 3}, "mean: expected numbers from .*got inf", id="infinite mean"),
         pytest.param({"mean": tuple("abc")}, "mean: expected numbers from .*got a", id="letters"),
-        pytest.param({"mean": BYTES}, r"mean: 123.675 looks like 0..255: .*divide by 255", id="mean of bytes"),
+        pytest.param(
+            {"mean": BYTES}, r"mean: 123.675 looks like 0..255: .*divide by 255", id="mean of bytes"
+        ),
         pytest.param({"std": (58.395,) * 3}, r"std: 58.395 looks like 0..255", id="deviation of bytes"),
     ],
 )

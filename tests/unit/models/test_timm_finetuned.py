@@ -14,6 +14,7 @@ from torch import nn
 
 from exporter.errors import UsageError, WeightsError
 from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models.preprocessing.file import GUESSED
 from exporter.models.weights import redraw_constant_parameters
 
 NAME = "test_vit"  # of timm's registry: 64 channels, 160 pixels, patches of 16
@@ -128,16 +129,47 @@ def test_a_distilled_file_keeps_both_heads(classes: int, tmp_path: Path) -> None
     assert loaded.example_input.shape == (3, 32, 32)
 
 
-def test_a_file_that_fits_as_it_is_has_no_note_but_of_its_classes(tmp_path: Path) -> None:
+def test_a_file_that_fits_as_it_is_has_notes_of_what_it_does_not_tell(tmp_path: Path) -> None:
     loaded = load(ModelRequest(model=f"timm:{NAME}", weights=saved(trained(), tmp_path)))
-    assert len(loaded.notes) == 1
-    assert "not taken for those of ImageNet" in loaded.notes[0]
+    pooling, photos, classes = loaded.notes
+    assert pooling.startswith("global_pool=token is the default of test_vit")
+    assert photos == f"{GUESSED}: that of test_vit.r160_in1k; give --preprocess FILE.json to say it"
+    assert "not taken for those of ImageNet" in classes
     assert loaded.class_names is None
 
 
-def test_pooling_that_a_file_does_not_tell_is_said(tmp_path: Path) -> None:
-    loaded = load(ModelRequest(model=f"timm:{NAME}", weights=saved(trained(num_classes=3), tmp_path)))
-    assert "global_pool=token is the default" in "; ".join(loaded.notes)
+@pytest.mark.parametrize(
+    ("name", "options", "is_said"),
+    [
+        pytest.param("vit_base_patch32_clip_224", {}, True, id="a twin"),
+        pytest.param("vit_base_patch32_clip_224", {"act_layer": "gelu"}, False, id="said"),
+        pytest.param("vit_base_patch32_clip_quickgelu_224", {}, False, id="the twin"),
+    ],
+)
+def test_an_activation_that_a_file_does_not_tell_is_said(
+    name: str, options: dict[str, Any], is_said: bool, tmp_path: Path
+) -> None:
+    small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    file = saved(trained(name, **small), tmp_path)
+    notes = load(ModelRequest(model=f"timm:{name}", weights=file, options=small | options)).notes
+    assert any("the twin vit_base_patch32_clip_quickgelu_224 has" in note for note in notes) == is_said
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param("cait_xxs24_224", {"depth": 1, "depth_token_only": 1}, id="a late class token"),
+        pytest.param("convit_tiny", {"depth": 3}, id="gated"),
+        pytest.param("volo_d1_224", {}, id="a stem before the patches"),
+    ],
+)
+def test_other_architectures_are_built_from_a_file_as_timm_does(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    module = trained(name, **options)
+    loaded = load(ModelRequest(model=f"timm:{name}", weights=saved(module, tmp_path), options=options))
+    assert loaded.example_input.shape == (3, 224, 224)
+    assert_same(loaded, module)
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,22 @@ def test_a_repository_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPat
             "cannot be built",
             id="impossible arguments",
         ),
+        *(
+            pytest.param(
+                "config.json",
+                json.dumps({"architecture": "test_vit", "pretrained_cfg": {}, "model_args": {name: value}}),
+                f'model_args has "{name}", which is no argument of an architecture',
+                id=name,
+            )
+            for name, value in {
+                "pretrained": True,
+                "checkpoint_path": "/tmp/w.pth",
+                "cache_dir": "/tmp",
+                "pretrained_cfg_overlay": {"file": "/tmp/w.pth"},
+                "features_only": True,
+                "device": "cuda",
+            }.items()
+        ),
         pytest.param("model.safetensors", None, "0 files of weights", id="no weights"),
         pytest.param(
             "model.safetensors", "version https://git-lfs.github.com/spec/v1\n", "git lfs pull", id="LFS"

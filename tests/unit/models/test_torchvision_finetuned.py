@@ -16,6 +16,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from exporter.errors import UsageError, WeightsError
 from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models.preprocessing.file import GIVEN, GUESSED
 from exporter.models.torchvision import file as torchvision_file
 from exporter.models.weights import redraw_constant_parameters
 
@@ -130,10 +131,16 @@ def test_another_image_size_is_resampled_as_torchvision_does(own: int, asked: in
     assert f"resampled from {own} to {asked} pixels" in "; ".join(loaded.notes)
 
 
-def test_a_file_that_fits_as_it_is_has_no_note_but_of_its_classes(tmp_path: Path) -> None:
-    loaded = load(ModelRequest(model=f"torchvision:{NAME}", weights=saved(tiny(), tmp_path)))
-    assert len(loaded.notes) == 1
-    assert "not taken for those of ImageNet" in loaded.notes[0]
+def test_a_file_that_fits_as_it_is_has_notes_of_what_it_does_not_tell(tmp_path: Path) -> None:
+    file = saved(tiny(), tmp_path)
+    loaded = load(ModelRequest(model=f"torchvision:{NAME}", weights=file))
+    photos, classes = loaded.notes
+    assert photos == f"{GUESSED}: that of vit_b_32/IMAGENET1K_V1; give --preprocess FILE.json to say it"
+    assert "not taken for those of ImageNet" in classes
+    given = tmp_path / "given.json"
+    given.write_text('{"image_size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}')
+    loaded = load(ModelRequest(model=f"torchvision:{NAME}", weights=file, preprocess=str(given)))
+    assert loaded.notes == (classes, GIVEN)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,6 @@ def test_an_activation_that_a_file_does_not_tell_is_said(
     [
         pytest.param("cait_xxs24_224", {"depth": 1, "depth_token_only": 1}, id="a late class token"),
         pytest.param("convit_tiny", {"depth": 3}, id="gated"),
-        pytest.param("volo_d1_224", {}, id="a stem before the patches"),
     ],
 )
 def test_other_architectures_are_built_from_a_file_as_timm_does(

@@ -17,6 +17,7 @@ from torch import nn
 from exporter.errors import ExportError, ModelUnavailableError, WeightsError
 from exporter.models import LoadedModel, ModelRequest, load
 from exporter.models.class_names import imagenet_names, listed_names
+from exporter.models.timm.parameters import first_convolution, told_by
 from exporter.models.weights import redraw_constant_parameters
 
 NAME = "test_vit"
@@ -325,3 +326,12 @@ def test_preprocessing_that_cannot_be_is_refused_unless_it_is_given(
     loaded = load(ModelRequest(model=f"timm:{folder}", preprocess=str(given)))
     assert loaded.preprocess is not None
     assert loaded.preprocess.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_stem_before_the_patches_takes_the_image() -> None:
+    with torch.device("meta"):
+        module: nn.Module = timm.create_model("volo_d1_224", in_chans=1)
+    first = first_convolution(module)
+    assert first is not None
+    assert first.in_channels == 1
+    assert "in_chans" not in told_by(module.state_dict(), module, {}, {}).arguments

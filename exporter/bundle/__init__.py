@@ -4,6 +4,7 @@ from exporter.bundle.amend import amend, check_amendable
 from exporter.bundle.json_tree import canonical_json
 from exporter.bundle.leftovers import BENCH, clear_leftovers, scratch_beside
 from exporter.bundle.load import RECIPE_FILE, TEXT_FOLDER, Bundle, load_bundle, recorded_weights_sha256
+from exporter.bundle.locks import locked
 from exporter.bundle.manifest import (
     MANIFEST_FILE,
     ArtifactRecord,
@@ -15,7 +16,7 @@ from exporter.bundle.manifest import (
     TensorRecord,
     WeightsRecord,
 )
-from exporter.bundle.write import SAMPLE_FILE, check_out_dir, seal, stage_bundle, write_sample
+from exporter.bundle.write import SAMPLE_FILE, check_out_dir, place_of, seal, stage_bundle, write_sample
 
 __all__ = [
     "BENCH",
@@ -38,6 +39,8 @@ __all__ = [
     "check_out_dir",
     "clear_leftovers",
     "load_bundle",
+    "locked",
+    "place_of",
     "recorded_weights_sha256",
     "scratch_beside",
     "seal",

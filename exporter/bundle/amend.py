@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from exporter.bundle.extras import link_file, refuse_clash
-from exporter.bundle.load import Bundle
-from exporter.bundle.manifest import MANIFEST_FILE
+from exporter.bundle.load import Bundle, read_manifest
+from exporter.bundle.locks import place_locked
+from exporter.bundle.manifest import MANIFEST_FILE, Manifest
 from exporter.bundle.write import check_out_dir, seal, stage_bundle
 from exporter.errors import InternalError, UsageError
 
@@ -30,21 +31,38 @@ def amend(bundle: Bundle, files: Mapping[str, bytes]) -> Bundle:
         files: content by name.
 
     Raises:
-        UsageError: the bundle's folder cannot be written.
+        UsageError: the bundle's folder cannot be written, or another command has replaced the bundle.
         InternalError: a file of that name is an artifact.
     """
     engines = {record.file for record in bundle.manifest.artifacts.values()} | {MANIFEST_FILE}
     if taken := sorted(engines & set(files)):
         raise InternalError(f"{taken[0]} cannot be amended")
     folder = bundle.path.resolve()
-    with stage_bundle(folder, force=True) as staging:
-        for name in bundle.manifest.files:
-            if name not in files:
-                link_file(_where(folder, name), staging / name)
-        for name, content in files.items():
-            (staging / name).write_bytes(content)
-        manifest = seal(staging, bundle.manifest, known=_without(bundle.manifest.files, files))
+    with place_locked(folder):
+        now = _as_it_is_now(bundle)
+        with stage_bundle(folder, force=True) as staging:
+            for name in now.files:
+                if name not in files:
+                    link_file(_where(folder, name), staging / name)
+            for name, content in files.items():
+                (staging / name).write_bytes(content)
+            manifest = seal(staging, now, known=_without(now.files, files))
     return replace(bundle, manifest=manifest)
+
+
+def _as_it_is_now(bundle: Bundle) -> Manifest:
+    """The manifest on the disk, with what another command has added since the bundle was loaded.
+
+    Raises:
+        UsageError: it is another bundle by now, of which the new files say nothing.
+    """
+    now = read_manifest(bundle.path)
+    made = [name for name in bundle.manifest.files if name not in AMENDMENTS]
+    if now.artifacts != bundle.manifest.artifacts or any(
+        now.files.get(name) != bundle.manifest.files[name] for name in made
+    ):
+        raise UsageError(f"{bundle.path}: was replaced by another command; run it again")
+    return now
 
 
 def check_amendable(bundle: Bundle) -> None:
@@ -62,10 +80,6 @@ def check_amendable(bundle: Bundle) -> None:
         raise UsageError(
             f"{bundle.path}: cannot be added to: it is a part of the bundle {folder.parent}; name that one, or give "
             "--no-save"
-        )
-    if Path.cwd().is_relative_to(folder):
-        raise UsageError(
-            f"{bundle.path}: cannot be added to from inside of it; go one folder up, or give --no-save"
         )
     for place in (folder, folder.parent):
         if not os.access(place, os.W_OK | os.X_OK):

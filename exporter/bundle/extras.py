@@ -6,6 +6,7 @@ bundle is replaced or added to, so that no file of the user's is ever lost.
 
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Collection, Iterator
@@ -52,22 +53,32 @@ def extras_to_keep(folder: Path) -> tuple[str, ...]:
         folder: a bundle that may be damaged, or an empty folder.
 
     Raises:
-        UsageError: its manifest does not say which files are the bundle's, or there is more than can be taken along.
+        UsageError: it is neither, or there is more than can be taken along.
     """
-    if not (folder / MANIFEST_FILE).is_file():
-        return ()
     try:
+        if not any(folder.iterdir()):
+            return ()
         extras = extra_names(folder, _listed(folder / MANIFEST_FILE))
-    except (OSError, ValueError, RecursionError) as error:
+    except FileNotFoundError:
+        raise _neither(folder) from None
+    except OSError as error:
         raise UsageError(
-            f"{folder}: cannot be replaced: its {MANIFEST_FILE} does not say which files here are the bundle's "
-            f"({type(error).__name__}); remove the folder yourself, or give another --out"
+            f"{folder}: cannot be replaced: {error.strerror or error}; remove it yourself, or give another --out"
         ) from None
+    except (ValueError, RecursionError):
+        raise _neither(folder) from None
     if mounted := [name for name in extras if os.path.ismount(folder / name)]:
         raise UsageError(
             f"{folder}: cannot be replaced: another file system is mounted at {_shown(mounted[0])}"
         )
     return extras
+
+
+def _neither(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder}: --force replaces only a bundle or an empty folder, and this is neither; "
+        "give another --out or remove it yourself"
+    )
 
 
 def refuse_clash(extras: Collection[str], names: Collection[str], folder: Path) -> None:
@@ -120,17 +131,28 @@ def _carry(source: Path, target: Path) -> None:
 
 
 def _listed(manifest: Path) -> list[str]:
-    """The names that a manifest lists, whether or not it is sound otherwise.
+    """The names that a bundle's manifest lists, whether or not it is sound otherwise.
 
     Raises:
-        OSError, ValueError: it does not list any.
+        OSError: it cannot be read.
+        ValueError: it is not a bundle's; many programs call a file of theirs so.
     """
+    if not manifest.is_file():
+        raise ValueError("no file")
     with manifest.open("rb") as stream:
         tree = json.loads(stream.read(_MAX_MANIFEST_BYTES))
-    files = tree.get("files") if isinstance(tree, dict) else None
-    if not isinstance(files, dict) or not all(is_file_name(name) for name in files):
-        raise ValueError("no files")
+    if not isinstance(tree, dict) or type(tree.get("schema_version")) is not int:
+        raise ValueError("no version")
+    files = tree.get("files")
+    if not isinstance(tree.get("digest"), str) or not isinstance(files, dict):
+        raise ValueError("no digest, or no files")
+    if not all(is_file_name(name) and _is_sha256(digest) for name, digest in files.items()):
+        raise ValueError("other files than a bundle's")
     return list(files)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _extras(folder: Path, prefix: str, own: set[str], folders: set[str]) -> Iterator[str]:

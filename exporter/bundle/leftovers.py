@@ -1,11 +1,10 @@
 """Folders beside a bundle that are its writer's alone, and what becomes of them when the writer was killed.
 
 Where it stands on the road: beneath `write`. `.NAME.partial-TOKEN` is a bundle in the making, `.NAME.old-TOKEN` the one
-that it is about to replace, `.NAME.bench-TOKEN` scratch space. Whoever makes one holds a lock on it, which the system
-lets go of however the process ends; what nobody holds any more, the next run into the same place clears away.
+that it is about to replace, `.NAME.trash-TOKEN` one that has been replaced, `.NAME.bench-TOKEN` scratch space. Whoever
+makes one holds a lock on it; what nobody holds any more, the next run into the same place clears away.
 """
 
-import fcntl
 import os
 import re
 import secrets
@@ -14,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from exporter.bundle.locks import lock_folder, place_locked
 from exporter.interrupts import interrupts_wait
 
-PARTIAL, OLD, BENCH = "partial", "old", "bench"
+PARTIAL, OLD, TRASH, BENCH = "partial", "old", "trash", "bench"
 
-_SCRATCH = (PARTIAL, BENCH)
+_SCRATCH = (PARTIAL, TRASH, BENCH)
 
 
 @contextmanager
@@ -53,21 +53,34 @@ def old_of(partial: Path) -> Path:
     return partial.with_name(f"{stem}.{OLD}-{token}")
 
 
+def trash_of(old: Path) -> Path:
+    """The name that a bundle takes once it has been replaced, under which it is only ever removed."""
+    stem, _, token = old.name.rpartition(f".{OLD}-")
+    return old.with_name(f"{stem}.{TRASH}-{token}")
+
+
 def clear_leftovers(place: Path) -> None:
     """Clear away what killed runs left beside a bundle's place; what a running process holds is not touched.
 
     A bundle that was set aside and never replaced comes back under its name. Where something else has taken that name
-    meanwhile, it stays where it is: it is somebody's only copy.
+    meanwhile, it stays where it is: it is somebody's only copy. One that was replaced never comes back, also where its
+    successor is gone by now.
     """
-    found = _siblings(place)
+    if any(_siblings(place).values()):
+        with place_locked(place):
+            _clear(place, _siblings(place))
+
+
+def _clear(place: Path, found: dict[str, list[Path]]) -> None:
     for folder in found[OLD]:
         partial = _partial_of(folder)
         replaced = not partial.exists()
         with _taken(folder if replaced else partial) as free:
-            if free and not os.path.lexists(place):
+            there = os.path.lexists(place)
+            if free and not replaced and not there:
                 with suppress(OSError):
                     folder.rename(place)
-            elif free and replaced:
+            elif free and replaced and there:
                 shutil.rmtree(folder, ignore_errors=True)
     for folder in (folder for purpose in _SCRATCH for folder in found[purpose]):
         if old_of(folder).exists():
@@ -78,46 +91,39 @@ def clear_leftovers(place: Path) -> None:
 
 
 def _made(place: Path, purpose: str) -> tuple[Path, int | None]:
-    """A new folder and its lock; once more where another run took it for a leftover before it was locked."""
+    """A new folder and its lock; another one where a run took it for a leftover before it was locked."""
     while True:
         folder = place.with_name(f".{place.name}.{purpose}-{secrets.token_hex(4)}")
         folder.mkdir()
-        lock = _lock(folder)
+        try:
+            lock = lock_folder(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        except OSError:  # a file system without locks
+            return folder, None
         if folder.exists():
             return folder, lock
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
 
 
 @contextmanager
 def _taken(folder: Path) -> Iterator[bool]:
     """Whether nobody else holds a folder, which is held for the time of the block then."""
-    lock = _lock(folder)
     try:
-        yield lock is not None
+        lock = lock_folder(folder)
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """A lock on a folder; None where another process has it, or the file system has no locks."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        os.close(lock)
 
 
 def _siblings(place: Path) -> dict[str, list[Path]]:
     """The hidden folders beside a place that bear its name, by purpose."""
-    pattern = re.compile(rf"\.{re.escape(place.name)}\.({PARTIAL}|{OLD}|{BENCH})-[0-9a-f]{{8}}")
-    found: dict[str, list[Path]] = {PARTIAL: [], OLD: [], BENCH: []}
+    pattern = re.compile(rf"\.{re.escape(place.name)}\.({PARTIAL}|{OLD}|{TRASH}|{BENCH})-[0-9a-f]{{8}}")
+    found: dict[str, list[Path]] = {PARTIAL: [], OLD: [], TRASH: [], BENCH: []}
     with suppress(OSError, ValueError):
         for path in sorted(place.parent.iterdir()):
             if named := pattern.fullmatch(path.name):

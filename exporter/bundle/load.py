@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from exporter.arrays import ArrayForm, read_archive
 from exporter.bundle.extras import extra_names, extras_note
 from exporter.bundle.leftovers import clear_leftovers
+from exporter.bundle.locks import wait_for_writer
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, TensorRecord, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
@@ -161,8 +163,30 @@ def load_bundle(path: str | Path) -> Bundle:
 
 
 def _opened(path: Path, known: Mapping[str, str]) -> Bundle:
-    """A bundle, checked; hashes of files that were computed already need not be again."""
-    manifest = _read_manifest(path)
+    """A bundle, checked; once more where another command replaced it meanwhile.
+
+    Hashes of files that were computed already need not be again.
+    """
+    first: Manifest | None = None
+    try:
+        first = read_manifest(path)
+        return _checked(path, first, known)
+    except BundleError:
+        now = _settled(path)
+        if now is None or now == first:
+            raise
+    return _checked(path, now, known)
+
+
+def _settled(path: Path) -> Manifest | None:
+    """The manifest once no other command is about to replace the bundle; None if there is none even then."""
+    wait_for_writer(path.resolve())
+    with suppress(BundleError):
+        return read_manifest(path)
+    return None
+
+
+def _checked(path: Path, manifest: Manifest, known: Mapping[str, str]) -> Bundle:
     missing = [name for name in sorted(manifest.files) if _is_missing(path, name)]
     if missing:
         raise BundleError(f"{path}: {missing[0]} is missing{_more(missing)}; export the bundle again")
@@ -186,10 +210,15 @@ def recorded_weights_sha256(recipe_path: str | Path) -> str | None:
     path = Path(recipe_path)
     if path.name != RECIPE_FILE or not (path.parent / MANIFEST_FILE).is_file():
         return None
-    return _read_manifest(path.parent).model.weights.sha256
+    return read_manifest(path.parent).model.weights.sha256
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """What a bundle's folder says of itself; its other files are not looked at.
+
+    Raises:
+        BundleError: it is not a bundle's, of a newer exporter, or changed.
+    """
     file = path / MANIFEST_FILE
     try:
         if _is_missing(path, MANIFEST_FILE):

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.bundle.extras import carry, extras_to_keep
-from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of
+from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of, trash_of
+from exporter.bundle.locks import place_locked
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, encode, sealed
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.interrupts import interrupts_wait
@@ -49,15 +50,16 @@ def stage_bundle(out_dir: str | Path, force: bool = False) -> Iterator[Path]:
         UsageError: `out_dir` exists and may not be replaced (found before the block runs, and again after),
             it cannot be written, or the disk is full, also when that is what stopped the block.
     """
-    out_dir = Path(os.path.abspath(out_dir))
+    out_dir = place_of(out_dir)
     check_out_dir(out_dir, force)
     made = _make_parents(out_dir)
     staging: Path | None = None
     try:
         with _staging(out_dir) as staging:
             yield staging
-            check_out_dir(out_dir, force)
-            _publish(staging, out_dir)
+            with place_locked(out_dir):
+                check_out_dir(out_dir, force)
+                _publish(staging, out_dir)
     except BaseException as error:
         with interrupts_wait():
             _discard(staging, made)
@@ -74,12 +76,13 @@ def check_out_dir(out_dir: str | Path, force: bool) -> None:
     What killed runs left beside it is cleared away, and a bundle that one of them had set aside is back in its place.
 
     Raises:
-        UsageError: `out_dir` is a file or a link, exists without `force`, or is neither a bundle nor empty; or it is a
-            bundle with files of the user's that cannot be told apart or taken along.
+        UsageError: `out_dir` is a file or a link, exists without `force`, or is neither a bundle nor empty; the shell
+            stands in it and would find itself in a folder that is gone; or it holds files of the user's that cannot be
+            taken along.
     """
     out_dir = Path(out_dir)
     check_name(out_dir)
-    clear_leftovers(Path(os.path.abspath(out_dir)))
+    clear_leftovers(place_of(out_dir))
     try:
         if out_dir.is_symlink():
             raise UsageError(f"{out_dir}: expected a folder, got a symbolic link; give what it points to")
@@ -90,14 +93,34 @@ def check_out_dir(out_dir: str | Path, force: bool) -> None:
             raise UsageError(f"{out_dir}: expected a folder for the bundle, got a file; give another --out")
         if not force:
             raise UsageError(f"{out_dir}: already exists; give --force to replace it, or another --out")
-        if not (out_dir / MANIFEST_FILE).is_file() and any(out_dir.iterdir()):
-            raise UsageError(
-                f"{out_dir}: --force replaces only a bundle or an empty folder, and this is neither; "
-                "give another --out or remove it yourself"
-            )
         extras_to_keep(out_dir)
+        if _stands_in(out_dir):
+            raise UsageError(f"{out_dir}: cannot be replaced from inside of it; go one folder up")
     except (OSError, ValueError) as error:
         raise _unwritable(out_dir, error) from None
+
+
+def place_of(out_dir: str | Path) -> Path:
+    """The absolute path of a bundle's folder, by the folders that the links on the way to it lead to.
+
+    The folder itself may be a link still. `LINK/../x` lies beside what the link leads to, as for any program.
+
+    Raises:
+        UsageError: no folder can have that path.
+    """
+    path = Path(out_dir)
+    try:
+        return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UsageError(f"{path}: cannot be written: {reason}; give another --out") from None
+
+
+def _stands_in(folder: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(folder.resolve())
+    except FileNotFoundError:  # it stands in a folder that is gone already
+        return False
 
 
 def check_name(folder: Path) -> None:
@@ -208,11 +231,14 @@ def _publish(staging: Path, out_dir: Path) -> None:
     old = old_of(staging)
     try:
         _flush(staging)
-        carry(extras_to_keep(out_dir), out_dir, staging)
+        if out_dir.exists():
+            carry(extras_to_keep(out_dir), out_dir, staging)
         with interrupts_wait():
             if out_dir.exists():
                 out_dir.rename(old)
             staging.rename(out_dir)
+            with suppress(OSError):
+                old.rename(trash_of(old))  # it never comes back, whatever becomes of the new one
     except BaseException as error:
         if old.exists() and not out_dir.exists():
             old.rename(out_dir)
@@ -220,8 +246,7 @@ def _publish(staging: Path, out_dir: Path) -> None:
             raise _unwritable(out_dir, error) from error
         raise
     finally:
-        if out_dir.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(trash_of(old), ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

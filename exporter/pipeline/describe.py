@@ -1,6 +1,5 @@
 """The `report` command: a page and a text about a bundle or a sweep, written into its folder."""
 
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import override
 from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, report_sweep
 from exporter.rewrite import rewrite
+from exporter.sweep.canonical import write_whole
 from exporter.sweep.record import SWEEP_FILE
 from exporter.targets import Array
 from exporter.validation import groups_of, run_eager
@@ -119,9 +119,7 @@ def _cropped(picture: Image.Image, preprocess: Preprocess) -> Array:
 
 def _write(folder: Path, made: Report) -> None:
     for name, text in ((HTML_FILE, made.html), (MARKDOWN_FILE, made.markdown)):
-        partial = folder / f".{name}.partial"
         try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, folder / name)
+            write_whole(folder / name, text.encode())
         except OSError as error:
             raise UsageError(f"{folder / name}: cannot be written: {error.strerror}") from None

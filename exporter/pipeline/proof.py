@@ -1,6 +1,5 @@
 """Prove a bundle again, on the machine that will serve it, and measure it on whatever images there are."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -16,6 +15,7 @@ from exporter.bundle import (
     canonical_json,
     check_amendable,
     load_bundle,
+    locked,
 )
 from exporter.errors import ExportError, TargetUnavailableError, UsageError
 from exporter.models import ships_images
@@ -65,7 +65,8 @@ def validate(
     """Check a bundle's files, run its engines on its sample, and measure them where there are images.
 
     A measurement that is stopped goes on where it was when the same command runs again: until it is complete, the
-    outputs so far lie in a hidden folder beside the bundle.
+    outputs so far lie in a hidden folder beside the bundle; with `save` false nothing is written there, and it starts
+    anew.
 
     Args:
         path: the bundle.
@@ -97,7 +98,7 @@ def validate(
     recipe, planned = plan_bundle(bundle, recipe, observe, values or ())
     found = material(asked, recipe.model, planned.model, first_output(planned))
     assert found is not None
-    with _store(bundle, found) as store:
+    with _store(bundle, found, save) as store:
         measured = _measure(bundle, recipe, planned, runners, found, store, workers, observe)
         if save:
             bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.to_tree())})
@@ -178,17 +179,18 @@ def _measure(
 
 
 @contextmanager
-def _store(bundle: Bundle, found: Material) -> Iterator[Path]:
+def _store(bundle: Bundle, found: Material, save: bool) -> Iterator[Path]:
     """Where outputs are kept until the measurement is complete: a folder that only the same measurement finds again.
 
-    Where nothing can be written beside the bundle it is a temporary one, and a measurement that is stopped starts anew.
+    Where nothing can or may be written beside the bundle it is a temporary one, and a measurement that is stopped
+    starts anew.
     """
     sets = [found.images, found.pairs.images if found.pairs else None]
     engines = [record.sha256 for _, record in sorted(bundle.manifest.artifacts.items())]
     of_bundle = _digest([bundle.manifest.model.weights.sha256, *engines])
     key = of_bundle + _digest([images.fingerprint for images in sets if images is not None])
     path = bundle.path.absolute()
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not save or not os.access(path.parent, os.W_OK | os.X_OK):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
@@ -216,7 +218,7 @@ def _clear_stores(parent: Path, prefix: str, of_bundle: str) -> None:
     for folder in parent.iterdir():
         key = folder.name.removeprefix(prefix)
         if folder.name.startswith(prefix) and not key.startswith(of_bundle) and len(key) == _KEY_LENGTH:
-            with suppress(OSError), _locked(folder):
+            with suppress(OSError), locked(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -225,20 +227,11 @@ def _held(store: Path, bundle: Bundle) -> Iterator[None]:
     """Keep other processes out of a store."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(_locked(store))
+            stack.enter_context(locked(store))
         except BlockingIOError:
             raise UsageError(
                 f"{bundle.path}: another process is validating it on the same images; wait for it, or stop it"
             ) from None
+        except OSError:
+            pass  # a file system without locks
         yield
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """The system lets go of the lock however this process ends; a BlockingIOError where another process has it."""
-    descriptor = os.open(store, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)

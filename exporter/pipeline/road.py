@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from exporter.benchmark import BenchReport, EngineFile
-from exporter.bundle import TEXT_FOLDER, Bundle, check_out_dir, load_bundle, seal, stage_bundle
+from exporter.bundle import TEXT_FOLDER, Bundle, check_out_dir, load_bundle, place_of, seal, stage_bundle
 from exporter.errors import ExportError, UsageError
 from exporter.graph.nodes import operands, output_node
 from exporter.pipeline.contents import Findings, manifest, write_files
@@ -169,7 +169,7 @@ def build_planned(
             seal(staging, manifest(recipe, planned, program, staged.request, emitted.artifacts, findings))
             note(str(folder))
     return Exported(
-        bundle=load_bundle(folder),
+        bundle=load_bundle(folder if folder.exists() else place_of(folder)),  # NEW/../x is no way to x
         label=merging_name(recipe),
         program=program,
         findings=findings,

@@ -1,5 +1,6 @@
 """Only what a manifest lists is of its bundle: links may lead there; the rest is not read, and not lost."""
 
+import json
 import os
 import shutil
 import socket
@@ -194,20 +195,46 @@ def test_force_does_not_replace_a_users_file_of_a_new_name(extended: Path) -> No
     assert (extended / "notes").read_text(encoding="utf-8") == "mine: notes"
 
 
+OURS = {"schema_version": 1, "digest": "changed", "files": {"index.html": "0" * 64}}
+
+
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"name": "my web page"}', '{"files": {"../x": ""}}', "[" * 10**5]
+    "content",
+    [
+        "{",
+        "[]",
+        '{"name": "my web page"}',
+        '{"files": {"index.html": "0"}}',
+        "[" * 10**5,
+        *(
+            json.dumps({**OURS, **other})
+            for other in (
+                {"schema_version": "1"},
+                {"schema_version": True},
+                {"digest": None},
+                {"files": ["index.html"]},
+                {"files": {"../x": "0" * 64}},
+                {"files": {"index.html": "/index.html"}},
+            )
+        ),
+    ],
 )
-def test_force_refuses_a_folder_whose_manifest_does_not_say_what_is_the_bundles(
-    tmp_path: Path, content: str
-) -> None:
+def test_force_refuses_a_folder_whose_manifest_is_not_a_bundles(tmp_path: Path, content: str) -> None:
     put(tmp_path / "page", "index.html")
     (tmp_path / "page/manifest.json").write_text(content, encoding="utf-8")
     with (
-        pytest.raises(UsageError, match="does not say which files here are the bundle's"),
+        pytest.raises(UsageError, match="only a bundle or an empty folder, and this is neither"),
         stage_bundle(tmp_path / "page", force=True),
     ):
         pass
     assert (tmp_path / "page/index.html").exists()
+
+
+def test_force_replaces_a_bundle_whose_manifest_was_changed(bundle_path: Path) -> None:
+    bundle = load_bundle(bundle_path)
+    (bundle_path / "manifest.json").write_text(json.dumps({**OURS, "files": dict(bundle.manifest.files)}))
+    replaced(bundle_path, bundle)
+    load_bundle(bundle_path)
 
 
 def test_a_folder_of_the_users_under_a_listed_name_is_not_replaced(bundle_path: Path) -> None:

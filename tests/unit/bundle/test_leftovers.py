@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from exporter.bundle import check_out_dir, load_bundle, stage_bundle
 from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of
+from exporter.bundle.locks import lock_folder
 from exporter.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,7 +39,7 @@ def held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("purpose", ["partial", "bench"])
+@pytest.mark.parametrize("purpose", ["partial", "bench", "trash"])
 def test_folder_of_a_killed_run_goes_with_the_next_run_into_its_place(tmp_path: Path, purpose: str) -> None:
     filled(tmp_path / f".out.{purpose}-12345678" / "deep")
 
@@ -162,6 +164,49 @@ def test_bundle_that_was_replaced_before_the_kill_goes(bundle_path: Path) -> Non
 
     assert not old.exists()
     load_bundle(bundle_path)
+
+
+def test_bundle_that_was_replaced_does_not_come_back_when_its_successor_is_gone(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if killed before it
+        with stage_bundle(bundle_path, force=True) as folder:
+            (folder / "new").write_text("x")
+    shutil.rmtree(bundle_path)
+    assert len(names(bundle_path.parent)) == 1
+
+    check_out_dir(bundle_path, force=False)
+
+    assert names(bundle_path.parent) == []
+
+
+def test_bundle_that_was_killed_right_after_its_renames_does_not_come_back(bundle_path: Path) -> None:
+    bundle_path.rename(bundle_path.with_name(".bundle.old-12345678"))
+
+    clear_leftovers(bundle_path)
+
+    assert not bundle_path.exists()
+
+
+def test_new_folder_that_another_run_clears_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holders: list[int] = []
+
+    def taken_at_first(folder: Path) -> int:
+        if not holders:
+            holders.append(os.open(folder, os.O_RDONLY))
+            fcntl.flock(holders[0], fcntl.LOCK_EX)
+        return lock_folder(folder)
+
+    monkeypatch.setattr("exporter.bundle.leftovers.lock_folder", taken_at_first)
+    with folder_beside(tmp_path / "out", PARTIAL) as folder:
+        (taken,) = {path.name for path in tmp_path.iterdir()} - {folder.name}
+        assert os.path.samestat(os.fstat(holders[0]), (tmp_path / taken).stat())
+        clear_leftovers(tmp_path / "out")
+        assert folder.is_dir()
+    os.close(holders[0])
 
 
 def test_bundle_that_was_never_replaced_stays_though_its_name_is_taken(bundle_path: Path) -> None:

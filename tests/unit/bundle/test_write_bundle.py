@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,3 +220,28 @@ def test_the_old_bundle_comes_back_when_the_new_one_cannot_be_renamed(
 def test_a_sample_never_pickles(tmp_path: Path) -> None:
     with pytest.raises(InternalError, match="images"):
         write_sample(tmp_path, {"images": np.array([object()])})
+
+
+@pytest.mark.parametrize("empty", [True, False])
+@pytest.mark.parametrize("place", [".", "../bundle", "absolute"])
+def test_the_folder_that_the_shell_stands_in_is_refused(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, empty: bool
+) -> None:
+    if empty:
+        shutil.rmtree(bundle_path)
+        bundle_path.mkdir()
+    monkeypatch.chdir(bundle_path)
+    with pytest.raises(UsageError, match="from inside of it; go one folder up"):
+        check_out_dir(bundle_path if place == "absolute" else place, force=True)
+
+
+def test_dots_after_a_link_lead_where_they_lead_any_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("disk/deep")
+    monkeypatch.chdir(tmp_path)
+    with stage_bundle("link/../out") as folder:
+        (folder / "a").write_text("x")
+    assert (tmp_path / "link/../out/a").is_file()
+    assert contents(tmp_path / "disk") == ["deep", "out", "out/a"]

@@ -10,9 +10,10 @@ from PIL import Image
 import exporter
 from exporter.errors import UsageError
 from exporter.models import ModelRequest, Preprocess
-from exporter.pipeline.describe import _cropped, _groups, _open
+from exporter.pipeline.describe import _cropped, _groups, _open, _write
 from exporter.pipeline.observe import silent
 from exporter.recipe import Recipe
+from exporter.report import Report
 from exporter.schedule import ScheduleRequest
 
 
@@ -91,3 +92,16 @@ def test_a_pipe_is_no_image(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="--image: expected an image, got .*a.png: not a regular file"):
         _open(str(tmp_path / "a.png"))
+
+
+def test_report_of_a_sweep_is_not_written_through_a_link_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "sweep").mkdir()
+    for name in (".report.html.partial", ".report.md.partial", "report.html", "report.md"):
+        (tmp_path / "sweep" / name).symlink_to(tmp_path / "mine")
+
+    _write(tmp_path / "sweep", Report(html="<p>", markdown="# a"))
+
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "sweep/report.html").read_text() == "<p>"
+    assert not (tmp_path / "sweep/report.md").is_symlink()

@@ -106,10 +106,17 @@ def test_a_text_tower_cannot_be_measured_on_images(
 
 
 def test_captions_alone_measure_retrieval_and_the_directions(
-    copy: exporter.Bundle, few: dict[str, object]
+    copy: exporter.Bundle, few: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = bytes_of(copy.path)
+    during: list[str] = []
+    honest = OnnxRunner.__call__
 
+    def spied(self: OnnxRunner, images: Array) -> dict[str, Array]:
+        during.extend(os.listdir(copy.path.parent))
+        return honest(self, images)
+
+    monkeypatch.setattr(OnnxRunner, "__call__", spied)
     validated = validate(copy.path, {"validate.pairs": few["validate.pairs"]}, save=False)
 
     measured = validated.measured
@@ -119,7 +126,7 @@ def test_captions_alone_measure_retrieval_and_the_directions(
     assert measured.fidelity["onnx"].top1_agreement is None
     assert np.isfinite(measured.fidelity["onnx"].cosine_min)
     assert bytes_of(copy.path) == before
-    assert os.listdir(copy.path.parent) == ["bundle"]
+    assert set(during) == set(os.listdir(copy.path.parent)) == {"bundle"}, "nothing is written beside it"
 
 
 def test_words_that_the_model_does_not_know_are_refused_before_any_image_runs(

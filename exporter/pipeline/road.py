@@ -169,7 +169,9 @@ def build_planned(
             seal(staging, manifest(recipe, planned, program, staged.request, emitted.artifacts, findings))
             note(str(folder))
     return Exported(
-        bundle=load_bundle(folder if folder.exists() else place_of(folder)),  # NEW/../x is no way to x
+        bundle=load_bundle(
+            folder if folder.exists() else place_of(folder)
+        ),  # NEW/../x is a way to x only where NEW exists
         label=merging_name(recipe),
         program=program,
         findings=findings,

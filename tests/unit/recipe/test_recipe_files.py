@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import RecipeError
+from exporter.errors import RecipeError, quoted
 from exporter.recipe import load_recipe
 from exporter.recipe.yaml_text import format_yaml, parse_yaml
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, data: bytes
     path = written(tmp_path, data)
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith(f"{quoted(path)}: ")
     assert message in str(caught.value)
 
 

@@ -87,7 +87,7 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, data: bytes
     path = written(tmp_path, data)
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
-    assert str(caught.value).startswith(f"{quoted(path)}: ")
+    assert str(caught.value).startswith(quoted(f"{path}:"))
     assert message in str(caught.value)
 
 

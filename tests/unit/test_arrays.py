@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from exporter.arrays import ArrayForm, read_archive, read_array
-from exporter.errors import BundleError
+from exporter.errors import BundleError, quoted
 
 FORMS = {
     "images": ArrayForm(dtype="float32", shape=("batch", 3, 4, 4)),
@@ -144,7 +144,7 @@ DAMAGED = [
 def test_damaged_archive_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(BundleError, match=message) as caught:
         read(tmp_path, content)
-    assert str(caught.value).startswith(f"{tmp_path / 'sample.npz'}: ")
+    assert str(caught.value).startswith(quoted(f"{tmp_path / 'sample.npz'}:"))
     assert str(caught.value).endswith("; export the bundle again")
     assert len(str(caught.value)) < len(str(tmp_path)) + 300
 

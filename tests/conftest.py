@@ -1,7 +1,7 @@
 """Settings of every test run: one thread, since the models are tiny, and the same examples every time.
 
-A shell starts what runs in its background with Ctrl-C ignored, and so would every command that a test starts and
-interrupts: this process takes Ctrl-C back.
+A shell starts what runs in its background with Ctrl-C ignored, `nohup` what it starts with SIGHUP ignored, and so would
+every command that a test starts and interrupts: this process takes both back.
 """
 
 import signal
@@ -15,6 +15,8 @@ from tests.support.linted import linting_whatever_is_saved
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 torch.set_num_threads(1)
 settings.register_profile("exporter", deadline=None, derandomize=True)

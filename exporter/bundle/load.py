@@ -180,7 +180,8 @@ def _opened(path: Path, known: Mapping[str, str]) -> Bundle:
 
 def _settled(path: Path) -> Manifest | None:
     """The manifest once no other command is about to replace the bundle; None if there is none even then."""
-    wait_for_writer(path.resolve())
+    with suppress(OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+        wait_for_writer(path.resolve())
     with suppress(BundleError):
         return read_manifest(path)
     return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 _ONE_THREAD = threading.RLock()
 _own: set[Path] = set()
-"""Places that this process holds."""
+"""Lock files of the places that this process holds."""
 
 
 def lock_folder(folder: Path) -> int:
@@ -52,34 +52,38 @@ def place_locked(place: Path) -> Iterator[None]:
     The lock is an empty file `.NAME.lock` beside the place, gone after the block. Whoever holds a place may ask for it
     again. Where there can be no lock, the block runs without.
     """
+    file = _lock_file(place)
     with _ONE_THREAD:
-        if place in _own:
+        if file is None or file in _own:
             yield
             return
-        descriptor = _locked_file(_lock_file(place))
-        _own.add(place)
+        descriptor = _locked_file(file)
+        _own.add(file)
         try:
             yield
         finally:
-            _own.discard(place)
+            _own.discard(file)
             if descriptor is not None:
-                _release(descriptor, _lock_file(place))
+                _release(descriptor, file)
 
 
 def wait_for_writer(place: Path) -> None:
     """Return when no other command is about to replace what lies at a bundle's place; writes nothing."""
+    file = _lock_file(place)
     with _ONE_THREAD, suppress(OSError):
-        if place in _own:
+        if file is None or file in _own:
             return
-        descriptor = os.open(_lock_file(place), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
 
 
-def _lock_file(place: Path) -> Path:
-    return place.with_name(f".{place.name}.lock")
+def _lock_file(place: Path) -> Path | None:
+    """The lock's file, however the place is spelled; None of a place that no command can replace."""
+    parent, name = os.path.split(os.path.abspath(place))
+    return Path(parent, f".{name}.lock") if name and "\0" not in name else None
 
 
 def _locked_file(file: Path) -> int | None:

@@ -71,6 +71,16 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     assert "got a folder without one" in refused(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("place", ["/", ".", "..", "a\0b", "circle", "circle/b"])
+def test_a_place_without_a_name_of_its_own_is_refused_like_any(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "circle").symlink_to("circle")
+    monkeypatch.chdir(tmp_path / "inner")
+    refused(Path(place))
+
+
 def forge(path: Path, tree: dict[str, object]) -> None:
     tree["digest"] = digest_of(tree)
     (path / "manifest.json").write_bytes(canonical_json(tree))

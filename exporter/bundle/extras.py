@@ -12,10 +12,9 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from exporter.bundle.manifest import MANIFEST_FILE, is_file_name
-from exporter.errors import UsageError
+from exporter.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, is_file_name
+from exporter.errors import UsageError, quoted
 
-_MAX_MANIFEST_BYTES = 1 << 24
 _NAMED = 5
 """How many extra files a note names."""
 
@@ -41,7 +40,7 @@ def extras_note(extras: Collection[str]) -> str | None:
     """The line that names them, or None where there are none."""
     if not extras:
         return None
-    shown = ", ".join(_shown(name) for name in sorted(extras)[:_NAMED])
+    shown = ", ".join(quoted(name) for name in sorted(extras)[:_NAMED])
     more = f" and {len(extras) - _NAMED} more" if len(extras) > _NAMED else ""
     return f"not of this bundle, and neither checked nor read: {shown}{more}"
 
@@ -69,7 +68,7 @@ def extras_to_keep(folder: Path) -> tuple[str, ...]:
         raise _neither(folder) from None
     if mounted := [name for name in extras if os.path.ismount(folder / name)]:
         raise UsageError(
-            f"{folder}: cannot be replaced: another file system is mounted at {_shown(mounted[0])}"
+            f"{folder}: cannot be replaced: another file system is mounted at {quoted(mounted[0])}"
         )
     return extras
 
@@ -85,7 +84,7 @@ def refuse_clash(extras: Collection[str], names: Collection[str], folder: Path) 
     """Raise a UsageError if one of the user's files has a name that the bundle is about to write."""
     if clash := sorted(set(extras) & set(names)):
         raise UsageError(
-            f"{folder}: {_shown(clash[0])} is not of the bundle that lies there and would be replaced; "
+            f"{folder}: {quoted(clash[0])} is not of the bundle that lies there and would be replaced; "
             "move it elsewhere"
         )
 
@@ -104,7 +103,7 @@ def carry(extras: Collection[str], folder: Path, staging: Path) -> None:
             _carry(folder / name, staging / name)
         except OSError as error:
             raise UsageError(
-                f"{folder}: {_shown(name)} is not of the bundle and cannot be taken along: "
+                f"{folder}: {quoted(name)} is not of the bundle and cannot be taken along: "
                 f"{error.strerror or error}; move it elsewhere"
             ) from None
 
@@ -140,7 +139,7 @@ def _listed(manifest: Path) -> list[str]:
     if not manifest.is_file():
         raise ValueError("no file")
     with manifest.open("rb") as stream:
-        tree = json.loads(stream.read(_MAX_MANIFEST_BYTES))
+        tree = json.loads(stream.read(MAX_MANIFEST_BYTES))
     if not isinstance(tree, dict) or type(tree.get("schema_version")) is not int:
         raise ValueError("no version")
     files = tree.get("files")
@@ -170,9 +169,3 @@ def _extras(folder: Path, prefix: str, own: set[str], folders: set[str]) -> Iter
 def _parents(name: str) -> list[str]:
     parts = name.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _shown(name: str) -> str:
-    """A name of whatever the user's files are called, as one line of printable text."""
-    clean = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-    return clean if len(clean) <= 60 else f"{clean[:57]}..."

@@ -18,7 +18,7 @@ from exporter.arrays import ArrayForm, read_archive
 from exporter.bundle.extras import extra_names, extras_note
 from exporter.bundle.leftovers import clear_leftovers
 from exporter.bundle.locks import wait_for_writer
-from exporter.bundle.manifest import MANIFEST_FILE, Manifest, TensorRecord, decode, short
+from exporter.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, TensorRecord, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 RECIPE_FILE = "recipe.yaml"
 TEXT_FOLDER = "text"
 
-_MAX_MANIFEST_BYTES = 1 << 24
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -225,7 +224,7 @@ def read_manifest(path: Path) -> Manifest:
         if _is_missing(path, MANIFEST_FILE):
             raise BundleError(f"{path}: expected a bundle folder with a {MANIFEST_FILE}, got {_what(path)}")
         with file.open("rb") as stream:
-            data = stream.read(_MAX_MANIFEST_BYTES)
+            data = stream.read(MAX_MANIFEST_BYTES)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read: {error}") from None
     return decode(data, str(file))

@@ -17,6 +17,7 @@ from exporter.errors import BundleError, InternalError
 from exporter.json_text import parse_json
 
 MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 24
 SCHEMA_VERSION = 1
 
 

@@ -34,6 +34,14 @@ def imagenet_names(count: int) -> ClassNames | None:
     )
 
 
+def unnamed_note(count: int) -> str:
+    """What is said of a user's weights that have as many classes as ImageNet."""
+    return (
+        f"the weights have {count} classes and do not name them: they are not taken for those of ImageNet; "
+        "--classes FILE names them"
+    )
+
+
 def listed_names(config: Mapping[str, Any], count: int) -> ClassNames | None:
     """The classes that a configuration of timm lists.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exporter.bundle.load import recorded_weights_sha256
 from exporter.bundle.manifest import MANIFEST_FILE
-from exporter.errors import ModelUnavailableError
+from exporter.errors import ModelUnavailableError, quoted
 from exporter.models import PREPROCESS_FILE
 from exporter.recipe import (
     NO_WEIGHTS_FILE,
@@ -26,8 +26,6 @@ from exporter.recipe import (
 
 MODEL_KEY, WEIGHTS_KEY, PREPROCESS_KEY = "model.name", "weights", "model.preprocess"
 """The recipe keys that `--model`, `--weights` and `--preprocess` stand for."""
-
-_MOST_QUOTED = 80
 
 
 def located(recipe: Recipe, bundle: Path, given: Collection[str] = ()) -> Recipe:
@@ -49,10 +47,10 @@ def located(recipe: Recipe, bundle: Path, given: Collection[str] = ()) -> Recipe
     name, weights = model.model, model.weights
     place = local_place(name)
     if MODEL_KEY not in given and place is not None:
-        wanted = f"its model {_quoted(name)}", f"--model {place[0] + 'FOLDER' if place[0] else 'FILE.pt2'}"
+        wanted = f"its model {quoted(name)}", f"--model {place[0] + 'FOLDER' if place[0] else 'FILE.pt2'}"
         name = at_place(place[0], _found(place[1], beside, bundle, wanted))
     if WEIGHTS_KEY not in given and weights not in NO_WEIGHTS_FILE:
-        wanted = f"its weights file {_quoted(weights)}", "--weights FILE"
+        wanted = f"its weights file {quoted(weights)}", "--weights FILE"
         weights = _found(weights, beside, bundle, wanted)
     preprocess = model.preprocess
     if preprocess is not None and PREPROCESS_KEY not in given:
@@ -91,12 +89,8 @@ def _found(path: str, beside: Path, bundle: Path, wanted: tuple[str, str]) -> st
             return str(candidate)
     places = "in the current folder"
     if beside.resolve() != Path.cwd():
-        places += f' and in "{_quoted(str(beside))}", where the bundle lies'
+        places += f' and in "{quoted(str(beside))}", where the bundle lies'
     what, how = wanted
     raise ModelUnavailableError(
-        f'{bundle}: {what} is not here: looked for "{_quoted(path)}" {places}; say where it lies now with {how}'
+        f'{bundle}: {what} is not here: looked for "{quoted(path)}" {places}; say where it lies now with {how}'
     )
-
-
-def _quoted(text: str) -> str:
-    return text if len(text) <= _MOST_QUOTED else f"{text[: _MOST_QUOTED - 3]}..."

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import ModelUnavailableError, WeightsError, nearest, quoted
+from exporter.models.checkpoint.content import MERGE_FIRST
 from exporter.models.hf.place import Place
 
 _LFS_POINTER = b"version https://git-lfs.github.com"
@@ -28,10 +29,7 @@ _OTHER_WEIGHTS: dict[str, str] = {
     "model.onnx": "ONNX",
 }
 
-_MERGE_FIRST = (
-    "is an adapter (LoRA or another of PEFT), not a model: merge it first, "
-    "`PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(FOLDER)`, and give that folder"
-)
+_ADAPTER = f"is an adapter (LoRA or another of PEFT), not a model; {MERGE_FIRST}"
 
 
 def read_config_json(place: Place) -> dict[str, Any]:
@@ -142,7 +140,7 @@ def _check_reached(place: Place) -> None:
 def _without_config(place: Place) -> str:
     """Why there is no config.json, and what to give instead."""
     if place.file("adapter_config.json"):
-        return _MERGE_FIRST
+        return _ADAPTER
     if place.file("open_clip_config.json"):
         prefix = "hf-hub:" if place.folder is None else "local-dir:"
         return f"is a folder of open_clip: write open_clip:{prefix}{place.where}"
@@ -225,7 +223,7 @@ def _unknown(model_type: str, config: Mapping[str, Any]) -> str | None:
 def _without_weights(folder: Path) -> str:
     """What a folder holds in place of weights."""
     if (folder / "adapter_config.json").is_file():
-        return _MERGE_FIRST
+        return _ADAPTER
     for name, library in _OTHER_WEIGHTS.items():
         if (folder / name).is_file():
             return (

@@ -12,7 +12,7 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from exporter.errors import ExportError, ModelUnavailableError, UsageError, is_of_the_machine, quoted, reason
-from exporter.models.class_names import imagenet_names, listed_names
+from exporter.models.class_names import imagenet_names, listed_names, unnamed_note
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, OutputName
 from exporter.models.model_options import (
@@ -203,10 +203,7 @@ def _class_names(
     if config is not None and (names := listed_names(config, classes)) is not None:
         return names, ()
     if imagenet_names(classes) is not None:
-        return None, (
-            f"the weights have {classes} classes and do not name them: they are not taken for those of ImageNet; "
-            "--classes FILE names them",
-        )
+        return None, (unnamed_note(classes),)
     return None, ()
 
 

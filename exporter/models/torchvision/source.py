@@ -11,7 +11,7 @@ from torchvision.models import VisionTransformer, WeightsEnum, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from exporter.errors import ModelUnavailableError, UsageError, nearest
-from exporter.models.class_names import imagenet_names, joined
+from exporter.models.class_names import imagenet_names, joined, unnamed_note
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel
 from exporter.models.model_options import building_with, check_nothing_is_drawn, check_options
@@ -163,10 +163,7 @@ def _class_names(
     if asked.weights_kind == "random" or classes != len(categories):
         return None, ()
     if asked.weights_kind == "file":
-        return None, (
-            f"the weights have {classes} classes and do not name them: they are not taken for those of ImageNet; "
-            "--classes FILE names them",
-        )
+        return None, (unnamed_note(classes),)
     return joined(categories, imagenet_names(classes)), ()
 
 

@@ -63,7 +63,7 @@ def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, obj
     Raises:
         UsageError: neither axes nor a goal, both, two goals, or a value that is none.
     """
-    from exporter.lowering import Precision
+    from exporter.forms import Precision
     from exporter.recipe.vocabulary import METHODS, TARGETS
     from exporter.schedule import ScheduleKind
     from exporter.sweep import Axes

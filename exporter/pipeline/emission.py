@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from exporter.errors import ExportError
-from exporter.lowering import Lowering, Precision, program_precision
+from exporter.forms import Forms, Precision, program_precision
 from exporter.pipeline.calibration import calibration_images
 from exporter.pipeline.contents import as_sample
 from exporter.pipeline.observe import Observer
@@ -124,7 +124,7 @@ class Emission:
             ExportError: every target failed; the worst of the reasons.
         """
         artifacts, parity, own, failures = dict[str, Artifact](), dict[str, ParityResult](), {}, {}
-        programs = {_form("fp32", Lowering()): self.program}
+        programs = {_form("fp32", Forms()): self.program}
         calibration = self._calibration()
         for engine in engines:
             before = set(self.folder.rglob("*"))
@@ -163,23 +163,23 @@ class Emission:
         return replace(
             self.request(),
             options=self.recipe.engines.get(engine.name, engine.options()),
-            lowering=engine.lowering.choose(self.recipe.lowering),
+            forms=engine.forms.choose(self.recipe.lowering),
             calibration=calibration,
         )
 
     def _lowered(
-        self, request: EmitRequest, programs: dict[tuple[Precision, Lowering], RewrittenProgram]
+        self, request: EmitRequest, programs: dict[tuple[Precision, Forms], RewrittenProgram]
     ) -> RewrittenProgram:
         """The program in the form that a target asks for; each form is made once."""
-        form = _form(request.precision, request.lowering)
+        form = _form(request.precision, request.forms)
         if form not in programs:
             with self.observe(f"rewrite for {request.precision}"):
                 options = rewrite_options(self.recipe, self.planned.model)
-                precision, lowering = form
+                precision, forms = form
                 programs[form] = rewrite(
                     self.planned.program,
                     self.planned.schedule,
-                    replace(options, precision=precision, lowering=lowering),
+                    replace(options, precision=precision, forms=forms),
                 )
         return programs[form]
 
@@ -197,9 +197,7 @@ class Emission:
             note(f"max error {result.max_abs_error:.1e}")
         return result
 
-    def _rounding(
-        self, programs: Mapping[tuple[Precision, Lowering], RewrittenProgram]
-    ) -> Mapping[int, float]:
+    def _rounding(self, programs: Mapping[tuple[Precision, Forms], RewrittenProgram]) -> Mapping[int, float]:
         """What 16 bits cost, block by block, on the first input; it is the same for every engine."""
         typed = [program for (precision, _), program in programs.items() if precision != "fp32"]
         if not typed:
@@ -211,9 +209,9 @@ class Emission:
         return errors
 
 
-def _form(precision: Precision, lowering: Lowering) -> tuple[Precision, Lowering]:
+def _form(precision: Precision, forms: Forms) -> tuple[Precision, Forms]:
     """What a rewritten program depends on; how attention is spelled is the target's own part."""
-    return program_precision(precision), replace(lowering, attention="decomposed")
+    return program_precision(precision), replace(forms, attention="decomposed")
 
 
 def _bytes_in(folder: Path) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from pydantic import Field, create_model
 
-from exporter.lowering import Lowering
+from exporter.forms import Forms
 from exporter.recipe.document import Document
 from exporter.recipe.vocabulary import TARGETS
 from exporter.targets import find_target
@@ -39,7 +39,7 @@ def _as_read(hint: Any) -> Any:
 
 if TYPE_CHECKING:
     EnginesDocument = Document
-    LoweringDocument = Document
+    FormsDocument = Document
 else:
     EnginesDocument = create_model(
         "EnginesDocument",
@@ -59,13 +59,13 @@ else:
             for name in TARGETS
         },
     )
-    LoweringDocument = create_model(
-        "LoweringDocument",
+    FormsDocument = create_model(
+        "FormsDocument",
         __base__=Document,
         __doc__="How the program spells what has several spellings; null is the target's own choice.",
         **{
             name: (hint | None, Field(default=None, description=key.description))
-            for name, (hint, key) in _keys(Lowering).items()
+            for name, (hint, key) in _keys(Forms).items()
         },
     )
 

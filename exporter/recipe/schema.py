@@ -23,9 +23,9 @@ from pydantic import (
 )
 
 from exporter.errors import nearest
-from exporter.lowering import Precision
+from exporter.forms import Precision
 from exporter.recipe.document import Document, refuse
-from exporter.recipe.engine_documents import EnginesDocument, LoweringDocument
+from exporter.recipe.engine_documents import EnginesDocument, FormsDocument
 from exporter.recipe.tree import NO_WEIGHTS_FILE, InputKind, Layout
 from exporter.recipe.vocabulary import METHODS, PASSES, TARGETS
 from exporter.reduction import method
@@ -324,7 +324,7 @@ class RecipeDocument(Document):
     """Where an engine cannot be built here: put what builds it on its own machine into the bundle (trt)."""
     engines: EnginesDocument = EnginesDocument()
     """Options of the engines, by target."""
-    lowering: LoweringDocument = LoweringDocument()
+    lowering: FormsDocument = FormsDocument()
     """Forms to use instead of those that were measured to be fastest on each target."""
     calibration: CalibrationDocument = CalibrationDocument()
     """Images that the ranges of int8 are taken from."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from exporter.forms import Precision
 from exporter.local_path import LocalPath
-from exporter.lowering import Precision
 from exporter.models import ModelRequest, size_text
 from exporter.schedule import ScheduleRequest
 

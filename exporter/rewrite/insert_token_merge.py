@@ -9,10 +9,10 @@ from torch import fx
 
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
+from exporter.forms import Forms
 from exporter.graph.graph_pass import GraphPass, PassOutcome
 from exporter.graph.nodes import operand, operands, output_node, scale_of, shape_of
 from exporter.graph.operators import aten, sdpa
-from exporter.lowering import Lowering
 from exporter.reduction import Method
 from exporter.reduction.merge import (
     expanded_log_size_bias,
@@ -41,7 +41,7 @@ class InsertTokenMerge(GraphPass):
         method: who merges with whom.
         options: of the method.
         proportional: whether attention adds log(size).
-        lowering: how log(size) and the merge are spelled; the numbers are the same.
+        forms: how log(size) and the merge are spelled; the numbers are the same.
     """
 
     anatomy: Anatomy
@@ -49,7 +49,7 @@ class InsertTokenMerge(GraphPass):
     method: Method
     options: Mapping[str, float] = field(default_factory=dict)
     proportional: bool = True
-    lowering: Lowering = field(default_factory=Lowering)
+    forms: Forms = field(default_factory=Forms)
     name: ClassVar[str] = "insert_token_merge"
 
     def requires(self, graph_module: fx.GraphModule) -> str | None:
@@ -100,9 +100,7 @@ class InsertTokenMerge(GraphPass):
                     **self.options,
                 },
             )
-            both = graph.call_function(
-                merge, (tokens, current, match), {"selection": self.lowering.selection}
-            )
+            both = graph.call_function(merge, (tokens, current, match), {"selection": self.forms.selection})
             merged = graph.call_function(operator.getitem, (both, 0))
             merged_sizes = graph.call_function(operator.getitem, (both, 1))
             record = graph.call_function(record_match, (match,))
@@ -116,10 +114,10 @@ class InsertTokenMerge(GraphPass):
         if not self.proportional or not isinstance(keys, TokenAxis):
             return
         change = keys.prefix - self.anatomy.prefix
-        if self.lowering.mask == "folded":
+        if self.forms.mask == "folded":
             _fold_log_size(attention, sizes, change)
             return
-        spelled = log_size_bias if self.lowering.mask == "bias" else expanded_log_size_bias
+        spelled = log_size_bias if self.forms.mask == "bias" else expanded_log_size_bias
         with attention.graph.inserting_before(attention):
             bias = attention.graph.call_function(spelled, (sizes, attention.args[0], change))
         attention.kwargs = {**attention.kwargs, "attn_mask": bias}

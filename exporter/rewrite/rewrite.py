@@ -15,9 +15,9 @@ from exporter.anatomy import Anatomy, examine, executed_macs
 from exporter.anatomy.demand import token_demand
 from exporter.capture import EXAMPLE_BATCH, Program, export_graph
 from exporter.errors import UsageError, nearest
+from exporter.forms import Forms, Precision
 from exporter.graph import GraphPass, PassOutcome, copy_graph, run_passes
 from exporter.graph.nodes import image_node, operands, output_node
-from exporter.lowering import Lowering, Precision
 from exporter.reduction import Method
 from exporter.rewrite.annotate_blocks import annotate_blocks, spread_annotation
 from exporter.rewrite.convert_precision import ConvertPrecision
@@ -57,7 +57,7 @@ class RewriteOptions:
         batch: images per call; with `dynamic_batch`, only the example.
         dynamic_batch: whether the batch axis stays free.
         precision: that the program computes in; `int8` is a program in fp32, which a target quantises.
-        lowering: the form that it takes.
+        forms: the form that it takes.
     """
 
     method: Method
@@ -68,7 +68,7 @@ class RewriteOptions:
     batch: int = 1
     dynamic_batch: bool = False
     precision: Precision = "fp32"
-    lowering: Lowering = field(default_factory=Lowering)
+    forms: Forms = field(default_factory=Forms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     exported = export_graph(
         graph_module, _example(graph_module, options), dynamic_batch=options.dynamic_batch
     )
-    if options.lowering.ranking == "count":
+    if options.forms.ranking == "count":
         exported = decompose_stable_sort(exported)
     eager = exported.module(check_guards=False)
     assert isinstance(eager, fx.GraphModule)
@@ -186,7 +186,7 @@ def _plan_merges(
         method=options.method,
         options=options.method.options(options.method_options),
         proportional=options.proportional,
-        lowering=options.lowering,
+        forms=options.forms,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 
 if TYPE_CHECKING:
     from exporter.rewrite import RewrittenProgram
@@ -44,7 +44,7 @@ class EmitRequest:
         metadata: key and value texts to embed where the format has a place for them.
         precision: that the engine computes in. The program is typed already, but for `int8`, where the target
             quantises a program in fp32.
-        lowering: the form that the program was rewritten in; a target's part is the attention.
+        forms: the form that the program was rewritten in; a target's part is the attention.
         options: of the target's own `options` type.
         calibration: images as the engine takes them (n, ...), for `int8`.
         progress: told how far a long build is.
@@ -54,7 +54,7 @@ class EmitRequest:
     outputs: tuple[TensorSpec, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
     precision: Precision = "fp32"
-    lowering: Lowering = field(default_factory=Lowering)
+    forms: Forms = field(default_factory=Forms)
     options: Any
     calibration: Array | None = None
     progress: Progress | None = None
@@ -102,7 +102,7 @@ class Target(Protocol):
     precisions: tuple[Precision, ...]
     options: type
     """Its own choices: a frozen dataclass of plain values, all with defaults."""
-    lowering: Lowering
+    forms: Forms
     """The form that was measured to be fastest."""
 
     def check_available(self) -> None:

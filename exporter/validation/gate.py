@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from exporter.errors import ParityError
-from exporter.lowering import Precision
+from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.rewrite.annotate_blocks import HEAD, STEM, annotations
 from exporter.targets import Array

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.lowering import Precision
+from exporter.forms import Precision
 from exporter.reduction.merge import matched_pairs, read_match
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact

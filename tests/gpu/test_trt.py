@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exporter.errors import BundleError, UsageError
-from exporter.lowering import Precision
+from exporter.forms import Precision
 from exporter.models import ModelRequest
 from exporter.pipeline import build
 from exporter.recipe import Recipe

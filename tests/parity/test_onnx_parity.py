@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from exporter.lowering import Lowering
+from exporter.forms import Forms
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Artifact, EmitRequest, TensorSpec, target
 from exporter.targets.onnx.options import OnnxOptions
@@ -22,7 +22,7 @@ from tests.support.families import FAMILIES, IMAGE_SIZE, Family, family
 from tests.support.matching import Method
 
 TOLERANCE = 1e-4
-DEFAULT = Lowering()
+DEFAULT = Forms()
 IMAGES = ("batch", 3, IMAGE_SIZE, IMAGE_SIZE)
 
 
@@ -31,13 +31,13 @@ def emit(
     family: Family,
     folder: Path,
     batch: int | str = 2,
-    lowering: Lowering = DEFAULT,
+    forms: Forms = DEFAULT,
 ) -> Artifact:
     request = EmitRequest(
         input=TensorSpec(name="images", dtype="float32", shape=(batch, *IMAGES[1:])),
         outputs=(TensorSpec(name=family.output_name, dtype="float32", shape=(batch, 10)),),
         options=OnnxOptions(),
-        lowering=lowering,
+        forms=forms,
     )
     return target("onnx").emit(program, request, folder)
 
@@ -87,11 +87,11 @@ FORMS_OF = [
 
 @pytest.mark.parametrize(("name", "form"), FORMS_OF)
 def test_every_form_equals_the_reference(name: str, form: dict[str, str], tmp_path: Path) -> None:
-    captured, request, lowering = captured_family(name), REQUESTS["constant"], DEFAULT.choose(form)
+    captured, request, forms = captured_family(name), REQUESTS["constant"], DEFAULT.choose(form)
     run = reference(family(name), captured.schedule(request).merged, "tome")
-    program = captured.compile(request, lowering=lowering)
+    program = captured.compile(request, forms=forms)
 
-    runner = emit(program, family(name), tmp_path, lowering=lowering).runner
+    runner = emit(program, family(name), tmp_path, forms=forms).runner
 
     output = torch.from_numpy(runner(family(name).images().numpy())[family(name).output_name])
     assert max_abs_error(output, run.output) < TOLERANCE

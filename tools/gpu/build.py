@@ -21,7 +21,7 @@ from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, EmitRequest, TensorSpec, target
 from exporter.validation import TOLERANCES, compare
 from exporter.validation.follow import follow_matches
-from tools.gpu.forms import DTYPES, Forms, without_matches
+from tools.gpu.forms import DTYPES, MadeForms, without_matches
 from tools.gpu.jobs import Contender
 from tools.gpu.timing import Call, Device, settle
 
@@ -59,7 +59,7 @@ class _Calls:
 
 
 def build(
-    contender: Contender, model: str, images: Array, forms: Forms, device: Device, *, replay: bool = True
+    contender: Contender, model: str, images: Array, forms: MadeForms, device: Device, *, replay: bool = True
 ) -> Built:
     """Build, warm up and check one contender.
 
@@ -139,12 +139,12 @@ def forget_device_memory() -> None:
             torch.cuda.empty_cache()
 
 
-def _program(contender: Contender, model: str, batch: int, forms: Forms) -> RewrittenProgram:
+def _program(contender: Contender, model: str, batch: int, forms: MadeForms) -> RewrittenProgram:
     """The program that a contender runs, or for the library's own module the one that says how much work it is."""
-    lowering = contender.lowering
+    chosen = contender.forms
     if contender.kind not in _TORCH:
-        lowering = lowering or target(contender.kind, contender.precision).lowering
-    return forms.program(model, contender.merging, contender.precision, batch, lowering)
+        chosen = chosen or target(contender.kind, contender.precision).forms
+    return forms.program(model, contender.merging, contender.precision, batch, chosen)
 
 
 def _module_calls(module: nn.Module, images: Array, dtype: torch.dtype, device: Device) -> _Calls:
@@ -158,7 +158,12 @@ def _module_calls(module: nn.Module, images: Array, dtype: torch.dtype, device: 
 
 
 def _model(
-    contender: Contender, program: RewrittenProgram, model: str, images: Array, forms: Forms, device: Device
+    contender: Contender,
+    program: RewrittenProgram,
+    model: str,
+    images: Array,
+    forms: MadeForms,
+    device: Device,
 ) -> _Calls:
     module = forms.model(model).module
     assert isinstance(module, nn.Module)
@@ -170,7 +175,12 @@ def _model(
 
 
 def _eager(
-    contender: Contender, program: RewrittenProgram, model: str, images: Array, forms: Forms, device: Device
+    contender: Contender,
+    program: RewrittenProgram,
+    model: str,
+    images: Array,
+    forms: MadeForms,
+    device: Device,
 ) -> _Calls:
     module: Any = forms.module(without_matches(program).exported)
     if contender.kind == "compile":
@@ -179,7 +189,12 @@ def _eager(
 
 
 def _engine(
-    contender: Contender, program: RewrittenProgram, model: str, images: Array, forms: Forms, device: Device
+    contender: Contender,
+    program: RewrittenProgram,
+    model: str,
+    images: Array,
+    forms: MadeForms,
+    device: Device,
 ) -> _Calls:
     engine = target(contender.kind, contender.precision)
     loaded, known = forms.model(model), forms.reference(model, contender.merging, images).outputs
@@ -190,7 +205,7 @@ def _engine(
             for name, array in zip(loaded.output_names, known, strict=True)
         ),
         precision=contender.precision,
-        lowering=contender.lowering or engine.lowering,
+        forms=contender.forms or engine.forms,
         options=engine.options(**(_ENGINE_OPTIONS.get(contender.kind, {}) if device == "cuda" else {})),
     )
     folder = tempfile.TemporaryDirectory()
@@ -226,7 +241,7 @@ _TORCH: Mapping[str, Callable[..., _Calls]] = {
 
 
 def _matches(
-    program: RewrittenProgram, contender: Contender, model: str, images: Array, forms: Forms
+    program: RewrittenProgram, contender: Contender, model: str, images: Array, forms: MadeForms
 ) -> dict[str, Any]:
     """How far a program merges what fp32 does, and how exact it is along its own matches."""
     reference = forms.reference(model, contender.merging, images)

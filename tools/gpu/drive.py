@@ -320,7 +320,7 @@ class _Sheet:
 
 
 def _entry(contender: Contender, name: str, **known: Any) -> Entry:
-    form = contender.lowering
+    form = contender.forms
     return Entry(
         name=name,
         kind=contender.kind,

@@ -15,7 +15,7 @@ from torch.export.passes import move_to_device_pass
 from exporter.anatomy import Anatomy, examine
 from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.errors import InternalError
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.models import LoadedModel, load
 from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
@@ -49,7 +49,7 @@ class Reference:
 
 
 @dataclass(kw_only=True)
-class Forms:
+class MadeForms:
     """Everything that was loaded, captured and rewritten so far.
 
     Attributes:
@@ -89,7 +89,7 @@ class Forms:
         return np.ascontiguousarray(pictures[np.arange(batch) % min(len(pictures), PICTURES)])
 
     def program(
-        self, name: str, merging: str, precision: Precision, batch: int, lowering: Lowering | None = None
+        self, name: str, merging: str, precision: Precision, batch: int, forms: Forms | None = None
     ) -> RewrittenProgram:
         """A model under a merging, typed and lowered, for one batch size, on the CPU.
 
@@ -98,10 +98,10 @@ class Forms:
             merging: a key of `MERGINGS`.
             precision: that it computes in.
             batch: images per call.
-            lowering: its form.
+            forms: its form.
         """
-        lowering = lowering or Lowering()
-        key = (name, merging, precision, batch, lowering)
+        forms = forms or Forms()
+        key = (name, merging, precision, batch, forms)
         if key not in self._programs:
             program, anatomy = self._captured(name, batch)
             asked = MERGINGS[merging]
@@ -110,7 +110,7 @@ class Forms:
                 proportional=self.model(name).proportional_attention,
                 batch=batch,
                 precision=precision,
-                lowering=lowering,
+                forms=forms,
             )
             self._programs[key] = rewrite(program, plan(asked.schedule, anatomy.geometry), options)
         return self._programs[key]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.models import ModelRequest
 from exporter.schedule import ScheduleRequest
 
@@ -74,18 +74,18 @@ class Contender:
         kind: what runs it.
         merging: a key of `MERGINGS`.
         precision: of the weights and the products.
-        lowering: the form of the program; None for the target's own, or the default.
+        forms: the form of the program; None for the target's own, or the default.
     """
 
     kind: Kind
     merging: str = "dense"
     precision: Precision = "fp16"
-    lowering: Lowering | None = None
+    forms: Forms | None = None
 
     @property
     def name(self) -> str:
         """For people and for results; unique within a job."""
-        form = f" {self.lowering.mask}/{self.lowering.selection}" if self.lowering else ""
+        form = f" {self.forms.mask}/{self.forms.selection}" if self.forms else ""
         return f"{self.kind} {self.merging} {self.precision}{form}"
 
 
@@ -145,7 +145,7 @@ _FORMS = (
     _MODEL,
     *_program("dense"),
     *(
-        Contender(kind="program", merging="r13", lowering=Lowering(mask=mask, selection=selection))
+        Contender(kind="program", merging="r13", forms=Forms(mask=mask, selection=selection))
         for mask in ("bias", "expanded", "folded")
         for selection in ("gather", "one-hot")
     ),

@@ -16,7 +16,7 @@ from exporter.benchmark.worker import die_with_parent
 from exporter.errors import ExportError, InternalError
 from exporter.targets import Array
 from tools.gpu.build import build, forget_device_memory, reason
-from tools.gpu.forms import Forms
+from tools.gpu.forms import MadeForms
 from tools.gpu.jobs import LISTS, Job
 from tools.gpu.kernels import list_kernels
 from tools.gpu.machine import torch_facts
@@ -26,9 +26,9 @@ from tools.gpu.timing import Call, Device, clocks, run_round
 class Worker:
     """What a process knows: programs of all jobs, and the contenders of one."""
 
-    def __init__(self, device: Device, forms: Forms | None = None) -> None:
+    def __init__(self, device: Device, forms: MadeForms | None = None) -> None:
         self._device = device
-        self._forms = forms or Forms(device=device)
+        self._forms = forms or MadeForms(device=device)
         self._calls: dict[str, Call] = {}
         self._job: Job | None = None
         self._images: Array | None = None

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
@@ -20,7 +20,7 @@ class AotiTarget:
     name: str = "aoti"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
     options: type = AotiOptions
-    lowering: Lowering = field(default_factory=Lowering)
+    forms: Forms = field(default_factory=Forms)
     """Not measured; the stable sort is PyTorch's own."""
 
     def check_available(self) -> None:

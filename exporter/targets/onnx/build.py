@@ -40,12 +40,12 @@ def build(exported: ExportedProgram, request: EmitRequest, asked: int | None = N
     Raises:
         UsageError: the program cannot be said in the opset asked for.
     """
-    written = opset(request.lowering, request.precision) if asked is None else translated_opset(asked)
+    written = opset(request.forms, request.precision) if asked is None else translated_opset(asked)
     matches = len(exported.graph_signature.user_outputs) - len(request.outputs)
     names = [*(output.name for output in request.outputs), *(f"match_{index}" for index in range(matches))]
     model = _translate(exported, request, names, written)
     _simplify(model)
-    if request.lowering.attention != "decomposed":
+    if request.forms.attention != "decomposed":
         FlattenHeadsPass()(model)
     _name_by_block(model, annotations(exported.graph))
     common.ClearMetadataAndDocStringPass()(model)
@@ -73,7 +73,7 @@ def _translate(
             opset_version=written,
             input_names=[request.input.name],
             output_names=list(output_names),
-            custom_translation_table=translations(request.lowering),
+            custom_translation_table=translations(request.forms),
             optimize=False,
             verbose=False,
         )

@@ -13,7 +13,7 @@ from onnx.defs import OpSchema
 from onnxscript import opset20, opset23
 from onnxscript.values import Op, Opset
 
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 
 op: Any = opset20
 """Untyped: the operators take values of a graph under construction, which their signatures do not know."""
@@ -29,7 +29,7 @@ BFLOAT16_OPSET = 22
 """The first one whose convolution takes bfloat16."""
 
 
-def opset(lowering: Lowering, precision: Precision = "fp32") -> int:
+def opset(lowering: Forms, precision: Precision = "fp32") -> int:
     """The opset of the default domain that a lowering and a precision need."""
     needed = BFLOAT16_OPSET if precision == "bf16" else OPSET
     return max(needed, ATTENTION_OPSET) if lowering.attention == "op" else needed
@@ -199,7 +199,7 @@ _COMMON: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-def translations(lowering: Lowering) -> dict[Callable[..., Any], Callable[..., Any]]:
+def translations(lowering: Forms) -> dict[Callable[..., Any], Callable[..., Any]]:
     """How operators of torch are translated, where not as the exporter of torch does."""
     spelled = {"decomposed": attention, "op": attention_operator, "fused": fused_attention}
     return {**_COMMON, torch.ops.aten.scaled_dot_product_attention.default: spelled[lowering.attention]}

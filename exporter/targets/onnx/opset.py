@@ -39,7 +39,7 @@ def check_opset(request: EmitRequest, opset: int) -> None:
             f"onnx.opset: bf16 needs {BFLOAT16_OPSET}, whose convolution is the first to take it, got {opset}; "
             f"ask for {BFLOAT16_OPSET}, or for fp16"
         )
-    if request.lowering.attention == "op" and opset < ATTENTION_OPSET:
+    if request.forms.attention == "op" and opset < ATTENTION_OPSET:
         raise UsageError(
             f"onnx.opset: lowering attention=op needs {ATTENTION_OPSET}, the first one with an Attention operator, "
             f"got {opset}; ask for {ATTENTION_OPSET}, or for attention=decomposed"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.runner import OnnxRunner
 from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
@@ -20,7 +20,7 @@ class OnnxTarget:
     name: str = "onnx"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     options: type = OnnxOptions
-    lowering: Lowering = field(default_factory=Lowering)
+    forms: Forms = field(default_factory=Forms)
     """On a CPU, all forms of mask, selection and attention are within 2 % of each other; these are fewest operators."""
 
     def check_available(self) -> None:

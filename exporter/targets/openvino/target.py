@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.targets.openvino.options import OpenVinoOptions
 from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
 
@@ -20,7 +20,7 @@ class OpenVinoTarget:
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     """What there are files for; a device may do less, which `emit` says before anything is built."""
     options: type = OpenVinoOptions
-    lowering: Lowering = field(default_factory=lambda: Lowering(ranking="count"))
+    forms: Forms = field(default_factory=lambda: Forms(ranking="count"))
     """Product, softmax and product become one kernel of the CPU plugin, with the mask as an addend. Its TopK forgets
     that ONNX's keeps the order of ties, so ranks are counted."""
 

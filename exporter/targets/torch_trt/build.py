@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from exporter.errors import TargetUnavailableError
-from exporter.lowering import Precision
+from exporter.forms import Precision
 from exporter.models.quiet import quiet
 from exporter.targets.torch_trt.options import TorchTrtOptions
 

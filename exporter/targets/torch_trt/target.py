@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
 from exporter.targets.torch_trt.options import TorchTrtOptions
 from exporter.targets.torch_trt.runner import TorchTrtRunner
@@ -20,7 +20,7 @@ class TorchTrtTarget:
     name: str = "torch-trt"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
     options: type = TorchTrtOptions
-    lowering: Lowering = field(default_factory=Lowering)
+    forms: Forms = field(default_factory=Forms)
     """Not measured: it has not run on a GPU."""
 
     def check_available(self) -> None:

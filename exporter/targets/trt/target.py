@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.runner import TrtRunner
@@ -20,7 +20,7 @@ class TrtTarget:
     name: str = "trt"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     options: type = TrtOptions
-    lowering: Lowering = field(default_factory=lambda: Lowering(mask="expanded", ranking="count"))
+    forms: Forms = field(default_factory=lambda: Forms(mask="expanded", ranking="count"))
     """Not measured: no GPU has run it. The scale is on q and the mask is over queries and keys, as TensorRT's pages ask
     of attention that is fused; no order among ties is promised there."""
 

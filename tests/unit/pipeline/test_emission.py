@@ -11,7 +11,7 @@ import torch
 
 import exporter
 from exporter.errors import ExportError, ParityError, TargetUnavailableError, UnsupportedGraphError
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.models import ModelRequest
 from exporter.pipeline import build
 from exporter.recipe import Recipe
@@ -54,7 +54,7 @@ class EagerTarget:
     name: str
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     options: type = OnnxOptions
-    lowering: Lowering = field(default_factory=Lowering)
+    forms: Forms = field(default_factory=Forms)
     missing: str | None = None
     refusal: ExportError | None = None
     broken: Broken | None = None
@@ -181,17 +181,17 @@ def test_nothing_is_written_where_every_target_fails(
 def test_every_target_gets_its_own_lowering_and_equal_forms_are_made_once(
     program_path: Path, install: Callable[..., Mapping[str, EagerTarget]], tmp_path: Path
 ) -> None:
-    folded = Lowering(mask="folded", attention="op")
+    folded = Forms(mask="folded", attention="op")
     targets = install(
-        onnx=EagerTarget(name="onnx", lowering=folded),
-        aoti=EagerTarget(name="aoti", lowering=replace(folded, attention="decomposed")),
+        onnx=EagerTarget(name="onnx", forms=folded),
+        aoti=EagerTarget(name="aoti", forms=replace(folded, attention="decomposed")),
         openvino=EagerTarget(name="openvino"),
     )
 
     build(recipe_of(program_path, "onnx", "aoti", "openvino"), tmp_path / "bundle")
 
     (onnx,), (aoti,), (openvino,) = (each.requests for each in targets.values())
-    assert (onnx.lowering, aoti.lowering.attention, openvino.lowering) == (folded, "decomposed", Lowering())
+    assert (onnx.forms, aoti.forms.attention, openvino.forms) == (folded, "decomposed", Forms())
     (first,), (second,), (third,) = (each.programs for each in targets.values())
     assert first is second and first is not third
 
@@ -199,11 +199,11 @@ def test_every_target_gets_its_own_lowering_and_equal_forms_are_made_once(
 def test_chosen_lowering_goes_before_the_targets_own(
     program_path: Path, install: Callable[..., Mapping[str, EagerTarget]], tmp_path: Path
 ) -> None:
-    targets = install(onnx=EagerTarget(name="onnx", lowering=Lowering(mask="folded")))
+    targets = install(onnx=EagerTarget(name="onnx", forms=Forms(mask="folded")))
 
     build(recipe_of(program_path, "onnx", lowering={"mask": "expanded"}), tmp_path / "bundle")
 
-    assert targets["onnx"].requests[0].lowering == Lowering(mask="expanded")
+    assert targets["onnx"].requests[0].forms == Forms(mask="expanded")
 
 
 def test_typed_program_is_proven_against_fp32_and_its_rounding_recorded_per_block(

@@ -7,10 +7,10 @@ from torch import Tensor, fx, nn
 from exporter.anatomy import examine
 from exporter.capture import Program, capture
 from exporter.errors import InternalError
+from exporter.forms import Forms
 from exporter.graph import copy_graph, run_passes
 from exporter.graph.nodes import calls, mask_of
 from exporter.graph.operators import sdpa
-from exporter.lowering import Lowering
 from exporter.reduction import method
 from exporter.reduction.merge import key_metric, read_match
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
@@ -32,7 +32,7 @@ def with_merges(
     *,
     name: str = "tome",
     proportional: bool = True,
-    lowering: Lowering | None = None,
+    forms: Forms | None = None,
 ) -> fx.GraphModule:
     graph_module = copy_graph(program.graph_module)
     chosen = method(name)
@@ -42,7 +42,7 @@ def with_merges(
         method=chosen,
         options=chosen.options({}),
         proportional=proportional,
-        lowering=lowering or Lowering(),
+        forms=forms or Forms(),
     )
     (outcome,) = run_passes(graph_module, [merge])
     assert outcome.rewrites == sum(r > 0 for r in merged)
@@ -84,9 +84,9 @@ def test_every_form_of_merging_equal_tokens_changes_nothing(
     mask: str, selection: str, projection: str
 ) -> None:
     program = captured(SmallVit(*(Block(projection) for _ in range(3)), head="mean", positions=False))  # type: ignore[arg-type]
-    lowering = Lowering(mask=mask, selection=selection)  # type: ignore[arg-type]
+    forms = Forms(mask=mask, selection=selection)  # type: ignore[arg-type]
 
-    found, *_ = with_merges(program, (5, 0, 4), lowering=lowering)(one_colour())
+    found, *_ = with_merges(program, (5, 0, 4), forms=forms)(one_colour())
 
     torch.testing.assert_close(found, program.graph_module(one_colour())[0], atol=1e-5, rtol=0.0)
 
@@ -97,9 +97,9 @@ def test_every_form_merges_the_same_tokens_to_the_same_numbers(
     mask: str, selection: str, projection: str
 ) -> None:
     program = captured(SmallVit(*(Block(projection) for _ in range(3)), head="both"))  # type: ignore[arg-type]
-    lowering = Lowering(mask=mask, selection=selection)  # type: ignore[arg-type]
+    forms = Forms(mask=mask, selection=selection)  # type: ignore[arg-type]
 
-    found = with_merges(program, (5, 0, 4), lowering=lowering)(images())
+    found = with_merges(program, (5, 0, 4), forms=forms)(images())
 
     for value, expected in zip(found, with_merges(program, (5, 0, 4))(images()), strict=True):
         torch.testing.assert_close(value, expected, atol=1e-5, rtol=0.0)
@@ -108,7 +108,7 @@ def test_every_form_merges_the_same_tokens_to_the_same_numbers(
 def test_folded_sizes_leave_no_mask_and_the_metric_is_of_the_keys_alone() -> None:
     program = captured(SmallVit(Block(), Block(), Block()))
 
-    graph_module = with_merges(program, (5, 4, 0), lowering=Lowering(mask="folded"))
+    graph_module = with_merges(program, (5, 4, 0), forms=Forms(mask="folded"))
 
     attentions = calls(graph_module.graph, sdpa)
     assert not any(mask_of(node) for node in attentions)

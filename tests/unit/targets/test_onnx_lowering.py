@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.lowering import Lowering
+from exporter.forms import Forms
 from exporter.reduction.ranking import order_descending
 from exporter.targets.onnx.build import build
 from exporter.targets.onnx.lowering import ATTENTION_OPSET, OPSET, opset
@@ -24,7 +24,7 @@ def lowered(model: nn.Module, given: Tensor, form: str) -> ir.Model:
     request = EmitRequest(
         input=TensorSpec(name="given", dtype="float32", shape=tuple(given.shape)),
         outputs=(TensorSpec(name="result", dtype="float32", shape=()),),
-        lowering=Lowering(attention=form),  # type: ignore[arg-type]
+        forms=Forms(attention=form),  # type: ignore[arg-type]
         options=None,
     )
     return build(exported, request)
@@ -125,8 +125,8 @@ def test_only_the_attention_operator_takes_the_newer_opset() -> None:
         "op": ATTENTION_OPSET,
         "fused": OPSET,
     }
-    assert opset(Lowering(attention="op")) == ATTENTION_OPSET
-    assert opset(Lowering(attention="fused")) == opset(Lowering()) == OPSET
+    assert opset(Forms(attention="op")) == ATTENTION_OPSET
+    assert opset(Forms(attention="fused")) == opset(Forms()) == OPSET
     assert "com.microsoft" in found["fused"].opset_imports
 
 

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 from exporter.errors import UsageError
+from exporter.forms import Forms
 from exporter.lint.ort_rules import NEWEST_IR, OPSETS
-from exporter.lowering import Lowering
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
 from exporter.targets import EmitRequest, TensorSpec, target
@@ -80,7 +80,7 @@ def test_opset_changes_the_words_and_not_the_numbers(
         pytest.param(asking(0), "expected 17 to 26, got 0", id="none"),
         pytest.param(asking(21, precision="bf16"), "bf16 needs 22.*ask for 22, or for fp16", id="bfloat16"),
         pytest.param(
-            asking(22, lowering=Lowering(attention="op")),
+            asking(22, forms=Forms(attention="op")),
             "lowering attention=op needs 23.*got 22; ask for 23, or for attention=decomposed",
             id="Attention operator",
         ),

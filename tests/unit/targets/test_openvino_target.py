@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from exporter.errors import TargetUnavailableError
-from exporter.lowering import Precision
+from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact, EmitRequest, TensorSpec

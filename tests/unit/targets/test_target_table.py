@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from exporter.errors import TargetUnavailableError, UsageError
-from exporter.lowering import Lowering, Precision
+from exporter.forms import Forms, Precision
 from exporter.targets import TARGETS, TensorSpec, find_target, open_runner, target
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.runner import OnnxRunner
@@ -25,7 +25,7 @@ def test_every_target_says_what_it_can_be_asked_for(name: str) -> None:
 
     assert found.name == name
     assert is_dataclass(found.options) and found.options() == found.options()
-    assert isinstance(found.lowering, Lowering)
+    assert isinstance(found.forms, Forms)
     assert found.precisions and set(found.precisions) <= set(get_args(Precision))
 
 

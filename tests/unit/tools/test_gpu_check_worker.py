@@ -9,7 +9,7 @@ from torch import fx
 
 from tools.gpu import jobs
 from tools.gpu.build import parity
-from tools.gpu.forms import PICTURES, Forms, Reference, without_matches
+from tools.gpu.forms import PICTURES, MadeForms, Reference, without_matches
 from tools.gpu.jobs import Contender, Job
 from tools.gpu.kernels import MOST_KERNELS, summed
 from tools.gpu.worker import Worker
@@ -24,13 +24,13 @@ BATCH = 3
 
 
 @pytest.fixture(scope="module")
-def forms() -> Forms:
+def forms() -> MadeForms:
     """Shared, since every program is made once in it."""
-    return Forms(device="cpu")
+    return MadeForms(device="cpu")
 
 
 @pytest.fixture
-def worker(forms: Forms, monkeypatch: pytest.MonkeyPatch) -> Worker:
+def worker(forms: MadeForms, monkeypatch: pytest.MonkeyPatch) -> Worker:
     job = Job(name="shipped", model="tiny", batch=BATCH, contenders=CONTENDERS, needs_s=0.0)
     monkeypatch.setitem(jobs.LISTS, "tiny", (job,))
     found = Worker("cpu", forms)
@@ -54,18 +54,18 @@ def test_worker_builds_checks_and_times_what_runs_here(worker: Worker) -> None:
     assert built[1]["executed_macs"] < built[0]["executed_macs"]
 
 
-def test_matches_are_not_part_of_what_is_timed(forms: Forms) -> None:
+def test_matches_are_not_part_of_what_is_timed(forms: MadeForms) -> None:
     program = forms.program("tiny", "r4", "fp32", BATCH)
 
     assert len(program.merging_blocks) > 0
     assert len(without_matches(program).exported.graph_signature.output_specs) == program.outputs
 
 
-def test_program_on_a_device_creates_everything_there(forms: Forms) -> None:
+def test_program_on_a_device_creates_everything_there(forms: MadeForms) -> None:
     """`meta` stands for a GPU: whatever the graph still created on the CPU would name it."""
     program = without_matches(forms.program("tiny", "r4", "fp32", BATCH))
 
-    module = Forms(device="meta").module(program.exported)
+    module = MadeForms(device="meta").module(program.exported)
     assert isinstance(module, fx.GraphModule)
 
     created = {str(node.kwargs["device"]) for node in module.graph.nodes if "device" in node.kwargs}
@@ -75,7 +75,7 @@ def test_program_on_a_device_creates_everything_there(forms: Forms) -> None:
     assert {value.device.type for value in program.exported.state_dict.values()} == {"cpu"}
 
 
-def test_large_batch_repeats_the_pictures(forms: Forms) -> None:
+def test_large_batch_repeats_the_pictures(forms: MadeForms) -> None:
     images = forms.images("tiny", PICTURES + 3)
 
     np.testing.assert_array_equal(images[PICTURES:], images[:3])

@@ -6,7 +6,7 @@ import torch
 
 from exporter.capture import EXAMPLE_BATCH
 from exporter.errors import ParityError
-from exporter.lowering import Precision
+from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Array

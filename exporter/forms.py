@@ -17,7 +17,7 @@ def program_precision(precision: Precision) -> Precision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lowering:
+class Forms:
     """How the rewritten program spells what has several spellings.
 
     Attributes:

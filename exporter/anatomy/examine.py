@@ -15,7 +15,7 @@ from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
 from exporter.anatomy.token_rules import reduced_axes
 from exporter.anatomy.work import per_token_macs, workload
 from exporter.errors import UnsupportedGraphError
-from exporter.graph.nodes import calls, image_node, mask_of, operand, output_node, shape_of
+from exporter.graph.nodes import calls, example_batch, mask_of, operand, output_node, shape_of
 from exporter.graph.operators import Trait, aten, has, sdpa
 from exporter.schedule import Geometry, Workload
 
@@ -205,7 +205,7 @@ def _is_stream(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
 
 
 def _heads(site: fx.Node) -> int:
-    shape, batch = shape_of(operand(site, 0)), shape_of(image_node(site.graph))[0]
+    shape, batch = shape_of(operand(site, 0)), example_batch(site.graph)
     return shape[1] if len(shape) == 4 else shape[0] // batch
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
-from exporter.graph.nodes import image_dependent, image_node, operand, shape_of
+from exporter.graph.nodes import example_batch, image_dependent, operand, shape_of
 from exporter.graph.operators import Trait, aten, has, sdpa
 from exporter.schedule import Workload
 
@@ -32,13 +32,13 @@ def macs_of(node: fx.Node) -> int:
 
 def executed_macs(graph: fx.Graph) -> int:
     """Multiply-accumulates that a graph really performs for one image; constants are computed once and for all."""
-    batch = shape_of(image_node(graph))[0]
+    batch = example_batch(graph)
     return sum(macs_of(node) for node in image_dependent(graph)) // batch
 
 
 def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: Sequence[fx.Node]) -> Workload:
     """Sort the MACs of one image by segment (between merge points) and by growth with the token count."""
-    batch = shape_of(image_node(graph))[0]
+    batch = example_batch(graph)
     segments = len(merge_points) + 1
     fixed, per_token, per_pair = 0, [0] * segments, [0] * segments
     segment, dependent = 0, image_dependent(graph)
@@ -57,7 +57,7 @@ def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: S
 
 def per_token_macs(nodes: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) -> int:
     """Multiply-accumulates per token and image of a run of nodes without attention."""
-    batch = shape_of(image_node(nodes[0].graph))[0] if nodes else 1
+    batch = example_batch(nodes[0].graph) if nodes else 1
     counted = ((macs_of(node) // batch, _token_counts(node, layouts)) for node in nodes if macs_of(node))
     return sum(macs // tokens[0] for macs, tokens in counted if tokens)
 

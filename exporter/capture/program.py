@@ -1,6 +1,6 @@
 """Capture: a model becomes a graph.
 
-In: an `nn.Module` or a saved program. Out: a `Program`, whose graph holds one placeholder, the parameters as
+In: an `nn.Module` or a saved program. Out: a `Program`, whose graph holds the inputs, the parameters as
 attributes, and every attention as one `scaled_dot_product_attention` node. The batch axis stays symbolic wherever
 the model allows it, so that the same graph serves any batch; tokens are static.
 """
@@ -17,7 +17,7 @@ from exporter.capture.remove_trace_artifacts import RemoveTraceArtifacts
 from exporter.errors import UnsupportedGraphError
 from exporter.graph.graph_pass import GraphPass, PassOutcome, run_passes
 from exporter.graph.nodes import EXAMPLE_BATCH as EXAMPLE_BATCH
-from exporter.graph.nodes import image_node, output_node
+from exporter.graph.nodes import input_nodes, output_node
 
 CANONICAL_PASSES: tuple[GraphPass, ...] = (
     RemoveTraceArtifacts(),
@@ -31,7 +31,7 @@ class Program:
     """A captured model.
 
     Attributes:
-        graph_module: one placeholder (B, ...), output a tuple of tensors.
+        graph_module: a placeholder (B, ...) for every input, output a tuple of tensors.
         fixed_batch: the only batch that the graph can run, or None if any.
         outcomes: what canonicalisation did.
     """
@@ -41,19 +41,19 @@ class Program:
     outcomes: tuple[PassOutcome, ...] = ()
 
 
-def capture(model: nn.Module | ExportedProgram, example: torch.Tensor) -> Program:
+def capture(model: nn.Module | ExportedProgram, *examples: torch.Tensor) -> Program:
     """Trace a model in evaluation mode.
 
     Args:
-        model: called with one tensor; returns a tensor or a flat tuple or list of tensors.
-        example: (EXAMPLE_BATCH, ...) of the model's input dtype; only its shape and dtype matter.
+        model: called with a tensor for every input; returns a tensor or a flat tuple or list of tensors.
+        examples: (EXAMPLE_BATCH, ...) for every input, in the order of the call; only shapes and dtypes matter.
 
     Raises:
         UnsupportedGraphError: the model cannot be traced with static shapes, or has other inputs or outputs.
     """
-    exported = model if isinstance(model, ExportedProgram) else _trace(model, example)
+    exported = model if isinstance(model, ExportedProgram) else _trace(model, examples)
     graph_module = _flat(exported.module(check_guards=False))
-    batch = image_node(graph_module.graph).meta["val"].shape[0]
+    batch = input_nodes(graph_module.graph)[0].meta["val"].shape[0]
     outcomes = run_passes(graph_module, CANONICAL_PASSES)
     return Program(
         graph_module=graph_module,
@@ -62,21 +62,22 @@ def capture(model: nn.Module | ExportedProgram, example: torch.Tensor) -> Progra
     )
 
 
-def export_graph(module: nn.Module, example: torch.Tensor, *, dynamic_batch: bool) -> ExportedProgram:
-    """`torch.export` with everything else about it settled: no gradients, one input, an optional free batch axis."""
-    shapes = ({0: Dim("batch")},) if dynamic_batch else None
+def export_graph(module: nn.Module, *examples: torch.Tensor, dynamic_batch: bool) -> ExportedProgram:
+    """`torch.export` with everything else about it settled: no gradients, an optional free batch axis of all inputs."""
+    batch = Dim("batch")
+    shapes = tuple({0: batch} for _ in examples) if dynamic_batch else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(module, (example,), dynamic_shapes=shapes)
+        return torch.export.export(module, examples, dynamic_shapes=shapes)
 
 
-def _trace(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
+def _trace(model: nn.Module, examples: tuple[torch.Tensor, ...]) -> ExportedProgram:
     model.eval().requires_grad_(False)
     try:
-        return export_graph(model, example, dynamic_batch=True)
+        return export_graph(model, *examples, dynamic_batch=True)
     except Exception as symbolic:  # torch.export has no common error type
         try:
-            return export_graph(model, example, dynamic_batch=False)
+            return export_graph(model, *examples, dynamic_batch=False)
         except Exception:
             raise UnsupportedGraphError(
                 f"model: torch.export cannot trace it ({_first_line(symbolic)}); expected a model without "
@@ -85,7 +86,7 @@ def _trace(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
 
 
 def _flat(module: nn.Module) -> fx.GraphModule:
-    """Plain calling convention: one positional argument in, a flat tuple of tensors out."""
+    """Plain calling convention: positional arguments in, a flat tuple of tensors out."""
     assert isinstance(module, fx.GraphModule)
     graph = module.graph
     output = output_node(graph)

@@ -15,12 +15,22 @@ EXAMPLE_BATCH = 2
 """The batch that a capture traces with; the batch axis itself stays symbolic."""
 
 
-def image_node(graph: fx.Graph) -> fx.Node:
-    """The graph's one placeholder."""
-    placeholders: list[fx.Node] = list(graph.find_nodes(op="placeholder"))
-    if len(placeholders) != 1:
-        raise InternalError(f"a captured graph has one input, this one has {len(placeholders)}")
-    return placeholders[0]
+def input_nodes(graph: fx.Graph) -> tuple[fx.Node, ...]:
+    """The placeholders, at least one, in the order of the call; the first axis of each is the batch."""
+    placeholders = tuple(graph.find_nodes(op="placeholder"))
+    if not placeholders:
+        raise InternalError("a captured graph has at least one input, this one has none")
+    return placeholders
+
+
+def example_batch(graph: fx.Graph) -> int:
+    """The batch that the graph was traced with, or is fixed to."""
+    return shape_of(input_nodes(graph)[0])[0]
+
+
+def fake_mode(graph: fx.Graph) -> Any:
+    """Inside of it, operators only compute shapes and dtypes, as they did when the graph was traced."""
+    return input_nodes(graph)[0].meta["val"].fake_mode
 
 
 def output_node(graph: fx.Graph) -> fx.Node:
@@ -96,7 +106,7 @@ def add_parameter(graph_module: fx.GraphModule, before: fx.Node, name: str, valu
     graph_module.register_buffer(unique, value.detach().contiguous())
     with graph_module.graph.inserting_before(before):
         node = graph_module.graph.get_attr(unique)
-    node.meta["val"] = image_node(graph_module.graph).meta["val"].fake_mode.from_tensor(value)
+    node.meta["val"] = fake_mode(graph_module.graph).from_tensor(value)
     return node
 
 
@@ -104,7 +114,7 @@ def add_call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node
     """Append an operator at the graph's insertion point, with the shape it would have been traced with."""
     node = graph.call_function(target, args, kwargs)
     values, keywords = fx.map_arg((args, kwargs), lambda source: source.meta["val"])
-    with image_node(graph).meta["val"].fake_mode:
+    with fake_mode(graph):
         node.meta["val"] = target(*values, **keywords)
     return node
 
@@ -129,7 +139,7 @@ def calls(graph: fx.Graph, *targets: Any) -> list[fx.Node]:
 
 
 def image_dependent(graph: fx.Graph) -> frozenset[fx.Node]:
-    """Nodes whose value depends on the image's content; sizes taken from its shape do not count."""
+    """Nodes whose value depends on the content of an input; sizes taken from its shape do not count."""
     dependent: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder":

@@ -9,7 +9,7 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_call, add_parameter, attribute, image_dependent, image_node, output_node
+from exporter.graph.nodes import add_call, add_parameter, attribute, fake_mode, image_dependent, output_node
 from exporter.graph.operators import PRODUCT, Trait, aten, has
 
 NARROW = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -139,5 +139,5 @@ def _first_dtype(value: Any) -> torch.dtype | None:
 def _derive(node: fx.Node) -> None:
     """Trace a node again with what its operands are now."""
     values, keywords = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
-    with image_node(node.graph).meta["val"].fake_mode, enable_python_dispatcher():
+    with fake_mode(node.graph), enable_python_dispatcher():
         node.meta["val"] = node.target(*values, **keywords)  # type: ignore[operator]

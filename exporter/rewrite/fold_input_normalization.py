@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import fx
 
-from exporter.errors import UnsupportedGraphError
+from exporter.errors import InternalError, UnsupportedGraphError
 from exporter.graph.graph_pass import GraphPass, PassOutcome
 from exporter.graph.nodes import (
     add_call,
     add_parameter,
     attribute,
     calls,
-    image_node,
+    input_nodes,
     integer,
     operand,
     optional_operand,
@@ -45,7 +45,7 @@ class InsertInputNormalization(GraphPass):
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Put the normalisation between the placeholder and its readers."""
-        graph, images = graph_module.graph, image_node(graph_module.graph)
+        graph, images = graph_module.graph, _image_node(graph_module.graph)
         readers = [user for user in images.users if user.target is not aten.sym_size.int]
         dtype = images.meta["val"].dtype
         _retype(images, self.layout)
@@ -93,6 +93,14 @@ class FoldInputNormalization(GraphPass):
             _fold(graph_module, convolutions[0], centred, std)
             return PassOutcome(name=self.name, rewrites=1)
         return PassOutcome(name=self.name, rewrites=0)
+
+
+def _image_node(graph: fx.Graph) -> fx.Node:
+    """The one placeholder that holds images."""
+    found = [node for node in input_nodes(graph) if len(shape_of(node)) == 4]
+    if len(found) != 1:
+        raise InternalError(f"normalisation is for one input of images, this graph has {len(found)}")
+    return found[0]
 
 
 def _retype(images: fx.Node, layout: Channels) -> None:

@@ -13,7 +13,7 @@ from exporter.anatomy.token_axis import trace_tokens
 from exporter.anatomy.token_rules import slice_bounds
 from exporter.errors import InternalError
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_call, axis_of, calls, image_node, operand, shape_of
+from exporter.graph.nodes import add_call, axis_of, calls, example_batch, input_nodes, operand, shape_of
 from exporter.graph.operators import aten
 
 
@@ -65,8 +65,8 @@ def _spelled_out(node: fx.Node, axis: int) -> Any:
         return size
     graph = node.graph
     with graph.inserting_before(node):
-        batch = add_call(graph, aten.sym_size.int, image_node(graph), 0)
-        factor, rest = divmod(shape_of(node)[axis], shape_of(image_node(graph))[0])
+        batch = add_call(graph, aten.sym_size.int, input_nodes(graph)[0], 0)
+        factor, rest = divmod(shape_of(node)[axis], example_batch(graph))
         if rest:
             raise InternalError(f"axis {axis} of {node.name} is no multiple of the batch")
         return add_call(graph, operator.mul, batch, factor) if factor != 1 else batch

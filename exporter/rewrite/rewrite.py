@@ -17,7 +17,7 @@ from exporter.capture import EXAMPLE_BATCH, Program, export_graph
 from exporter.errors import UsageError, nearest
 from exporter.forms import Forms, Precision
 from exporter.graph import GraphPass, PassOutcome, copy_graph, run_passes
-from exporter.graph.nodes import image_node, operands, output_node
+from exporter.graph.nodes import input_nodes, operands, output_node
 from exporter.reduction import Method
 from exporter.rewrite.annotate_blocks import annotate_blocks, spread_annotation
 from exporter.rewrite.convert_precision import ConvertPrecision
@@ -99,10 +99,10 @@ class RewrittenProgram:
     executed_macs: int
     passes: tuple[PassOutcome, ...]
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run in eager PyTorch; the independent half of every parity check."""
         with torch.no_grad():
-            results = self.eager(images)
+            results = self.eager(*inputs)
         return tuple(results)
 
 
@@ -127,7 +127,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     if anatomy is not None:
         spread_annotation(graph_module.graph)
     exported = export_graph(
-        graph_module, _example(graph_module, options), dynamic_batch=options.dynamic_batch
+        graph_module, *_examples(graph_module, options), dynamic_batch=options.dynamic_batch
     )
     if options.forms.ranking == "count":
         exported = decompose_stable_sort(exported)
@@ -211,7 +211,7 @@ def _check_options(program: Program, options: RewriteOptions) -> None:
         )
 
 
-def _example(graph_module: fx.GraphModule, options: RewriteOptions) -> Tensor:
-    traced = image_node(graph_module.graph).meta["val"]
+def _examples(graph_module: fx.GraphModule, options: RewriteOptions) -> list[Tensor]:
     batch = EXAMPLE_BATCH if options.dynamic_batch else options.batch
-    return torch.zeros((batch, *(int(size) for size in traced.shape[1:])), dtype=traced.dtype)
+    traced = [node.meta["val"] for node in input_nodes(graph_module.graph)]
+    return [torch.zeros((batch, *map(int, each.shape[1:])), dtype=each.dtype) for each in traced]

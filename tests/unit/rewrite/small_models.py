@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.graph import GraphPass, PassOutcome, copy_graph, run_passes
-from exporter.graph.nodes import image_node, output_node
+from exporter.graph.nodes import input_nodes, output_node
 
 WIDTH, HEADS, PATCHES, SIDE, CLASSES = 16, 2, 16, 8, 5
 
@@ -148,7 +148,7 @@ class Rewritten:
 
     def assert_same_signature(self) -> None:
         """Fail unless the graph still has its one placeholder and as many outputs."""
-        before, after = image_node(self.before.graph), image_node(self.after.graph)
+        (before,), (after,) = input_nodes(self.before.graph), input_nodes(self.after.graph)
         assert after.name == before.name
         assert after.meta["val"].shape == before.meta["val"].shape
         assert after.meta["val"].dtype == before.meta["val"].dtype

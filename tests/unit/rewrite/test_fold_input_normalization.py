@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.errors import UnsupportedGraphError
-from exporter.graph.nodes import calls, image_node
+from exporter.graph.nodes import calls, input_nodes
 from exporter.graph.operators import aten
 from exporter.rewrite.fold_input_normalization import FoldInputNormalization, InsertInputNormalization
 from tests.unit.rewrite.small_models import Block, SmallVit, images, random, results, rewritten, seeded
@@ -73,7 +73,7 @@ def test_insertion_alone_gives_the_same_numbers(layout: Layout) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_input_becomes_bytes_in_the_layout_asked_and_outputs_stay(layout: Layout) -> None:
     pair = rewritten(seeded(SmallVit(Block())), images(), normalization(layout))
-    before, after = image_node(pair.before.graph), image_node(pair.after.graph)
+    (before,), (after,) = input_nodes(pair.before.graph), input_nodes(pair.after.graph)
 
     assert after.name == before.name
     assert after.meta["val"].dtype == torch.uint8
@@ -224,7 +224,7 @@ def test_graph_that_reads_the_image_s_size_at_run_time_is_refused() -> None:
     graph = pair.after.graph
     (convolution,) = calls(graph, aten.conv2d.default)
     with graph.inserting_before(convolution):
-        graph.call_function(aten.sym_size.int, (image_node(graph), 2))
+        graph.call_function(aten.sym_size.int, (*input_nodes(graph), 2))
 
     with pytest.raises(UnsupportedGraphError, match="reads the image's size"):
         normalization("nhwc").call(pair.after)

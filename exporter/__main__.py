@@ -2,7 +2,7 @@
 
 import sys
 
-from exporter.interrupts import ignore_signals, interrupt_on_signals
+from exporter.processes.interrupts import ignore_signals, interrupt_on_signals
 
 _INTERRUPTED = 130
 

@@ -79,22 +79,3 @@ def graphed(call: Call) -> Call:
         return outputs
 
     return replay
-
-
-def cuda_facts() -> dict[str, str | int | float]:
-    """Name, and as far as the driver tells, the SM clock in MHz and power in watts at this moment."""
-    import torch
-
-    facts: dict[str, str | int | float] = {
-        "name": torch.cuda.get_device_name(),
-        "memory_bytes": torch.cuda.get_device_properties(0).total_memory,
-        "cuda": str(torch.version.cuda),
-    }
-    try:
-        facts["sm_clock_mhz"] = torch.cuda.clock_rate()
-        facts["power_w"] = torch.cuda.power_draw() / 1000
-    except (
-        Exception
-    ) as error:  # nvml's bindings are optional, and have errors of their own, such as Not Supported
-        facts["clocks_and_power"] = f"not readable: {' '.join(str(error).split())[:120]}"
-    return facts

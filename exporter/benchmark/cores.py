@@ -1,14 +1,12 @@
-"""Processor cores: which ones to pin a contender to, and what others did on them meanwhile."""
+"""Processor cores: which ones to pin a contender to, and the load that other processes put on them."""
 
-import os
 import time
-from pathlib import Path
+from collections.abc import Set
 
 import psutil
 
 from exporter.errors import UsageError
-
-_TOPOLOGY = Path("/sys/devices/system/cpu")
+from exporter.machine import physical_core, usable_cores
 
 
 def pick_cores(threads: int) -> tuple[int, ...]:
@@ -19,14 +17,14 @@ def pick_cores(threads: int) -> tuple[int, ...]:
     Raises:
         UsageError: this process may not use so many.
     """
-    usable = sorted(os.sched_getaffinity(0), reverse=True)
+    usable = sorted(usable_cores(), reverse=True)
     if not 1 <= threads <= len(usable):
         raise UsageError(f"threads: expected 1 to {len(usable)}, which this process may use, got {threads}")
     seen: set[str] = set()
     alone: list[int] = []
     siblings: list[int] = []
     for core in usable:
-        physical = _siblings(core)
+        physical = physical_core(core)
         (siblings if physical in seen else alone).append(core)
         seen.add(physical)
     return tuple(sorted([*alone, *siblings][:threads]))
@@ -38,14 +36,14 @@ def check_cores(cores: tuple[int, ...]) -> tuple[int, ...]:
     Raises:
         UsageError: none, or some that this process may not use.
     """
-    usable = os.sched_getaffinity(0)
+    usable = usable_cores()
     if not cores or not set(cores) <= usable:
         raise UsageError(f"cores: expected some of {_list(usable)}, got {_list(cores) or 'none'}")
     return tuple(sorted(set(cores)))
 
 
 class LoadMeter:
-    """How many of some cores were busy with somebody else's work between its making and `read`."""
+    """Load that other processes put on some cores between its creation and `read`."""
 
     def __init__(self, cores: tuple[int, ...]) -> None:
         self._cores = cores
@@ -53,10 +51,10 @@ class LoadMeter:
         self._started = time.monotonic()
 
     def read(self, own_s: float) -> float:
-        """Cores kept busy by others, on average.
+        """Number of cores that others kept busy, on average.
 
         Args:
-            own_s: processor seconds that are not somebody else's.
+            own_s: processor seconds of the contender.
         """
         elapsed = time.monotonic() - self._started
         others = _busy_seconds(self._cores) - self._busy_s - own_s
@@ -72,13 +70,5 @@ def _busy_seconds(cores: tuple[int, ...]) -> float:
     )
 
 
-def _siblings(core: int) -> str:
-    """A name for the physical core; its own number where the kernel does not tell."""
-    try:
-        return (_TOPOLOGY / f"cpu{core}/topology/thread_siblings_list").read_text(encoding="ascii").strip()
-    except OSError:
-        return str(core)
-
-
-def _list(cores: set[int] | tuple[int, ...]) -> str:
+def _list(cores: Set[int] | tuple[int, ...]) -> str:
     return ", ".join(map(str, sorted(cores)))

@@ -4,17 +4,13 @@ In: a `Race`. Out: the `environment` of `bench.json`.
 """
 
 import platform
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
 
 from exporter.benchmark.measurement import Race
+from exporter.machine import cpu_model, governor, operating_system
 from exporter.packages import installed
-
-_CPU_INFO = Path("/proc/cpuinfo")
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def environment(race: Race) -> dict[str, Any]:
@@ -29,27 +25,9 @@ def environment(race: Race) -> dict[str, Any]:
         "threads": race.threads,
         "memory_bytes": psutil.virtual_memory().total,
         "governor": governor(),
-        "os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "os": operating_system(),
         "python": platform.python_version(),
         "packages": installed(),
         "device": race.device,
         "device_facts": {label: dict(facts) for label, facts in race.device_facts.items()},
     }
-
-
-def cpu_model() -> str:
-    """The processor's name as the kernel has it, or the architecture."""
-    with suppress(OSError):
-        for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.machine()
-
-
-def governor() -> str | None:
-    """How the kernel sets the clock; None where it does not tell, as in most virtual machines."""
-    try:
-        return _GOVERNOR.read_text(encoding="ascii").strip()
-    except OSError:
-        return None

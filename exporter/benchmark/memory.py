@@ -1,15 +1,9 @@
-"""Memory: what a worker needed at most, what this machine can still give, and what a race is going to ask for.
-
-Peaks are read by the worker about itself; the rest is for `race`, before it starts anything.
-"""
+"""Memory: the peak of a worker, which reads it itself, and an estimate of what a race needs, before it starts."""
 
 import resource
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from exporter.benchmark.contender import Contender
 from exporter.errors import UsageError
@@ -24,7 +18,6 @@ WEIGHT_COPIES = {"module": 2.0, "compiled": 3.0, "program": 2.0, "engine": 2.0}
 """Copies of the weights held at once while loading: file and module; engines repack, the compiler makes constants."""
 
 _RESET_PEAK = "5"  # what /proc/PID/clear_refs takes to forget VmHWM
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +53,6 @@ def peak_resident(*, forgot: bool) -> Peak:
             if line.startswith("VmHWM:"):
                 return Peak(bytes=int(line.split()[1]) * 1024, since="load")
     return Peak(bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, since="start")
-
-
-def available_bytes() -> int:
-    """What can still be allocated without swapping: the machine's, or a container's if that is less."""
-    free = int(psutil.virtual_memory().available)
-    with suppress(OSError, ValueError):
-        limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
-        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
-        free = min(free, max(limit - used, 0))
-    return free
 
 
 def estimate_bytes(contenders: Iterable[Contender]) -> int:

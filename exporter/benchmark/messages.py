@@ -1,16 +1,9 @@
-"""The language between a race and its workers: one JSON object per line, requests on stdin, answers on stdout.
+"""What a race asks its workers, as JSON values."""
 
-Libraries print to stdout, some from native code. So a worker first puts the real stdout aside and points the
-descriptor at stderr; only answers go out.
-"""
-
-import json
-import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from exporter.benchmark.clock import Device
 from exporter.benchmark.contender import Contender, contender_from, to_tree
@@ -76,29 +69,3 @@ def job_from(tree: Mapping[str, Any]) -> Job:
         device=tree["device"],
         warm_up=WarmUp(**tree["warm_up"]),
     )
-
-
-class Channel:
-    """The worker's end."""
-
-    def __init__(self, requests: TextIO, answers: TextIO) -> None:
-        self._requests = requests
-        self._answers = answers
-
-    @classmethod
-    def take_stdout(cls) -> "Channel":
-        """Keep stdout for answers; from here on whatever is printed goes to stderr."""
-        answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-        sys.stdout.flush()
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        return cls(sys.stdin, answers)
-
-    def requests(self) -> Iterator[dict[str, Any]]:
-        """Requests as they come, until the race closes its end."""
-        for line in self._requests:
-            yield json.loads(line)
-
-    def answer(self, tree: Mapping[str, Any]) -> None:
-        """Send one answer."""
-        self._answers.write(json.dumps(tree, allow_nan=False) + "\n")
-        self._answers.flush()

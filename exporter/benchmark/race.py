@@ -7,7 +7,9 @@ after each round comes a rest, since thread pools keep spinning after their last
 Contenders of different batch sizes are never compared, so they race one batch size at a time.
 """
 
+import os
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +22,18 @@ from exporter.benchmark.clock import Device
 from exporter.benchmark.contender import Contender
 from exporter.benchmark.cores import LoadMeter, check_cores, pick_cores
 from exporter.benchmark.measurement import Launch, Measurement, Race, Unavailable
-from exporter.benchmark.memory import available_bytes, check_memory
+from exporter.benchmark.memory import check_memory
 from exporter.benchmark.messages import Job, WarmUp, job_to_tree
-from exporter.benchmark.process import WORKER, WorkerFailure, WorkerProcess, worker_environment
 from exporter.errors import UsageError
+from exporter.machine import available_memory_bytes
+from exporter.processes.child import Child, ChildFailure
+
+WORKER = (sys.executable, "-m", "exporter.benchmark.worker")
 
 LEAST_LAUNCHES = 2
 """Processes of the same program differ by more than rounds do: one launch says nothing about its own error."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +104,7 @@ class _Runner:
     """A contender's process in one launch."""
 
     entry: _Entry
-    process: WorkerProcess
+    process: Child
     prepared: Mapping[str, Any] = field(default_factory=dict)
     rounds: list[tuple[float, ...]] = field(default_factory=list)
     other_loads: list[float] = field(default_factory=list)
@@ -156,7 +163,7 @@ def race(
 
 
 class _Ground:
-    """Where races are held: options, the order of visits, and how far it is."""
+    """Runs the launches of a race, and counts its steps."""
 
     def __init__(
         self, options: RaceOptions, cores: tuple[int, ...], on_progress: OnProgress, entries: int
@@ -198,13 +205,13 @@ class _Ground:
             return
         try:
             step()
-        except WorkerFailure as failure:
+        except ChildFailure as failure:
             entry.failure = f"{failure} (launch {number + 1} of {self._options.launches})"
 
     def _prepare(self, entry: _Entry, runners: list[_Runner]) -> None:
         options = self._options
         log = options.work / f"worker-{entry.place}.log"
-        runner = _Runner(entry=entry, process=WorkerProcess(options.worker, self._environment, log))
+        runner = _Runner(entry=entry, process=Child(options.worker, self._environment, log))
         runners.append(runner)
         job = Job(
             contender=entry.contender,
@@ -255,10 +262,32 @@ class _Ground:
         request = {"ask": "profile", "folder": str(self._options.work.absolute())}
         try:
             answer = runner.process.ask(request, timeout_s=self._options.timeout_s)
-        except WorkerFailure as failure:
+        except ChildFailure as failure:
             runner.entry.notes.add(f"no time per block: {failure}")
         else:
             runner.entry.block_ms = answer["block_ms"]
+
+
+def worker_environment(threads: int, work: Path) -> dict[str, str]:
+    """Environment variables of a worker: pinned thread counts, and every cache below `work`.
+
+    Args:
+        threads: for every numeric library.
+        work: an existing folder.
+    """
+    caches = {
+        "TORCHINDUCTOR_CACHE_DIR": work / "inductor",
+        "TRITON_CACHE_DIR": work / "triton",
+        "TMPDIR": work / "tmp",
+    }
+    for folder in caches.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    return {
+        **os.environ,
+        **{name: str(threads) for name in _THREAD_VARIABLES},
+        **{name: str(folder.absolute()) for name, folder in caches.items()},
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # compile in the worker itself: no pool is left behind
+    }
 
 
 def _check(
@@ -281,5 +310,5 @@ def _check(
         if each.input is None and each.batch not in inputs:
             raise UsageError(f"inputs: expected an input batch for {each.label}, got none")
     picked = pick_cores(options.threads)
-    check_memory(contenders, available_bytes())
+    check_memory(contenders, available_memory_bytes())
     return picked if options.cores is None else check_cores(options.cores)

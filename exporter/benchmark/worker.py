@@ -1,14 +1,11 @@
-"""One contender in a process of its own: `python -m exporter.benchmark.worker`, told what to do over stdin.
+"""One contender in a process of its own: `python -m exporter.benchmark.worker`, asked over stdin.
 
-Two thread pools in one process slow each other down several times over, and memory cannot be told apart; hence the
-process. Requests are `prepare`, `round`, `finish` and `profile`, in that order; see `messages`. The answer to one that
-fails holds the reason as its `error`, and the race decides.
+Two thread pools in one process slow each other down several times over, and their memory cannot be told apart; hence
+the process. Requests are `prepare`, `round`, `finish` and `profile`, in that order; see `messages`.
 """
 
-import ctypes
 import gc
 import os
-import signal
 import statistics
 import sys
 import time
@@ -18,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from exporter.benchmark.clock import Clock, cuda_facts, open_clock
+from exporter.benchmark.clock import Clock, open_clock
 from exporter.benchmark.loading import Loaded, arrays_of, load_contender, read_images
 from exporter.benchmark.memory import Peak, forget_peak, peak_resident
-from exporter.benchmark.messages import Channel, Job, WarmUp, job_from
-from exporter.errors import ExportError, InternalError, UsageError
-
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when the one that started it is gone
+from exporter.benchmark.messages import Job, WarmUp, job_from
+from exporter.errors import InternalError, UsageError
+from exporter.machine import cuda_facts
+from exporter.processes.serving import serve
 
 
 class Worker:
-    """A contender's life: loaded, warmed up, timed round by round."""
+    """Loads one contender, warms it up and times it round by round."""
 
     def __init__(self) -> None:
         self._job: Job | None = None
@@ -151,7 +148,7 @@ def warm_up(timed: Callable[[], float], until: WarmUp) -> tuple[int, bool]:
 
 
 def run_round(timed: Callable[[], float], *, min_ms: float, min_calls: int, max_calls: int) -> list[float]:
-    """One call that does not count, since other processes have used the caches, then a window of calls that do."""
+    """One untimed call, since other processes have used the caches, then a window of timed calls."""
     timed()
     return run_window(timed, min_ms=min_ms, min_calls=min_calls, max_calls=max_calls)
 
@@ -168,29 +165,9 @@ def run_window(
     return samples_ms
 
 
-def serve(channel: Channel) -> None:
-    """Answer requests until there are no more, or one failed."""
-    worker = Worker()
-    for request in channel.requests():
-        try:
-            channel.answer(worker.answer(request))
-        except ExportError as error:
-            channel.answer({"error": str(error)})
-            return
-        except Exception as error:  # an engine's or the compiler's own: no common type
-            channel.answer({"error": _reason(error)})
-            return
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the thread that started it ends, however that happens."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> None:
-    """The process."""
-    die_with_parent()
-    serve(Channel.take_stdout())
+    """Run the process."""
+    serve(Worker().answer)
 
 
 def _check_finite(outputs: object) -> None:
@@ -199,15 +176,10 @@ def _check_finite(outputs: object) -> None:
 
 
 def _compiler_notes() -> list[str]:
-    """Where `torch.compile` gave parts back to eager PyTorch, which it does without a word."""
+    """How often `torch.compile` fell back to eager PyTorch, which it does silently."""
     dynamo: Any = sys.modules.get("torch._dynamo.utils")
     breaks = sum(dynamo.counters["graph_break"].values()) if dynamo is not None else 0
     return [f"graph-breaks: torch.compile left the graph {breaks} times"] if breaks else []
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
 
 
 if __name__ == "__main__":

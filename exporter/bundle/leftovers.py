@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from exporter.bundle.locks import lock_folder, place_locked
-from exporter.interrupts import interrupts_wait
+from exporter.processes.interrupts import interrupts_wait
 
 PARTIAL, OLD, TRASH, BENCH = "partial", "old", "trash", "bench"
 

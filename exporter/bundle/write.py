@@ -22,7 +22,7 @@ from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, o
 from exporter.bundle.locks import place_locked
 from exporter.bundle.manifest import MANIFEST_FILE, Manifest, encode, sealed
 from exporter.errors import ExportError, InternalError, UsageError
-from exporter.interrupts import interrupts_wait
+from exporter.processes.interrupts import interrupts_wait
 
 SAMPLE_FILE = "sample.npz"
 

@@ -4,7 +4,6 @@ In: `Subject`s, the dense and the reduced forms of one model. Out: a `BenchRepor
 gate on speed, and by sweeps.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from exporter.benchmark.cores import pick_cores
 from exporter.benchmark.race import LEAST_LAUNCHES
 from exporter.bundle import Bundle
 from exporter.errors import GateError, TargetUnavailableError, UsageError
+from exporter.machine import usable_cores
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.stage_options import parity_inputs
@@ -140,7 +140,7 @@ def race_subjects(
         *_engines(subjects),
         *_programs(subjects, options),
     ]
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads or len(usable_cores())
     settings = RaceOptions(
         threads=threads,
         work=work,

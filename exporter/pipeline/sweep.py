@@ -5,6 +5,7 @@ stays finished: the same command goes on after any interruption.
 """
 
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from exporter.anatomy.demand import token_demand
-from exporter.benchmark.environment import cpu_model
 from exporter.errors import UsageError
+from exporter.machine import available_memory_bytes, cpu_model, usable_cores
 from exporter.packages import installed
 from exporter.pipeline.contenders import dense_contender
 from exporter.pipeline.material import Material, material
@@ -31,6 +32,7 @@ from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 from exporter.schedule import ScheduleRequest
 from exporter.sweep import (
     Axes,
+    Builder,
     Family,
     LatencyTable,
     Measurement,
@@ -43,8 +45,6 @@ from exporter.sweep import (
     Store,
     SweepRecord,
     Work,
-    available_memory_bytes,
-    cores,
     drive,
     finished,
     fit,
@@ -197,7 +197,11 @@ class _Sweep:
             options=self.request.options,
             store=store,
         )
-        work = Work(build=build, time=race if timed else None, stands=build.stands)
+        builder = Builder(
+            command=(sys.executable, "-m", "exporter.pipeline.sweep_worker"),
+            setup=build.as_json(),
+        )
+        work = Work(build=builder, time=race if timed else None, stands=build.stands)
         jobs = self.request.jobs or self._jobs_that_fit()
         asked = with_dense(points) if timed else tuple(points)
         if store is self.store:
@@ -292,7 +296,7 @@ class _Sweep:
         tensors = self.planned.program.graph_module.state_dict().values()
         weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return jobs_that_fit(
-            round(_PROCESS_BYTES + _WEIGHTS_HELD * weights), available_memory_bytes(), cores()
+            round(_PROCESS_BYTES + _WEIGHTS_HELD * weights), available_memory_bytes(), len(usable_cores())
         )
 
     def _folder(self, name: str) -> Path:
@@ -324,7 +328,7 @@ class _Sweep:
             quality_measure=measure,
             environment={
                 "cpu": cpu_model(),
-                "threads": self.request.options.threads or cores(),
+                "threads": self.request.options.threads or len(usable_cores()),
                 "packages": installed(),
             },
             points=results,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from exporter.benchmark.environment import cpu_model
+from exporter.machine import cpu_model, usable_cores
 from exporter.models import LoadedModel, ModelRequest, safe_name
 from exporter.packages import toolchain
 from exporter.pipeline.material import Material
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.racing import BenchOptions
 from exporter.recipe import NO_WEIGHTS_FILE, Recipe, local_place
-from exporter.sweep import SWEEP_FILE, Conditions, cores, read_record
+from exporter.sweep import SWEEP_FILE, Conditions, read_record
 
 
 def recorded_weights(folder: Path) -> str | None:
@@ -72,5 +72,5 @@ def sweep_conditions(
         "calibration": asdict(recipe.calibration),
         "toolchain": toolchain(targets),
     }
-    timing: dict[str, object] = {"cpu": cpu_model(), "cores": cores(), **asdict(options)}
+    timing: dict[str, object] = {"cpu": cpu_model(), "cores": len(usable_cores()), **asdict(options)}
     return Conditions(building=building, timing=timing)

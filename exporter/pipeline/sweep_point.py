@@ -3,8 +3,10 @@
 In: a base recipe and a `Point`. Out: `Built` and `Timed`, which the sweep's cache keeps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,14 +18,22 @@ from exporter.pipeline.observe import silent
 from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.racing import BenchOptions, Subject, engine_files, race_subjects
 from exporter.pipeline.road import build_planned
-from exporter.recipe import AccuracyGate, AgreementGate, Recipe, SpeedGate, override
+from exporter.recipe import (
+    AccuracyGate,
+    AgreementGate,
+    Recipe,
+    SpeedGate,
+    override,
+    recipe_from_mapping,
+    recipe_to_mapping,
+)
 from exporter.sweep import Accuracy, Built, Difference, Fidelity, Point, Quality, Ratio, Store, Timed
 from exporter.targets import target
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPoint:
-    """Builds a point's bundle and measures it. Picklable: called in worker processes.
+    """Builds a point's bundle and measures it. Called in worker processes (`sweep_worker`).
 
     Attributes:
         recipe: model and images; what a point says replaces its keys.
@@ -35,8 +45,25 @@ class BuildPoint:
     bundles: Path
     outputs: Path | None
 
+    def as_json(self) -> dict[str, object]:
+        """Plain values, for a worker process; `from_json` reads them."""
+        return {
+            "recipe": recipe_to_mapping(self.recipe),
+            "bundles": str(self.bundles),
+            "outputs": None if self.outputs is None else str(self.outputs),
+        }
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """Read what `as_json` wrote."""
+        return cls(
+            recipe=recipe_from_mapping(tree["recipe"], "sweep"),
+            bundles=Path(tree["bundles"]),
+            outputs=None if tree["outputs"] is None else Path(tree["outputs"]),
+        )
+
     def __call__(self, point: Point) -> Built:
-        """The point's bundle, written."""
+        """Write and measure the point's bundle."""
         recipe = point_recipe(self.recipe, point)
         target(point.target, point.precision)
         planned = plan_export(recipe)

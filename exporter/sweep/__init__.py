@@ -5,7 +5,6 @@ from exporter.sweep.candidates import Candidate, Family, Space, candidates
 from exporter.sweep.drive import (
     Progress,
     Work,
-    available_memory_bytes,
     drive,
     finished,
     jobs_that_fit,
@@ -33,12 +32,13 @@ from exporter.sweep.record import (
     write_record,
 )
 from exporter.sweep.solve import solve_max_drop, solve_min_speedup
-from exporter.sweep.workers import cores
+from exporter.sweep.workers import Builder
 
 __all__ = [
     "SWEEP_FILE",
     "Accuracy",
     "Axes",
+    "Builder",
     "Built",
     "Candidate",
     "Conditions",
@@ -62,9 +62,7 @@ __all__ = [
     "SweepRecord",
     "Timed",
     "Work",
-    "available_memory_bytes",
     "candidates",
-    "cores",
     "drive",
     "finished",
     "fit",

@@ -1,29 +1,19 @@
 """Every point built, then timed, each stage once, whatever interrupts the sweep.
 
-Where it stands on the road: between the grid and the record. In: points, two callbacks that know how to build and how
-to time one, and a store. Out: a `PointResult` per point. Builds run beside each other in processes of their own;
-timing runs alone, one point after another, when all builds are done.
+In: points, how to build and how to time one, and a store. Out: a `PointResult` per point. Builds run beside each other
+in processes of their own; timing runs alone, one point after another, when all builds are done.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-
-import psutil
 
 from exporter.errors import InternalError, UsageError
 from exporter.sweep.cache import Found, Stage, Store
 from exporter.sweep.grid import Point
 from exporter.sweep.record import Built, Failure, PointResult, Timed
-from exporter.sweep.workers import Outcome, attempt, outcomes
-
-_CGROUPS = (  # limit and use of a container's memory, versions 2 and 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-
+from exporter.sweep.workers import Builder, Outcome, attempt, outcomes
 
 ProgressKind = Literal["reused", "building", "built", "timing", "timed", "failed", "warning"]
 
@@ -37,12 +27,12 @@ class Work:
     """What the driver is to call.
 
     Attributes:
-        build: makes a point's engine and says how good it is. Called in a worker process: must be picklable.
-        time: says how fast it is; called in this process, with nothing beside it. None: points are built only.
-        stands: whether the engine that an earlier run built is still there; asked where timing needs it.
+        build: runs the processes that make a point's engine and measure how good it is.
+        time: measures how fast it is; called in this process, with nothing beside it. None: points are built only.
+        stands: whether the engine that an earlier run built is still there; called if timing needs it.
     """
 
-    build: Callable[[Point], Built]
+    build: Builder
     time: Callable[[Point], Timed] | None
     stands: Callable[[Point, Built], bool] = _always
 
@@ -72,7 +62,7 @@ OnProgress = Callable[[Progress], None]
 
 
 def silent(_: Progress) -> None:
-    """Tells nobody."""
+    """Default progress callback; does nothing."""
 
 
 def drive(
@@ -117,8 +107,8 @@ def jobs_that_fit(point_memory_bytes: int, available_bytes: int, cores: int) -> 
 
     Args:
         point_memory_bytes: peak of one build.
-        available_bytes: see `available_memory_bytes`.
-        cores: see `cores`.
+        available_bytes: of memory.
+        cores: that this process may use.
 
     Raises:
         ValueError: the peak is not positive.
@@ -126,21 +116,6 @@ def jobs_that_fit(point_memory_bytes: int, available_bytes: int, cores: int) -> 
     if point_memory_bytes <= 0:
         raise ValueError(f"expected a positive peak, got {point_memory_bytes}")
     return max(1, min(available_bytes // point_memory_bytes, cores))
-
-
-def available_memory_bytes() -> int:
-    """Memory that new processes can have without swapping: of the machine, or of the container if that is less."""
-    return min([int(psutil.virtual_memory().available), *_left_in_cgroups(_CGROUPS)])
-
-
-def _left_in_cgroups(files: Iterable[tuple[str, str]]) -> list[int]:
-    left = []
-    for limit, use in files:
-        try:
-            left.append(max(0, int(Path(limit).read_text()) - int(Path(use).read_text())))
-        except (OSError, ValueError):  # not this version, or "max": no limit
-            continue
-    return left
 
 
 class _Run:

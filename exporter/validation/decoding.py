@@ -6,8 +6,6 @@ chunk with the reason, and left out of the pixels; it ends nothing.
 
 import contextlib
 import gc
-import os
-import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from exporter.errors import ExportError, InternalError, UsageError
+from exporter.machine import usable_cores
 from exporter.models import Preprocess, crop_image
+from exporter.processes.interrupts import leave_terminal_to_parent
 from exporter.validation.image_set import ImageSet
 
 # Each worker has at most this many chunks ready or in the making.
@@ -57,7 +57,7 @@ class DecodedChunk:
 
 def default_workers(images: int) -> int:
     """How many processes to decode in: none beside our own for a small set, else one per core up to 8."""
-    return 0 if images < WORTH_A_WORKER else min(_cores(), MOST_WORKERS)
+    return 0 if images < WORTH_A_WORKER else min(len(usable_cores()), MOST_WORKERS)
 
 
 def decode(
@@ -162,7 +162,7 @@ def _loader(chunks: _Chunks, workers: int) -> "DataLoader[DecodedChunk]":
             collate_fn=_as_it_is,
             num_workers=workers,
             prefetch_factor=CHUNKS_AHEAD if workers else None,
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_start_worker,
             generator=torch.Generator(),  # its own: the loader draws a seed, and the global one is the caller's
         )
 
@@ -188,10 +188,8 @@ def _as_it_is(decoded: Any) -> Any:
     return decoded
 
 
-def _leave_interrupts_to_the_parent(_worker: int) -> None:
-    """Ctrl-C and a hang-up reach every process of a terminal; the parent ends its workers, which would only print."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def _start_worker(_number: int) -> None:
+    leave_terminal_to_parent()
 
 
 def _reason(error: Exception) -> str:
@@ -202,9 +200,3 @@ def _reason(error: Exception) -> str:
         return "not an image of a known format"
     text = " ".join(str(error).split())
     return text[:LONGEST_REASON] if text else type(error).__name__
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter.benchmark.process import WorkerFailure, WorkerProcess, worker_environment
+from exporter.benchmark.race import worker_environment
 from exporter.errors import TargetUnavailableError, UsageError
+from exporter.processes.child import Child, ChildFailure
 from tools.gpu.jobs import LISTS, MODELS, Contender, Job
 from tools.gpu.results import Check, Entry, JobResult, Round
 from tools.gpu.timing import Device
@@ -85,7 +86,7 @@ class Driver:
         self._machine = dict(machine)
         self._clock = clock
         self._started = clock()
-        self._process: WorkerProcess | None = None
+        self._process: Child | None = None
         self._workers = 0
 
     def run(self, tell: Callable[[Check], None]) -> Check:
@@ -125,7 +126,7 @@ class Driver:
     def _introduced(self) -> dict[str, Any]:
         try:
             return self._ask({"ask": "machine"}, max(self._left, 1.0))
-        except WorkerFailure as failure:
+        except ChildFailure as failure:
             raise TargetUnavailableError(str(failure)) from None
 
     def _attempt(self, place: int, job: Job) -> JobResult:
@@ -148,7 +149,7 @@ class Driver:
             sheet.forget_built()
             try:
                 self._ask({"ask": "open", "list": self._settings.jobs, "job": place}, max(self._left, 1.0))
-            except WorkerFailure as failure:
+            except ChildFailure as failure:
                 self._dismiss()
                 return str(failure)
             if all(self._build(number, job, sheet) for number in sheet.order()):
@@ -168,7 +169,7 @@ class Driver:
             return True
         try:
             answer = self._ask({"ask": "build", "contender": number}, allowed)
-        except WorkerFailure as failure:
+        except ChildFailure as failure:
             sheet.fail(number, {contender.name: str(failure)})
             return False
         if answer["ruined"]:
@@ -193,7 +194,7 @@ class Driver:
                 sheet.rounds.append(answer["rounds"])
                 sheet.clocks.append(answer["clocks"])
                 took = max(1.0, self._clock() - began)
-        except WorkerFailure as failure:
+        except ChildFailure as failure:
             self._dismiss()
             return str(failure)
         return ""
@@ -207,7 +208,7 @@ class Driver:
             environment.pop(_COMPILE_THREADS)  # all cores compile here: nothing is timed meanwhile
             if _COMPILE_THREADS in os.environ:
                 environment[_COMPILE_THREADS] = os.environ[_COMPILE_THREADS]
-            self._process = WorkerProcess(
+            self._process = Child(
                 (*settings.worker, settings.device),
                 {**environment, "HF_HUB_OFFLINE": "1"},
                 settings.work / f"worker-{self._workers}.log",

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.benchmark.environment import cpu_model
 from exporter.errors import TargetUnavailableError
+from exporter.machine import cpu_model
 from exporter.packages import installed
 
 NEEDED = {

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from exporter.benchmark.clock import Clock, cuda_facts, open_clock
+from exporter.benchmark.clock import Clock, open_clock
 from exporter.benchmark.messages import WarmUp
 from exporter.benchmark.worker import run_window, warm_up
+from exporter.machine import cuda_facts
 
 Device = Literal["cpu", "cuda"]
 Call = Callable[[], object]

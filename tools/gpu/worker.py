@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from exporter.benchmark.messages import Channel
-from exporter.benchmark.worker import die_with_parent
 from exporter.errors import ExportError, InternalError
+from exporter.processes.serving import serve
 from exporter.targets import Array
 from tools.gpu.build import build, forget_device_memory, reason
 from tools.gpu.forms import MadeForms
@@ -109,27 +108,20 @@ def _why(error: Exception) -> str:
     return str(error) if isinstance(error, ExportError) else reason(error)
 
 
-def serve(channel: Channel, device: Device) -> None:
-    """Answer requests until there are no more, or one failed."""
+def started(device: Device) -> Worker:
+    """A worker on its device."""
     if device == "cuda" and torch.cuda.is_available():  # where it is not, the first answer says so
         torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is what it says, here and in the reference
         torch.backends.cudnn.allow_tf32 = False
         torch.cuda.set_stream(torch.cuda.Stream())  # engines synchronise around the default one
     torch.set_num_threads(len(os.sched_getaffinity(0)) if device == "cuda" else 1)
-    worker = Worker(device)
-    for request in channel.requests():
-        try:
-            channel.answer(worker.answer(request))
-        except Exception as error:  # the engines', the compilers' and CUDA's have no common type
-            channel.answer({"error": _why(error)})
-            return
+    return Worker(device)
 
 
 def main() -> None:
     """The process."""
-    die_with_parent()
     device: Device = "cpu" if sys.argv[1:] == ["cpu"] else "cuda"
-    serve(Channel.take_stdout(), device)
+    serve(started(device).answer)
 
 
 if __name__ == "__main__":

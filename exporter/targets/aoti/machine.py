@@ -6,37 +6,17 @@ is loaded. Torch-free: reading a package's demands loads nothing.
 """
 
 import platform
-import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from exporter.errors import TargetUnavailableError
+from exporter.machine import cpu_instructions
 
 TORCH, INSTRUCTIONS = "exporter_torch", "exporter_cpu_instructions"
 """What this package adds to AOTInductor's own metadata."""
 
 AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})
 """What Inductor compiles for where it is told 256 bits and no architecture."""
-
-_USED_BY_COMPILERS = re.compile(
-    r"avx\w*|sse\w*|ssse3|pni|amx\w*|fma4?|f16c|bmi[12]|abm|adx|aes|vaes|pclmulqdq|vpclmulqdq|gfni|sha_ni|sha512"
-    r"|sm3|sm4|movbe|movdiri|movdir64b|popcnt|cx16|lahf_lm|xop|tbm"
-)
-"""Names in Linux's list of processor features that stand for instructions a compiler may choose."""
-
-
-def cpu_instructions(cpu_info: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The instruction sets of this machine's processor, as Linux calls them; empty where it does not say."""
-    try:
-        lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    named = dict(line.split(":", 1) for line in lines if ":" in line)
-    features = {name.strip(): value.split() for name, value in named.items()}
-    if "Features" in features:  # aarch64: every one of them is an instruction set
-        return frozenset(features["Features"])
-    return frozenset(name for name in features.get("flags", []) if _USED_BY_COMPILERS.fullmatch(name))
 
 
 def demands(instructions: str, torch_version: str) -> dict[str, str]:

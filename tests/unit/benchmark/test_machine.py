@@ -87,7 +87,7 @@ def test_picked_cores_are_usable_and_as_many_as_threads() -> None:
 def test_physical_cores_come_before_their_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four threads on two physical cores, numbered as Linux does: 0 and 2 share one, 1 and 3 the other."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.setattr("exporter.benchmark.cores._siblings", lambda core: f"{core % 2},{core % 2 + 2}")
+    monkeypatch.setattr("exporter.benchmark.cores.physical_core", lambda core: f"{core % 2},{core % 2 + 2}")
 
     assert [pick_cores(threads) for threads in (1, 2, 3)] == [(3,), (2, 3), (1, 2, 3)]
 

@@ -16,6 +16,7 @@ import pytest
 
 from exporter.benchmark import Contender, EngineFile, Progress, environment, race, report_on
 from exporter.benchmark.messages import job_to_tree
+from exporter.benchmark.race import worker_environment
 from exporter.errors import UsageError
 from tests.unit.benchmark.contenders import BATCH, QUICK, as_engine, pretending, quick
 
@@ -303,3 +304,12 @@ def test_race_that_memory_cannot_hold_is_refused(
 
     with pytest.raises(UsageError, match=r"got 0\.0 GiB available"):
         race([as_engine("a", engine)], {BATCH: images}, quick(tmp_path, worker=("nothing is started",)))
+
+
+def test_environment_pins_threads_and_keeps_caches_together(tmp_path: Path) -> None:
+    found = worker_environment(3, tmp_path)
+
+    assert {found[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} == {"3"}
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR"):
+        assert Path(found[name]).is_relative_to(tmp_path) and Path(found[name]).is_dir()
+    assert os.environ.get("HOME") == found.get("HOME")

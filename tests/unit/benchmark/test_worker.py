@@ -15,10 +15,11 @@ from torch import nn
 from exporter.benchmark import Contender, EngineFile, WarmUp
 from exporter.benchmark.loading import arrays_of, load_contender, read_images
 from exporter.benchmark.messages import Job, job_from, job_to_tree
-from exporter.benchmark.process import WORKER, WorkerFailure, WorkerProcess, worker_environment
+from exporter.benchmark.race import WORKER, worker_environment
 from exporter.benchmark.worker import Worker, run_round, run_window, warm_up
 from exporter.errors import InternalError, TargetUnavailableError, UsageError
 from exporter.models import ModelRequest, load
+from exporter.processes.child import Child, ChildFailure
 from tests.unit.benchmark.contenders import BATCH, QUICK, SIZE, as_engine, as_program
 
 DIGITS = ModelRequest(model="vit_digits")
@@ -264,24 +265,27 @@ def test_contender_without_what_its_kind_needs_is_a_bug() -> None:
 
 OBSERVER = """
 import os, sys
-from exporter.benchmark.messages import Channel
 from exporter.benchmark.worker import Worker
+from exporter.processes.serving import serve
 
-channel, worker = Channel.take_stdout(), Worker()
-for request in channel.requests():
+worker = Worker()
+
+def answer(request):
     print("chatter of a library")
     os.write(1, b"chatter of native code; ")
-    answer = worker.answer(request)
+    answered = worker.answer(request)
     with open("/proc/self/status") as status:
         fields = dict(line.split(":", 1) for line in status)
-    channel.answer({**answer, "modules": list(sys.modules), "cores": fields["Cpus_allowed_list"].strip()})
+    return {**answered, "modules": list(sys.modules), "cores": fields["Cpus_allowed_list"].strip()}
+
+serve(answer)
 """
 
 
 @pytest.fixture
-def observed(engine: EngineFile, images: Path, tmp_path: Path) -> Iterator[WorkerProcess]:
+def observed(engine: EngineFile, images: Path, tmp_path: Path) -> Iterator[Child]:
     """A worker that tells what it imported and where it may run, and prints nonsense all the while."""
-    process = WorkerProcess(
+    process = Child(
         (sys.executable, "-c", OBSERVER), worker_environment(1, tmp_path), tmp_path / "worker.log"
     )
     try:
@@ -291,7 +295,7 @@ def observed(engine: EngineFile, images: Path, tmp_path: Path) -> Iterator[Worke
 
 
 def test_engine_worker_is_free_of_torch_and_pinned(
-    observed: WorkerProcess, engine: EngineFile, images: Path, tmp_path: Path
+    observed: Child, engine: EngineFile, images: Path, tmp_path: Path
 ) -> None:
     request = {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", engine), images, cores=(0,)))}
     prepared = observed.ask(request, timeout_s=60)
@@ -312,7 +316,7 @@ def test_engine_worker_is_free_of_torch_and_pinned(
 
 
 def test_program_worker_answers_the_whole_protocol(program: Path, images: Path, tmp_path: Path) -> None:
-    process = WorkerProcess(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
+    process = Child(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
     try:
         request = {"ask": "prepare", "job": job_to_tree(job(as_program("eager", program), images))}
         prepared = process.ask(request, timeout_s=300)
@@ -331,9 +335,9 @@ def test_worker_says_why_it_cannot_load(engine: EngineFile, images: Path, tmp_pa
     broken = EngineFile(
         target="onnx", path=tmp_path / "broken.onnx", input=engine.input, outputs=engine.outputs
     )
-    process = WorkerProcess(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
+    process = Child(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
     try:
-        with pytest.raises(WorkerFailure, match=r"broken\.onnx"):
+        with pytest.raises(ChildFailure, match=r"broken\.onnx"):
             process.ask(
                 {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", broken), images))}, timeout_s=60
             )

@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from exporter.errors import UsageError
 from exporter.schedule import ScheduleRequest
-from exporter.sweep import Axes, Built, Conditions, Point, Timed, Work, drive, grid, open_store
+from exporter.sweep import Axes, Builder, Built, Conditions, Point, Timed, Work, drive, grid, open_store
 from exporter.sweep.drive import OnProgress, silent
+from exporter.sweep.workers import serve_builds
 
 CONDITIONS = Conditions(building={"model": "tiny", "weights": "ab12"}, timing={"threads": 1})
 POINTS = grid(Axes(r=(0, 1, 2, 3, 4, 5)))
@@ -27,27 +30,22 @@ def timed(point: Point) -> Timed:
     return Timed(images_per_s=100.0 + point.schedule.r, latency_ms=10.0)
 
 
-@dataclass(frozen=True)
-class Build:
+def build(setup: Mapping[str, Any], point: Point) -> Built:
     """Counts itself in `calls`; some points misbehave."""
-
-    calls: str
-
-    def __call__(self, point: Point) -> Built:
-        _count(self.calls, "build", point)
-        print("noise of a library")
-        if point == WRONG:
-            raise UsageError("schedule: cannot be met")
-        if point == BROKEN:
-            raise ZeroDivisionError("a bug\nin two lines")
-        if point == KILLED:
-            os.kill(os.getpid(), 9)
-        if point == SLOW:
-            child = subprocess.Popen(["sleep", "600"])
-            (Path(self.calls) / f"child.{point.name}.{child.pid}").touch()
-            child.wait()
-        time.sleep(0.05)
-        return built(point)
+    _count(setup["calls"], "build", point)
+    print("noise of a library")
+    if point == WRONG:
+        raise UsageError("schedule: cannot be met")
+    if point == BROKEN:
+        raise ZeroDivisionError("a bug\nin two lines")
+    if point == KILLED:
+        os.kill(os.getpid(), 9)
+    if point == SLOW:
+        child = subprocess.Popen(["sleep", "600"])
+        (Path(setup["calls"]) / f"child.{point.name}.{child.pid}").touch()
+        child.wait()
+    time.sleep(0.05)
+    return built(point)
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ def pids(calls: Path) -> set[int]:
 
 def work(calls: Path) -> Work:
     calls.mkdir(exist_ok=True)
-    return Work(build=Build(str(calls)), time=Time(str(calls)))
+    command = (sys.executable, "-m", "tests.unit.sweep.counting_work", "worker")
+    return Work(build=Builder(command=command, setup={"calls": str(calls)}), time=Time(str(calls)))
 
 
 def sweep(
@@ -88,6 +87,9 @@ def _count(calls: str, stage: str, point: Point) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["worker"]:
+        serve_builds(build)
+        sys.exit()
     try:
         slow = sys.argv[2:] == ["slow"]
         sweep(Path(sys.argv[1]), (SLOW, *POINTS) if slow else POINTS, jobs=2 if slow else 1)

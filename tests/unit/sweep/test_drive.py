@@ -14,7 +14,6 @@ import pytest
 
 from exporter.errors import InternalError, UsageError
 from exporter.sweep import Point, Progress, Timed, drive, finished, jobs_that_fit, open_store
-from exporter.sweep.drive import _left_in_cgroups
 from tests.unit.sweep.counting_work import (
     BROKEN,
     CONDITIONS,
@@ -255,11 +254,3 @@ def test_interrupt_stops_workers_and_keeps_what_is_finished(tmp_path: Path) -> N
 )
 def test_jobs_that_fit(peak: int, available: int, cores: int, jobs: int) -> None:
     assert jobs_that_fit(peak, available, cores) == jobs
-
-
-def test_container_s_limit_counts_and_no_limit_does_not(tmp_path: Path) -> None:
-    for name, text in {"max": "1000", "now": "300", "none": "max"}.items():
-        (tmp_path / name).write_text(text)
-    limit, now, none = (str(tmp_path / name) for name in ("max", "now", "none"))
-
-    assert _left_in_cgroups([(limit, now), (none, now), (str(tmp_path / "absent"), now)]) == [700]

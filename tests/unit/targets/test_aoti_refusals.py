@@ -28,12 +28,6 @@ from tests.support.families import IMAGE_SIZE, family
 
 INPUT = TensorSpec(name="images", dtype="float32", shape=(2, 3, IMAGE_SIZE, IMAGE_SIZE))
 OUTPUTS = (TensorSpec(name="logits", dtype="float32", shape=(2, 10)),)
-X86 = """processor\t: 0
-vendor_id\t: GenuineIntel
-flags\t\t: fpu vme sse sse2 ht nx avx avx2 fma f16c bmi1 hypervisor avx512f
-bugs\t\t: spectre_v1
-"""
-ARM = "processor\t: 0\nFeatures\t: fp asimd aes sve bf16\nCPU implementer\t: 0x41\n"
 
 
 @pytest.fixture(scope="module")
@@ -122,24 +116,6 @@ def test_kernels_for_another_gpu_are_refused() -> None:
         TargetUnavailableError, match="compute capability 90, and this is compute capability 80"
     ):
         machine.check_gpu_fits({"AOTI_COMPUTE_CAPABILITY": "90"}, "model_aoti.pt2", "80")
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        pytest.param(X86, {"sse", "sse2", "avx", "avx2", "fma", "f16c", "bmi1", "avx512f"}, id="x86"),
-        pytest.param(ARM, {"fp", "asimd", "aes", "sve", "bf16"}, id="arm"),
-        pytest.param("", set(), id="silent"),
-    ],
-)
-def test_instructions_are_told_from_other_features(tmp_path: Path, said: str, expected: set[str]) -> None:
-    (tmp_path / "cpuinfo").write_text(said)
-
-    assert machine.cpu_instructions(tmp_path / "cpuinfo") == expected
-
-
-def test_machine_without_a_list_of_features_names_none(tmp_path: Path) -> None:
-    assert machine.cpu_instructions(tmp_path / "absent") == frozenset()
 
 
 def test_portable_package_asks_for_avx2_only() -> None:

@@ -1,4 +1,4 @@
-"""The race's end of a worker, against workers that misbehave."""
+"""Parent side of a child process, against children that misbehave."""
 
 import os
 import signal
@@ -10,19 +10,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from exporter.benchmark.process import WorkerFailure, WorkerProcess, worker_environment
+from exporter.processes.child import Child, ChildFailure
 
-Start = Callable[[str], WorkerProcess]
+Start = Callable[[str], Child]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a worker that runs some Python."""
-    started: list[WorkerProcess] = []
+    started: list[Child] = []
 
-    def begin(code: str) -> WorkerProcess:
+    def begin(code: str) -> Child:
         command = (sys.executable, "-S", "-E", "-c", code)
-        started.append(WorkerProcess(command, worker_environment(3, tmp_path), tmp_path / "log"))
+        started.append(Child(command, os.environ, tmp_path / "log"))
         return started[-1]
 
     yield begin
@@ -84,7 +84,7 @@ def test_answer_in_pieces_is_put_together(start: Start) -> None:
     ],
 )
 def test_failure_says_what_happened(code: str, words: str, start: Start) -> None:
-    with pytest.raises(WorkerFailure, match=words):
+    with pytest.raises(ChildFailure, match=words):
         start(code).ask({"ask": "prepare"}, timeout_s=0.3 if "60" in code else 30)
 
 
@@ -111,15 +111,6 @@ def test_kill_of_the_dead_does_nothing(start: Start) -> None:
 
     process.kill()
     process.kill()
-
-
-def test_environment_pins_threads_and_keeps_caches_together(tmp_path: Path) -> None:
-    found = worker_environment(3, tmp_path)
-
-    assert {found[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} == {"3"}
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR"):
-        assert Path(found[name]).is_relative_to(tmp_path) and Path(found[name]).is_dir()
-    assert os.environ.get("HOME") == found.get("HOME")
 
 
 def alive(pid: int) -> bool:

@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP: one way out for all of them, and blocks of code that they wait for.
+"""Ctrl-C, SIGTERM and SIGHUP: all of them raise KeyboardInterrupt, and blocks of code can delay them.
 
-Stands beside the road: `__main__` asks for it first, and whoever renames or removes folders has interrupts wait.
+`__main__` installs the handlers first; code that renames or removes folders delays interrupts meanwhile.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 PATIENCE_S = 5.0
-"""A signal so soon after another one is the same wish again, and must not stop the cleaning up."""
+"""A second signal within this time is ignored, so that it does not stop the clean-up."""
 
 _AGAIN_S = 0.05
 
@@ -24,10 +24,10 @@ _latest = [-PATIENCE_S]
 
 
 def interrupt_on_signals() -> None:
-    """Have each signal raise KeyboardInterrupt in the main thread, so that whatever cleans up after Ctrl-C does.
+    """Have each signal raise KeyboardInterrupt in the main thread, so that the clean-up after Ctrl-C runs.
 
-    A signal that is ignored stays ignored: SIGHUP under `nohup`, Ctrl-C in the background of a shell. Processes that
-    are forked end by SIGTERM and SIGHUP as any process does.
+    A signal that is ignored stays ignored: SIGHUP under `nohup`, Ctrl-C in the background of a shell. Forked processes
+    get the default handlers back: SIGTERM and SIGHUP end them.
     """
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     for number in heeded:
@@ -41,16 +41,22 @@ def interrupt_on_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """For the last moments of a process, in which nothing is left to clean up."""
+    """Ignore all of them: at the end of a process, when nothing is left to clean up."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
+def leave_terminal_to_parent() -> None:
+    """Ignore Ctrl-C and hang-up, which reach every process of a terminal: the parent ends its forked children."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Have signals that arrive in the block wait for its end; for renames and removals that belong together.
+    """Delay signals that arrive in the block until its end; for renames and removals that belong together.
 
-    Outside of the main thread, which is the one that signals interrupt, it changes nothing.
+    Does nothing outside the main thread, the only one that signals interrupt.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -78,7 +84,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _hold_signals() -> None:
-    """One that reached a child before it has handlers of its own would be lost: Python forgets what was pending."""
+    """Block signals: one that reached a child before it has its own handlers would be lost."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
@@ -93,7 +99,7 @@ def _as_in_any_process(heeded: list[signal.Signals]) -> None:
 
 
 def _raise_again(lost: Any) -> None:
-    """An interrupt that came while a destructor ran, where nothing can be raised, comes again in a moment."""
+    """Repeat an interrupt that came while a destructor ran, where nothing can be raised."""
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.interrupts import interrupts_wait
+from exporter.processes.interrupts import interrupts_wait
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -28,7 +28,7 @@ def python(script: str) -> subprocess.CompletedProcess[str]:
 
 WAITING = """
 import shutil, sys, time
-from exporter.interrupts import interrupt_on_signals
+from exporter.processes.interrupts import interrupt_on_signals
 from exporter.bundle import stage_bundle
 interrupt_on_signals()
 def slowly(*given, remove=shutil.rmtree, **options):
@@ -79,7 +79,7 @@ def test_signal_leaves_nothing_behind(signals: tuple[str, ...], tmp_path: Path) 
 
 def test_signal_that_is_ignored_stays_ignored() -> None:
     script = (
-        "import os, signal\nfrom exporter.interrupts import interrupt_on_signals\n"
+        "import os, signal\nfrom exporter.processes.interrupts import interrupt_on_signals\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\ninterrupt_on_signals()\n"
         "os.kill(os.getpid(), signal.SIGHUP)\nprint('alive')\n"
     )
@@ -88,7 +88,7 @@ def test_signal_that_is_ignored_stays_ignored() -> None:
 
 def test_forked_process_ends_by_sigterm_without_a_word() -> None:
     script = (
-        "import os, signal\nfrom exporter.interrupts import interrupt_on_signals\ninterrupt_on_signals()\n"
+        "import os, signal\nfrom exporter.processes.interrupts import interrupt_on_signals\ninterrupt_on_signals()\n"
         "ours, theirs = os.pipe()\nchild = os.fork()\n"
         "if not child:\n    os.write(theirs, b'.')\n    signal.pause()\n"
         "os.read(ours, 1)\nos.kill(child, signal.SIGTERM)\nprint(os.waitpid(child, 0)[1])\n"
@@ -101,7 +101,8 @@ def test_forked_process_ends_by_sigterm_without_a_word() -> None:
 def test_signal_that_meets_a_forked_process_at_its_birth_is_not_lost() -> None:
     """Of a process that lost it, this would wait for the end, as `Process.terminate(); join()` does."""
     script = (
-        "import os, signal, time\nfrom exporter.interrupts import interrupt_on_signals\ninterrupt_on_signals()\n"
+        "import os, signal, time\nfrom exporter.processes.interrupts import interrupt_on_signals\n"
+        "interrupt_on_signals()\n"
         "ends = set()\n"
         "for _ in range(20):\n"
         "    child = os.fork()\n"
@@ -121,7 +122,7 @@ MOMENTS = {
         "sys.addaudithook(lambda event, given: press() if given[:1] == ('exporter.cli.commands',) else None)"
     ),
     "when the command is done": (
-        "import exporter.interrupts as room\nhonest = room.ignore_signals\n"
+        "import exporter.processes.interrupts as room\nhonest = room.ignore_signals\n"
         "room.ignore_signals = lambda: (press(), honest())"
     ),
     "at exit": "import atexit\natexit.register(lambda: press())",

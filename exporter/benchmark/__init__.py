@@ -9,22 +9,19 @@ from exporter.benchmark.environment import environment
 from exporter.benchmark.measurement import Launch, Measurement, Race, Unavailable
 from exporter.benchmark.messages import WarmUp
 from exporter.benchmark.race import Progress, RaceOptions, race
-from exporter.benchmark.result import BenchReport, Efficiency, NamedRatio, report_on
-from exporter.benchmark.statistics import Ratio, Summary, efficiency, ratio, summarize
+from exporter.benchmark.result import BenchReport, report_on
+from exporter.benchmark.statistics import Summary, efficiency, ratio, summarize
 
 __all__ = [
     "BenchReport",
     "Contender",
     "Device",
-    "Efficiency",
     "EngineFile",
     "Launch",
     "Measurement",
-    "NamedRatio",
     "Progress",
     "Race",
     "RaceOptions",
-    "Ratio",
     "Summary",
     "Unavailable",
     "WarmUp",

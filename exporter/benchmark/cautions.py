@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from exporter.benchmark.measurement import Launch, Measurement
-from exporter.benchmark.statistics import Ratio
+from exporter.records import RatioRecord
 
 WIDEST_INTERVAL = 0.2
 """A ratio whose interval is wider than this share of its value tells little."""
@@ -45,13 +45,13 @@ def cautions_about(measurement: Measurement, cores: int) -> Iterator[str]:
         yield f"other-load: {label}: other processes kept {busy:.0%} of its {cores} cores busy while it was timed"
 
 
-def cautions_about_ratio(name: str, batch: int, ratio: Ratio) -> Iterator[str]:
+def cautions_about_ratio(ratio: RatioRecord) -> Iterator[str]:
     """A warning about a ratio that the spread makes meaningless."""
     if ratio.relative_width > WIDEST_INTERVAL:
         low, high = ratio.interval
         yield (
-            f"wide-interval: {name}, batch {batch}: {ratio.value:.2f} lies somewhere from {low:.2f} to {high:.2f}; "
-            "race again with more launches, or on a quieter machine"
+            f"wide-interval: {ratio.name}, batch {ratio.batch}: {ratio.value:.2f} lies somewhere from "
+            f"{low:.2f} to {high:.2f}; race again with more launches, or on a quieter machine"
         )
 
 

@@ -1,6 +1,6 @@
-"""The benchmark's result: figures per contender, ratios, merge efficiency, and what to think of them.
+"""The result of a benchmark: figures per contender, ratios, merge efficiency, and warnings.
 
-In: a `Race`. Out: a `BenchReport`, whose `to_tree` is `bench.json`.
+In: a `Race`. Out: a `BenchReport`, whose `record` is what `bench.json` holds.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,44 +11,19 @@ import numpy as np
 
 from exporter.benchmark.cautions import cautions_about, cautions_about_ratio
 from exporter.benchmark.contender import Contender
-from exporter.benchmark.measurement import Measurement, Race, Unavailable
-from exporter.benchmark.statistics import Ratio, Summary, efficiency, ratio, summarize
+from exporter.benchmark.measurement import Launch, Measurement, Race, Unavailable
+from exporter.benchmark.statistics import efficiency, ratio, summarize
+from exporter.records import (
+    BenchRecord,
+    BlockTime,
+    ContenderRecord,
+    EfficiencyRecord,
+    LaunchRecord,
+    RatioRecord,
+    UnavailableRecord,
+)
 
 _BLOCK = "block_"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedRatio:
-    """How many times as fast one contender is as another, `contender / baseline`, at one batch size."""
-
-    contender: str
-    baseline: str
-    batch: int
-    ratio: Ratio
-
-    @property
-    def name(self) -> str:
-        """As `bench.json` has it."""
-        return f"{self.contender} / {self.baseline}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Efficiency:
-    """Merge efficiency of a reduced engine.
-
-    Attributes:
-        contender: its name.
-        target: its target.
-        batch: images per call.
-        ratio: measured speedup over the dense engine, over `macs_ratio`.
-        macs_ratio: executed multiply-accumulates of the dense engine over its own.
-    """
-
-    contender: str
-    target: str
-    batch: int
-    ratio: Ratio
-    macs_ratio: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +41,8 @@ class BenchReport:
 
     measurements: tuple[Measurement, ...]
     unavailable: tuple[Unavailable, ...]
-    ratios: tuple[NamedRatio, ...]
-    efficiencies: tuple[Efficiency, ...]
+    ratios: tuple[RatioRecord, ...]
+    efficiencies: tuple[EfficiencyRecord, ...]
     warnings: tuple[str, ...]
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,17 +52,14 @@ class BenchReport:
         Args:
             own: names of contenders; if there are any, others are left out.
         """
-        asked = [each for each in self.efficiencies if not own or each.contender in own]
+        asked = [each for each in self.efficiencies if not own or each.name in own]
         smallest = min((each.batch for each in asked), default=0)
         group = [each for each in asked if each.batch == smallest]
         targets = [each.target for each in group]
-        return {
-            each.target if targets.count(each.target) == 1 else each.contender: each.ratio.value
-            for each in group
-        }
+        return {each.target if targets.count(each.target) == 1 else each.name: each.value for each in group}
 
-    def to_tree(self, label: str | None = None) -> dict[str, Any]:
-        """The values of `bench.json`.
+    def record(self, label: str | None = None) -> BenchRecord:
+        """The content of `bench.json`.
 
         Args:
             label: of the bundle that the file is for, where several raced: its engines are listed as its own, with
@@ -96,33 +68,24 @@ class BenchReport:
         own = {
             each.contender.target: each
             for each in reversed(self.measurements)
-            if label is not None and each.contender.name == f"{label} {each.contender.target}"
+            if label is not None
+            if each.contender.target is not None
+            if each.contender.name == f"{label} {each.contender.target}"
         }
-        return {
-            "own": {target: each.contender.name for target, each in own.items()},
-            "blocks": {target: _block_rows(each) for target, each in own.items() if each.block_ms},
-            "contenders": [_contender_tree(each) for each in self.measurements],
-            "unavailable": [
-                {"name": each.contender.name, "batch": each.contender.batch, "reason": each.reason}
+        return BenchRecord(
+            own={target: each.contender.name for target, each in own.items()},
+            blocks={target: _block_times(each) for target, each in own.items() if each.block_ms},
+            contenders=tuple(_contender_record(each) for each in self.measurements),
+            unavailable=tuple(
+                UnavailableRecord(name=each.contender.name, batch=each.contender.batch, reason=each.reason)
                 for each in self.unavailable
-            ],
-            "ratios": [
-                {"name": each.name, "batch": each.batch, **_ratio_tree(each.ratio)} for each in self.ratios
-            ],
-            "merge_efficiency": self.merge_efficiency([each.contender.name for each in own.values()]),
-            "efficiencies": [
-                {
-                    "name": each.contender,
-                    "target": each.target,
-                    "batch": each.batch,
-                    "macs_ratio": each.macs_ratio,
-                    **_ratio_tree(each.ratio),
-                }
-                for each in self.efficiencies
-            ],
-            "warnings": list(self.warnings),
-            "environment": dict(self.environment),
-        }
+            ),
+            ratios=self.ratios,
+            merge_efficiency=self.merge_efficiency([each.contender.name for each in own.values()]),
+            efficiencies=self.efficiencies,
+            warnings=self.warnings,
+            environment=self.environment,
+        )
 
 
 def report_on(race: Race, environment: Mapping[str, Any]) -> BenchReport:
@@ -173,80 +136,79 @@ def _is_reduced_form(one: Contender, other: Contender) -> bool:
     return both_engines and same and one.reduced and not other.reduced
 
 
-def _named_ratio(one: Measurement, other: Measurement) -> NamedRatio:
-    return NamedRatio(
-        contender=one.contender.name,
-        baseline=other.contender.name,
-        batch=one.contender.batch,
-        ratio=ratio(one.samples, other.samples),
+def _named_ratio(one: Measurement, other: Measurement) -> RatioRecord:
+    contender, baseline = one.contender, other.contender
+    return RatioRecord.between(
+        contender.name, baseline.name, contender.batch, ratio(one.samples, other.samples)
     )
 
 
-def _efficiencies(measurements: Sequence[Measurement]) -> Iterator[Efficiency]:
+def _efficiencies(measurements: Sequence[Measurement]) -> Iterator[EfficiencyRecord]:
     for one, other in _over_dense_engine(measurements):
         macs_ratio = other.contender.executed_macs / one.contender.executed_macs
-        yield Efficiency(
-            contender=one.contender.name,
+        found = efficiency(ratio(one.samples, other.samples), macs_ratio)
+        yield EfficiencyRecord(
+            name=one.contender.name,
             target=one.contender.target or "",
             batch=one.contender.batch,
-            ratio=efficiency(ratio(one.samples, other.samples), macs_ratio),
             macs_ratio=macs_ratio,
+            value=found.value,
+            interval=found.interval,
         )
 
 
-def _warnings(race: Race, ratios: Sequence[NamedRatio]) -> Iterator[str]:
+def _warnings(race: Race, ratios: Sequence[RatioRecord]) -> Iterator[str]:
     for measurement in race.measurements:
         yield from cautions_about(measurement, len(race.cores))
     for each in ratios:
-        yield from cautions_about_ratio(each.name, each.batch, each.ratio)
+        yield from cautions_about_ratio(each)
     for missing in race.unavailable:
         if _is_eager_dense(missing.contender):
             yield f"no-baseline: {missing.contender.label} could not be timed: no ratio compares with it"
 
 
-def _contender_tree(measurement: Measurement) -> dict[str, Any]:
+def _contender_record(measurement: Measurement) -> ContenderRecord:
     contender, launches = measurement.contender, measurement.launches
-    summary: Summary = summarize(measurement.samples, contender.batch)
-    return {
-        "name": contender.name,
-        "kind": contender.kind,
-        "target": contender.target,
-        "reduced": contender.reduced,
-        "batch": contender.batch,
-        "executed_macs": contender.executed_macs,
-        "samples_ms": list(measurement.samples_ms),
-        "launches": [
-            {
-                "load_ms": launch.load_ms,
-                "first_ms": launch.first_ms,
-                "warm_up_calls": launch.warm_up_calls,
-                "settled": launch.settled,
-                "other_load": launch.other_load,
-                "peak_memory_bytes": launch.peak_memory_bytes,
-                "calls": [len(calls) for calls in launch.rounds],
-            }
-            for launch in launches
-        ],
-        "median_ms": summary.median_ms,
-        "p90_ms": summary.p90_ms,
-        "p99_ms": summary.p99_ms,
-        "iqr_ms": summary.iqr_ms,
-        "images_per_s": summary.images_per_s,
-        "peak_memory_bytes": max(launch.peak_memory_bytes for launch in launches),
-        "load_ms": float(np.median([launch.load_ms for launch in launches])),
-        "first_ms": float(np.median([launch.first_ms for launch in launches])),
-        "block_ms": dict(measurement.block_ms),
-        "infer_samples_per_sec": contender.batch * 1000 / summary.mean_ms,
-        "infer_step_time": summary.mean_ms,
-        "infer_batch_size": contender.batch,
-    }
+    summary = summarize(measurement.samples, contender.batch)
+    return ContenderRecord(
+        name=contender.name,
+        kind=contender.kind,
+        target=contender.target,
+        reduced=contender.reduced,
+        batch=contender.batch,
+        executed_macs=contender.executed_macs,
+        samples_ms=measurement.samples_ms,
+        launches=tuple(map(_launch_record, launches)),
+        median_ms=summary.median_ms,
+        p90_ms=summary.p90_ms,
+        p99_ms=summary.p99_ms,
+        iqr_ms=summary.iqr_ms,
+        images_per_s=summary.images_per_s,
+        peak_memory_bytes=max(launch.peak_memory_bytes for launch in launches),
+        load_ms=float(np.median([launch.load_ms for launch in launches])),
+        first_ms=float(np.median([launch.first_ms for launch in launches])),
+        block_ms=measurement.block_ms,
+        infer_samples_per_sec=contender.batch * 1000 / summary.mean_ms,
+        infer_step_time=summary.mean_ms,
+        infer_batch_size=contender.batch,
+    )
 
 
-def _block_rows(measurement: Measurement) -> list[dict[str, Any]]:
-    """What is neither stem nor head, in order."""
+def _launch_record(launch: Launch) -> LaunchRecord:
+    return LaunchRecord(
+        load_ms=launch.load_ms,
+        first_ms=launch.first_ms,
+        warm_up_calls=launch.warm_up_calls,
+        settled=launch.settled,
+        other_load=launch.other_load,
+        peak_memory_bytes=launch.peak_memory_bytes,
+        calls=tuple(map(len, launch.rounds)),
+    )
+
+
+def _block_times(measurement: Measurement) -> tuple[BlockTime, ...]:
+    """Of what is neither stem nor head, in order."""
     blocks = sorted(label for label in measurement.block_ms if label.startswith(_BLOCK))
-    return [{"block": int(label.removeprefix(_BLOCK)), "ms": measurement.block_ms[label]} for label in blocks]
-
-
-def _ratio_tree(ratio: Ratio) -> dict[str, Any]:
-    return {"value": ratio.value, "interval": list(ratio.interval)}
+    return tuple(
+        BlockTime(block=int(label.removeprefix(_BLOCK)), ms=measurement.block_ms[label]) for label in blocks
+    )

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exporter.records import Ratio
+
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 
@@ -39,19 +41,6 @@ class Summary:
     iqr_ms: float
     mean_ms: float
     images_per_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """A ratio, and the interval that holds the true one with 95 % confidence."""
-
-    value: float
-    interval: tuple[float, float]
-
-    @property
-    def relative_width(self) -> float:
-        """Width of the interval as a share of the value."""
-        return (self.interval[1] - self.interval[0]) / self.value
 
 
 def summarize(samples: RawSamples, batch: int) -> Summary:

@@ -1,7 +1,6 @@
 """Bundles: folders with engines and the proof that they are right, written at once, verified on opening."""
 
 from exporter.bundle.amend import amend, check_amendable
-from exporter.bundle.json_tree import canonical_json
 from exporter.bundle.leftovers import BENCH, clear_leftovers, scratch_beside
 from exporter.bundle.load import RECIPE_FILE, TEXT_FOLDER, Bundle, load_bundle, recorded_weights_sha256
 from exporter.bundle.locks import locked
@@ -34,7 +33,6 @@ __all__ = [
     "TensorRecord",
     "WeightsRecord",
     "amend",
-    "canonical_json",
     "check_amendable",
     "check_out_dir",
     "clear_leftovers",

@@ -56,7 +56,8 @@ class Bundle:
     def runner(self, target: str = "onnx") -> "Runner":
         """The engine of a target: numpy in, numpy out; it is loaded on first use, or by its `load`.
 
-        Nothing that makes engines is imported: a machine that serves needs numpy and the engine's own library.
+        Nothing that makes engines is imported: a machine that serves needs numpy, pydantic and the engine's
+        own library.
 
         Raises:
             UsageError: the bundle has no such target.

@@ -10,15 +10,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import ClassVar
 
 from exporter.bundle.consistency import complaints
-from exporter.bundle.json_tree import JsonTreeError, canonical_json, from_tree, to_tree
 from exporter.errors import BundleError, InternalError
-from exporter.json_text import parse_json
+from exporter.records import OMIT, STRICT, canonical_json, parse_json, record_from, to_tree
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 24
 SCHEMA_VERSION = 1
+_REMEDY = "export the bundle again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class GmacsRecord:
     reduced: float
     ratio: float
     executed: float
-    blocks: tuple[float, ...] | None = field(default=None, metadata={"omit": True})
+    blocks: tuple[float, ...] | None = field(default=None, metadata=OMIT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +86,10 @@ class ArtifactRecord:
     file: str
     precision: str
     sha256: str = ""
-    opset: int | None = field(default=None, metadata={"omit": True})
-    built_from: Mapping[str, str] | None = field(default=None, metadata={"omit": True})
-    details: Mapping[str, object] | None = field(default=None, metadata={"omit": True})
-    options: Mapping[str, object] | None = field(default=None, metadata={"omit": True})
+    opset: int | None = field(default=None, metadata=OMIT)
+    built_from: Mapping[str, str] | None = field(default=None, metadata=OMIT)
+    details: Mapping[str, object] | None = field(default=None, metadata=OMIT)
+    options: Mapping[str, object] | None = field(default=None, metadata=OMIT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,13 +131,15 @@ class Manifest:
         digest: sha256 of the manifest without this key; filled in when the bundle is sealed.
     """
 
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
     schema_version: int = SCHEMA_VERSION
     name: str
     model: ModelRecord
     tower: str
     method: str
     tokens_protected: int
-    patch_grid: tuple[int, ...] | None = field(default=None, metadata={"omit": True})
+    patch_grid: tuple[int, ...] | None = field(default=None, metadata=OMIT)
     schedule: ScheduleRecord
     gmacs: GmacsRecord
     input: str
@@ -177,7 +180,7 @@ def sealed(manifest: Manifest, files: Mapping[str, str]) -> Manifest:
 
 def encode(manifest: Manifest) -> bytes:
     """The bytes of `manifest.json`."""
-    return canonical_json(to_tree(manifest))
+    return canonical_json(manifest)
 
 
 def decode(data: bytes, where: str) -> Manifest:
@@ -196,15 +199,12 @@ def decode(data: bytes, where: str) -> Manifest:
     expected, got = tree.get("digest"), digest_of(tree)
     if got != expected:
         difference = f"expected digest {short(expected)}, got {short(got)}"
-        raise BundleError(f"{where}: changed since it was written: {difference}; export the bundle again")
-    try:
-        manifest: Manifest = from_tree(Manifest, tree)
-    except JsonTreeError as error:
-        raise BundleError(f"{where}: {error}") from None
+        raise BundleError(f"{where}: changed since it was written: {difference}; {_REMEDY}")
+    manifest = record_from(Manifest, tree, where, _REMEDY)
     if canonical_json(tree) != data:
         raise BundleError(f"{where}: changed since it was written: the values are right, the spelling is not")
     if found := next(complaints(manifest), None):
-        raise BundleError(f"{where}: {found}; export the bundle again")
+        raise BundleError(f"{where}: {found}; {_REMEDY}")
     _check_names(manifest, where)
     return manifest
 
@@ -228,7 +228,7 @@ def is_file_name(name: str) -> bool:
 
 
 def _parsed(data: bytes, where: str) -> dict[str, object]:
-    tree = parse_json(data, where, "a bundle's manifest", "export the bundle again")
+    tree = parse_json(data, where, "a bundle's manifest", _REMEDY)
     if not isinstance(tree, dict):
         raise BundleError(f"{where}: expected a bundle's manifest, got a JSON {type(tree).__name__}")
     return tree

@@ -7,16 +7,17 @@ from rich.table import Table
 
 from exporter.benchmark import BenchReport, Contender, Measurement, summarize
 from exporter.pipeline import Benched
+from exporter.records import to_tree
 
 
 def benched_tree(benched: Benched) -> dict[str, Any]:
     """The content of `bench.json`, and which bundles it is of; of several, what is each one's own by its label."""
     bundles = [str(bundle.path) for bundle in benched.bundles]
-    trees = {label: benched.report.to_tree(label) for label in benched.labels}
+    trees = {label: to_tree(benched.report.record(label)) for label in benched.labels}
     if len(trees) == 1:
         return {"bundles": bundles, **trees[benched.labels[0]]}
     each = {key: {label: tree[key] for label, tree in trees.items()} for key in ("own", "blocks")}
-    return {"bundles": bundles, **benched.report.to_tree(), **each}
+    return {"bundles": bundles, **to_tree(benched.report.record()), **each}
 
 
 def print_benched(console: Console, benched: Benched) -> None:
@@ -25,9 +26,9 @@ def print_benched(console: Console, benched: Benched) -> None:
     for batch in dict.fromkeys(each.contender.batch for each in report.measurements):
         console.print(_table(report, batch))
     for each in report.efficiencies:
-        low, high = each.ratio.interval
+        low, high = each.interval
         console.print(
-            f"merge efficiency of {each.contender}, batch {each.batch}: {each.ratio.value:.3f} "
+            f"merge efficiency of {each.name}, batch {each.batch}: {each.value:.3f} "
             f"({low:.3f} to {high:.3f}; the arithmetic promises {each.macs_ratio:.2f}x)"
         )
     for missing in report.unavailable:
@@ -81,6 +82,6 @@ def _ratio(report: BenchReport, contender: Contender, *, over_engine: bool) -> s
     for each in report.ratios:
         same = (each.contender, each.batch) == (contender.name, contender.batch)
         if same and (each.baseline in engines) == over_engine:
-            low, high = each.ratio.interval
-            return f"{each.ratio.value:.2f}x ({low:.2f} to {high:.2f})"
+            low, high = each.interval
+            return f"{each.value:.2f}x ({low:.2f} to {high:.2f})"
     return ""

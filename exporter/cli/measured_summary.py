@@ -6,7 +6,8 @@ from rich.table import Table
 
 from exporter.errors import quoted
 from exporter.pipeline import Measured
-from exporter.validation import MATCHED_BY, AccuracyReport, Fidelity, LabelMatch, Retrieval
+from exporter.records import Fidelity, Retrieval, ValidationRecord, to_tree
+from exporter.validation import matched_by_text
 
 UNREADABLE_SHOWN = 3
 LABELS_SHOWN = 3
@@ -16,57 +17,58 @@ def measured_tree(measured: Measured | None) -> dict[str, Any]:
     """The content of `validation.json`, with images per second, which are of this run only."""
     if measured is None:
         return {}
-    return {**measured.to_tree(), "images_per_s": dict(measured.images_per_s)}
+    return {**to_tree(measured.record), "images_per_s": dict(measured.images_per_s)}
 
 
 def add_measured(lines: Table, measured: Measured | None) -> None:
     """Add a line per figure."""
     if measured is None:
         return
-    lines.add_row("images", f"{measured.n} of {measured.name}")
-    if measured.unreadable:
-        shown = "; ".join(f"{each.name}: {each.reason}" for each in measured.unreadable[:UNREADABLE_SHOWN])
-        more = len(measured.unreadable) - UNREADABLE_SHOWN
-        told = f"{len(measured.unreadable)} left out: {shown}" + (f"; and {more} more" if more > 0 else "")
+    record = measured.record
+    lines.add_row("images", f"{record.data.n} of {record.data.name}")
+    if unreadable := record.data.unreadable:
+        shown = "; ".join(f"{each.name}: {each.reason}" for each in unreadable[:UNREADABLE_SHOWN])
+        more = len(unreadable) - UNREADABLE_SHOWN
+        told = f"{len(unreadable)} left out: {shown}" + (f"; and {more} more" if more > 0 else "")
         lines.add_row("unreadable", told, style="yellow")
-    for note in measured.notes:
+    for note in record.notes:
         lines.add_row("note", note, style="yellow")
-    if measured.match is not None:
-        lines.add_row("labels", _labels(measured.match))
-    for warning in measured.warnings:
+    if record.labels:
+        lines.add_row("labels", _labels(record))
+    for warning in record.warnings:
         lines.add_row("warning", warning, style="bold yellow")
-    if measured.accuracy is not None:
-        _add_accuracy(lines, measured.accuracy, str(measured.task))
-    if measured.retrieval is not None:
-        for name, retrieval in measured.retrieval.retrieval.items():
-            lines.add_row(f"retrieval {name}", _recalls(retrieval))
-    for name, fidelity in measured.fidelity.items():
+    _add_accuracy(lines, record)
+    for name, retrieval in record.retrieval.items():
+        lines.add_row(f"retrieval {name}", _recalls(retrieval))
+    for name, fidelity in record.fidelity.items():
         lines.add_row(f"fidelity {name}", _fidelity(fidelity))
-    if measured.blocks:
-        block, error = max(measured.blocks.items())
-        lines.add_row("token error", f"{100 * error:.1f} % of the dense tokens' norm behind block {block}")
+    if record.blocks:
+        last = record.blocks[-1]
+        told = f"{100 * last.relative_error:.1f} % of the dense tokens' norm after block {last.block}"
+        lines.add_row("token error", told)
 
 
-def _add_accuracy(lines: Table, report: AccuracyReport, task: str) -> None:
-    for name, accuracy in report.accuracy.items():
+def _add_accuracy(lines: Table, record: ValidationRecord) -> None:
+    for name, accuracy in record.accuracy.items():
         told = f"{accuracy.top1:.2f} % top-1, {accuracy.top5:.2f} % top-5"
-        if name in report.difference:
-            low, high = report.difference[name].interval
-            told += f" ({report.difference[name].top1:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})"
-        lines.add_row(
-            f"accuracy {name}", told if name in report.difference else f"{told}, eager PyTorch, {task}"
-        )
+        if name in record.difference:
+            low, high = record.difference[name].interval
+            told += f" ({record.difference[name].top1:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})"
+        else:
+            told += f", eager PyTorch, {record.task}"
+        lines.add_row(f"accuracy {name}", told)
 
 
-def _labels(match: LabelMatch) -> str:
+def _labels(record: ValidationRecord) -> str:
     """The first few labels with their classes."""
     shown = [
         f"{quoted(each.label, 40)} = {each.index}" + (f" ({quoted(each.name, 40)})" if each.name else "")
-        for each in match.classes[:LABELS_SHOWN]
+        for each in record.labels[:LABELS_SHOWN]
     ]
-    more = len(match.classes) - LABELS_SHOWN
+    more = len(record.labels) - LABELS_SHOWN
     told = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
-    return f"{len(match.classes)}, matched by {MATCHED_BY[match.matched_by]}: {told}"
+    rule = matched_by_text(record.labels_matched_by)
+    return f"{len(record.labels)}, matched by {rule}: {told}"
 
 
 def _recalls(retrieval: Retrieval) -> str:

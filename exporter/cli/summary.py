@@ -9,10 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from exporter.bundle import MANIFEST_FILE, Bundle
+from exporter.bundle import Bundle
 from exporter.cli.measured_summary import add_measured, measured_tree
 from exporter.errors import ExportError
-from exporter.pipeline import Exported, Planned, Validated, block_macs, gmacs
+from exporter.pipeline import Exported, Planned, Validated, block_macs, gmacs, parity_record
+from exporter.records import canonical_json, to_tree
 from exporter.validation import ParityResult
 
 
@@ -29,7 +30,7 @@ def exported_tree(exported: Exported) -> dict[str, Any]:
         **_failures_tree(exported.failures),
         **measured_tree(exported.findings.measured),
         **(
-            {"bench": exported.findings.bench.to_tree(exported.label)}
+            {"bench": to_tree(exported.findings.bench.record(exported.label))}
             if exported.findings.bench is not None
             else {}
         ),
@@ -44,13 +45,7 @@ def _failures_tree(failures: Mapping[str, ExportError]) -> dict[str, Any]:
 def validated_tree(validated: Validated) -> dict[str, Any]:
     """The manifest with parity as it is on this machine, and accuracy if it was measured."""
     parity = {
-        target: {
-            "max_abs_error": result.max_abs_error,
-            "mean_abs_error": result.mean_abs_error,
-            "cosine": result.cosine,
-            "match_agreement": list(validated.bundle.manifest.parity[target].match_agreement),
-            "passed": result.passed,
-        }
+        target: to_tree(parity_record(result, validated.bundle.manifest.parity[target].match_agreement))
         for target, result in validated.parity.items()
     }
     tree = {"bundle": str(validated.bundle.path), **_manifest_tree(validated.bundle), "parity": parity}
@@ -172,8 +167,7 @@ def _add_proof(lines: Table, parity: Mapping[str, ParityResult]) -> None:
 
 
 def _manifest_tree(bundle: Bundle) -> dict[str, Any]:
-    tree = json.loads((bundle.path / MANIFEST_FILE).read_text(encoding="utf-8"))
-    assert isinstance(tree, dict)
+    tree: dict[str, Any] = json.loads(canonical_json(bundle.manifest))
     return tree
 
 

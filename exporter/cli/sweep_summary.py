@@ -8,13 +8,13 @@ from rich.table import Table
 
 from exporter.cli.summary import print_json
 from exporter.errors import GateError
-from exporter.sweep import SWEEP_FILE, PointResult, Solution, SweepRecord
+from exporter.records import canonical_json
+from exporter.sweep import PointResult, Solution, SweepRecord
 
 
 def print_record_json(folder: Path, record: SweepRecord) -> None:
     """The content of `sweep.json`, and where it is."""
-    tree = json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
-    print_json({"sweep": str(folder), **tree, "complete": record.complete})
+    print_json({"sweep": str(folder), **json.loads(canonical_json(record))})
 
 
 def failed_status(record: SweepRecord) -> int:

@@ -1,6 +1,7 @@
 """Pipeline: the compiler's road from a recipe to a proven bundle, and back in to prove, race and describe it."""
 
 from exporter.pipeline.bench import Benched, bench
+from exporter.pipeline.contents import parity_record
 from exporter.pipeline.describe import report
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.observe import Note, Observer, silent
@@ -26,6 +27,7 @@ __all__ = [
     "build",
     "export",
     "gmacs",
+    "parity_record",
     "plan_export",
     "report",
     "silent",

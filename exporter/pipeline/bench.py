@@ -16,13 +16,11 @@ from exporter.bundle import (
     BENCH,
     Bundle,
     amend,
-    canonical_json,
     check_amendable,
     load_bundle,
     scratch_beside,
 )
 from exporter.errors import UsageError
-from exporter.pipeline.contents import BENCH_FILE
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_program, plan_bundle
 from exporter.pipeline.plan import Planned
@@ -40,6 +38,7 @@ from exporter.pipeline.racing import (
 from exporter.pipeline.road import build_planned
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import Recipe, merging_name, override
+from exporter.records import BENCH_FILE, canonical_json
 from exporter.rewrite import rewrite
 from exporter.schedule import Schedule, ScheduleRequest, plan
 
@@ -101,7 +100,7 @@ def bench(
     labels = _labels(bundles, recipes)
     if save:
         bundles = [
-            amend(bundle, {BENCH_FILE: canonical_json(report.to_tree(label))})
+            amend(bundle, {BENCH_FILE: canonical_json(report.record(label))})
             for bundle, label in zip(bundles, labels, strict=True)
         ]
     for recipe, label in zip(recipes, labels, strict=True):

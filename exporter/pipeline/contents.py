@@ -15,7 +15,6 @@ from exporter.bundle import (
     ScheduleRecord,
     TensorRecord,
     WeightsRecord,
-    canonical_json,
     write_sample,
 )
 from exporter.errors import ExportError
@@ -25,14 +24,13 @@ from exporter.packages import toolchain
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.plan import Planned, bundle_name, gmacs
 from exporter.recipe import Recipe, merging_name, portable, recipe_to_yaml
+from exporter.records import BENCH_FILE, VALIDATION_FILE, canonical_json
 from exporter.report.merged_regions import square_patches
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact, EmitRequest, TensorSpec
 from exporter.validation import ParityResult, Reference, groups_of
 
 MERGES_FILE = "merges.npz"
-VALIDATION_FILE = "validation.json"
-BENCH_FILE = "bench.json"
 
 
 def as_sample(model: LoadedModel, reference: Reference) -> dict[str, Array]:
@@ -83,9 +81,9 @@ def write_files(
         groups_LBT = groups_of(program, findings.first.records, planned.schedule.tokens[0])
         np.savez(folder / MERGES_FILE, groups_LBT=groups_LBT.numpy())
     if findings.measured is not None:
-        (folder / VALIDATION_FILE).write_bytes(canonical_json(findings.measured.to_tree()))
+        (folder / VALIDATION_FILE).write_bytes(canonical_json(findings.measured.record))
     if findings.bench is not None:
-        (folder / BENCH_FILE).write_bytes(canonical_json(findings.bench.to_tree(merging_name(recipe))))
+        (folder / BENCH_FILE).write_bytes(canonical_json(findings.bench.record(merging_name(recipe))))
 
 
 def manifest(
@@ -126,14 +124,7 @@ def manifest(
             for each in artifacts.values()
         },
         parity={
-            key: ParityRecord(
-                max_abs_error=result.max_abs_error,
-                mean_abs_error=result.mean_abs_error,
-                cosine=result.cosine,
-                match_agreement=result.match_agreement,
-                passed=result.passed,
-            )
-            for key, result in findings.parity.items()
+            key: parity_record(result, result.match_agreement) for key, result in findings.parity.items()
         },
         notes=(*model.notes, *schedule.notes, *_failures(findings)),
         toolchain=toolchain(artifacts),
@@ -154,6 +145,17 @@ def _engine_options(recipe: Recipe, target: str) -> dict[str, object]:
     """The options that were given for a target, without what names a place on this machine."""
     options = recipe.engines.get(target)
     return {} if options is None else asdict(map_local_paths(options, lambda _: None))
+
+
+def parity_record(result: ParityResult, match_agreement: tuple[float, ...]) -> ParityRecord:
+    """What a manifest says of a comparison; the agreement of the matches is measured at export only."""
+    return ParityRecord(
+        max_abs_error=result.max_abs_error,
+        mean_abs_error=result.mean_abs_error,
+        cosine=result.cosine,
+        match_agreement=match_agreement,
+        passed=result.passed,
+    )
 
 
 def _failures(findings: Findings) -> list[str]:

@@ -16,9 +16,9 @@ from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_program, plan_bundle
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import override
+from exporter.records import write_whole
 from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, report_sweep
 from exporter.rewrite import rewrite
-from exporter.sweep.canonical import write_whole
 from exporter.sweep.record import SWEEP_FILE
 from exporter.targets import Array
 from exporter.validation import groups_of, run_eager

@@ -5,9 +5,8 @@ becomes `validation.json`.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,17 +18,14 @@ from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.texts import Embed, TextTower
 from exporter.recipe import Recipe, Validation
+from exporter.records import BlockError, DataRecord, ValidationRecord
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Runner
 from exporter.validation import (
-    AccuracyReport,
     Contender,
-    Fidelity,
     Hits,
-    LabelMatch,
     Outputs,
     RetrievalReport,
-    Unreadable,
     best_answers,
     class_embeddings,
     collect,
@@ -52,65 +48,12 @@ class Measured:
     """What was found out on images.
 
     Attributes:
-        name: of the images.
-        n: how many could be read.
-        unreadable: the others.
-        task: `classification` or `zero-shot`, where there are classes.
-        accuracy: by contender, on labelled images.
-        fidelity: of every target against the dense model.
-        retrieval: of every contender, on pairs.
-        blocks: relative error of the tokens after every merging block.
-        tokens: left after each of those blocks.
-        match: which class each of the user's labels was taken for, where labels are the user's.
-        notes: what was left out of the images, one sentence each.
-        warnings: why the labels are probably not the model's.
+        record: the content of `validation.json`.
         images_per_s: by contender, where it ran just now; not part of any file.
     """
 
-    name: str
-    n: int
-    unreadable: tuple[Unreadable, ...]
-    task: str | None = None
-    accuracy: AccuracyReport | None = None
-    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
-    retrieval: RetrievalReport | None = None
-    blocks: Mapping[int, float] = field(default_factory=dict)
-    tokens: Mapping[int, int] = field(default_factory=dict)
-    match: LabelMatch | None = None
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    record: ValidationRecord
     images_per_s: Mapping[str, float] = field(default_factory=dict)
-
-    def to_tree(self) -> dict[str, Any]:
-        """The content of `validation.json`."""
-        tree: dict[str, Any] = {
-            "data": {
-                "name": self.name,
-                "n": self.n,
-                "unreadable": [asdict(each) for each in self.unreadable],
-            },
-            "task": self.task,
-            "fidelity": {name: asdict(each) for name, each in self.fidelity.items()},
-            "blocks": [
-                {"block": block, "tokens": self.tokens[block], "relative_error": error}
-                for block, error in self.blocks.items()
-            ],
-        }
-        if self.accuracy is not None:
-            tree["accuracy"] = {name: asdict(each) for name, each in self.accuracy.accuracy.items()}
-            tree["difference"] = {name: asdict(each) for name, each in self.accuracy.difference.items()}
-        if self.retrieval is not None:
-            tree["retrieval"] = {name: asdict(each) for name, each in self.retrieval.retrieval.items()}
-            tree["retrieval_difference"] = {
-                name: asdict(each) for name, each in self.retrieval.difference.items()
-            }
-        if self.match is not None:
-            tree["labels_matched_by"] = self.match.matched_by
-            tree["labels"] = [
-                {"label": each.label, "class": each.name, "index": each.index} for each in self.match.classes
-            ]
-        said = {"notes": list(self.notes), "warnings": list(self.warnings)}
-        return tree | {key: lines for key, lines in said.items() if lines}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +114,23 @@ def measure(
             )
             note(_rates(outputs[key]))
     with observe("compare") as note:
-        measured = _compare(engines, material, outputs)
-        blocks = error_growth(engines.recipe, engines.planned, engines.program, next(iter(outputs.values())))
-        tokens = {block: engines.planned.schedule.tokens[block + 1] for block in blocks}
-        measured = replace(measured, blocks=blocks, tokens=tokens)
-        note(_headline(measured))
-    return measured
+        record = replace(_compare(engines, material, outputs), blocks=_block_errors(engines, outputs))
+        note(_headline(record))
+    return Measured(record=record, images_per_s=_main(outputs).images_per_s)
+
+
+def _main(outputs: Mapping[str, Outputs]) -> Outputs:
+    """Those of the images that are judged without pairs, if there are any."""
+    return outputs.get("data") or outputs["pairs"]
+
+
+def _block_errors(engines: Engines, outputs: Mapping[str, Outputs]) -> tuple[BlockError, ...]:
+    tokens = engines.planned.schedule.tokens
+    errors = error_growth(engines.recipe, engines.planned, engines.program, next(iter(outputs.values())))
+    return tuple(
+        BlockError(block=block, tokens=tokens[block + 1], relative_error=error)
+        for block, error in errors.items()
+    )
 
 
 def dense_doubts(planned: Planned, material: Material, outputs: Outputs, texts: TextTower) -> tuple[str, ...]:
@@ -186,19 +140,17 @@ def dense_doubts(planned: Planned, material: Material, outputs: Outputs, texts: 
     return () if classifiers is None else _doubts(planned, outputs, classifiers)
 
 
-def require_measured(gates: Validation, measured: Measured | None) -> None:
+def require_measured(gates: Validation, record: ValidationRecord) -> None:
     """Raise a GateError if a target loses more than the recipe allows."""
-    if measured is None:
-        return
     limit = gates.accuracy.max_drop
-    for name, difference in (measured.accuracy.difference if measured.accuracy else {}).items():
+    for name, difference in record.difference.items():
         if limit is not None and -difference.top1 > limit:
             raise GateError(
                 f"accuracy: target {name} loses {-difference.top1:.2f} points of top-1, expected at most {limit:g}; "
                 "merge less, or raise validate.accuracy.max_drop"
             )
     least = gates.agreement.min
-    for name, found in measured.fidelity.items():
+    for name, found in record.fidelity.items():
         if least is not None and (found.top1_agreement is None or found.top1_agreement < least):
             raise GateError(
                 f"agreement: target {name} agrees with the dense model on {found.top1_agreement or 0:.2f} % of images, "
@@ -206,31 +158,29 @@ def require_measured(gates: Validation, measured: Measured | None) -> None:
             )
 
 
-def _compare(engines: Engines, material: Material, outputs: Mapping[str, Outputs]) -> Measured:
-    main = outputs.get("data") or outputs["pairs"]
+def _compare(engines: Engines, material: Material, outputs: Mapping[str, Outputs]) -> ValidationRecord:
+    main, match = _main(outputs), _main(outputs).images.match
     planned, targets = engines.planned, list(engines.runners)
     named = (DENSE, *targets) if material.needs_texts else ()
     embeds = {name: engines.texts.embed_with(name) for name in named}
     classifiers = _classifiers(planned, material, embeds) if "data" in outputs else None
-    measured = Measured(
-        name=main.images.name,
-        n=len(main.positions),
-        unreadable=main.unreadable,
+    record = ValidationRecord(
+        data=DataRecord(name=main.images.name, n=len(main.positions), unreadable=main.unreadable),
         fidelity={
             name: fidelity(_paired(main, name), logits=planned.model.output_names[0] == "logits")
             for name in targets
         },
-        match=main.images.match,
+        labels_matched_by=None if match is None else match.matched_by,
+        labels=() if match is None else match.classes,
         notes=main.images.notes,
-        images_per_s=main.images_per_s,
     )
     if classifiers is not None:
-        measured = _classified(measured, main, classifiers, targets, zero_shot=bool(material.class_names))
-        measured = replace(measured, warnings=_doubts(planned, main, classifiers))
+        record = _classified(record, main, classifiers, targets, zero_shot=bool(material.class_names))
+        record = replace(record, warnings=_doubts(planned, main, classifiers))
     if material.pairs is None:
-        return measured
-    found = outputs.get("pairs") or main
-    return replace(measured, retrieval=_retrieved(material, found, embeds))
+        return record
+    found = _retrieved(material, outputs.get("pairs") or main, embeds)
+    return replace(record, retrieval=found.retrieval, retrieval_difference=found.difference)
 
 
 def _classifiers(
@@ -254,13 +204,13 @@ def _logits(outputs: Outputs, contender: str, classifiers: Mapping[str, Array | 
 
 
 def _classified(
-    measured: Measured,
+    record: ValidationRecord,
     outputs: Outputs,
     classifiers: Mapping[str, Array | None],
     targets: list[str],
     *,
     zero_shot: bool,
-) -> Measured:
+) -> ValidationRecord:
     if zero_shot:
         agreements = {
             name: fidelity(
@@ -270,15 +220,16 @@ def _classified(
             for name in targets
         }
         kept = {
-            name: replace(found, top1_agreement=agreements[name]) for name, found in measured.fidelity.items()
+            name: replace(found, top1_agreement=agreements[name]) for name, found in record.fidelity.items()
         }
-        measured = replace(measured, fidelity=kept)
+        record = replace(record, fidelity=kept)
     labels = outputs.labels
     if labels is None:
-        return measured
+        return record
     found = {name: join_hits(_hits(outputs, name, classifiers, labels)) for name in (DENSE, *targets)}
     task = "zero-shot" if zero_shot else "classification"
-    return replace(measured, task=task, accuracy=report_accuracy(found))
+    report = report_accuracy(found)
+    return replace(record, task=task, accuracy=report.accuracy, difference=report.difference)
 
 
 def _hits(
@@ -330,10 +281,10 @@ def _rates(outputs: Outputs) -> str:
     return ", ".join(told)
 
 
-def _headline(measured: Measured) -> str:
-    if measured.accuracy is not None:
-        return ", ".join(f"{name} {each.top1:.2f} %" for name, each in measured.accuracy.accuracy.items())
-    if measured.retrieval is not None:
-        found = measured.retrieval.retrieval.items()
+def _headline(record: ValidationRecord) -> str:
+    if record.accuracy:
+        return ", ".join(f"{name} {each.top1:.2f} %" for name, each in record.accuracy.items())
+    if record.retrieval:
+        found = record.retrieval.items()
         return ", ".join(f"{name} R@1 {each.text_to_image.r1:.1f} %" for name, each in found)
-    return ", ".join(f"{name} cosine {each.cosine_mean:.4f}" for name, each in measured.fidelity.items())
+    return ", ".join(f"{name} cosine {each.cosine_mean:.4f}" for name, each in record.fidelity.items())

@@ -12,14 +12,12 @@ from pathlib import Path
 from exporter.bundle import (
     Bundle,
     amend,
-    canonical_json,
     check_amendable,
     load_bundle,
     locked,
 )
 from exporter.errors import ExportError, TargetUnavailableError, UsageError
 from exporter.models import ships_images
-from exporter.pipeline.contents import VALIDATION_FILE
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
@@ -30,6 +28,7 @@ from exporter.pipeline.stage_options import rewrite_options, tolerances
 from exporter.pipeline.texts import TextTower
 from exporter.pipeline.whereabouts import MODEL_KEY, WEIGHTS_KEY
 from exporter.recipe import Recipe, override
+from exporter.records import VALIDATION_FILE, canonical_json
 from exporter.rewrite import rewrite
 from exporter.targets import Runner
 from exporter.validation import ParityResult, compare, require
@@ -101,8 +100,8 @@ def validate(
     with _store(bundle, found, save) as store:
         measured = _measure(bundle, recipe, planned, runners, found, store, workers, observe)
         if save:
-            bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.to_tree())})
-    require_measured(asked, measured)
+            bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
+    require_measured(asked, measured.record)
     return Validated(bundle=bundle, parity=parity, measured=measured, failures=failures)
 
 

@@ -188,15 +188,14 @@ def require_speed(recipe: Recipe, report: BenchReport, label: str) -> None:
                 f"{least:g}x its dense engine; make it run here, or remove bench.min_speedup"
             )
     for each in report.efficiencies:
-        if not _is_of(each.contender, label):
+        if not _is_of(each.name, label):
             continue
         low, speedup, high = (
-            each.macs_ratio * value
-            for value in (each.ratio.interval[0], each.ratio.value, each.ratio.interval[1])
+            each.macs_ratio * value for value in (each.interval[0], each.value, each.interval[1])
         )
         if speedup < least:
             raise GateError(
-                f"speed: {each.contender} at batch {each.batch} is {speedup:.2f}x as fast as its dense "
+                f"speed: {each.name} at batch {each.batch} is {speedup:.2f}x as fast as its dense "
                 f"engine (95 % interval {low:.2f} to {high:.2f}), expected at least {least:g}x; merge more, or lower "
                 "bench.min_speedup"
             )

@@ -213,7 +213,7 @@ def _measure(
         if outputs is not None:
             shutil.copytree(outputs, store, dirs_exist_ok=True)
         measured = measure(engines, found, Path(store), staged.observe)
-    require_measured(recipe.validate, measured)
+    require_measured(recipe.validate, measured.record)
     return measured
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from exporter.benchmark import BenchReport, Measurement, summarize
 from exporter.bundle import load_bundle
 from exporter.errors import BundleError, TargetUnavailableError
-from exporter.pipeline.measure import Measured
 from exporter.pipeline.observe import silent
 from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.racing import BenchOptions, Subject, engine_files, race_subjects
@@ -27,7 +26,8 @@ from exporter.recipe import (
     recipe_from_mapping,
     recipe_to_mapping,
 )
-from exporter.sweep import Accuracy, Built, Difference, Fidelity, Point, Quality, Ratio, Store, Timed
+from exporter.records import Ratio, ValidationRecord
+from exporter.sweep import Built, Point, Quality, Store, Timed
 from exporter.targets import target
 
 
@@ -76,7 +76,8 @@ class BuildPoint:
             outputs=self.outputs,
         )
         manifest = exported.bundle.manifest
-        quality = quality_of(exported.findings.measured, point.target)
+        measured = exported.findings.measured
+        quality = Quality() if measured is None else quality_of(measured.record, point.target)
         return Built(
             tokens=manifest.schedule.tokens,
             merged=manifest.schedule.merged,
@@ -147,7 +148,7 @@ class TimePoint:
     def _timed(self, point: Point, report: BenchReport) -> Timed:
         measurement = report.measurements[-1]
         summary = summarize(measurement.samples, self.recipe.batch)
-        speedup = None if point == point.dense else report.ratios[-1].ratio
+        speedup = None if point == point.dense else report.ratios[-1]
         dense = self.store.find(point.dense, "timed").value
         images_per_s = summary.images_per_s
         if speedup is not None and dense is not None:
@@ -177,18 +178,12 @@ def point_recipe(recipe: Recipe, point: Point) -> Recipe:
     return replace(changed, validate=ungated, bench=SpeedGate())
 
 
-def quality_of(measured: Measured | None, target: str) -> Quality:
+def quality_of(record: ValidationRecord, target: str) -> Quality:
     """What a sweep keeps of a measurement of one target."""
-    if measured is None:
-        return Quality()
-    fidelity = measured.fidelity[target]
-    known = {key: getattr(fidelity, key) for key in Fidelity.__dataclass_fields__}
-    if measured.accuracy is None:
-        return Quality(fidelity=Fidelity(**known))
     return Quality(
-        accuracy=Accuracy(**vars(measured.accuracy.accuracy[target])),
-        difference=Difference(**vars(measured.accuracy.difference[target])),
-        fidelity=Fidelity(**known),
+        accuracy=record.accuracy.get(target),
+        difference=record.difference.get(target),
+        fidelity=record.fidelity[target],
     )
 
 

@@ -100,7 +100,9 @@ class Child:
         """Kill it and everything that it started. Does nothing to a child that was killed before."""
         if self._process.returncode is None:
             kill_children(self._process.pid)
-        with suppress(ProcessLookupError, PermissionError):  # of one that died, the group may still have members
+        with suppress(
+            ProcessLookupError, PermissionError
+        ):  # of one that died, the group may still have members
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):

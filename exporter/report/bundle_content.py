@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.bundle import Bundle, Manifest
+from exporter.records import BenchRecord, ValidationRecord
 from exporter.report import number_text as show
-from exporter.report.benchmark_record import BenchmarkRecord
 from exporter.report.content import (
     Commands,
     Facts,
@@ -29,7 +29,6 @@ from exporter.report.content import (
 )
 from exporter.report.quality_sections import accuracy_section, fidelity_section, retrieval_section
 from exporter.report.speed_sections import speed_section
-from exporter.report.validation_record import ValidationRecord
 
 _LEAST = 1e-9
 """GMACs or milliseconds of a first block that others are shown as a share of; what is less was not measured."""
@@ -49,7 +48,7 @@ class Evidence:
 
     bundle: Bundle
     validation: ValidationRecord | None
-    benchmark: BenchmarkRecord | None
+    benchmark: BenchRecord | None
     gmacs_per_block: Sequence[float] | None
     pictures: tuple[Picture, ...]
 
@@ -57,6 +56,12 @@ class Evidence:
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
+
+    @property
+    def block_ms(self) -> dict[str, dict[int, float]]:
+        """By target, the time of each block."""
+        found = self.benchmark.blocks if self.benchmark else {}
+        return {target: {row.block: row.ms for row in rows} for target, rows in found.items()}
 
 
 def bundle_content(evidence: Evidence) -> ReportContent:
@@ -197,7 +202,7 @@ def _blocks_section(evidence: Evidence) -> Section:
     parts: list[Part] = [chart, _block_table(evidence), *_block_chart(evidence)]
     if evidence.gmacs_per_block is None:
         parts.append(Paragraph(text="Arithmetic per block: not worked out here.", tone="absent"))
-    if not evidence.benchmark or not evidence.benchmark.block_ms:
+    if not evidence.block_ms:
         parts.append(Paragraph(text="Time per block: not measured.", tone="absent"))
     return Section(title=title, parts=tuple(parts))
 
@@ -209,7 +214,7 @@ def _block_chart(evidence: Evidence) -> tuple[Part, ...]:
         curves["multiply-accumulates"] = [
             (float(block), macs) for block, macs in enumerate(evidence.gmacs_per_block)
         ]
-    for target, times in (evidence.benchmark.block_ms if evidence.benchmark else {}).items():
+    for target, times in evidence.block_ms.items():
         curves[f"time, {target}"] = [(float(block), times[block]) for block in sorted(times)]
     series = tuple(
         Series(name=name, points=tuple((block, value / points[0][1]) for block, value in points))
@@ -225,7 +230,7 @@ def _block_chart(evidence: Evidence) -> tuple[Part, ...]:
 def _block_table(evidence: Evidence) -> Table:
     schedule = evidence.manifest.schedule
     gmacs = evidence.gmacs_per_block
-    times = evidence.benchmark.block_ms if evidence.benchmark else {}
+    times = evidence.block_ms
     rows = []
     for block, (before, merged, after) in enumerate(
         zip(schedule.tokens, schedule.merged, schedule.tokens[1:], strict=False)

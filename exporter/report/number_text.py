@@ -1,7 +1,7 @@
-"""Numbers as a reader wants them: the same digits and signs in every table.
+"""Numbers and plain values as text: the same digits and signs in every table."""
 
-Where it stands on the road: beneath the sections; texts out, nothing else.
-"""
+import json
+from collections.abc import Mapping
 
 NOT_MEASURED = "\u2013"  # an en dash
 TIMES = "\u00d7"
@@ -83,3 +83,23 @@ def error(value: float) -> str:
 def count(value: int, noun: str) -> str:
     """`1 image`, `3 images`."""
     return f"{value:,} {noun}" + ("" if value == 1 else "s")
+
+
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """An object as names and texts, one level: inner objects as `outer inner`, lists joined, null as `none`."""
+    rows: dict[str, str] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            rows |= flat(value, f"{name} ")
+        elif isinstance(value, list):
+            rows[name] = ", ".join(map(_plain, value)) or "none"
+        else:
+            rows[name] = _plain(value)
+    return rows
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -5,10 +5,10 @@ Where it stands on the road: in, the validation record; out, sections for `bundl
 
 import shlex
 
+from exporter.records import Fidelity, ValidationRecord
 from exporter.report import number_text as show
 from exporter.report.content import IntervalChart, LineChart, Listing, Paragraph, Part, Section, Series, Table
-from exporter.report.validation_record import FidelityRow, ValidationRecord
-from exporter.validation import MATCHED_BY
+from exporter.validation import matched_by_text
 
 _MOST_NAMES = 10
 _MOST_LABELS = 40
@@ -20,7 +20,7 @@ def accuracy_section(record: ValidationRecord | None, name: str) -> Section:
     if record is None or not record.accuracy:
         text = f"Not measured. Run: python -m exporter validate {shlex.quote(name)} --data DIR"
         return Section(title=title, parts=(Paragraph(text=text, tone="absent"), *_unreadable(record)))
-    what = f"{record.task} on {record.data}" if record.task else record.data
+    what = f"{record.task} on {record.data.name}" if record.task else record.data.name
     rows = tuple(
         (contender, show.percent(row.top1), show.percent(row.top5), str(row.n))
         for contender, row in record.accuracy.items()
@@ -60,16 +60,13 @@ def _labels(record: ValidationRecord) -> tuple[Part, ...]:
     """Which class each label was taken for."""
     if not record.labels:
         return ()
-    known = (text for name, text in MATCHED_BY.items() if name == record.matched_by)
-    rule = next(known, "an unknown rule")
+    rule = matched_by_text(record.labels_matched_by)
     shown = min(len(record.labels), _MOST_LABELS)
     part = f", the first {shown} of {len(record.labels)}" if shown < len(record.labels) else ""
     table = Table(
         caption=f"Labels and the classes that they were taken for, matched by {rule}{part}",
         headings=("label", "class", "index"),
-        rows=tuple(
-            (row.label, row.class_name or "not known", str(row.index)) for row in record.labels[:shown]
-        ),
+        rows=tuple((row.label, row.name or "not known", str(row.index)) for row in record.labels[:shown]),
         texts=frozenset((0, 1)),
     )
     return (table,)
@@ -80,12 +77,13 @@ def _unreadable(record: ValidationRecord | None) -> tuple[Part, ...]:
     if record is None:
         return ()
     notes = (Listing(items=record.notes),) if record.notes else ()
-    if not record.unreadable:
+    unreadable = record.data.unreadable
+    if not unreadable:
         return notes
-    text = f"{show.count(len(record.unreadable), 'image')} could not be read and left out:"
-    items = [f"{name}: {reason}" for name, reason in record.unreadable[:_MOST_NAMES]]
-    if len(record.unreadable) > _MOST_NAMES:
-        items.append(f"and {len(record.unreadable) - _MOST_NAMES} more, named in validation.json")
+    text = f"{show.count(len(unreadable), 'image')} could not be read and left out:"
+    items = [f"{each.name}: {each.reason}" for each in unreadable[:_MOST_NAMES]]
+    if len(unreadable) > _MOST_NAMES:
+        items.append(f"and {len(unreadable) - _MOST_NAMES} more, named in validation.json")
     return (*notes, Paragraph(text=text, tone="bad"), Listing(items=tuple(items)))
 
 
@@ -98,7 +96,7 @@ def retrieval_section(record: ValidationRecord | None, name: str) -> Section:
         return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
     sizes = next(iter(record.retrieval.values()))
     rows = tuple(
-        (contender, *(show.percent(value) for value in (*row.text_to_image, *row.image_to_text)))
+        (contender, *(show.percent(value) for value in (*row.text_to_image.all, *row.image_to_text.all)))
         for contender, row in record.retrieval.items()
     )
     headings = (
@@ -122,7 +120,7 @@ def _fidelity_table(record: ValidationRecord) -> tuple[Part, ...]:
     if not record.fidelity:
         return (Paragraph(text="Outputs against dense eager: not measured.", tone="absent"),)
     table = Table(
-        caption=f"Outputs against dense eager: {record.data}",
+        caption=f"Outputs against dense eager: {record.data.name}",
         headings=(
             *("target", "images", "same top-1", "KL, nats", "mean cosine", "least cosine"),
             *("same neighbours", "among", "not finite"),
@@ -132,7 +130,7 @@ def _fidelity_table(record: ValidationRecord) -> tuple[Part, ...]:
     return (table,)
 
 
-def _fidelity_cells(row: FidelityRow) -> tuple[str, ...]:
+def _fidelity_cells(row: Fidelity) -> tuple[str, ...]:
     return (
         str(row.n),
         show.percent(row.top1_agreement),

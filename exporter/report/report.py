@@ -1,7 +1,4 @@
-"""The room's door: a bundle or a sweep in, its report out.
-
-Where it stands on the road: the last stage; the pipeline writes the two texts that come out of it.
-"""
+"""Public functions of the report package: from a bundle or a sweep to its report, as HTML and Markdown."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,20 +12,20 @@ from PIL import Image
 from exporter.arrays import ArrayForm, read_archive
 from exporter.bundle import SAMPLE_FILE, Bundle
 from exporter.errors import BundleError
-from exporter.report.benchmark_record import BENCH_FILE, read_benchmark
+from exporter.records import BENCH_FILE, VALIDATION_FILE, BenchRecord, ValidationRecord, read_file
 from exporter.report.bundle_content import Evidence, bundle_content
 from exporter.report.content import Picture, ReportContent
 from exporter.report.html import render_html
 from exporter.report.markdown import render_markdown
 from exporter.report.merged_regions import read_groups, slideshow_pictures
 from exporter.report.sweep_content import sweep_content
-from exporter.report.validation_record import VALIDATION_FILE, read_validation
 from exporter.report.visible import visible
 from exporter.sweep import SWEEP_FILE, read_record
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
 MERGES_FILE = "merges.npz"
+_REMEDY = "make the file again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +69,14 @@ def evidence(
         BundleError: a file beside the engines is not what its command writes.
     """
     files, blocks = bundle.manifest.files, len(bundle.manifest.schedule.merged)
-    validation = read_validation(bundle.path) if VALIDATION_FILE in files else None
-    benchmark = read_benchmark(bundle.path) if BENCH_FILE in files else None
+    validation, benchmark = None, None
+    if VALIDATION_FILE in files:
+        validation = read_file(ValidationRecord, bundle.path / VALIDATION_FILE, _REMEDY)
+    if BENCH_FILE in files:
+        benchmark = read_file(BenchRecord, bundle.path / BENCH_FILE, _REMEDY)
     _check_blocks(VALIDATION_FILE, [row.block for row in validation.blocks] if validation else (), blocks)
-    for times in benchmark.block_ms.values() if benchmark else ():
-        _check_blocks(BENCH_FILE, times, blocks)
+    for times in benchmark.blocks.values() if benchmark else ():
+        _check_blocks(BENCH_FILE, [row.block for row in times], blocks)
     return Evidence(
         bundle=bundle,
         validation=validation,
@@ -100,9 +100,7 @@ def report_sweep(path: str | Path) -> Report:
 
 def _check_blocks(file: str, found: Iterable[int], blocks: int) -> None:
     if odd := [block for block in found if not 0 <= block < blocks]:
-        raise BundleError(
-            f"{file}: blocks: expected blocks 0 to {blocks - 1}, got {odd[0]}; make the file again"
-        )
+        raise BundleError(f"{file}: blocks: expected blocks 0 to {blocks - 1}, got {odd[0]}; {_REMEDY}")
 
 
 def _sweep_folder(path: Path) -> Path:
@@ -134,7 +132,7 @@ def _pictures(
 def _read_groups_file(bundle: Bundle) -> npt.NDArray[Any]:
     schedule = bundle.manifest.schedule
     form = ArrayForm(dtype="integers", shape=(len(schedule.merged), "images", schedule.tokens[0]))
-    return read_archive(bundle.path / MERGES_FILE, {"groups_LBT": form}, "make the file again")["groups_LBT"]
+    return read_archive(bundle.path / MERGES_FILE, {"groups_LBT": form}, _REMEDY)["groups_LBT"]
 
 
 def _cropped(bundle: Bundle, image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -5,12 +5,12 @@ Where it stands on the road: in, the benchmark record; out, a section for `bundl
 
 import shlex
 
+from exporter.records import BenchRecord, ContenderRecord
 from exporter.report import number_text as show
-from exporter.report.benchmark_record import BenchmarkRecord, ContenderRow
 from exporter.report.content import Facts, IntervalChart, Listing, Paragraph, Part, Section, Table
 
 
-def speed_section(record: BenchmarkRecord | None, name: str) -> Section:
+def speed_section(record: BenchRecord | None, name: str) -> Section:
     """Everything that was timed, on what machine."""
     title = "Speed"
     if record is None:
@@ -33,7 +33,7 @@ def speed_section(record: BenchmarkRecord | None, name: str) -> Section:
     )
 
 
-def _ratios(record: BenchmarkRecord) -> tuple[Part, ...]:
+def _ratios(record: BenchRecord) -> tuple[Part, ...]:
     if not record.ratios:
         return (Paragraph(text="Ratios: not measured.", tone="absent"),)
     chart = IntervalChart(
@@ -53,7 +53,7 @@ def _ratios(record: BenchmarkRecord) -> tuple[Part, ...]:
     return (chart, table)
 
 
-def _efficiencies(record: BenchmarkRecord) -> tuple[Part, ...]:
+def _efficiencies(record: BenchRecord) -> tuple[Part, ...]:
     if not record.efficiencies and not record.merge_efficiency:
         return (Paragraph(text="Merge efficiency: not measured.", tone="absent"),)
     explanation = Paragraph(
@@ -70,11 +70,11 @@ def _efficiencies(record: BenchmarkRecord) -> tuple[Part, ...]:
         headings=("engine", "batch", "efficiency", "interval", "ratio of executed MACs"),
         rows=tuple(
             (
-                row.name,
+                row.name or row.target,
                 str(row.batch),
                 f"{row.value:.2f}",
-                show.times_interval(row.interval) if row.interval else show.NOT_MEASURED,
-                show.NOT_MEASURED if row.macs_ratio is None else show.times(row.macs_ratio),
+                show.times_interval(row.interval),
+                show.times(row.macs_ratio),
             )
             for row in record.efficiencies
         ),
@@ -82,7 +82,7 @@ def _efficiencies(record: BenchmarkRecord) -> tuple[Part, ...]:
     return (explanation, table)
 
 
-def _contenders(record: BenchmarkRecord) -> tuple[Part, ...]:
+def _contenders(record: BenchRecord) -> tuple[Part, ...]:
     if not record.contenders:
         return (Paragraph(text="Contenders: none ran.", tone="absent"),)
     table = Table(
@@ -96,7 +96,7 @@ def _contenders(record: BenchmarkRecord) -> tuple[Part, ...]:
     return (table,)
 
 
-def _contender_cells(row: ContenderRow) -> tuple[str, ...]:
+def _contender_cells(row: ContenderRecord) -> tuple[str, ...]:
     return (
         *(show.milliseconds(value) for value in (row.median_ms, row.p90_ms, row.p99_ms, row.iqr_ms)),
         show.per_second(row.images_per_s),
@@ -105,14 +105,14 @@ def _contender_cells(row: ContenderRow) -> tuple[str, ...]:
     )
 
 
-def _unavailable(record: BenchmarkRecord) -> tuple[Part, ...]:
+def _unavailable(record: BenchRecord) -> tuple[Part, ...]:
     if not record.unavailable:
         return ()
-    items = tuple(f"{name}: {reason}" for name, reason in record.unavailable)
+    items = tuple(f"{each.label}: {each.reason}" for each in record.unavailable)
     return (Paragraph(text="Did not run:", tone="absent"), Listing(items=items))
 
 
-def _environment(record: BenchmarkRecord) -> tuple[Part, ...]:
+def _environment(record: BenchRecord) -> tuple[Part, ...]:
     if not record.environment:
         return (Paragraph(text="The machine was not recorded.", tone="absent"),)
-    return (Paragraph(text="Measured on:"), Facts(rows=tuple(record.environment.items())))
+    return (Paragraph(text="Measured on:"), Facts(rows=tuple(show.flat(record.environment).items())))

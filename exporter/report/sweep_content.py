@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Iterable
 
 from exporter.report import number_text as show
-from exporter.report.benchmark_record import flat
 from exporter.report.content import (
     Commands,
     Facts,
@@ -295,7 +294,7 @@ def _remarks_section(record: SweepRecord) -> Section:
         ),
     ]
     listing = Listing(items=tuple(remarks)) if remarks else Paragraph(text="No remarks.")
-    rows = tuple(flat(record.environment).items())
+    rows = tuple(show.flat(record.environment).items())
     machine = (
         (Paragraph(text="Measured on:"), Facts(rows=rows))
         if rows

@@ -8,24 +8,22 @@ computed again, and said.
 
 import fcntl
 import hashlib
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from exporter.errors import UsageError
-from exporter.sweep.canonical import canonical_json, write_whole
+from exporter.errors import BundleError, UsageError
+from exporter.records import canonical_json, parse_json, record_from, write_whole
 from exporter.sweep.grid import Point
-from exporter.sweep.record import SCHEMA_VERSION, Built, Timed, first_problem
+from exporter.sweep.record import SCHEMA_VERSION, Built, Timed
 
 POINTS_FOLDER = "points"
 LOCK_FILE = ".lock"
+_REMEDY = "computed again"
 
 Stage = Literal["built", "timed"]
 Result = TypeVar("Result", Built, Timed)
@@ -83,20 +81,20 @@ class Store:
     def find(self, point: Point, stage: Stage) -> Found[Any]:
         """Looks a finished stage up, a `Built` or a `Timed`; never raises for what a file holds."""
         path = self.path(point, stage)
+        name = f"{path.parent.name}/{path.name[:12]}...{''.join(path.suffixes)}"
         try:
-            content = path.read_bytes()
+            document = parse_json(path.read_bytes(), name, "JSON", _REMEDY)
+            doubt = self._doubt(document, point, stage)
+            if doubt is not None:
+                return Found(value=None, complaint=f"{name}: {doubt}; {_REMEDY}")
+            assert isinstance(document, dict)
+            return Found(value=record_from(_KINDS[stage], document["result"], name, _REMEDY))
         except FileNotFoundError:
             return Found(value=None)
         except OSError as error:
-            return _disbelieved(path, error.strerror or str(error))
-        try:
-            document = json.loads(content)
-            result = self._believed(document, point, stage)
-            return Found(value=TypeAdapter(_KINDS[stage]).validate_json(canonical_json(result)))
-        except ValidationError as error:
-            return _disbelieved(path, first_problem(error))
-        except (ValueError, RecursionError) as error:
-            return _disbelieved(path, str(error))
+            return Found(value=None, complaint=f"{name}: {error.strerror or error}; {_REMEDY}")
+        except BundleError as error:
+            return Found(value=None, complaint=str(error))
 
     def keep(self, point: Point, stage: Stage, result: Built | Timed) -> None:
         """Writes a finished stage, whole or not at all.
@@ -104,12 +102,11 @@ class Store:
         Raises:
             UsageError: the folder cannot be written.
         """
-        tree = asdict(result)
         document = {
             "schema_version": SCHEMA_VERSION,
             "inputs": self._inputs(point, stage),
-            "result": tree,
-            "result_sha256": _sha256(tree),
+            "result": result,
+            "result_sha256": _sha256(result),
         }
         path = self.path(point, stage)
         try:
@@ -120,20 +117,20 @@ class Store:
     def _inputs(self, point: Point, stage: Stage) -> dict[str, object]:
         inputs: dict[str, object] = {
             "stage": stage,
-            "point": asdict(point),
+            "point": point,
             "building": dict(self.conditions.building),
         }
         return inputs if stage == "built" else {**inputs, "timing": dict(self.conditions.timing)}
 
-    def _believed(self, document: object, point: Point, stage: Stage) -> object:
-        """The result inside of a document; a ValueError says why it is not one."""
+    def _doubt(self, document: object, point: Point, stage: Stage) -> str | None:
+        """Why a document does not hold the result of a stage; None if it does."""
         if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"no result of schema version {SCHEMA_VERSION}")
+            return f"no result of schema version {SCHEMA_VERSION}"
         if canonical_json(document.get("inputs")) != canonical_json(self._inputs(point, stage)):
-            raise ValueError("belongs to another point or other conditions")
+            return "belongs to another point or other conditions"
         if document.get("result_sha256") != _sha256(document.get("result")):
-            raise ValueError("was changed after it was written")
-        return document["result"]
+            return "was changed after it was written"
+        return None
 
 
 @contextmanager
@@ -190,11 +187,6 @@ def _remove_partial(folder: Path) -> None:
 
 def _sha256(tree: object) -> str:
     return hashlib.sha256(canonical_json(tree)).hexdigest()
-
-
-def _disbelieved(path: Path, reason: str) -> Found[Any]:
-    name = f"{path.parent.name}/{path.name[:12]}...{''.join(path.suffixes)}"
-    return Found(value=None, complaint=f"{name}: {' '.join(reason.split())}; computed again")
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from exporter.errors import UsageError
+from exporter.records import canonical_json
 from exporter.schedule import ScheduleKind, ScheduleRequest
-from exporter.sweep.canonical import canonical_json
 
 DENSE_METHOD = "tome"
 """The method that a dense point carries: nothing merges, so that any name would do."""

@@ -9,69 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
 from exporter.errors import BundleError
-from exporter.json_text import parse_json
-from exporter.sweep.canonical import canonical_json, write_whole
+from exporter.records import (
+    STRICT,
+    Accuracy,
+    Difference,
+    Fidelity,
+    Ratio,
+    canonical_json,
+    read_file,
+    write_whole,
+)
 from exporter.sweep.grid import Point
 
 SWEEP_FILE = "sweep.json"
+_REMEDY = "run the sweep again into this folder"
 SCHEMA_VERSION: Literal[1] = 1
 
 QualityMeasure = Literal["top1", "top1_agreement", "cosine_mean"]
 """What a front has on its quality axis; the larger the better."""
-
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Top-1 and top-5 in percent, over n images."""
-
-    top1: float
-    top5: float
-    n: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Top-1 against the dense eager model, in points, on the same images; negative is a loss.
-
-    Attributes:
-        top1: points.
-        interval: 95 % confidence interval, low and high.
-        p_value: of no difference, if a test was made.
-    """
-
-    top1: float
-    interval: tuple[float, float]
-    p_value: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fidelity:
-    """How near the outputs stay to those of the dense eager model, over n images. Percentages are 0 to 100.
-
-    Attributes:
-        n: images.
-        top1_agreement: percent of images with the same first class.
-        kl: mean divergence of the class probabilities, in nats.
-        cosine_mean: mean cosine similarity of the outputs.
-        cosine_min: smallest.
-        neighbour_overlap: percent of nearest neighbours that stay the same.
-        neighbour_n: images that neighbours were looked for among.
-        not_finite: images whose output, of the engine or the dense model, holds an infinity or not-a-number.
-    """
-
-    n: int
-    not_finite: int = 0
-    top1_agreement: float | None = None
-    kl: float | None = None
-    cosine_mean: float
-    cosine_min: float
-    neighbour_overlap: float | None = None
-    neighbour_n: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +48,6 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """A ratio and its 95 % confidence interval, low and high."""
-
-    value: float
-    interval: tuple[float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Built:
     """What the first stage of a point ends with: an engine that was proven, and how good its outputs are.
 
@@ -113,7 +61,7 @@ class Built:
         notes: visible lines, such as a capped schedule.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
     tokens: tuple[int, ...]
     merged: tuple[int, ...]
@@ -138,7 +86,7 @@ class Timed:
         warnings: what makes the figures doubtful.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
     images_per_s: float
     latency_ms: float
@@ -279,7 +227,7 @@ class SweepRecord:
         notes: visible lines.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model: str
@@ -306,32 +254,15 @@ def read_record(folder: str | Path) -> SweepRecord:
         BundleError: it is not there, is not JSON, or has another form.
     """
     path = Path(folder) / SWEEP_FILE
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read: {error.strerror or error}; give the folder of a sweep"
-        ) from None
-    try:
-        parse_json(content, str(path), "JSON", "run the sweep again into this folder")
-        record = TypeAdapter(SweepRecord).validate_json(content)
-    except ValidationError as error:
-        raise BundleError(f"{path}: {first_problem(error)}; run the sweep again into this folder") from None
+    if not path.is_file():
+        raise BundleError(f"{path}: expected a file, got none; give the folder of a sweep")
+    record = read_file(SweepRecord, path, _REMEDY)
     for point in record.points:
         if point.built is not None and len(point.built.tokens) != len(point.built.merged) + 1:
             raise BundleError(
                 f"{path}: {point.name}: expected {len(point.built.merged) + 1} token counts, one more than blocks, got "
-                f"{len(point.built.tokens)}; run the sweep again into this folder"
+                f"{len(point.built.tokens)}; {_REMEDY}"
             )
     if missing := set(record.front) - {point.name for point in record.points}:
-        raise BundleError(
-            f"{path}: front names {min(missing)}, which is not a point; run the sweep again into this folder"
-        )
+        raise BundleError(f"{path}: front names {min(missing)}, which is not a point; {_REMEDY}")
     return record
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first complaint of a strict reading, as `where: what`."""
-    problem = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(map(str, problem["loc"])) or "top level"
-    return f"{where}: {problem['msg']}"

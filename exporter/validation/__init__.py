@@ -1,18 +1,16 @@
 """Validation: the proof that an artifact is right, and what merging costs on real images."""
 
 from exporter.validation.accuracy import (
-    Accuracy,
     AccuracyReport,
-    Difference,
     Hits,
     hits,
     join_hits,
     report_accuracy,
 )
 from exporter.validation.chance import best_answers, label_doubt
-from exporter.validation.class_labels import MATCHED_BY, ClassLabel, KnownClasses, LabelMatch
-from exporter.validation.decoding import Unreadable, decode, default_workers
-from exporter.validation.fidelity import Fidelity, fidelity
+from exporter.validation.class_labels import KnownClasses, LabelMatch, matched_by_text
+from exporter.validation.decoding import decode, default_workers
+from exporter.validation.fidelity import fidelity
 from exporter.validation.follow import rounding_errors
 from exporter.validation.gate import require, require_finite
 from exporter.validation.image_set import ImagePairs, ImageSet, image_arrays
@@ -31,8 +29,6 @@ from exporter.validation.parity import (
 from exporter.validation.reference import Reference, run_eager
 from exporter.validation.retrieval import (
     Ranks,
-    Retrieval,
-    RetrievalDifference,
     RetrievalReport,
     rank_pairs,
     report_retrieval,
@@ -42,15 +38,10 @@ from exporter.validation.trace import block_errors, groups_of
 from exporter.validation.zero_shot import class_embeddings, zero_shot_logits
 
 __all__ = [
-    "MATCHED_BY",
     "TOLERANCES",
-    "Accuracy",
     "AccuracyReport",
-    "ClassLabel",
     "Comparison",
     "Contender",
-    "Difference",
-    "Fidelity",
     "Hits",
     "ImagePairs",
     "ImageSet",
@@ -60,11 +51,8 @@ __all__ = [
     "ParityResult",
     "Ranks",
     "Reference",
-    "Retrieval",
-    "RetrievalDifference",
     "RetrievalReport",
     "Tolerances",
-    "Unreadable",
     "along_matches",
     "best_answers",
     "block_errors",
@@ -81,6 +69,7 @@ __all__ = [
     "image_pairs",
     "join_hits",
     "label_doubt",
+    "matched_by_text",
     "open_images",
     "prove",
     "rank_pairs",

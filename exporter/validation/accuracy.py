@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import InternalError, UsageError
+from exporter.records import Accuracy, Difference
 from exporter.targets import Array
 
 RESAMPLES = 9999
@@ -32,34 +33,6 @@ class Hits:
 
     first: npt.NDArray[np.bool_]
     five: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Percent of n images whose label is the first, or among the first five.
-
-    With fewer than five classes, `top5` is over all there are.
-    """
-
-    top1: float
-    top5: float
-    n: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Top-1 of a contender less that of the baseline.
-
-    Attributes:
-        top1: in percent points; negative if the contender is worse.
-        interval: its 95 % interval, in points (`paired_interval`).
-        p_value: exact McNemar: how likely a split of the images that only one of the two has right is at least this
-            uneven, if neither is better; 1 if there is no such image.
-    """
-
-    top1: float
-    interval: tuple[float, float]
-    p_value: float
 
 
 @dataclass(frozen=True, kw_only=True)

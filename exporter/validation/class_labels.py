@@ -21,19 +21,19 @@ from typing import Literal
 
 from exporter.errors import UsageError, nearest, quoted
 from exporter.models import ClassNames
+from exporter.records import ClassLabel
 
 MOST_DIGITS = 9  # of a class index
 _SHOWN = 3
 
 MatchedBy = Literal["name", "classes", "index", "order"]
 
-MATCHED_BY: dict[MatchedBy, str] = {
+_RULES: dict[str | None, str] = {
     "name": "the model's class names",
     "classes": "the names of --classes",
     "index": "class index",
     "order": "the order of their names",
 }
-"""What each of them means, for summaries and reports."""
 
 _WAYS_OUT = (
     "say how the classes are called with --classes FILE (one name per line, in the model's order), or that the model "
@@ -99,15 +99,6 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassLabel:
-    """A label, the index of its class, and the name of that class where it is known."""
-
-    label: str
-    index: int
-    name: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class LabelMatch:
     """Every label with its class, and by which rule."""
 
@@ -156,6 +147,11 @@ def require_one_each(labels: Labels, match: LabelMatch) -> None:
                 f"data: two {labels.kind} have the same class, {_class_text(each.index, each.name)}: "
                 f"{labels.places[first]} and {labels.places[each.label]}; put their images into one"
             )
+
+
+def matched_by_text(rule: str | None) -> str:
+    """What a `MatchedBy` means, for summaries and reports."""
+    return _RULES.get(rule, "an unknown rule")
 
 
 def spelled(name: str) -> str:

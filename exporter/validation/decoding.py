@@ -20,6 +20,7 @@ from exporter.errors import ExportError, InternalError, UsageError
 from exporter.machine import usable_cores
 from exporter.models import Preprocess, crop_image
 from exporter.processes.interrupts import leave_terminal_to_parent
+from exporter.records import Unreadable
 from exporter.validation.image_set import ImageSet
 
 # Each worker has at most this many chunks ready or in the making.
@@ -30,14 +31,6 @@ WORTH_A_WORKER = 256
 MOST_WORKERS = 8
 
 LONGEST_REASON = 120
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unreadable:
-    """An image that was left out: its name in the set, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

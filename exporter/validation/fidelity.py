@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import ParityError, UsageError
+from exporter.records import Fidelity
 from exporter.targets import Array
 
 NEIGHBOUR_LIMIT = 5000
@@ -23,34 +24,6 @@ NEIGHBOURS = 10
 """Neighbours of each image that are compared."""
 
 _BLOCK = 256  # images whose similarities to all others are in memory at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fidelity:
-    """An engine against the dense model, over n images.
-
-    Attributes:
-        n: images.
-        not_finite: images for which either output holds an infinity or not-a-number. Each of them counts as a
-            disagreement, as a cosine of -1 and as an image without neighbours in common.
-        top1_agreement: percent of images with the same highest logit (the lower index on ties); None for embeddings.
-        kl: mean KL(dense || engine) of the softmax of the logits, in nats; None for embeddings, and where an image is
-            not finite, since no number would tell.
-        cosine_mean: mean over images of the cosine between the two outputs.
-        cosine_min: the worst image's.
-        neighbour_overlap: percent of each image's 10 nearest neighbours by cosine (all others, if there are fewer)
-            that are the same in both sets of outputs, mean over images; None for a single image.
-        neighbour_n: images that neighbours were looked for among.
-    """
-
-    n: int
-    not_finite: int
-    top1_agreement: float | None
-    kl: float | None
-    cosine_mean: float
-    cosine_min: float
-    neighbour_overlap: float | None
-    neighbour_n: int
 
 
 def fidelity(

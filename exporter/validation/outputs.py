@@ -19,8 +19,9 @@ import numpy as np
 from exporter.arrays import ArrayForm, read_array
 from exporter.errors import UsageError
 from exporter.models import Preprocess
+from exporter.records import Unreadable
 from exporter.targets import Array
-from exporter.validation.decoding import DecodedChunk, Unreadable, decode
+from exporter.validation.decoding import DecodedChunk, decode
 from exporter.validation.image_set import ImageSet
 
 CHUNK = 64

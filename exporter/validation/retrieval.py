@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import InternalError, UsageError
+from exporter.records import Recall, RecallDifference, Retrieval, RetrievalDifference
 from exporter.targets import Array
 from exporter.validation.accuracy import paired_interval
 from exporter.validation.fidelity import unit_rows
@@ -36,48 +37,6 @@ class Ranks:
 
     text_to_image: npt.NDArray[np.int64]
     image_to_text: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recall:
-    """Percent of queries with a right answer among the first 1, 5 and 10.
-
-    Where there are no more than K answers to choose from, recall at K is 100 and says nothing.
-    """
-
-    r1: float
-    r5: float
-    r10: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retrieval:
-    """Recalls both ways, among so many images and texts."""
-
-    text_to_image: Recall
-    image_to_text: Recall
-    images: int
-    texts: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecallDifference:
-    """Recall at 1 of a contender less that of the baseline, in points, with its 95 % interval (`paired_interval`).
-
-    Queries are resampled one by one: where several texts belong to one image they are treated as independent, which
-    makes the interval somewhat too narrow.
-    """
-
-    r1: float
-    interval: tuple[float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalDifference:
-    """Differences both ways."""
-
-    text_to_image: RecallDifference
-    image_to_text: RecallDifference
 
 
 @dataclass(frozen=True, kw_only=True)

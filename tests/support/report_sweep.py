@@ -1,17 +1,14 @@
 """A sweep's record, made up: two methods at four values of r, one failed point, one that was not run."""
 
+from exporter.records import Accuracy, Difference, Fidelity, Ratio
 from exporter.schedule import ScheduleRequest
 from exporter.sweep import (
-    Accuracy,
     Built,
-    Difference,
     Evaluation,
     Failure,
-    Fidelity,
     Point,
     PointResult,
     Quality,
-    Ratio,
     Solution,
     SweepRecord,
     Timed,

@@ -46,8 +46,8 @@ class Kind:
 
 def reseal(files: Files) -> Files:
     """A bundle's files with a manifest that lists them as they are, so that what is read next is reached."""
-    from exporter.bundle.json_tree import canonical_json
     from exporter.bundle.manifest import digest_of
+    from exporter.records import canonical_json
 
     parts = {name.removeprefix("b/"): data for name, data in files.items()}
     try:

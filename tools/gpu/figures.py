@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.benchmark.statistics import Ratio, efficiency, ratio
+from exporter.benchmark.statistics import (
+    efficiency,
+    ratio,
+)
+from exporter.records import Ratio
 from tools.gpu.jobs import BASELINE
 from tools.gpu.results import Entry, JobResult, Round
 

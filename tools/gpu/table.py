@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from exporter.benchmark.statistics import Ratio
+from exporter.records import Ratio
 from tools.gpu.figures import Row
 from tools.gpu.results import Check, Entry
 from tools.gpu.verdicts import Verdict

@@ -18,6 +18,7 @@ from exporter.benchmark import Contender, EngineFile, Progress, environment, rac
 from exporter.benchmark.messages import job_to_tree
 from exporter.benchmark.race import worker_environment
 from exporter.errors import UsageError
+from exporter.records import canonical_json
 from tests.unit.benchmark.contenders import BATCH, QUICK, as_engine, pretending, quick
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,7 +46,7 @@ def test_identical_contenders_race_and_nothing_is_lost(
         assert np.array(samples).shape == (2, 2, 3)  # launches, rounds, calls
         assert np.min(samples) > 0
     report = report_on(found, environment(found))
-    tree = json.loads(json.dumps(report.to_tree(), allow_nan=False))
+    tree = json.loads(canonical_json(report.record()))
     assert [len(each["samples_ms"]) for each in tree["contenders"]] == [12, 12]
     assert {path.name for path in tmp_path.iterdir()} == {
         "inductor",

@@ -9,6 +9,7 @@ import pytest
 
 from exporter.benchmark import BenchReport, Contender, Launch, Measurement, Race, Unavailable, report_on
 from exporter.models import ModelRequest
+from exporter.records import BlockTime, canonical_json
 
 LAUNCHES, ROUNDS = 3, 2
 
@@ -59,7 +60,7 @@ def test_ratios_are_over_eager_dense_and_over_the_dense_engine() -> None:
     """12 ms eager, 8 compiled, 6 for the dense engine, 4 for the reduced one."""
     found = report(timed(EAGER, 12), timed(COMPILED, 8), timed(REDUCED, 10), timed(DENSE, 6), timed(R8, 4))
 
-    assert {each.name: each.ratio.value for each in found.ratios} == pytest.approx(
+    assert {each.name: each.value for each in found.ratios} == pytest.approx(
         {
             "compiled / eager dense": 1.5,
             "eager reduced / eager dense": 1.2,
@@ -76,7 +77,7 @@ def test_merge_efficiency_is_over_executed_work() -> None:
 
     (each,) = found.efficiencies
     assert (each.target, each.batch, each.macs_ratio) == ("onnx", 1, 2.0)
-    assert each.ratio.value == pytest.approx(0.75)
+    assert each.value == pytest.approx(0.75)
     assert found.merge_efficiency() == pytest.approx({"onnx": 0.75})
 
 
@@ -89,7 +90,7 @@ def test_batch_sizes_are_never_mixed() -> None:
         timed(EAGER, 10), timed(contender("eager dense", "module", batch=8), 100), timed(at_8["r8 onnx"], 50)
     )
 
-    assert [(each.name, each.batch, round(each.ratio.value, 6)) for each in found.ratios] == [
+    assert [(each.name, each.batch, round(each.value, 6)) for each in found.ratios] == [
         ("r8 onnx / eager dense", 8, 2.0)
     ]
     assert found.merge_efficiency() == {}
@@ -119,11 +120,11 @@ def test_a_bundle_finds_its_own_figures_among_those_of_others() -> None:
     r16 = contender("r16 onnx", "engine", reduced=True, macs=250)
     profiled = replace(timed(R8, 4), block_ms={"stem": 1.0, "block_01": 3.0, "block_00": 2.0, "head": 0.5})
 
-    tree = report(timed(DENSE, 8), timed(r16, 4), profiled).to_tree("r8")
+    record = report(timed(DENSE, 8), timed(r16, 4), profiled).record("r8")
 
-    assert tree["own"] == {"onnx": "r8 onnx"}
-    assert tree["merge_efficiency"] == pytest.approx({"onnx": 1.0})
-    assert tree["blocks"] == {"onnx": [{"block": 0, "ms": 2.0}, {"block": 1, "ms": 3.0}]}
+    assert record.own == {"onnx": "r8 onnx"}
+    assert record.merge_efficiency == pytest.approx({"onnx": 1.0})
+    assert record.blocks == {"onnx": (BlockTime(block=0, ms=2.0), BlockTime(block=1, ms=3.0))}
 
 
 def test_engines_of_different_targets_are_not_compared() -> None:
@@ -136,7 +137,7 @@ def test_tree_has_the_contract_s_keys() -> None:
     failed = Unavailable(contender=COMPILED, reason="no compiler")
     race = report(timed(EAGER, 12), timed(DENSE, 6), timed(R8, 4), unavailable=(failed,))
 
-    tree = json.loads(json.dumps(race.to_tree(), allow_nan=False))
+    tree = json.loads(canonical_json(race.record()))
 
     assert set(tree) == {
         "own",

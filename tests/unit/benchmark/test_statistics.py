@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from exporter.benchmark.statistics import Ratio, RawSamples, efficiency, ratio, summarize
+from exporter.benchmark.statistics import (
+    RawSamples,
+    efficiency,
+    ratio,
+    summarize,
+)
+from exporter.records import Ratio
 
 LAUNCHES, ROUNDS, CALLS = 5, 5, 20
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from exporter.bundle import load_bundle
-from exporter.bundle.json_tree import canonical_json, to_tree
 from exporter.bundle.manifest import digest_of
 from exporter.errors import BundleError
+from exporter.records import canonical_json, to_tree
 
 Change = Callable[[dict[str, Any]], object]
 

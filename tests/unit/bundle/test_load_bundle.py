@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from exporter.bundle import Bundle, load_bundle, recorded_weights_sha256
-from exporter.bundle.json_tree import canonical_json, to_tree
 from exporter.bundle.manifest import Manifest, digest_of
 from exporter.errors import BundleError, UsageError
 from exporter.models import Preprocess
+from exporter.records import canonical_json, to_tree
 
 FILES = [
     "manifest.json",
@@ -104,9 +104,11 @@ def test_a_forged_artifact_outside_the_files_is_refused(bundle_path: Path) -> No
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        pytest.param("name", 3, "name: expected str, got 3", id="type"),
-        pytest.param("tokens_protected", True, "tokens_protected: expected int, got true", id="boolean"),
-        pytest.param("passes", {"a": 1}, "passes: expected", id="container"),
+        pytest.param("name", 3, "name: expected a text, got 3", id="type"),
+        pytest.param(
+            "tokens_protected", True, "tokens_protected: expected a whole number, got true", id="boolean"
+        ),
+        pytest.param("passes", {"a": 1}, "passes: expected a list, got {", id="container"),
         pytest.param("gmacs", {"dense": 1.0}, 'gmacs: missing key "reduced"', id="missing"),
         pytest.param("nmae", "x", 'unknown key "nmae". Did you mean "name"?', id="unknown"),
     ],

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.bundle import GmacsRecord, Manifest, load_bundle
-from exporter.bundle.json_tree import canonical_json, from_tree, to_tree
+from exporter.bundle import Manifest, load_bundle
 from exporter.bundle.manifest import decode, encode, is_file_name, sealed
 from exporter.errors import BundleError, InternalError
+from exporter.records import to_tree
 
 FILES = {"model.onnx": "11" * 32, "openvino/model.xml": "22" * 32}
 
@@ -137,16 +137,6 @@ def test_a_plain_relative_name_is_one(name: str) -> None:
 def test_an_artifact_without_a_file_is_a_broken_invariant(manifest: Manifest) -> None:
     with pytest.raises(InternalError, match=r"model\.onnx"):
         sealed(manifest, {})
-
-
-def test_a_whole_number_is_a_sound_float() -> None:
-    assert from_tree(GmacsRecord, {"dense": 2, "reduced": 1, "ratio": 2, "executed": 1}).ratio == 2.0
-
-
-def test_canonical_json_has_one_spelling() -> None:
-    assert canonical_json({"b": 1, "a": ["é"]}) == b'{\n  "a": [\n    "\\u00e9"\n  ],\n  "b": 1\n}\n'
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        canonical_json(float("nan"))
 
 
 def test_loading_gives_what_was_sealed(bundle_path: Path, manifest: Manifest) -> None:

@@ -24,7 +24,7 @@ SERVE = """
 import sys
 
 BLOCKED = {"torch", "torchvision", "timm", "onnx", "onnx_ir", "onnxscript", "transformers", "open_clip", "sklearn",
-           "scipy", "matplotlib", "jinja2", "safetensors", "huggingface_hub", "click", "rich", "pydantic", "yaml"}
+           "scipy", "matplotlib", "jinja2", "safetensors", "huggingface_hub", "click", "rich", "yaml"}
 
 
 class Blocked:

@@ -14,13 +14,13 @@ from PIL import Image
 import exporter
 from exporter.errors import GateError
 from exporter.models import ModelRequest, Preprocess, crop_image, normalize
-from exporter.pipeline import Measured, build
+from exporter.pipeline import build
 from exporter.pipeline.contenders import engine_contender
 from exporter.pipeline.measure import require_measured
 from exporter.recipe import AccuracyGate, AgreementGate, Recipe, Validation
+from exporter.records import Accuracy, DataRecord, Difference, Fidelity, ValidationRecord
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Array
-from exporter.validation import Accuracy, AccuracyReport, Difference, Fidelity
 from tests.support.families import family
 from tests.unit.pipeline.conftest import ClipDigits
 
@@ -318,12 +318,9 @@ def test_embeddings_of_scans_are_compared_by_direction(clip: ClipDigits, clip_tr
 # Gates ----------------------------------------------------------------------------------------------
 
 
-def measured(*, drop: float = 0.0, agreement: float | None = None) -> Measured:
+def measured(*, drop: float = 0.0, agreement: float | None = None) -> ValidationRecord:
     whole = Accuracy(top1=90.0, top5=99.0, n=100)
     difference = Difference(top1=-drop, interval=(-drop, -drop), p_value=1.0)
-    report = AccuracyReport(
-        accuracy={"dense": whole, "onnx": replace(whole, top1=90.0 - drop)}, difference={"onnx": difference}
-    )
     found = Fidelity(
         n=100,
         not_finite=0,
@@ -334,7 +331,12 @@ def measured(*, drop: float = 0.0, agreement: float | None = None) -> Measured:
         neighbour_overlap=None,
         neighbour_n=1,
     )
-    return Measured(name="d", n=100, unreadable=(), accuracy=report, fidelity={"onnx": found})
+    return ValidationRecord(
+        data=DataRecord(name="d", n=100),
+        accuracy={"dense": whole, "onnx": replace(whole, top1=90.0 - drop)},
+        difference={"onnx": difference},
+        fidelity={"onnx": found},
+    )
 
 
 @pytest.mark.parametrize(("drop", "limit"), [(1.0, 1.0), (-3.0, 0.0), (0.0, 0.0), (2.0, None)])

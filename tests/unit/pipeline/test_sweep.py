@@ -15,17 +15,14 @@ from exporter.models import ModelRequest, shipped_data
 from exporter.pipeline import BenchOptions, Goal, SweepRequest, sweep
 from exporter.pipeline.sweep import points_lost
 from exporter.recipe import Recipe, Validation
+from exporter.records import Accuracy, Difference, Fidelity, Ratio
 from exporter.schedule import Geometry, ScheduleRequest, plan
 from exporter.sweep import (
-    Accuracy,
     Axes,
     Built,
-    Difference,
-    Fidelity,
     Point,
     PointResult,
     Quality,
-    Ratio,
     Timed,
     read_record,
 )

@@ -2,12 +2,11 @@
 
 import pytest
 
-from exporter.pipeline.measure import Measured
 from exporter.pipeline.sweep_point import quality_notes, quality_of
-from exporter.validation import Fidelity
+from exporter.records import DataRecord, Fidelity, ValidationRecord
 
 
-def measured(not_finite: int) -> Measured:
+def measured(not_finite: int) -> ValidationRecord:
     fidelity = Fidelity(
         n=9,
         not_finite=not_finite,
@@ -18,7 +17,7 @@ def measured(not_finite: int) -> Measured:
         neighbour_overlap=None,
         neighbour_n=9,
     )
-    return Measured(name="photos", n=9, unreadable=(), accuracy=None, fidelity={"onnx": fidelity})
+    return ValidationRecord(data=DataRecord(name="photos", n=9), fidelity={"onnx": fidelity})
 
 
 @pytest.mark.parametrize(("not_finite", "notes"), [(0, []), (2, ["outputs of 2 of 9 images are not finite"])])

@@ -12,7 +12,6 @@ import pytest
 from exporter.bundle import Bundle
 from exporter.errors import BundleError
 from exporter.report import report_bundle
-from exporter.report.json_view import read_json
 from exporter.sweep import read_record
 from exporter.sweep.record import write_record
 from tests.support.report_bundle import BENCH, VALIDATION, make_bundle
@@ -75,16 +74,6 @@ def test_blocks_that_the_model_has_not_are_refused(
 def test_fewer_times_than_blocks_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
     files = with_blocks("bench.json", {"onnx": [{"block": 1, "ms": 2.5}]})
     assert "2.50" in report_bundle(make_bundle(tmp_path / "b", files=files)).markdown
-
-
-@pytest.mark.parametrize(
-    "text", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400, str(2**70), "9" * 5000]
-)
-def test_number_that_no_file_of_ours_holds_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "bench.json").write_text(f'{{"later": [{{"x": {text}}}]}}', encoding="utf-8")
-    with pytest.raises(BundleError, match="within 64 bits|not sound JSON") as caught:
-        read_json(tmp_path / "bench.json")
-    assert len(str(caught.value)) < len(str(tmp_path)) + 200
 
 
 @pytest.mark.parametrize(

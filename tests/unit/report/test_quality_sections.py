@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from exporter.records import ValidationRecord, read_file
 from exporter.report.content import Listing, Paragraph, Section, Table
 from exporter.report.quality_sections import accuracy_section
-from exporter.report.validation_record import read_validation
 from tests.support.report_bundle import VALIDATION
 
 
 def section(folder: Path, **changes: Any) -> Section:
     (folder / "validation.json").write_text(json.dumps({**VALIDATION, **changes}), encoding="utf-8")
-    return accuracy_section(read_validation(folder), "digits")
+    return accuracy_section(read_file(ValidationRecord, folder / "validation.json", ""), "digits")
 
 
 def label_table(found: Section) -> Table:
@@ -72,7 +72,7 @@ def test_what_was_left_out_is_named_also_where_nothing_was_unreadable(tmp_path: 
 
 
 def test_labels_that_are_not_the_users_are_not_shown(tmp_path: Path) -> None:
-    parts = section(tmp_path, labels=None, labels_matched_by=None, notes=None, warnings=None).parts
+    parts = section(tmp_path, labels=[], labels_matched_by=None, notes=[], warnings=[]).parts
 
     assert [part.headings[0] for part in parts if isinstance(part, Table)] == ["contender", "target"]
     assert not any(isinstance(part, Paragraph) and "Warning" in part.text for part in parts)

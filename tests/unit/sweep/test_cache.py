@@ -96,7 +96,7 @@ def edited(path: Path, *at: str, to: Any) -> bytes:
         ),
         pytest.param(("schema_version",), 2, "no result of schema version 1", id="other version"),
         pytest.param(("result",), None, "was changed", id="no result"),
-        pytest.param(("inputs",), float("nan"), "not JSON compliant", id="NaN"),
+        pytest.param(("inputs",), float("nan"), "within 64 bits", id="NaN"),
     ],
 )
 def test_file_that_does_not_fit_is_not_believed_and_said(

@@ -5,11 +5,10 @@ from math import nan
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.records import Accuracy, Fidelity
 from exporter.schedule import ScheduleRequest
 from exporter.sweep import (
-    Accuracy,
     Built,
-    Fidelity,
     Point,
     PointResult,
     Quality,

@@ -12,10 +12,10 @@ from scipy.stats import binom
 from sklearn.metrics.pairwise import cosine_similarity  # type: ignore[import-untyped]
 
 from exporter.errors import InternalError, UsageError
+from exporter.records import Recall
 from exporter.validation.retrieval import (
     NEVER,
     Ranks,
-    Recall,
     rank_pairs,
     recalls,
     report_retrieval,

@@ -1,0 +1,69 @@
+"""What is written as JSON: the records that stages, files and the report share, and the one reader and writer of them.
+
+A record is a frozen dataclass. `canonical_json` writes it; `record_from` and `read_file` read it back and refuse
+what does not fit. No torch; pydantic is imported when something is read.
+"""
+
+from exporter.records.benchmark import (
+    BENCH_FILE,
+    BenchRecord,
+    BlockTime,
+    ContenderRecord,
+    EfficiencyRecord,
+    LaunchRecord,
+    RatioRecord,
+    UnavailableRecord,
+)
+from exporter.records.intervals import Interval, Ratio
+from exporter.records.json_text import OMIT, canonical_json, parse_json, to_tree, write_whole
+from exporter.records.reading import LENIENT, STRICT, read_file, record_from
+from exporter.records.validation import (
+    VALIDATION_FILE,
+    Accuracy,
+    BlockError,
+    ClassLabel,
+    DataRecord,
+    Difference,
+    Fidelity,
+    Recall,
+    RecallDifference,
+    Retrieval,
+    RetrievalDifference,
+    Unreadable,
+    ValidationRecord,
+)
+
+__all__ = [
+    "BENCH_FILE",
+    "LENIENT",
+    "OMIT",
+    "STRICT",
+    "VALIDATION_FILE",
+    "Accuracy",
+    "BenchRecord",
+    "BlockError",
+    "BlockTime",
+    "ClassLabel",
+    "ContenderRecord",
+    "DataRecord",
+    "Difference",
+    "EfficiencyRecord",
+    "Fidelity",
+    "Interval",
+    "LaunchRecord",
+    "Ratio",
+    "RatioRecord",
+    "Recall",
+    "RecallDifference",
+    "Retrieval",
+    "RetrievalDifference",
+    "UnavailableRecord",
+    "Unreadable",
+    "ValidationRecord",
+    "canonical_json",
+    "parse_json",
+    "read_file",
+    "record_from",
+    "to_tree",
+    "write_whole",
+]

@@ -4,7 +4,7 @@ First step of the room: in, the files of a bundle and a model's name; out, a `Co
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -89,54 +89,3 @@ class Contender:
     def file(self) -> Path | None:
         """The program's or artifact's file; None where the model is built by its library."""
         return self.engine.path if self.engine is not None else self.program
-
-
-def to_tree(contender: Contender) -> dict[str, Any]:
-    """A contender as JSON values; `contender_from` reads them back."""
-    return {key: _plain(value) for key, value in asdict(contender).items()}
-
-
-def contender_from(tree: dict[str, Any]) -> Contender:
-    """The contender that `to_tree` wrote."""
-    model, engine = tree["model"], tree["engine"]
-    return Contender(
-        **{
-            **tree,
-            "model": _request(model) if model is not None else None,
-            "engine": _engine(engine) if engine is not None else None,
-            **{key: Path(tree[key]) if tree[key] is not None else None for key in ("program", "input")},
-        }
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value.absolute())
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
-
-
-def _request(tree: dict[str, Any]) -> ModelRequest:
-    options = {name: _frozen(value) for name, value in tree["options"].items()}
-    return ModelRequest(**{**tree, "image_size": _frozen(tree["image_size"]), "options": options})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _engine(tree: dict[str, Any]) -> EngineFile:
-    return EngineFile(
-        target=tree["target"],
-        path=Path(tree["path"]),
-        input=_spec(tree["input"]),
-        outputs=tuple(_spec(each) for each in tree["outputs"]),
-        options=tree["options"],
-    )
-
-
-def _spec(tree: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(name=tree["name"], dtype=tree["dtype"], shape=tuple(tree["shape"]))

@@ -1,12 +1,12 @@
 """What a race asks its workers, as JSON values."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from exporter.benchmark.clock import Device
-from exporter.benchmark.contender import Contender, contender_from, to_tree
+from exporter.benchmark.contender import Contender
+from exporter.records import STRICT, record_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Job:
         warm_up: when it is warm.
     """
 
+    __pydantic_config__: ClassVar[dict[str, object]] = STRICT
+
     contender: Contender
     images: Path
     threads: int
@@ -47,25 +49,6 @@ class Job:
     warm_up: WarmUp
 
 
-def job_to_tree(job: Job) -> dict[str, Any]:
-    """A job as JSON values."""
-    return {
-        "contender": to_tree(job.contender),
-        "images": str(job.images.absolute()),
-        "threads": job.threads,
-        "cores": list(job.cores),
-        "device": job.device,
-        "warm_up": dict(vars(job.warm_up)),
-    }
-
-
-def job_from(tree: Mapping[str, Any]) -> Job:
-    """The job that `job_to_tree` wrote."""
-    return Job(
-        contender=contender_from(tree["contender"]),
-        images=Path(tree["images"]),
-        threads=tree["threads"],
-        cores=tuple(tree["cores"]),
-        device=tree["device"],
-        warm_up=WarmUp(**tree["warm_up"]),
-    )
+def job_from(tree: object) -> Job:
+    """The job that `to_tree` made plain values of."""
+    return record_from(Job, tree, "job", "report this")

@@ -23,10 +23,11 @@ from exporter.benchmark.contender import Contender
 from exporter.benchmark.cores import LoadMeter, check_cores, pick_cores
 from exporter.benchmark.measurement import Launch, Measurement, Race, Unavailable
 from exporter.benchmark.memory import check_memory
-from exporter.benchmark.messages import Job, WarmUp, job_to_tree
+from exporter.benchmark.messages import Job, WarmUp
 from exporter.errors import UsageError
 from exporter.machine import available_memory_bytes
 from exporter.processes.child import Child, ChildFailure
+from exporter.records import to_tree
 
 WORKER = (sys.executable, "-m", "exporter.benchmark.worker")
 
@@ -221,7 +222,7 @@ class _Ground:
             device=options.device,
             warm_up=options.warm_up,
         )
-        request = {"ask": "prepare", "job": job_to_tree(job)}
+        request = {"ask": "prepare", "job": to_tree(job)}
         runner.prepared = runner.process.ask(request, timeout_s=options.timeout_s)
         entry.notes.update(runner.prepared["notes"])
 

@@ -33,7 +33,10 @@ def canonical_json(value: object) -> bytes:
 
 
 def to_tree(value: object) -> Any:
-    """Dicts, lists and scalars of a value; a field of a dataclass may have another key, its `alias`."""
+    """Dicts, lists and scalars of a value; a field of a dataclass may have another key, its `alias`.
+
+    Paths become absolute: they are for processes of this machine, and in no file.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         written = [(item, getattr(value, item.name)) for item in fields(value)]
         return {
@@ -45,7 +48,7 @@ def to_tree(value: object) -> Any:
         return {key: to_tree(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [to_tree(inner) for inner in value]
-    return value
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def _default(item: Field[Any]) -> object:

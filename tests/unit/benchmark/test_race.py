@@ -15,10 +15,9 @@ import psutil
 import pytest
 
 from exporter.benchmark import Contender, EngineFile, Progress, environment, race, report_on
-from exporter.benchmark.messages import job_to_tree
 from exporter.benchmark.race import worker_environment
 from exporter.errors import UsageError
-from exporter.records import canonical_json
+from exporter.records import canonical_json, to_tree
 from tests.unit.benchmark.contenders import BATCH, QUICK, as_engine, pretending, quick
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,7 +78,7 @@ def interrupted(how: signal.Signals, engine: EngineFile, images: Path, work: Pat
         device="cpu",
         warm_up=QUICK,
     )
-    command = [sys.executable, "-c", code, json.dumps(job_to_tree(job)), str(work)]
+    command = [sys.executable, "-c", code, json.dumps(to_tree(job)), str(work)]
     with subprocess.Popen(
         command,
         cwd=ROOT,

@@ -14,15 +14,17 @@ from torch import nn
 
 from exporter.benchmark import Contender, EngineFile, WarmUp
 from exporter.benchmark.loading import arrays_of, load_contender, read_images
-from exporter.benchmark.messages import Job, job_from, job_to_tree
+from exporter.benchmark.messages import Job, job_from
 from exporter.benchmark.race import WORKER, worker_environment
 from exporter.benchmark.worker import Worker, run_round, run_window, warm_up
 from exporter.errors import InternalError, TargetUnavailableError, UsageError
 from exporter.models import ModelRequest, load
 from exporter.processes.child import Child, ChildFailure
+from exporter.records import to_tree
 from tests.unit.benchmark.contenders import BATCH, QUICK, SIZE, as_engine, as_program
 
 DIGITS = ModelRequest(model="vit_digits")
+ODD = replace(DIGITS, image_size=(64, 32), options={"flag": True, "size": (8, 4), "rate": 0.5, "none": None})
 
 
 def taking(*milliseconds: float) -> Any:
@@ -80,10 +82,10 @@ def test_warm_up_that_never_settles_says_so() -> None:
 def test_job_survives_its_journey(engine: EngineFile, images: Path) -> None:
     for contender in (
         as_engine("dense onnx", engine),
-        Contender(name="e", kind="module", batch=1, reduced=False, executed_macs=1, model=DIGITS),
+        Contender(name="e", kind="module", batch=1, reduced=False, executed_macs=1, model=ODD),
     ):
         sent = job(contender, images, warm_up=WarmUp(tolerance=0.1))
-        assert job_from(job_to_tree(sent)) == sent
+        assert job_from(to_tree(sent)) == sent
 
 
 def test_engine_and_program_compute_the_model(
@@ -177,7 +179,7 @@ def test_outputs_that_are_not_numbers_are_not_timed(
 ) -> None:
     monkeypatch.setattr("os.sched_setaffinity", lambda process, cores: None)
     np.save(tmp_path / "images.npy", np.full((BATCH, SIZE), np.nan, np.float32))
-    request = {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", engine), tmp_path / "images.npy"))}
+    request = {"ask": "prepare", "job": to_tree(job(as_engine("onnx", engine), tmp_path / "images.npy"))}
 
     with pytest.raises(UsageError, match="NaN"):
         Worker().answer(request)
@@ -237,7 +239,7 @@ def test_graph_breaks_of_the_compiler_are_noted(
     counters = {"graph_break": {"data-dependent branch": 2, "print": 1}}
     monkeypatch.setitem(sys.modules, "torch._dynamo.utils", SimpleNamespace(counters=counters))
     monkeypatch.setattr("os.sched_setaffinity", lambda process, cores: None)
-    request = {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", engine), images))}
+    request = {"ask": "prepare", "job": to_tree(job(as_engine("onnx", engine), images))}
 
     notes = Worker().answer(request)["notes"]
 
@@ -297,7 +299,7 @@ def observed(engine: EngineFile, images: Path, tmp_path: Path) -> Iterator[Child
 def test_engine_worker_is_free_of_torch_and_pinned(
     observed: Child, engine: EngineFile, images: Path, tmp_path: Path
 ) -> None:
-    request = {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", engine), images, cores=(0,)))}
+    request = {"ask": "prepare", "job": to_tree(job(as_engine("onnx", engine), images, cores=(0,)))}
     prepared = observed.ask(request, timeout_s=60)
     timed = observed.ask({"ask": "round", "min_ms": 0, "min_calls": 4, "max_calls": 4}, timeout_s=60)
     finished = observed.ask({"ask": "finish"}, timeout_s=60)
@@ -318,7 +320,7 @@ def test_engine_worker_is_free_of_torch_and_pinned(
 def test_program_worker_answers_the_whole_protocol(program: Path, images: Path, tmp_path: Path) -> None:
     process = Child(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
     try:
-        request = {"ask": "prepare", "job": job_to_tree(job(as_program("eager", program), images))}
+        request = {"ask": "prepare", "job": to_tree(job(as_program("eager", program), images))}
         prepared = process.ask(request, timeout_s=300)
         timed = process.ask({"ask": "round", "min_ms": 0, "min_calls": 4, "max_calls": 4}, timeout_s=60)
         finished = process.ask({"ask": "finish"}, timeout_s=60)
@@ -339,7 +341,7 @@ def test_worker_says_why_it_cannot_load(engine: EngineFile, images: Path, tmp_pa
     try:
         with pytest.raises(ChildFailure, match=r"broken\.onnx"):
             process.ask(
-                {"ask": "prepare", "job": job_to_tree(job(as_engine("onnx", broken), images))}, timeout_s=60
+                {"ask": "prepare", "job": to_tree(job(as_engine("onnx", broken), images))}, timeout_s=60
             )
     finally:
         process.kill()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from exporter.anatomy.demand import token_demand
 from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import cuts
 from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
@@ -30,6 +31,7 @@ class Block:
         heads: attention heads.
         channels: width of the merge point's value.
         mlp_per_token: multiply-accumulates per token between the merge point and the block's end.
+        tokens_read: how many tokens of the merge point's value, from the front, anything reads; None for all.
     """
 
     attention: fx.Node
@@ -37,6 +39,7 @@ class Block:
     heads: int
     channels: int
     mlp_per_token: int
+    tokens_read: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +179,7 @@ def _blocks(
 ) -> tuple[Block, ...]:
     nodes = list(graph.nodes)
     order = {node: position for position, node in enumerate(nodes)}
+    demand = token_demand(graph, layouts)
     candidates = [node for node in cuts(graph) if isinstance(layouts.get(node), TokenAxis)]
     blocks = []
     for index, site in enumerate(sites):
@@ -194,6 +198,7 @@ def _blocks(
                 heads=_heads(site),
                 channels=shape_of(point)[-1],
                 mlp_per_token=per_token_macs(mlp, layouts),
+                tokens_read=demand[point],
             )
         )
     return tuple(blocks)

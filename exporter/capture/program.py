@@ -19,10 +19,10 @@ from exporter.graph.graph_pass import GraphPass, PassOutcome, run_passes
 from exporter.graph.nodes import EXAMPLE_BATCH as EXAMPLE_BATCH
 from exporter.graph.nodes import input_nodes, output_node
 
-CANONICAL_PASSES: tuple[GraphPass, ...] = (
-    RemoveTraceArtifacts(),
-    CanonicalizeAttention(),
-    FoldConstantMasks(),
+CANONICAL_PASSES: tuple[type[GraphPass], ...] = (
+    RemoveTraceArtifacts,
+    CanonicalizeAttention,
+    FoldConstantMasks,
 )
 
 
@@ -54,7 +54,7 @@ def capture(model: nn.Module | ExportedProgram, *examples: torch.Tensor) -> Prog
     exported = model if isinstance(model, ExportedProgram) else _trace(model, examples)
     graph_module = _flat(exported.module(check_guards=False))
     batch = input_nodes(graph_module.graph)[0].meta["val"].shape[0]
-    outcomes = run_passes(graph_module, CANONICAL_PASSES)
+    outcomes = run_passes(graph_module, [each() for each in CANONICAL_PASSES])
     return Program(
         graph_module=graph_module,
         fixed_batch=batch if isinstance(batch, int) else None,

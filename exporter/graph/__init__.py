@@ -1,8 +1,8 @@
-"""The ground floor of the compiler: what a graph pass is, what operators are, and small questions about nodes.
+"""The base of the compiler: the form of a graph pass, the table of operators, and questions about nodes.
 
-Every room that reads or rewrites a captured graph stands on it; it knows none of them.
+Every package that reads or rewrites a captured graph uses it; it imports none of them.
 """
 
-from exporter.graph.graph_pass import GraphPass, PassOutcome, copy_graph, run_passes
+from exporter.graph.graph_pass import GraphPass, PassOutcome, copy_graph, listening, run_passes
 
-__all__ = ["GraphPass", "PassOutcome", "copy_graph", "run_passes"]
+__all__ = ["GraphPass", "PassOutcome", "copy_graph", "listening", "run_passes"]

@@ -1,15 +1,17 @@
-"""What a graph pass is, and how a list of them runs.
+"""The form of a graph pass, and the runner of a list of passes.
 
-A pass is a frozen dataclass whose fields are its options. It says what it `requires`, does `call` in place on a graph
-of its own, and says what it `ensures`; the runner checks both promises, so a broken graph is blamed on the pass that
-broke it and not on the one that stumbles over it.
+A pass is a frozen dataclass whose fields are its options. It states what it `requires`, does `call` in place on a
+graph, and states what it `ensures`. The runner checks both, so an error names the pass that broke the graph and not a
+later one that fails on it.
 """
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import fx
 
@@ -18,7 +20,7 @@ from exporter.errors import InternalError
 
 @dataclass(frozen=True, kw_only=True)
 class PassOutcome:
-    """What one pass did: how many places it rewrote, and why it left others alone."""
+    """Result of one pass: how many places it rewrote, and why it left others alone."""
 
     name: str
     rewrites: int
@@ -26,14 +28,27 @@ class PassOutcome:
 
     @property
     def modified(self) -> bool:
-        """Whether the graph is another one now."""
+        """Whether the pass changed the graph."""
         return self.rewrites > 0
 
 
 class GraphPass(ABC):
-    """One rewrite of a captured graph."""
+    """One rewrite of a captured graph.
+
+    Attributes:
+        name: in snake case; users write it, and manifests list it.
+        optional: whether the user may switch the pass off.
+        only_notes: whether the pass leaves what is computed as it is, and only records something.
+    """
 
     name: ClassVar[str]
+    optional: ClassVar[bool] = False
+    only_notes: ClassVar[bool] = False
+
+    @classmethod
+    def configured(cls, context: Any) -> Self | None:
+        """The pass with its options taken from a pipeline's context, or None where it has nothing to do there."""
+        return cls()
 
     def requires(self, graph_module: fx.GraphModule) -> str | None:
         """What is missing for this pass to be sound, or None."""
@@ -44,15 +59,39 @@ class GraphPass(ABC):
         """Rewrite `graph_module` in place."""
 
     def ensures(self, graph_module: fx.GraphModule) -> str | None:
-        """What this pass promised and did not deliver, or None."""
+        """The stated result that does not hold, or None."""
         return None
 
+    def result(self, graph_module: fx.GraphModule) -> fx.GraphModule:
+        """The graph after `call`: the one given, except for a pass that makes another one."""
+        return graph_module
 
-def run_passes(graph_module: fx.GraphModule, passes: Sequence[GraphPass]) -> tuple[PassOutcome, ...]:
+
+Listener = Callable[[GraphPass, fx.GraphModule], None]
+"""Called after each pass with its result, which it must not change."""
+
+_LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Call `listener` after every pass that runs inside the `with` block."""
+    token = _LISTENERS.set((*_LISTENERS.get(), listener))
+    try:
+        yield
+    finally:
+        _LISTENERS.reset(token)
+
+
+def run_passes(graph_module: fx.GraphModule, passes: Iterable[GraphPass]) -> tuple[PassOutcome, ...]:
     """Run `passes` in order, in place. Parameters are shared with other graphs and never written to.
 
+    Args:
+        graph_module: rewritten.
+        passes: an iterator is advanced only after the pass before has run.
+
     Raises:
-        InternalError: a pass's promise does not hold; the message names the passes that ran before it.
+        InternalError: what a pass requires or ensures does not hold; the message names the passes that ran before.
     """
     outcomes: list[PassOutcome] = []
     for graph_pass in passes:
@@ -61,12 +100,14 @@ def run_passes(graph_module: fx.GraphModule, passes: Sequence[GraphPass]) -> tup
         graph_module.graph.eliminate_dead_code()
         graph_module.graph.lint()
         _check(graph_pass.ensures(graph_module), "ensures", graph_pass, outcomes)
+        for listener in _LISTENERS.get():
+            listener(graph_pass, graph_pass.result(graph_module))
     graph_module.recompile()
     return tuple(outcomes)
 
 
 def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """A graph of one's own over the same parameters."""
+    """A copy of the graph over the same parameters."""
     graph = fx.Graph()
     memo: dict[fx.Node, fx.Node] = {}
     output = graph.graph_copy(graph_module.graph, memo)

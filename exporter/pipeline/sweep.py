@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from exporter.anatomy.demand import token_demand
 from exporter.errors import UsageError
 from exporter.machine import available_memory_bytes, cpu_model, usable_cores
 from exporter.packages import installed
@@ -287,9 +286,8 @@ class _Sweep:
         anatomy = self.planned.anatomy
         assert anatomy is not None
         weights = segment_weights(anatomy.workload)
-        demand = token_demand(self.planned.program.graph_module.graph, anatomy.layouts)
         trims = RemoveDeadTokens.name not in self.request.recipe.disable_passes
-        ends_early = trims and demand[anatomy.blocks[-1].merge_point] is not None
+        ends_early = trims and anatomy.blocks[-1].tokens_read is not None
         return (*weights[:-1], 0.0) if ends_early else weights
 
     def _jobs_that_fit(self) -> int:

@@ -1,44 +1,74 @@
-"""Which block of the model each node belongs to, written into the graph, so that it reaches the engine's own names.
+"""Passes: write into each node which block of the model it belongs to.
 
-Engines and profilers name nodes, not blocks. The annotation travels in `meta["custom"]`, which `torch.export` keeps
-through a second capture.
+Engines and profilers name nodes, not blocks. The annotation is in `meta["custom"]`, which `torch.export` keeps through
+a second capture, so that it reaches the names of an engine's nodes.
 """
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from torch import fx
 
-from exporter.anatomy import Anatomy
+from exporter.anatomy import Anatomy, examine
 from exporter.anatomy.merge_points import cuts
+from exporter.graph import GraphPass, PassOutcome
+from exporter.rewrite.context import PassContext
 
 STEM = "stem"
 HEAD = "head"
 KEY = "block"
 
 
-def annotate_blocks(graph: fx.Graph, anatomy: Anatomy) -> None:
-    """Annotate every node: `stem` up to the input of block 0, `block_00` and so on, `head` behind the last block.
+@dataclass(frozen=True, kw_only=True)
+class AnnotateBlocks(GraphPass):
+    """Examine the graph, and annotate every node with `stem`, `block_00` and so on, or `head`.
 
-    A block begins behind the last value before its attention through which everything passes, and the last one ends
-    with the first such value behind its merge point.
+    A block begins after the last value before its attention through which everything passes; the last block ends with
+    the first such value after its merge point.
+
+    Attributes:
+        context: `anatomy` is written.
     """
-    order = {node: position for position, node in enumerate(graph.nodes)}
-    passed = [order[node] for node in cuts(graph)]
-    starts = [
-        max((place for place in passed if place < order[block.attention]), default=-1)
-        for block in anatomy.blocks
-    ]
-    last = order[anatomy.blocks[-1].merge_point]
-    end = min((place for place in passed if place > last), default=len(order))
-    for node, position in order.items():
-        begun = sum(position > start for start in starts)
-        label = HEAD if position > end else block_label(begun - 1) if begun else STEM
-        node.meta["custom"] = {KEY: label}
+
+    context: PassContext
+    name: ClassVar[str] = "annotate_blocks"
+    only_notes: ClassVar[bool] = True
+
+    @classmethod
+    def configured(cls, context: PassContext) -> Self | None:
+        """None for a tower that is exported without merging."""
+        return cls(context=context) if context.schedule.merged else None
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Annotate.
+
+        Raises:
+            UnsupportedGraphError: there is no attention over a token axis, or blocks without a merge point.
+        """
+        anatomy = self.context.anatomy = examine(graph_module)
+        for node, label in _labels(graph_module.graph, anatomy).items():
+            node.meta["custom"] = {KEY: label}
+        return PassOutcome(name=self.name, rewrites=0)
 
 
-def spread_annotation(graph: fx.Graph) -> None:
-    """Give a node that a later pass inserted the annotation of the one before it."""
-    label = STEM
-    for node in graph.nodes:
-        label = node.meta.setdefault("custom", {}).setdefault(KEY, label)
+@dataclass(frozen=True)
+class SpreadAnnotation(GraphPass):
+    """Give each node that a pass inserted later the annotation of the node before it."""
+
+    name: ClassVar[str] = "spread_annotation"
+    only_notes: ClassVar[bool] = True
+
+    @classmethod
+    def configured(cls, context: PassContext) -> Self | None:
+        """None where nothing is annotated."""
+        return None if context.anatomy is None else cls()
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Walk the graph once."""
+        label = STEM
+        for node in graph_module.graph.nodes:
+            label = node.meta.setdefault("custom", {}).setdefault(KEY, label)
+        return PassOutcome(name=self.name, rewrites=0)
 
 
 def block_label(block: int) -> str:
@@ -49,3 +79,19 @@ def block_label(block: int) -> str:
 def annotations(graph: fx.Graph) -> dict[str, str]:
     """Annotation by node name; empty for a graph that has none."""
     return {node.name: node.meta["custom"][KEY] for node in graph.nodes if KEY in node.meta.get("custom", {})}
+
+
+def _labels(graph: fx.Graph, anatomy: Anatomy) -> dict[fx.Node, str]:
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    passed = [order[node] for node in cuts(graph)]
+    starts = [
+        max((place for place in passed if place < order[block.attention]), default=-1)
+        for block in anatomy.blocks
+    ]
+    last = order[anatomy.blocks[-1].merge_point]
+    end = min((place for place in passed if place > last), default=len(order))
+    labels = {}
+    for node, position in order.items():
+        begun = sum(position > start for start in starts)
+        labels[node] = HEAD if position > end else block_label(begun - 1) if begun else STEM
+    return labels

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import fx
@@ -11,6 +11,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from exporter.graph.graph_pass import GraphPass, PassOutcome
 from exporter.graph.nodes import add_call, add_parameter, attribute, fake_mode, image_dependent, output_node
 from exporter.graph.operators import PRODUCT, Trait, aten, has
+from exporter.rewrite.context import PassContext
 
 NARROW = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """The types of 16 bits, by precision."""
@@ -35,6 +36,15 @@ class ConvertPrecision(GraphPass):
 
     precision: Literal["fp16", "bf16"]
     name: ClassVar[str] = "convert_precision"
+
+    @classmethod
+    def configured(cls, context: PassContext) -> Self | None:
+        """None for fp32 and int8."""
+        match context.options.precision:
+            case "fp16" | "bf16" as narrow:
+                return cls(precision=narrow)
+            case _:
+                return None
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Walk the graph once, casting operands and deriving every type anew."""

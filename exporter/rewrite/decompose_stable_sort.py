@@ -1,25 +1,58 @@
-"""Legalisation: stable sorts become comparisons of all pairs, for engines whose sort promises no order among ties.
+"""Pass: stable sorts become comparisons of all pairs, for engines whose sort guarantees no order among ties."""
 
-In: a captured program. Out: the same program without a stable sort. It runs behind the second capture, since only
-there the reduction's functions have become operators.
-"""
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from exporter.errors import InternalError
+from exporter.graph import GraphPass, PassOutcome
 from exporter.reduction.ranking import argsort_distinct, ranks_descending
+from exporter.rewrite.capture_again import eager_module
+from exporter.rewrite.context import PassContext
 
 _STABLE_SORT = torch.ops.aten.sort.stable
 
 
-def decompose_stable_sort(exported: ExportedProgram) -> ExportedProgram:
-    """Spell every stable sort out.
+@dataclass(frozen=True, kw_only=True)
+class DecomposeStableSort(GraphPass):
+    """Write every stable sort of the exported program as comparisons.
+
+    It runs after the second capture, since only there the reduction's functions have become operators.
 
     Given: `sort(scores, stable=True, dim=1, descending=True)` of (B, N).
-    Result: ranks counted from N x N comparisons, and a sort of these distinct integers, which every engine does alike.
+    Result: ranks counted from N x N comparisons, and a sort of these distinct integers, which is the same in every
+    engine.
+
+    Attributes:
+        context: `exported` is replaced.
     """
+
+    context: PassContext
+    name: ClassVar[str] = "decompose_stable_sort"
+
+    @classmethod
+    def configured(cls, context: PassContext) -> Self | None:
+        """None where the target ranks by sorting."""
+        return cls(context=context) if context.options.forms.ranking == "count" else None
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Replace the exported program."""
+        exported = self.context.exported
+        assert exported is not None
+        found = sum(node.target is _STABLE_SORT.default for node in exported.graph.nodes)
+        self.context.exported = decompose_stable_sort(exported)
+        return PassOutcome(name=self.name, rewrites=found)
+
+    def result(self, graph_module: fx.GraphModule) -> fx.GraphModule:
+        """The exported program as a graph module over the same parameters."""
+        return eager_module(self.context)
+
+
+def decompose_stable_sort(exported: ExportedProgram) -> ExportedProgram:
+    """The same program with its stable sorts spelled out as comparisons."""
     with torch.no_grad():
         decomposed: ExportedProgram = exported.run_decompositions({_STABLE_SORT: _sort_by_comparison})
     return decomposed

@@ -23,6 +23,7 @@ class FoldAttentionScale(GraphPass):
     """
 
     name: ClassVar[str] = "fold_attention_scale"
+    optional: ClassVar[bool] = True
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Fold the scale of every attention that allows it."""

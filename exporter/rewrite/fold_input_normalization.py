@@ -1,7 +1,7 @@
 """Passes: take the image as bytes, and fold its normalisation into the patch embedding."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import fx
@@ -21,6 +21,9 @@ from exporter.graph.nodes import (
 )
 from exporter.graph.operators import aten
 from exporter.rewrite.channel_rows import has_parameters
+
+if TYPE_CHECKING:
+    from exporter.rewrite.context import PassContext
 
 Channels = Literal["nchw", "nhwc"]
 
@@ -42,6 +45,11 @@ class InsertInputNormalization(GraphPass):
     std: tuple[float, ...]
     layout: Channels
     name: ClassVar[str] = "insert_input_normalization"
+
+    @classmethod
+    def configured(cls, context: "PassContext") -> "InsertInputNormalization | None":
+        """As asked for; None for a graph that takes normalised floats."""
+        return context.options.normalization
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Put the normalisation between the placeholder and its readers."""
@@ -77,6 +85,7 @@ class FoldInputNormalization(GraphPass):
     """
 
     name: ClassVar[str] = "fold_input_normalization"
+    optional: ClassVar[bool] = True
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Fold the one normalisation that `InsertInputNormalization` made, if it is there."""

@@ -22,6 +22,7 @@ class FoldLayerScale(GraphPass):
     """
 
     name: ClassVar[str] = "fold_layer_scale"
+    optional: ClassVar[bool] = True
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Fold every LayerScale of the graph."""

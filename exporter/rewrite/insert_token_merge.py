@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import fx
 
@@ -24,6 +24,7 @@ from exporter.reduction.merge import (
     record_match,
     weighted_mean,
 )
+from exporter.rewrite.context import PassContext
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 
 
@@ -51,6 +52,21 @@ class InsertTokenMerge(GraphPass):
     proportional: bool = True
     forms: Forms = field(default_factory=Forms)
     name: ClassVar[str] = "insert_token_merge"
+
+    @classmethod
+    def configured(cls, context: PassContext) -> Self | None:
+        """As planned; None where no block merges."""
+        asked = context.options
+        if context.anatomy is None or not any(context.merged):
+            return None
+        return cls(
+            anatomy=context.anatomy,
+            merged=context.merged,
+            method=asked.method,
+            options=asked.method.options(asked.method_options),
+            proportional=asked.proportional,
+            forms=asked.forms,
+        )
 
     def requires(self, graph_module: fx.GraphModule) -> str | None:
         """Shapes follow the tokens."""

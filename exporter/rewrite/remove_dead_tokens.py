@@ -25,6 +25,7 @@ class RemoveDeadTokens(GraphPass):
     """
 
     name: ClassVar[str] = "remove_dead_tokens"
+    optional: ClassVar[bool] = True
 
     def requires(self, graph_module: fx.GraphModule) -> str | None:
         """Shapes follow the tokens."""

@@ -22,6 +22,7 @@ class RemoveNoOps(GraphPass):
     """
 
     name: ClassVar[str] = "remove_no_ops"
+    optional: ClassVar[bool] = True
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Replace every such node by its input."""

@@ -1,7 +1,7 @@
 """Pass: give the query a projection of its own where only some queries are needed."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, fx
@@ -13,6 +13,8 @@ from exporter.graph.graph_pass import GraphPass, PassOutcome
 from exporter.graph.nodes import add_call, add_parameter, attribute, calls, shape_of
 from exporter.graph.operators import aten, sdpa
 from exporter.rewrite.channel_rows import ProjectedHeads, projected_heads, read_elsewhere
+from exporter.rewrite.context import PassContext
+from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class SplitFusedProjection(GraphPass):
     """
 
     name: ClassVar[str] = "split_fused_projection"
+
+    @classmethod
+    def configured(cls, context: PassContext) -> Self | None:
+        """None where dead tokens stay."""
+        return None if RemoveDeadTokens.name in context.options.disabled else cls()
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Split the projections of all attention nodes with dead queries."""

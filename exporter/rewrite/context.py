@@ -1,0 +1,58 @@
+"""What the passes of one rewrite share: what was asked for, and what is found on the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch.export import ExportedProgram
+
+from exporter.anatomy import Anatomy
+from exporter.forms import Forms, Precision
+from exporter.reduction import Method
+from exporter.rewrite.fold_input_normalization import InsertInputNormalization
+from exporter.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteOptions:
+    """Options of the rewrite, apart from the schedule.
+
+    Attributes:
+        method: that chooses which tokens merge.
+        method_options: over the method's defaults.
+        proportional: whether attention adds log(size).
+        normalization: makes the graph take bytes; None for normalised floats.
+        disabled: names of passes that must not run.
+        batch: images per call; with `dynamic_batch`, only the example.
+        dynamic_batch: whether the batch axis stays free.
+        precision: that the program computes in; `int8` is a program in fp32, which a target quantises.
+        forms: the form that it takes.
+    """
+
+    method: Method
+    method_options: Mapping[str, float] = field(default_factory=dict)
+    proportional: bool = True
+    normalization: InsertInputNormalization | None = None
+    disabled: frozenset[str] = frozenset()
+    batch: int = 1
+    dynamic_batch: bool = False
+    precision: Precision = "fp32"
+    forms: Forms = field(default_factory=Forms)
+
+
+@dataclass(kw_only=True)
+class PassContext:
+    """Read by the passes of one rewrite, and written by those that the attributes name.
+
+    Attributes:
+        schedule: asked for; its `merged` is empty for a tower that is exported without merging.
+        options: asked for.
+        anatomy: of the graph with general shapes, before anything is cut or merged; by `AnnotateBlocks`.
+        merged: tokens to merge per block, 0 where nothing reads the difference; by `PlanMerges`.
+        exported: the rewritten graph, captured a second time; by `CaptureAgain`, replaced by `DecomposeStableSort`.
+    """
+
+    schedule: Schedule
+    options: RewriteOptions
+    anatomy: Anatomy | None = None
+    merged: tuple[int, ...] = ()
+    exported: ExportedProgram | None = None

@@ -1,0 +1,46 @@
+"""Pass: decide in which blocks tokens are really merged."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from torch import fx
+
+from exporter.graph import GraphPass, PassOutcome
+from exporter.rewrite.context import PassContext
+from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanMerges(GraphPass):
+    """Take the merges from the schedule, without those whose result is cut away.
+
+    It runs before dead tokens are removed, since afterwards the last block no longer shows its tokens.
+
+    Attributes:
+        context: `merged` is written.
+    """
+
+    context: PassContext
+    name: ClassVar[str] = "plan_merges"
+    only_notes: ClassVar[bool] = True
+
+    @classmethod
+    def configured(cls, context: PassContext) -> Self | None:
+        """None without anatomy, which is without blocks."""
+        return None if context.anatomy is None else cls(context=context)
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Write the plan.
+
+        Raises:
+            UnsupportedGraphError: something in the graph cannot follow the merges.
+        """
+        anatomy, scheduled = self.context.anatomy, self.context.schedule.merged
+        assert anatomy is not None
+        anatomy.check_mergeable(scheduled)
+        trims = RemoveDeadTokens.name not in self.context.options.disabled
+        self.context.merged = tuple(
+            0 if trims and block.tokens_read is not None else r
+            for block, r in zip(anatomy.blocks, scheduled, strict=True)
+        )
+        return PassOutcome(name=self.name, rewrites=0)

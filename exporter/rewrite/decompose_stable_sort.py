@@ -42,7 +42,7 @@ class DecomposeStableSort(GraphPass):
         """Replace the exported program."""
         exported = self.context.exported
         assert exported is not None
-        found = sum(node.target is _STABLE_SORT.default for node in exported.graph.nodes)
+        found = sum(node.target is _STABLE_SORT for node in exported.graph.nodes)
         self.context.exported = decompose_stable_sort(exported)
         return PassOutcome(name=self.name, rewrites=found)
 

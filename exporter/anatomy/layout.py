@@ -78,6 +78,18 @@ def axes_of(layout: Layout) -> tuple[int, ...]:
             return ()
 
 
+def axis_text(layout: Layout) -> str:
+    """Where the tokens of a value are: `tokens@1`, `tokens@0*2` for an axis that holds more, `grid@2`, or nothing."""
+    match layout:
+        case TokenAxis():
+            folded = layout.outer * layout.inner
+            return f"tokens@{layout.axis}" + (f"*{folded}" if folded > 1 else "")
+        case PatchGrid():
+            return f"grid@{layout.axis}"
+        case _:
+            return ""
+
+
 def regroup(layout: PatchGrid | TokenAxis, before: Sequence[int], after: Sequence[int]) -> Layout | str:
     """The layout after a reshape from shape `before` to shape `after`, or the reason why tokens do not survive it."""
     leading, tokens, trailing = _extent(layout, before)

@@ -15,6 +15,7 @@ from exporter.cli.options import (
     overrides,
     recipe_options,
 )
+from exporter.cli.print_graphs import asks_for_graphs, print_options, printed_graphs
 from exporter.cli.sweep_options import sweep_axes, sweep_options
 from exporter.cli.terminal import console
 from exporter.errors import ExportError
@@ -27,6 +28,7 @@ _WHERE = "Where the model lies now: whatever MODEL of an export may be; its weig
 @recipe_options
 @click.option("--out", help="The bundle's folder; default artifacts/NAME.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@print_options
 @output_options
 def export_command(
     model: str, out: str | None, force: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
@@ -35,7 +37,8 @@ def export_command(
     from exporter.recipe import override, recipe_from_mapping
 
     recipe = override(recipe_from_mapping({"schema_version": 1, "model": model}, "options"), overrides(given))
-    _build(recipe, out, force=force, as_json=as_json, quiet=quiet)
+    with printed_graphs(given):
+        _build(recipe, out, force=force, as_json=as_json, quiet=quiet)
 
 
 @click.command("run")
@@ -44,6 +47,7 @@ def export_command(
 @recipe_options
 @click.option("--out", help="The bundle's folder; default artifacts/NAME.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@print_options
 @output_options
 def run_command(
     recipe_path: str, out: str | None, force: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
@@ -52,12 +56,14 @@ def run_command(
     from exporter.pipeline.whereabouts import recipe_to_build
 
     recipe, expected = recipe_to_build(recipe_path, overrides(given))
-    _build(recipe, out, force=force, as_json=as_json, quiet=quiet, weights_sha256=expected)
+    with printed_graphs(given):
+        _build(recipe, out, force=force, as_json=as_json, quiet=quiet, weights_sha256=expected)
 
 
 @click.command("inspect")
 @click.argument("model")
 @recipe_options
+@print_options
 @output_options
 def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given: Any) -> None:
     """Show a model's anatomy and schedule; builds nothing, and downloads no weights unless --weights asks for them."""
@@ -65,12 +71,18 @@ def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given
     from exporter.cli.progress import observer
     from exporter.models import without_download
     from exporter.pipeline import plan_export
+    from exporter.pipeline.stage_options import rewrite_options
     from exporter.recipe import override, recipe_from_mapping
+    from exporter.rewrite import rewrite
 
     recipe = override(recipe_from_mapping({"schema_version": 1, "model": model}, "options"), overrides(given))
     if given["weights"] is None:
         recipe = replace(recipe, model=without_download(recipe.model))
-    planned = plan_export(recipe, observer(console(stderr=True), quiet=quiet or as_json), strict=False)
+    observe = observer(console(stderr=True), quiet=quiet or as_json)
+    with printed_graphs(given):
+        planned = plan_export(recipe, observe, strict=False)
+        if asks_for_graphs(given):
+            rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
     if as_json:
         summary.print_json(summary.planned_tree(planned))
     else:

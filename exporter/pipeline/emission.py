@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from exporter.errors import ExportError
+from exporter.errors import ExportError, ParityError
 from exporter.forms import Forms, Precision, program_precision
 from exporter.pipeline.calibration import calibration_images
 from exporter.pipeline.contents import as_sample
@@ -19,9 +19,18 @@ from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.stage_options import emit_request, rewrite_options, tolerances
 from exporter.recipe import Recipe
-from exporter.rewrite import RewrittenProgram, rewrite
+from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.targets import PREPARED, Array, Artifact, EmitRequest, Target, find_target, target
-from exporter.validation import ParityResult, Reference, along_matches, prove, require, rounding_errors
+from exporter.validation import (
+    ParityResult,
+    Reference,
+    Suspect,
+    along_matches,
+    locate_error,
+    prove,
+    require,
+    rounding_errors,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +141,7 @@ class Emission:
                 request = self._request(engine.target, calibration)
                 program = self._lowered(request, programs)
                 artifacts[engine.name] = self._emit(engine, program, request)
-                parity[engine.name] = self._prove(artifacts[engine.name])
+                parity[engine.name] = self._prove(artifacts[engine.name], request)
                 if next(iter(self.references)) in parity[engine.name].followed:
                     first = next(iter(self.references.values()))
                     own[engine.name] = along_matches(self.program, artifacts[engine.name], first)
@@ -174,13 +183,7 @@ class Emission:
         form = _form(request.precision, request.forms)
         if form not in programs:
             with self.observe(f"rewrite for {request.precision}"):
-                options = rewrite_options(self.recipe, self.planned.model)
-                precision, forms = form
-                programs[form] = rewrite(
-                    self.planned.program,
-                    self.planned.schedule,
-                    replace(options, precision=precision, forms=forms),
-                )
+                programs[form] = rewrite(self.planned.program, self.planned.schedule, self._options(form))
         return programs[form]
 
     def _emit(self, engine: Engine, program: RewrittenProgram, request: EmitRequest) -> Artifact:
@@ -190,12 +193,33 @@ class Emission:
             note(f"{(_bytes_in(self.folder) - before) / 1e6:.1f} MB")
         return artifact
 
-    def _prove(self, artifact: Artifact) -> ParityResult:
+    def _prove(self, artifact: Artifact, request: EmitRequest) -> ParityResult:
         with self.observe(f"prove {artifact.target}") as note:
             result = prove(self.program, artifact, self.references, tolerances(self.recipe))
-            require(result, artifact.target, self.recipe.precision)
+            try:
+                require(result, artifact.target, self.recipe.precision)
+            except ParityError as error:
+                raise ParityError(f"{error}; {self._place(result, request)}") from None
             note(f"max error {result.max_abs_error:.1e}")
         return result
+
+    def _place(self, result: ParityResult, request: EmitRequest) -> str:
+        """After which pass and in which block the numbers part, on the first input that fell short."""
+        missed = [
+            name for name, each in result.comparisons.items() if each.shortfalls(result.tolerances)
+        ] or [*result.followed, *self.references]
+        reference = self.references[missed[0].partition("/")[0]]
+        suspect = Suspect(
+            program=self.planned.program,
+            schedule=self.planned.schedule,
+            options=self._options(_form(request.precision, request.forms)),
+            reference=self.program,
+        )
+        return locate_error(suspect, torch.from_numpy(reference.images), result)
+
+    def _options(self, form: tuple[Precision, Forms]) -> RewriteOptions:
+        precision, forms = form
+        return replace(rewrite_options(self.recipe, self.planned.model), precision=precision, forms=forms)
 
     def _rounding(self, programs: Mapping[tuple[Precision, Forms], RewrittenProgram]) -> Mapping[int, float]:
         """What 16 bits cost, block by block, on the first input; it is the same for every engine."""

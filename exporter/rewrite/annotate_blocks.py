@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 from torch import fx
 
 from exporter.anatomy import Anatomy, examine
+from exporter.anatomy.layout import axis_text
 from exporter.anatomy.merge_points import cuts
 from exporter.graph import GraphPass, PassOutcome
 from exporter.rewrite.context import PassContext
@@ -17,11 +18,12 @@ from exporter.rewrite.context import PassContext
 STEM = "stem"
 HEAD = "head"
 KEY = "block"
+AXIS_KEY = "tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotateBlocks(GraphPass):
-    """Examine the graph, and annotate every node with `stem`, `block_00` and so on, or `head`.
+    """Examine the graph, and annotate every node: `stem`, `block_00` and so on, or `head`, and where its tokens are.
 
     A block begins after the last value before its attention through which everything passes; the last block ends with
     the first such value after its merge point.
@@ -47,7 +49,7 @@ class AnnotateBlocks(GraphPass):
         """
         anatomy = self.context.anatomy = examine(graph_module)
         for node, label in _labels(graph_module.graph, anatomy).items():
-            node.meta["custom"] = {KEY: label}
+            node.meta["custom"] = {KEY: label, AXIS_KEY: axis_text(anatomy.layouts.get(node))}
         return PassOutcome(name=self.name, rewrites=0)
 
 
@@ -76,9 +78,15 @@ def block_label(block: int) -> str:
     return f"block_{block:02}"
 
 
-def annotations(graph: fx.Graph) -> dict[str, str]:
+def part_name(label: str) -> str:
+    """An annotation as messages have it."""
+    names = {STEM: "the layers before block 0", HEAD: "its last layers"}
+    return names.get(label) or f"block {int(label.rpartition('_')[2])}"
+
+
+def annotations(graph: fx.Graph, key: str = KEY) -> dict[str, str]:
     """Annotation by node name; empty for a graph that has none."""
-    return {node.name: node.meta["custom"][KEY] for node in graph.nodes if KEY in node.meta.get("custom", {})}
+    return {node.name: node.meta["custom"][key] for node in graph.nodes if key in node.meta.get("custom", {})}
 
 
 def _labels(graph: fx.Graph, anatomy: Anatomy) -> dict[fx.Node, str]:

@@ -51,6 +51,12 @@ class InsertInputNormalization(GraphPass):
         """As asked for; None for a graph that takes normalised floats."""
         return context.options.normalization
 
+    def normalized(self, images: torch.Tensor) -> torch.Tensor:
+        """What the graph makes of bytes: float32 (B, C, H, W)."""
+        planes = images.permute(0, 3, 1, 2) if self.layout == "nhwc" else images
+        mean, std = (_channelwise(values, torch.float32) for values in (self.mean, self.std))
+        return (planes / 255 - mean) / std
+
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Put the normalisation between the placeholder and its readers."""
         graph, images = graph_module.graph, _image_node(graph_module.graph)

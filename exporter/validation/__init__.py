@@ -16,6 +16,7 @@ from exporter.validation.gate import require, require_finite
 from exporter.validation.image_set import ImagePairs, ImageSet, image_arrays
 from exporter.validation.images import image_pairs, open_images
 from exporter.validation.inputs import image_inputs, tensor_inputs
+from exporter.validation.locate_error import Suspect, locate_error
 from exporter.validation.outputs import Contender, Outputs, collect
 from exporter.validation.parity import (
     TOLERANCES,
@@ -52,6 +53,7 @@ __all__ = [
     "Ranks",
     "Reference",
     "RetrievalReport",
+    "Suspect",
     "Tolerances",
     "along_matches",
     "best_answers",
@@ -69,6 +71,7 @@ __all__ = [
     "image_pairs",
     "join_hits",
     "label_doubt",
+    "locate_error",
     "matched_by_text",
     "open_images",
     "prove",

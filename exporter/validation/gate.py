@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from exporter.errors import ParityError
 from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
-from exporter.rewrite.annotate_blocks import HEAD, STEM, annotations
+from exporter.rewrite.annotate_blocks import HEAD, annotations, part_name
 from exporter.targets import Array
 from exporter.validation.parity import ParityResult
 from exporter.validation.reference import Reference
@@ -82,8 +82,7 @@ def _first_overflow(program: RewrittenProgram, images: Array) -> str:
     with torch.no_grad():
         finder.run(torch.from_numpy(images))
     label = annotations(program.merging.graph).get(finder.found or "", HEAD)
-    names = {STEM: "the layers before block 0", HEAD: "its last layers"}
-    return names.get(label) or f"block {int(label.rpartition('_')[2])}"
+    return part_name(label)
 
 
 class _OverflowFinder(fx.Interpreter):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from exporter.benchmark.clock import Device
 from exporter.benchmark.contender import Contender
-from exporter.records import STRICT, record_from
+from exporter.records import STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,3 @@ class Job:
     cores: tuple[int, ...]
     device: Device
     warm_up: WarmUp
-
-
-def job_from(tree: object) -> Job:
-    """The job that `to_tree` made plain values of."""
-    return record_from(Job, tree, "job", "report this")

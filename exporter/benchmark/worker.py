@@ -18,10 +18,11 @@ import numpy as np
 from exporter.benchmark.clock import Clock, open_clock
 from exporter.benchmark.loading import Loaded, arrays_of, load_contender, read_images
 from exporter.benchmark.memory import Peak, forget_peak, peak_resident
-from exporter.benchmark.messages import Job, WarmUp, job_from
+from exporter.benchmark.messages import Job, WarmUp
 from exporter.errors import InternalError, UsageError
 from exporter.machine import cuda_facts
 from exporter.processes.serving import serve
+from exporter.records import message_from
 
 
 class Worker:
@@ -41,7 +42,7 @@ class Worker:
         """
         match request["ask"]:
             case "prepare":
-                return self._prepare(job_from(request["job"]))
+                return self._prepare(message_from(Job, request["job"]))
             case "round":
                 return self._round(request)
             case "finish":

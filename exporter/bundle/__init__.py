@@ -1,11 +1,11 @@
 """Bundles: folders with engines and the proof that they are right, written at once, verified on opening."""
 
 from exporter.bundle.amend import amend, check_amendable
+from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.leftovers import BENCH, clear_leftovers, scratch_beside
 from exporter.bundle.load import RECIPE_FILE, TEXT_FOLDER, Bundle, load_bundle, recorded_weights_sha256
 from exporter.bundle.locks import locked
 from exporter.bundle.manifest import (
-    MANIFEST_FILE,
     ArtifactRecord,
     GmacsRecord,
     Manifest,

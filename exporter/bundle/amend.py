@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from exporter.bundle.extras import link_file, refuse_clash
+from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.load import Bundle, read_manifest
 from exporter.bundle.locks import place_locked
-from exporter.bundle.manifest import MANIFEST_FILE, Manifest
+from exporter.bundle.manifest import Manifest
 from exporter.bundle.write import check_out_dir, seal, stage_bundle
 from exporter.errors import InternalError, UsageError
 

@@ -1,12 +1,13 @@
-"""What the parts of a manifest say about each other: lengths that agree, counts in range, tensors that can be.
+"""Checks of a manifest beyond the types of its values: lengths that agree, counts in range, shapes, file names.
 
-Where it stands on the road: `manifest.decode` asks here after every value has its type. Whoever reads a `Manifest` may
-rely on what is checked here.
+`manifest.decode` runs them, so that every `Manifest` that was read has passed.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from exporter.bundle.file_names import is_file_name
 
 if TYPE_CHECKING:
     from exporter.bundle.manifest import Manifest, TensorRecord
@@ -16,16 +17,12 @@ _MOST_TOKENS = 2**31 - 1
 _MOST_ELEMENTS = 2**31
 """Beyond this one input or output alone is larger than any engine takes."""
 
-_WORDS = {"tower": ("image", "text"), "input": ("float", "uint8"), "layout": ("nchw", "nhwc")}
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int32", "int64", "bool")
 _OPEN = "batch"
 
 
 def complaints(manifest: "Manifest") -> Iterator[str]:
-    """Everything that cannot be, each as the key, what was expected, and what was found."""
-    for key, allowed in _WORDS.items():
-        if getattr(manifest, key) not in allowed:
-            yield f"{key}: expected {' or '.join(allowed)}, got {getattr(manifest, key)[:40]!r}"
+    """Every contradiction, as `key: expected X, got Y`."""
     yield from _of_schedule(manifest)
     for target, record in manifest.parity.items():
         if len(record.match_agreement) > len(manifest.schedule.merged):
@@ -34,6 +31,12 @@ def complaints(manifest: "Manifest") -> Iterator[str]:
                 f"block, got {len(record.match_agreement)}"
             )
     yield from _of_tensors(manifest)
+    for name in manifest.files:
+        if not is_file_name(name):
+            yield f"files: expected a path inside the bundle, got {name[:60]!r}"
+    for target, artifact in manifest.artifacts.items():
+        if manifest.files.get(artifact.file) != artifact.sha256:
+            yield f"artifacts.{target}: {artifact.file[:60]} is not among the bundle's files"
 
 
 def _of_schedule(manifest: "Manifest") -> Iterator[str]:

@@ -12,7 +12,8 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from exporter.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, is_file_name
+from exporter.bundle.file_names import MANIFEST_FILE, is_file_name
+from exporter.bundle.manifest import MAX_MANIFEST_BYTES
 from exporter.errors import UsageError, quoted
 
 _NAMED = 5

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from exporter.arrays import ArrayForm, read_archive
 from exporter.bundle.extras import extra_names, extras_note
+from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.leftovers import clear_leftovers
 from exporter.bundle.locks import wait_for_writer
-from exporter.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, TensorRecord, decode, short
+from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, TensorRecord, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
 

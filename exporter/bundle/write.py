@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.bundle.extras import carry, extras_to_keep
+from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of, trash_of
 from exporter.bundle.locks import place_locked
-from exporter.bundle.manifest import MANIFEST_FILE, Manifest, encode, sealed
+from exporter.bundle.manifest import Manifest, encode, sealed
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.processes.interrupts import interrupts_wait
 

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.load import recorded_weights_sha256
-from exporter.bundle.manifest import MANIFEST_FILE
 from exporter.errors import ModelUnavailableError, quoted
 from exporter.models import PREPROCESS_FILE
 from exporter.recipe import (

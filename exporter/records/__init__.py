@@ -16,7 +16,7 @@ from exporter.records.benchmark import (
 )
 from exporter.records.intervals import Interval, Ratio
 from exporter.records.json_text import OMIT, canonical_json, parse_json, to_tree, write_whole
-from exporter.records.reading import LENIENT, STRICT, read_file, record_from
+from exporter.records.reading import LENIENT, STRICT, message_from, read_file, record_from
 from exporter.records.validation import (
     VALIDATION_FILE,
     Accuracy,
@@ -61,6 +61,7 @@ __all__ = [
     "Unreadable",
     "ValidationRecord",
     "canonical_json",
+    "message_from",
     "parse_json",
     "read_file",
     "record_from",

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from exporter.errors import BundleError, nearest
+from exporter.errors import BundleError, InternalError, nearest
 from exporter.records.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -84,6 +84,18 @@ def record_from(kind: type[Record], tree: object, where: str, remedy: str) -> Re
         raise BundleError(f"{where}: {_problem(kind, tree, error)}; {remedy}") from None
 
 
+def message_from(kind: type[Record], tree: object) -> Record:
+    """The value that another process of this program sent as the JSON of `to_tree`.
+
+    Raises:
+        InternalError: it sent something else.
+    """
+    try:
+        return record_from(kind, tree, "message", "both processes should run the same version")
+    except BundleError as error:
+        raise InternalError(str(error)) from error
+
+
 def _adapter(kind: type[Any]) -> "TypeAdapter[Any]":
     """Made on first use, since that takes milliseconds."""
     from pydantic import TypeAdapter
@@ -113,7 +125,7 @@ def _expectation(found: "ErrorDetails") -> str:
         case "value_error":
             return str(known["error"])
         case "literal_error":
-            return f"expected {known['expected']}"
+            return f"expected {known['expected']}".replace("'", "")
         case "missing":
             return f"expected at least {int(found['loc'][-1]) + 1} entries"
         case "too_long":

@@ -140,19 +140,9 @@ class PointResult:
         return self.built.tokens if self.built is not None else None
 
     @property
-    def merged(self) -> tuple[int, ...] | None:
-        """Tokens merged in each block."""
-        return self.built.merged if self.built is not None else None
-
-    @property
     def gmacs_executed(self) -> float | None:
         """Multiply-accumulates of the emitted graph, in 1e9."""
         return self.built.gmacs_executed if self.built is not None else None
-
-    @property
-    def gmacs_ratio(self) -> float | None:
-        """Those of the dense graph divided by these."""
-        return self.built.gmacs_ratio if self.built is not None else None
 
     @property
     def quality(self) -> Quality:

@@ -4,20 +4,18 @@ Beneath `drive`, which decides what is built. A worker that dies (out of memory,
 had and no other one.
 """
 
-import json
 import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from exporter.errors import ExportError, InternalError
 from exporter.machine import usable_cores
 from exporter.processes.child import Child, ChildFailure, wait_for_answers
 from exporter.processes.serving import reason, serve
+from exporter.records import message_from, to_tree
 from exporter.sweep.grid import Point
 from exporter.sweep.record import Built, Timed
 
@@ -67,8 +65,7 @@ def serve_builds(build: Callable[[Mapping[str, Any], Point], Built]) -> None:
     Args:
         build: from a builder's setup and a point to what was built. What it prints on stdout goes to stderr.
     """
-    points = TypeAdapter(Point)
-    serve(lambda request: asdict(build(request["setup"], points.validate_json(json.dumps(request["point"])))))
+    serve(lambda request: to_tree(build(request["setup"], message_from(Point, request["point"]))))
 
 
 def outcomes(
@@ -95,7 +92,7 @@ def outcomes(
                 on_start(point)
                 child = idle.pop() if idle else Child(builder.command, environment)
                 busy[child] = point
-                child.send({"ask": "build", "setup": builder.setup, "point": asdict(point)})
+                child.send({"ask": "build", "setup": builder.setup, "point": to_tree(point)})
             for child in wait_for_answers(busy):
                 outcome = _outcome(child)
                 if outcome.error is None:
@@ -110,7 +107,7 @@ def outcomes(
 
 def _outcome(child: Child) -> Outcome:
     try:
-        return Outcome(value=TypeAdapter(Built).validate_json(json.dumps(child.answer())))
+        return Outcome(value=message_from(Built, child.answer()))
     except ChildFailure as failure:
         return Outcome(error=str(failure), exit_status=failure.exit_status, details=failure.details)
 

@@ -61,10 +61,11 @@ def interrupted(how: signal.Signals, engine: EngineFile, images: Path, work: Pat
     code = (
         "import json, sys\n"
         "from exporter.benchmark import race\n"
-        "from exporter.benchmark.messages import Job, job_from\n"
+        "from exporter.benchmark.messages import Job\n"
+        "from exporter.records import message_from\n"
         "from tests.unit.benchmark.contenders import quick\n"
         "from pathlib import Path\n"
-        "job = job_from(json.loads(sys.argv[1]))\n"
+        "job = message_from(Job, json.loads(sys.argv[1]))\n"
         "options = quick(Path(sys.argv[2]), min_round_ms=60e3, max_calls=10**9)\n"
         "race([job.contender], {job.contender.batch: job.images}, options, lambda it: print(it.doing, flush=True))\n"
     )

@@ -14,13 +14,13 @@ from torch import nn
 
 from exporter.benchmark import Contender, EngineFile, WarmUp
 from exporter.benchmark.loading import arrays_of, load_contender, read_images
-from exporter.benchmark.messages import Job, job_from
+from exporter.benchmark.messages import Job
 from exporter.benchmark.race import WORKER, worker_environment
 from exporter.benchmark.worker import Worker, run_round, run_window, warm_up
 from exporter.errors import InternalError, TargetUnavailableError, UsageError
 from exporter.models import ModelRequest, load
 from exporter.processes.child import Child, ChildFailure
-from exporter.records import to_tree
+from exporter.records import message_from, to_tree
 from tests.unit.benchmark.contenders import BATCH, QUICK, SIZE, as_engine, as_program
 
 DIGITS = ModelRequest(model="vit_digits")
@@ -85,7 +85,7 @@ def test_job_survives_its_journey(engine: EngineFile, images: Path) -> None:
         Contender(name="e", kind="module", batch=1, reduced=False, executed_macs=1, model=ODD),
     ):
         sent = job(contender, images, warm_up=WarmUp(tolerance=0.1))
-        assert job_from(to_tree(sent)) == sent
+        assert message_from(Job, to_tree(sent)) == sent
 
 
 def test_engine_and_program_compute_the_model(

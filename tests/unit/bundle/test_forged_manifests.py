@@ -1,4 +1,4 @@
-"""A manifest whose digest is right can still say what cannot be: numbers out of range, lists that disagree."""
+"""A manifest whose digest is right can still be impossible: other types, numbers out of range, lists that disagree."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -98,9 +98,23 @@ FORGED = [
     pytest.param(
         at("outputs", 0, "shape", 1, value=-1), "outputs[0].shape: expected lengths", id="negative length"
     ),
-    pytest.param(at("tower", value="third"), "tower: expected image or text, got 'third'", id="tower"),
+    pytest.param(at("tower", value="third"), 'tower: expected image or text, got "third"', id="tower"),
     pytest.param(at("layout", value="chw"), "layout: expected nchw or nhwc", id="layout"),
     pytest.param(at("input", value="x" * 5000), "input: expected float or uint8", id="input"),
+    *(
+        pytest.param(at("files", name, value="00" * 32), "expected a path inside the bundle", id=name)
+        for name in ("../outside", "/etc/hostname", "openvino/../../outside")
+    ),
+    pytest.param(
+        at("artifacts", "onnx", "file", value="../outside"),
+        "artifacts.onnx: ../outside is not among the bundle's files",
+        id="artifact outside",
+    ),
+    pytest.param(at("name", value=3), "name: expected a text, got 3", id="type"),
+    pytest.param(at("tokens_protected", value=True), "expected a whole number, got true", id="boolean"),
+    pytest.param(at("passes", value={"a": 1}), 'passes: expected a list, got {"a": 1}', id="container"),
+    pytest.param(at("gmacs", value={"dense": 1.0}), 'gmacs: missing key "reduced"', id="missing"),
+    pytest.param(at("nmae", value="x"), 'unknown key "nmae". Did you mean "name"?', id="unknown"),
 ]
 
 

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.bundle import Manifest, load_bundle
-from exporter.bundle.manifest import decode, encode, is_file_name, sealed
+from exporter.bundle.file_names import is_file_name
+from exporter.bundle.manifest import decode, encode, sealed
 from exporter.errors import BundleError, InternalError
 from exporter.records import to_tree
 

@@ -1,4 +1,4 @@
-"""What makes a race's figures less than they seem, each as one line that starts with a name.
+"""Warnings about a race's figures, each as one line that starts with a name.
 
 In: measurements and ratios. Out: warnings for `bench.json` and for the terminal. Every threshold is a constant here.
 """
@@ -11,7 +11,7 @@ from exporter.benchmark.measurement import Launch, Measurement
 from exporter.records import RatioRecord
 
 WIDEST_INTERVAL = 0.2
-"""A ratio whose interval is wider than this share of its value tells little."""
+"""A ratio is doubtful if its interval is wider than this share of its value."""
 
 OUTLIER = 1.5
 """A call that took this many times the median is an outlier."""

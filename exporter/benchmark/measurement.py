@@ -1,7 +1,4 @@
-"""What a race returns: every sample it took, and what became of the contenders that it could not time.
-
-In: nothing. Out: the types between `race`, the statistics and the report.
-"""
+"""The result of a race: every sample, and why a contender could not be timed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +17,7 @@ class Launch:
         load_ms: from a Python interpreter that has imported numpy to a model that can run, libraries included.
         first_ms: the first inference; of `torch.compile` it holds the compilation.
         warm_up_calls: until warm.
-        settled: whether it got warm, as `WarmUp` has it.
+        settled: whether it got warm (`WarmUp`).
         rounds: milliseconds of each call of each round.
         other_load: how many of the cores that it may use other processes kept busy during its rounds, on average.
         peak_memory_bytes: at most, over the first inference, warm-up and rounds.

@@ -15,9 +15,9 @@ class WarmUp:
 
     Attributes:
         window_calls: calls in a window, at least.
-        window_ms: and at least so many milliseconds.
+        window_ms: and at least this many milliseconds.
         tolerance: how much the two medians may differ, as a share of the smaller.
-        most_ms: give up after so many milliseconds; the contender is then raced as unsettled.
+        most_ms: give up after this many milliseconds; the contender is then raced as unsettled.
     """
 
     window_calls: int = 3
@@ -28,7 +28,7 @@ class WarmUp:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker is told to prepare.
+    """What a worker has to prepare.
 
     Attributes:
         contender: what to load.

@@ -1,9 +1,8 @@
-"""The manifest: what a bundle holds, how it was made, and the hashes that prove it unchanged.
+"""The manifest: what a bundle holds, how it was made, and the hashes that show a change.
 
-Where it stands on the road: the pipeline fills it in from every stage's result, `write` seals it, `load`
-checks it. `manifest.json` is canonical JSON: one value has one text, without timestamps or machine paths, so
-that a rebuild can be compared byte by byte and a single changed byte is found, in the manifest as in every
-other file.
+The pipeline fills it in from every stage's result, `write` seals it, `load` checks it. `manifest.json` is canonical
+JSON: one value has one text, without timestamps or machine paths, so that a rebuild can be compared byte by byte and a
+single changed byte is found, in the manifest as in every other file.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What `bench` ends with: a table per batch size for people, `bench.json` for scripts."""
+"""Results of `bench`: a table per batch size for people, `bench.json` for scripts."""
 
 from typing import Any
 

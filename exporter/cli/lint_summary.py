@@ -1,4 +1,4 @@
-"""What `lint` ends with: a table of what an engine objects to, why, and who says so."""
+"""Results of `lint`: a table of what an engine objects to, the reason, and its source."""
 
 from itertools import groupby
 from typing import Any

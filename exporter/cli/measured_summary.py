@@ -1,4 +1,4 @@
-"""What was measured on images, as lines for people and as keys for scripts."""
+"""Measurements on images, as lines for people and as keys for scripts."""
 
 from typing import Any
 
@@ -29,8 +29,8 @@ def add_measured(lines: Table, measured: Measured | None) -> None:
     if unreadable := record.data.unreadable:
         shown = "; ".join(f"{each.name}: {each.reason}" for each in unreadable[:UNREADABLE_SHOWN])
         more = len(unreadable) - UNREADABLE_SHOWN
-        told = f"{len(unreadable)} left out: {shown}" + (f"; and {more} more" if more > 0 else "")
-        lines.add_row("unreadable", told, style="yellow")
+        text = f"{len(unreadable)} left out: {shown}" + (f"; and {more} more" if more > 0 else "")
+        lines.add_row("unreadable", text, style="yellow")
     for note in record.notes:
         lines.add_row("note", note, style="yellow")
     if record.labels:
@@ -44,19 +44,19 @@ def add_measured(lines: Table, measured: Measured | None) -> None:
         lines.add_row(f"fidelity {name}", _fidelity(fidelity))
     if record.blocks:
         last = record.blocks[-1]
-        told = f"{100 * last.relative_error:.1f} % of the dense tokens' norm after block {last.block}"
-        lines.add_row("token error", told)
+        text = f"{100 * last.relative_error:.1f} % of the dense tokens' norm after block {last.block}"
+        lines.add_row("token error", text)
 
 
 def _add_accuracy(lines: Table, record: ValidationRecord) -> None:
     for name, accuracy in record.accuracy.items():
-        told = f"{accuracy.top1:.2f} % top-1, {accuracy.top5:.2f} % top-5"
+        text = f"{accuracy.top1:.2f} % top-1, {accuracy.top5:.2f} % top-5"
         if name in record.difference:
             low, high = record.difference[name].interval
-            told += f" ({record.difference[name].top1:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})"
+            text += f" ({record.difference[name].top1:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})"
         else:
-            told += f", eager PyTorch, {record.task}"
-        lines.add_row(f"accuracy {name}", told)
+            text += f", eager PyTorch, {record.task}"
+        lines.add_row(f"accuracy {name}", text)
 
 
 def _labels(record: ValidationRecord) -> str:
@@ -66,25 +66,25 @@ def _labels(record: ValidationRecord) -> str:
         for each in record.labels[:LABELS_SHOWN]
     ]
     more = len(record.labels) - LABELS_SHOWN
-    told = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+    text = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
     rule = matched_by_text(record.labels_matched_by)
-    return f"{len(record.labels)}, matched by {rule}: {told}"
+    return f"{len(record.labels)}, matched by {rule}: {text}"
 
 
 def _recalls(retrieval: Retrieval) -> str:
     ways = (("text to image", retrieval.text_to_image), ("image to text", retrieval.image_to_text))
-    told = [f"{way} R@1 {each.r1:.1f}, R@5 {each.r5:.1f}, R@10 {each.r10:.1f} %" for way, each in ways]
-    return "; ".join(told)
+    text = [f"{way} R@1 {each.r1:.1f}, R@5 {each.r5:.1f}, R@10 {each.r10:.1f} %" for way, each in ways]
+    return "; ".join(text)
 
 
 def _fidelity(fidelity: Fidelity) -> str:
-    told = [f"cosine {fidelity.cosine_mean:.5f} (least {fidelity.cosine_min:.5f})"]
+    text = [f"cosine {fidelity.cosine_mean:.5f} (least {fidelity.cosine_min:.5f})"]
     if fidelity.top1_agreement is not None:
-        told.insert(0, f"top-1 agrees on {fidelity.top1_agreement:.2f} %")
+        text.insert(0, f"top-1 agrees on {fidelity.top1_agreement:.2f} %")
     if fidelity.kl is not None:
-        told.append(f"KL {fidelity.kl:.4g}")
+        text.append(f"KL {fidelity.kl:.4g}")
     if fidelity.neighbour_overlap is not None:
-        told.append(f"{fidelity.neighbour_overlap:.1f} % of nearest neighbours shared")
+        text.append(f"{fidelity.neighbour_overlap:.1f} % of nearest neighbours shared")
     if fidelity.not_finite:
-        told.append(f"{fidelity.not_finite} outputs not finite")
-    return ", ".join(told)
+        text.append(f"{fidelity.not_finite} outputs not finite")
+    return ", ".join(text)

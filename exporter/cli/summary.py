@@ -1,4 +1,4 @@
-"""What a command ends with: tables and lines for people, one JSON document for scripts."""
+"""Results of commands: tables and lines for people, one JSON document for scripts."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -63,7 +63,7 @@ def print_exported(console: Console, exported: Exported) -> None:
         "GMACs",
         f"{counts.dense:.4g} to {counts.reduced:.4g} ({counts.ratio:.2f}x fewer), {counts.executed:.4g} executed",
     )
-    _add_proof(lines, exported.findings.parity)
+    _add_parity(lines, exported.findings.parity)
     if exported.findings.rounding:
         block, error = max(exported.findings.rounding.items(), key=lambda item: item[1])
         lines.add_row("rounding", f"relative error of the tokens at most {error:.1e}, in block {block}")
@@ -78,7 +78,7 @@ def print_validated(console: Console, validated: Validated) -> None:
     """The closing summary of a validation."""
     lines = Table.grid(padding=(0, 2))
     lines.add_row("files", f"{len(validated.bundle.manifest.files) + 1} unchanged")
-    _add_proof(lines, validated.parity)
+    _add_parity(lines, validated.parity)
     add_measured(lines, validated.measured)
     console.print(validated.bundle.manifest.name, style="bold")
     console.print(lines)
@@ -151,7 +151,7 @@ def _block_rows(planned: Planned) -> list[dict[str, Any]]:
     ]
 
 
-def _add_proof(lines: Table, parity: Mapping[str, ParityResult]) -> None:
+def _add_parity(lines: Table, parity: Mapping[str, ParityResult]) -> None:
     for target, result in parity.items():
         agreement = (
             f", {100 * min(result.match_agreement):.1f} % of matches agree in the worst block"

@@ -1,4 +1,4 @@
-"""What `sweep` ends with: a table of points and the front for people, `sweep.json` for scripts."""
+"""Results of `sweep`: a table of points and the front for people, `sweep.json` for scripts."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Measure engines against the dense eager model: accuracy, zero-shot accuracy, fidelity, retrieval, error per block.
 
-In: the planned and rewritten program, its runners, a `Material` and a folder for outputs. Out: a `Measured`, which
-becomes `validation.json`.
+In: the planned and rewritten program, its runners, a `Material` and a folder for outputs. Out: a `Measured`, whose
+record is the content of `validation.json`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ DENSE = "dense"
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was found out on images.
+    """Measurements on images.
 
     Attributes:
         record: the content of `validation.json`.
@@ -93,7 +93,7 @@ def measure(
         engines: to measure.
         material: to measure on.
         store: folder for outputs; what it holds already is not computed again.
-        observe: told about progress.
+        observe: called with progress.
         workers: processes that decode; None chooses.
     """
     preprocess = engines.planned.model.preprocess
@@ -272,13 +272,13 @@ def _retrieved(material: Material, outputs: Outputs, embeds: Mapping[str, Embed]
 
 
 def _rates(outputs: Outputs) -> str:
-    told = [
+    parts = [
         f"{len(outputs.positions)} images",
         *(f"{name} {rate:.0f}/s" for name, rate in outputs.images_per_s.items()),
     ]
     if outputs.unreadable:
-        told.append(f"{len(outputs.unreadable)} unreadable")
-    return ", ".join(told)
+        parts.append(f"{len(outputs.unreadable)} unreadable")
+    return ", ".join(parts)
 
 
 def _headline(record: ValidationRecord) -> str:

@@ -1,6 +1,6 @@
-"""The content of a bundle's report: what it is, what it costs, and what proves it.
+"""The content of a bundle's report: what it is, what it costs, and how it was verified.
 
-Where it stands on the road: in, a bundle with the files that were written beside its engines; out, a `ReportContent`.
+In: a bundle with the files that were written beside its engines. Out: a `ReportContent`.
 What was not run is said to be not run, with the command that runs it.
 """
 
@@ -136,7 +136,7 @@ def _accuracy_headline(evidence: Evidence) -> Headline:
 
 def _parity_headline(manifest: Manifest) -> Headline:
     if not manifest.parity:
-        return Headline(label="Parity", value="not proven", tone="absent")
+        return Headline(label="Parity", value="not verified", tone="absent")
     failed = [target for target, record in manifest.parity.items() if not record.passed]
     worst = max(record.max_abs_error for record in manifest.parity.values())
     return Headline(
@@ -258,7 +258,7 @@ def _parity_section(manifest: Manifest) -> Section:
     title = "Parity"
     if not manifest.parity:
         return Section(
-            title=title, parts=(Paragraph(text="Not proven against eager PyTorch.", tone="absent"),)
+            title=title, parts=(Paragraph(text="Not verified against eager PyTorch.", tone="absent"),)
         )
     rows = tuple(
         (
@@ -284,8 +284,8 @@ def _parity_section(manifest: Manifest) -> Section:
         rows=rows,
         texts=frozenset({0, 1}),
     )
-    unproven = sorted(set(manifest.artifacts) - set(manifest.parity))
-    missing = [Paragraph(text=f"Not proven: {', '.join(unproven)}.", tone="absent")] if unproven else []
+    unverified = sorted(set(manifest.artifacts) - set(manifest.parity))
+    missing = [Paragraph(text=f"Not verified: {', '.join(unverified)}.", tone="absent")] if unverified else []
     return Section(title=title, parts=(table, *_agreement(manifest), *missing))
 
 

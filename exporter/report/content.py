@@ -1,7 +1,7 @@
-"""What a report says, before it looks like anything: texts, tables, charts and pictures in order.
+"""The content of a report, independent of its looks: texts, tables, charts and pictures in order.
 
-Where it stands on the road: `bundle_content` and `sweep_content` make a `ReportContent` out of files; `html` and
-`markdown` only render one. Texts here are plain: whoever renders them escapes them.
+`bundle_content` and `sweep_content` make a `ReportContent` out of files; `html` and `markdown` only render one. Texts
+here are plain: the renderers escape them.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """A report as one HTML file: nothing is fetched, nothing leaves it, and every text in it is escaped.
 
-Where it stands on the road: in, a `ReportContent`; out, the text of `report.html`. The page's own content security
+In: a `ReportContent`. Out: the text of `report.html`. The page's own content security
 policy forbids all requests, and all scripts but the one that moves the slider, by its hash.
 """
 

@@ -1,6 +1,6 @@
 """A report as Markdown, for pull requests: the same words and tables, without charts and pictures.
 
-Where it stands on the road: in, a `ReportContent`; out, the text of `report.md`. Everything from files is escaped, so
+In: a `ReportContent`. Out: the text of `report.md`. Everything from files is escaped, so
 that it stays text in GitHub's dialect.
 """
 

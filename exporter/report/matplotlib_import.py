@@ -1,4 +1,4 @@
-"""Import matplotlib without a trace: left to itself it makes folders in the home folder of whoever imports it.
+"""Import matplotlib without a trace: left to itself it makes folders in the user's home folder.
 
 Used by `plots`, before its first chart. A program that imported matplotlib before, or that says with MPLCONFIGDIR where
 its folder is, has decided for itself.

@@ -1,6 +1,6 @@
 """What was merged, as pictures: the image with every token drawn as the patches that it stands for.
 
-Where it stands on the road: in, the image that a bundle's sample holds and the groups of `merges.npz`; out, one
+In: the image that a bundle's sample holds and the groups of `merges.npz`. Out: one
 picture per block for the report's slideshow. A token stands for patches that look alike, wherever they are, so its
 region may lie in several places; each is filled with the mean colour of all the patches of the token.
 
@@ -37,7 +37,7 @@ class PatchGrid:
 
 
 def square_patches(patches: int, height: int, width: int) -> PatchGrid | None:
-    """The grid of so many square patches in an image, pixels at the right and the bottom left over; None without one.
+    """The grid of `patches` square patches in an image, pixels at the right and the bottom left over; None without one.
 
     There is at most one: as the side of a patch grows, neither its rows nor its columns become more.
     """
@@ -58,7 +58,7 @@ def patch_grid(patches: int, height: int, width: int, stated: tuple[int, ...] | 
         stated: rows and columns, where the bundle says them: its patches are not square, or overlap.
 
     Raises:
-        BundleError: so many square patches do not tile an image of this size, or what is stated does not.
+        BundleError: that number of square patches does not tile an image of this size, or what is stated does not.
     """
     if stated is not None:
         if (

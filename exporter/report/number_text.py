@@ -34,7 +34,7 @@ def times_interval(interval: tuple[float, float]) -> str:
 
 
 def significant(value: float | None, digits: int = 4) -> str:
-    """A number of any size in so many digits, whole ones without a point: `12.34`, `0.04559`, `1234`."""
+    """A number of any size in a given number of digits, whole ones without a point: `12.34`, `0.04559`, `1234`."""
     if value is None:
         return NOT_MEASURED
     if value != 0 and abs(value) >= 10**digits:

@@ -1,6 +1,6 @@
 """Charts as inline SVG that takes its colours from the page.
 
-Where it stands on the road: in, a chart of `content`; out, SVG text for `html`. Drawn by matplotlib, the same bytes
+In: a chart of `content`. Out: SVG text for `html`. Drawn by matplotlib, the same bytes
 every time. Colours are drawn as sentinels and then replaced with the page's CSS variables, and texts stay texts, so
 that a chart follows the reader's light or dark scheme and font.
 """
@@ -187,7 +187,7 @@ def _draw_pareto(axes: "Axes", chart: ParetoChart) -> None:
 
 
 def _draw_series(axes: "Axes", series: Series, place: int, aside: float) -> None:
-    """A line; where points have bounds, moved aside by so many steps, since bars would hide each other."""
+    """A line; where points have bounds, moved aside by `steps`, since bars would hide each other."""
     from matplotlib.transforms import ScaledTranslation
 
     colour = _colour(place)

@@ -1,6 +1,6 @@
 """Sections on quality: accuracy, retrieval, and fidelity to the dense model.
 
-Where it stands on the road: in, the validation record; out, sections for `bundle_content`.
+In: the validation record. Out: sections for `bundle_content`.
 """
 
 import shlex

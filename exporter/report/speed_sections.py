@@ -1,6 +1,6 @@
 """The section on speed: contenders, ratios, merge efficiency, warnings, and the machine.
 
-Where it stands on the road: in, the benchmark record; out, a section for `bundle_content`.
+In: the benchmark record. Out: a section for `bundle_content`.
 """
 
 import shlex

@@ -1,6 +1,6 @@
 """The content of a sweep's report: every point, how quality falls as more tokens merge, and the Pareto front.
 
-Where it stands on the road: in, the record of `sweep.json`; out, a `ReportContent`.
+In: the record of `sweep.json`. Out: a `ReportContent`.
 """
 
 import shlex

@@ -1,9 +1,8 @@
 """Finished stages on the disk, found again by what decides their results.
 
-Where it stands on the road: between `drive` and the sweep's folder. A result is `points/<key>.<stage>.json`, where
-the key is the hash of everything that the result depends on: change one of them, and it is another key. A file is
-believed only if it holds what its key was made of and the hash of its own result fits; whatever else lies there is
-computed again, and said.
+Between `drive` and the sweep's folder. A result is `points/<key>.<stage>.json`, where the key is the hash of everything
+that the result depends on: change one of them, and it is another key. A file is used only if it holds what its key was
+made of and the hash of its own result fits; anything else there is computed again, with a line that says so.
 """
 
 import fcntl

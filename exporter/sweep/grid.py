@@ -1,6 +1,6 @@
 """The points of a sweep, in a fixed order.
 
-Where it stands on the road: the first step of a sweep. In: what the command line lists. Out: `Point`s, each of which
+The first step of a sweep. In: what the command line lists. Out: `Point`s, each of which
 becomes one engine.
 """
 

@@ -1,8 +1,4 @@
-"""What a sweep found: plain values that go to `sweep.json` and come back.
-
-Where it stands on the road: the result of a sweep, and all that the report reads of it. In: what the callbacks of
-`drive` measured. Out: a `SweepRecord`.
-"""
+"""`sweep.json`: the result of a sweep, and all that the report reads of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +28,7 @@ QualityMeasure = Literal["top1", "top1_agreement", "cosine_mean"]
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What is known of a point's outputs; whatever was not measured is None."""
+    """How good a point's outputs are; a part that was not measured is None."""
 
     accuracy: Accuracy | None = None
     difference: Difference | None = None
@@ -49,7 +45,7 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What the first stage of a point ends with: an engine that was proven, and how good its outputs are.
+    """Result of a point's first stage: an engine that passed parity, and how good its outputs are.
 
     Attributes:
         tokens: tokens that enter each block, then the final count, length L + 1.
@@ -74,7 +70,7 @@ class Built:
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """What the second stage of a point ends with, measured with nothing beside it.
+    """Result of a point's second stage, measured with nothing else running.
 
     Attributes:
         images_per_s: throughput.
@@ -162,7 +158,7 @@ class PointResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A schedule that a solver looked at; whatever was not needed is None.
+    """A schedule that a solver evaluated; a figure that was not needed is None.
 
     Attributes:
         name: the point's.
@@ -181,7 +177,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """What a solver ends with.
+    """Result of a solver.
 
     Attributes:
         goal: what was asked for.
@@ -189,7 +185,7 @@ class Solution:
         best: the answer; where the goal is not reachable, what came nearest (None if nothing could be measured).
         reached: whether `best` meets the goal, by measurement.
         explanation: one line for the user.
-        evaluated: everything that was looked at, in that order.
+        evaluated: everything that was evaluated, in that order.
     """
 
     goal: Literal["max_drop", "min_speedup"]

@@ -192,8 +192,8 @@ def test_failed_and_missing_parity_are_said(make: Make) -> None:
 def test_engine_without_parity_is_named(make: Make) -> None:
     report = read(make(parity={}))
 
-    assert "| Parity | not proven |" in report.sections[""]
-    assert "Not proven against eager PyTorch." in report.sections["Parity"]
+    assert "| Parity | not verified |" in report.sections[""]
+    assert "Not verified against eager PyTorch." in report.sections["Parity"]
 
 
 def test_accuracy_has_every_contender_and_the_difference_with_its_interval(full: Read) -> None:

@@ -6,7 +6,7 @@ Below every room. What writes a recipe for others asks here which fields may not
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -23,7 +23,15 @@ T = TypeVar("T", bound="DataclassInstance")
 def local_fields(kind: type) -> tuple[str, ...]:
     """The fields of a dataclass that are a `LocalPath`, or one or None."""
     hints = get_type_hints(kind, include_extras=True)
-    return tuple(name for name, hint in hints.items() if LocalPath in (hint, *get_args(hint)))
+    return tuple(name for name, hint in hints.items() if is_local(hint))
+
+
+def is_local(hint: Any) -> bool:
+    """Whether a type is a `LocalPath`, or one or None, whatever else is noted about it."""
+    notes = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return _MARK in notes[1:] or is_local(notes[0])
+    return any(is_local(part) for part in notes)
 
 
 def map_local_paths(options: T, change: Callable[[str], str | None]) -> T:

@@ -140,7 +140,7 @@ def _built() -> Files:
         write(pictures(), Path(place))
         bundle = f"{place}/b"
         _done(f"timm:test_vit --weights random --r 4 --data {place}/data --out {bundle}")
-        _done(f"bench {bundle} --launches 2 --rounds 2 --no-compile --no-eager")
+        _done(f"bench {bundle} --processes 2 --rounds 2 --no-compile --no-eager")
         return read_bundle(Path(bundle))
 
 

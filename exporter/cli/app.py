@@ -38,7 +38,7 @@ class _DefaultsToExport(click.Group):
 @click.group(cls=_DefaultsToExport, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="exporter %(version)s")
 def app() -> None:
-    """Make Vision Transformers and CLIP encoders cheaper to serve: merge tokens, emit engines, prove them."""
+    """Make Vision Transformers and CLIP encoders cheaper to serve: merge tokens, emit engines, verify them."""
 
 
 for _command in COMMANDS:

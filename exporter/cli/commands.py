@@ -1,4 +1,4 @@
-"""The commands. Each one turns options into one call of the pipeline, and its result into text or JSON."""
+"""The commands. Each turns its options into one call of the pipeline, and the result into text or JSON."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli.options import (
+    current_name,
     integers,
     measure_options,
     model_option,
@@ -20,14 +21,16 @@ from exporter.cli.sweep_options import sweep_axes, sweep_options
 from exporter.cli.terminal import console
 from exporter.errors import ExportError
 
-_WHERE = "Where the model lies now: whatever MODEL of an export may be; its weights are checked."
+_WHERE = "Where the model is now, written like MODEL of an export; its weights are checked."
+_RENAMED = {"token_normalize_func": current_name}
+_WORKERS = "Processes that decode images; 0 decodes in this one."
 
 
 @click.command("export")
 @click.argument("model")
 @recipe_options
-@click.option("--out", help="The bundle's folder; default artifacts/NAME.")
-@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@click.option("--out", help="Folder of the bundle; by default artifacts/NAME.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is already there.")
 @print_options
 @output_options
 def export_command(
@@ -43,16 +46,16 @@ def export_command(
 
 @click.command("run")
 @click.argument("recipe_path", metavar="RECIPE")
-@model_option("Where the model of the recipe lies now: whatever MODEL of an export may be.")
+@model_option("Where the model of the recipe is now, written like MODEL of an export.")
 @recipe_options
-@click.option("--out", help="The bundle's folder; default artifacts/NAME.")
-@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@click.option("--out", help="Folder of the bundle; by default artifacts/NAME.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is already there.")
 @print_options
 @output_options
 def run_command(
     recipe_path: str, out: str | None, force: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
 ) -> None:
-    """Build what a recipe says; options override it."""
+    """Build the bundle that a recipe describes; options override the recipe."""
     from exporter.pipeline.whereabouts import recipe_to_build
 
     recipe, expected = recipe_to_build(recipe_path, overrides(given))
@@ -66,7 +69,7 @@ def run_command(
 @print_options
 @output_options
 def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given: Any) -> None:
-    """Show a model's anatomy and schedule; builds nothing, and downloads no weights unless --weights asks for them."""
+    """Show a model's anatomy and schedule. Builds nothing; downloads weights only if --weights asks for them."""
     from exporter.cli import summary
     from exporter.cli.progress import observer
     from exporter.models import without_download
@@ -93,14 +96,14 @@ def inspect_command(model: str, as_json: bool, quiet: bool, debug: bool, **given
 @click.argument("bundle")
 @measure_options
 @model_option(_WHERE)
-@click.option("--weights", help="The weights file of the dense model, where the bundle was built from one.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images; 0 for none.")
-@click.option("--save/--no-save", default=True, help="Put validation.json into the bundle.")
+@click.option("--weights", help="Weights file of the dense model, if the bundle was built from one.")
+@click.option("--workers", type=click.IntRange(min=0), help=_WORKERS)
+@click.option("--save/--no-save", default=True, help="Write validation.json into the bundle.")
 @output_options
 def validate_command(
     bundle: str, workers: int | None, save: bool, as_json: bool, quiet: bool, debug: bool, **given: Any
 ) -> None:
-    """Check a bundle's files, prove its engines again here, and measure them against the dense model."""
+    """Check a bundle's files, verify its engines on this machine, and measure them against the dense model."""
     from exporter.cli import summary
     from exporter.cli.progress import observer
     from exporter.pipeline import validate
@@ -114,22 +117,36 @@ def validate_command(
     _end_with(validated.failures)
 
 
-@click.command("bench")
+@click.command("bench", context_settings=_RENAMED)
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
-@click.option("--batch", help="Images per call, such as 1,8; default is the bundle's own.")
-@click.option("--threads", type=click.IntRange(min=1), help="Of each contender; default is all cores.")
-@click.option("--launches", type=int, default=5, show_default=True, help="Processes per contender.")
-@click.option("--rounds", type=int, default=5, show_default=True, help="Rounds per launch.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--batch", help="Images per call, such as 1,8; by default the bundle's own.")
 @click.option(
-    "--compile/--no-compile", "compiled", default=True, help="Race torch.compile of the dense model."
+    "--threads", type=click.IntRange(min=1), help="Threads of each contender; by default all cores."
 )
-@click.option("--eager/--no-eager", default=True, help="Race eager PyTorch.")
+@click.option(
+    "--processes", "launches", type=int, default=5, show_default=True, help="Processes started per contender."
+)
+@click.option("--rounds", type=int, default=5, show_default=True, help="Timed rounds in each process.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where PyTorch runs.",
+)
+@click.option(
+    "--compile/--no-compile", "compiled", default=True, help="Also time torch.compile of the dense model."
+)
+@click.option("--eager/--no-eager", default=True, help="Also time the dense model in eager PyTorch.")
 @model_option(_WHERE)
-@click.option("--weights", help="The weights file of the dense model, where the bundle was built from one.")
-@click.option("--min-speedup", type=float, help="Times as fast as its dense engine that each bundle must be.")
-@click.option("--calibration", help="Images for the dense engine of an int8 bundle: a folder or a CSV.")
-@click.option("--save/--no-save", default=True, help="Put bench.json into the bundles.")
+@click.option("--weights", help="Weights file of the dense model, if the bundle was built from one.")
+@click.option(
+    "--min-speedup", type=float, help="How many times faster than its dense engine each bundle must be."
+)
+@click.option(
+    "--calibration", help="Images to calibrate the dense engine of an int8 bundle: a folder or a CSV."
+)
+@click.option("--save/--no-save", default=True, help="Write bench.json into the bundles.")
 @output_options
 def bench_command(
     bundles: tuple[str, ...],
@@ -144,7 +161,7 @@ def bench_command(
     debug: bool,
     **given: Any,
 ) -> None:
-    """Race the engines of one or more bundles of a model against their dense engine and eager PyTorch."""
+    """Time the engines of one or more bundles of a model against their dense engine and eager PyTorch."""
     from exporter.cli import bench_summary
     from exporter.cli.progress import observer
     from exporter.cli.summary import print_json
@@ -160,15 +177,28 @@ def bench_command(
         bench_summary.print_benched(console(), benched)
 
 
-@click.command("sweep")
+@click.command("sweep", context_settings=_RENAMED)
 @click.argument("model")
-@model_option("Where MODEL lies now; points that are known of the same weights are kept.")
+@model_option("Where MODEL is now; results for the same weights are kept.")
 @sweep_options
-@click.option("--out", help="The sweep's folder; default artifacts/sweep-MODEL.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Builds at once; default as memory and cores allow.")
-@click.option("--threads", type=click.IntRange(min=1), help="Of each timed engine; default is all cores.")
-@click.option("--launches", type=int, default=3, show_default=True, help="Processes per timed engine.")
-@click.option("--rounds", type=int, default=5, show_default=True, help="Rounds per launch.")
+@click.option("--out", help="Folder of the sweep; by default artifacts/sweep-MODEL.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Builds at the same time; by default as memory and cores allow.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of each timed engine; by default all cores."
+)
+@click.option(
+    "--processes",
+    "launches",
+    type=int,
+    default=3,
+    show_default=True,
+    help="Processes started per timed engine.",
+)
+@click.option("--rounds", type=int, default=5, show_default=True, help="Timed rounds in each process.")
 @output_options
 def sweep_command(
     model: str,
@@ -183,7 +213,7 @@ def sweep_command(
     debug: bool,
     **given: Any,
 ) -> None:
-    """Measure a grid of schedules, or find the one that meets a goal; goes on where it was stopped."""
+    """Measure a grid of schedules, or find the schedule that meets a goal. Resumes an interrupted sweep."""
     from exporter.cli import sweep_summary
     from exporter.cli.progress import observer
     from exporter.models import safe_name
@@ -208,11 +238,9 @@ def sweep_command(
 
 @click.command("report")
 @click.argument("path", metavar="BUNDLE_OR_SWEEP")
-@click.option("--image", help="Show what is merged in this image instead of the bundle's sample.")
+@click.option("--image", help="Show the merged tokens of this image instead of the bundle's sample.")
 @model_option(f"For --image: {_WHERE[0].lower()}{_WHERE[1:]}")
-@click.option(
-    "--weights", help="For --image: the weights file of the model, where the bundle was built from one."
-)
+@click.option("--weights", help="For --image: weights file of the model, if the bundle was built from one.")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @output_options
 def report_command(
@@ -236,18 +264,22 @@ def report_command(
 @click.command("lint")
 @click.argument("file", metavar="FILE.onnx")
 @click.option(
-    "--for", "engine", type=click.Choice(["trt", "ort", "openvino"]), required=True, help="Who is to run it."
+    "--for",
+    "engine",
+    type=click.Choice(["trt", "ort", "openvino"]),
+    required=True,
+    help="Engine that the model is for.",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="Where; ONNX Runtime's providers take different models.",
+    help="Device that it runs on; ONNX Runtime's providers accept different models.",
 )
 @output_options
 def lint_command(file: str, engine: Any, device: Any, as_json: bool, quiet: bool, debug: bool) -> None:
-    """Say what an engine will refuse in an ONNX model, run slowly, or not fuse."""
+    """List what an engine refuses in an ONNX model, runs slowly, or does not fuse."""
     from exporter.cli import lint_summary
     from exporter.cli.summary import print_json
     from exporter.errors import UnsupportedGraphError
@@ -285,7 +317,7 @@ def models_command(as_json: bool, quiet: bool, debug: bool) -> None:
 @click.command("doctor")
 @output_options
 def doctor_command(as_json: bool, quiet: bool, debug: bool) -> None:
-    """Show versions, engines and devices: what works here, and why the rest does not."""
+    """Show versions, engines and devices: what works on this machine, and why the rest does not."""
     from exporter.cli import listing
 
     listing.print_doctor(as_json=as_json)
@@ -333,7 +365,7 @@ def _build(
 
 
 def _end_with(failures: Mapping[str, ExportError]) -> None:
-    """A line for every target that failed, and the worst status of them."""
+    """Prints a line for every target that failed, and exits with the highest of their statuses."""
     for failure in failures.values():
         click.echo(f"error: {failure}", err=True)
     if failures:

@@ -1,282 +1,132 @@
-"""The options that stand for recipe keys, once for every command that takes them."""
+"""The command-line options of recipe keys, made from the keys' declarations, and the options of every command."""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_origin
 
 import click
 
 from exporter.errors import UsageError, quoted
+from exporter.models import ImageSize, OptionValue
+from exporter.recipe import RecipeKey, recipe_keys, yaml_value
 
-_KEYS = {
-    "place": "model.name",
-    "weights": "weights",
-    "seed": "seed",
-    "image_size": "image_size",
-    "model_option": "model.options",
-    "preprocess": "model.preprocess",
-    "tower": "tower",
-    "r": "schedule.r",
-    "schedule": "schedule.kind",
-    "align": "schedule.align",
-    "r_per_layer": "schedule.r_per_layer",
-    "keep_per_layer": "schedule.keep_per_layer",
-    "method": "method",
-    "method_option": "method_options",
-    "proportional_attention": "proportional_attention",
-    "target": "targets",
-    "prepare": "prepare",
-    "batch": "batch",
-    "dynamic_batch": "dynamic_batch",
-    "precision": "precision",
-    "lowering": "lowering",
-    "calibration": "calibration.data",
-    "calibration_images": "calibration.images",
-    "input": "input",
-    "layout": "layout",
-    "disable_pass": "disable_passes",
-    "data": "validate.data",
-    "unlabelled": "validate.unlabelled",
-    "pairs": "validate.pairs",
-    "classes": "validate.classes",
-    "labels_in_order": "validate.labels_in_order",
-    "templates": "validate.templates",
-    "max_drop": "validate.accuracy.max_drop",
-    "min_agreement": "validate.agreement.min",
-    "min_speedup": "bench.min_speedup",
-    "name": "name",
-}
-"""Recipe key by option."""
+Command = Callable[..., Any]
 
-_RECIPE_OPTIONS = {
-    "r": click.option("--r", type=int, help="Tokens merged per block; 0 is the dense model."),
-    "schedule": click.option(
-        "--schedule", help="How r is spread over the blocks: constant, decreasing or increasing."
-    ),
-    "align": click.option("--align", type=int, help="Make later token counts multiples of this."),
-    "r_per_layer": click.option("--r-per-layer", help="Tokens merged in each block, such as 16,14,12."),
-    "keep_per_layer": click.option(
-        "--keep-per-layer", help="Tokens left after each block (150,120), or fractions kept (0.9,0.9)."
-    ),
-    "method": click.option("--method", help="How tokens are matched: tome, pitome."),
-    "method_option": click.option(
-        "--method-option", multiple=True, metavar="NAME=NUMBER", help="An option of the method."
-    ),
-    "proportional_attention": click.option(
-        "--proportional-attention/--no-proportional-attention",
-        default=None,
-        help="Weigh merged tokens by size in attention; default by weight family.",
-    ),
-    "target": click.option("--target", multiple=True, help="Engines to emit: a comma list, or repeated."),
-    "prepare": click.option(
-        "--prepare/--no-prepare",
-        default=None,
-        help="Where an engine cannot be built here, put what builds it elsewhere into the bundle (trt).",
-    ),
-    "weights": click.option(
-        "--weights", help="pretrained, random, or a file: .safetensors, .pth, .pt, .bin, .ckpt."
-    ),
-    "seed": click.option("--seed", type=int, help="For random weights."),
-    "tower": click.option("--tower", help="Of a CLIP: image, text (exported as it is), or both."),
-    "image_size": click.option(
-        "--image-size", help="Other than the model's own: 224, or 96x160 (height, width)."
-    ),
-    "model_option": click.option(
-        "--model-option",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="A free parameter of the architecture, such as num_classes=10; the rest comes from the weights.",
-    ),
-    "preprocess": click.option(
-        "--preprocess",
-        help="A JSON file that says how photos become the model's input, like preprocess.json.",
-    ),
-    "batch": click.option("--batch", type=int, help="Images per call."),
-    "dynamic_batch": click.option(
-        "--dynamic-batch/--static-batch", default=None, help="Leave the batch free; tokens stay static."
-    ),
-    "precision": click.option("--precision", help="fp32, fp16, bf16 or int8."),
-    "engine_option": click.option(
-        "--engine-option",
-        multiple=True,
-        metavar="TARGET.NAME=VALUE",
-        help="An option of an engine, such as trt.workspace_mb=4096; repeatable.",
-    ),
-    "lowering": click.option(
-        "--lowering",
-        multiple=True,
-        metavar="NAME=FORM",
-        help="Instead of each target's own: mask=bias|expanded|folded, selection=gather|one-hot, "
-        "attention=decomposed|op|fused, ranking=count|sort.",
-    ),
-    "calibration": click.option("--calibration", help="Images for int8: a folder or a CSV."),
-    "calibration_images": click.option("--calibration-images", type=int, help="How many of them."),
-    "input": click.option("--input", help="float, or uint8 for bytes that the engine normalises itself."),
-    "layout": click.option("--layout", help="Of bytes: nchw or nhwc."),
-    "disable_pass": click.option(
-        "--disable-pass", multiple=True, help="An exact pass to leave out; repeatable."
-    ),
-    "name": click.option("--name", help="The bundle's name."),
-}
+OPTION_KEYS = tuple(key for key in recipe_keys() if key.key.option is not None)
+"""The recipe keys that have an option."""
 
-_MEASURE_OPTIONS = {
-    "data": click.option(
-        "--data", help="Images: a folder, with a sub-folder per class if labelled, or a CSV of image,label."
-    ),
-    "unlabelled": click.option(
-        "--unlabelled",
-        is_flag=True,
-        default=None,
-        help="Take the images of --data as unlabelled, however they lie.",
-    ),
-    "pairs": click.option("--pairs", help="CSV of image,caption: retrieval with a two-tower model."),
-    "classes": click.option(
-        "--classes",
-        help="Class names, one per line, in the model's order: to match labels with; zero-shot with a two-tower model.",
-    ),
-    "labels_in_order": click.option(
-        "--labels-in-order",
-        is_flag=True,
-        default=None,
-        help="Number the class folders of --data in the order of their names; one for every class of the model.",
-    ),
-    "templates": click.option(
-        "--templates", help="Prompts for the class names, one per line, each with one {}."
-    ),
-    "max_drop": click.option("--max-drop", type=float, help="Points of top-1 that may be lost."),
-    "min_agreement": click.option(
-        "--min-agreement", type=float, help="Percent of images on which dense model and engine must agree."
-    ),
-}
+RENAMED = {"launches": "processes"}
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add every option that stands for a recipe key, what to measure on included."""
-    speed = click.option("--min-speedup", type=float, help="Times as fast as the dense engine it must be.")
-    for option in reversed((*_RECIPE_OPTIONS.values(), *_MEASURE_OPTIONS.values(), speed)):
+def recipe_options(command: Command) -> Command:
+    """Add the option of every recipe key that has one."""
+    return add_options(command, map(recipe_option, OPTION_KEYS))
+
+
+def measure_options(command: Command, without: Iterable[str] = ()) -> Command:
+    """Add the options that say what to measure on and the gates, except those of the keys that are named."""
+    keys = [key for key in OPTION_KEYS if key.path[0] == "validate" and key.name not in without]
+    return add_options(command, map(recipe_option, keys))
+
+
+def add_options(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:
+    """Add options, which `--help` then lists in this order."""
+    for option in reversed(list(options)):
         command = option(command)
     return command
 
 
-def measure_options(command: Callable[..., Any], without: Sequence[str] = ()) -> Callable[..., Any]:
-    """Add every option that says what to measure on and what has to be reached, but for those named."""
-    for name, option in reversed(_MEASURE_OPTIONS.items()):
-        if name not in without:
-            command = option(command)
-    return command
+def recipe_option(key: RecipeKey) -> Callable[[Command], Command]:
+    """The option of a recipe key."""
+    several = get_origin(key.kind) is Mapping or key.kind == tuple[str, ...]
+    return click.option(
+        key.key.option or "",
+        type=key.kind if key.kind in (bool, int, float) else str,
+        is_flag=key.kind is bool,
+        default=() if several else None,
+        multiple=several,
+        metavar=key.key.metavar,
+        help=help_text(key) + (" Several: as a comma list, or repeated." if several else ""),
+    )
 
 
-def recipe_options_named(names: Sequence[str]) -> list[Callable[..., Any]]:
-    """Some of the options that stand for recipe keys."""
-    return [_RECIPE_OPTIONS[name] for name in names]
+def help_text(key: RecipeKey) -> str:
+    """The description of a key with the words that it may be set to."""
+    text = key.sentence.replace("`", "")
+    return f"{text.removesuffix('.')} ({', '.join(key.choices)})." if key.choices else text
 
 
-def model_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--model`: where the model lies now, for commands whose argument is something else, or its old name."""
-    return click.option("--model", "place", metavar="SOURCE", help=told)
+def model_option(help: str) -> Callable[[Command], Command]:
+    """`--model`, for commands whose argument is something else, or the model's old name."""
+    return click.option("--model", "place", metavar="SOURCE", help=help)
 
 
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def output_options(command: Command) -> Command:
     """Add `--json`, `--quiet` and `--debug`."""
-    for option in (
-        click.option("--debug", is_flag=True, help="Show the traceback of a failure."),
-        click.option("--quiet", is_flag=True, help="No progress, no summary."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-    ):
-        command = option(command)
-    return command
+    return add_options(
+        command,
+        (
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
+            click.option("--quiet", is_flag=True, help="Print no progress and no summary."),
+            click.option("--debug", is_flag=True, help="Show the traceback of a failure."),
+        ),
+    )
 
 
-def overrides(given: dict[str, Any]) -> dict[str, object]:
-    """The options that were given, by recipe key.
+def current_name(option: str) -> str:
+    """The name of an option today, for one that was renamed; its old name works for one version, with a notice."""
+    if option not in RENAMED:
+        return option
+    click.echo(
+        f"note: --{option} is now called --{RENAMED[option]}; the old name goes in the next version", err=True
+    )
+    return RENAMED[option]
+
+
+def overrides(given: Mapping[str, Any]) -> dict[str, object]:
+    """The options that were given, as values by recipe key.
+
+    Args:
+        given: values by parameter name; None and empty tuples stand for options that were not given, and names that
+            are no recipe key's are left out.
 
     Raises:
-        UsageError: a list or a NAME=NUMBER that cannot be read.
+        UsageError: a value that cannot be read; the line names the option.
     """
     values: dict[str, object] = {}
-    for option, key in _KEYS.items():
-        value = given.get(option)
+    if given.get("place") is not None:
+        values["model.name"] = given["place"]
+    for key in OPTION_KEYS:
+        value = given.get(parameter(key))
         if value is None or value == ():
             continue
-        values[key] = _PARSERS.get(option, _unchanged)(value)
-    return values | _engine_options(given.get("engine_option") or ())
+        read = _READERS.get(key.kind)
+        values[key.name] = read(value, key) if read else value
+    engines: Any = values.pop("engines", {})
+    return values | {f"engines.{name}": option for name, option in engines.items()}
 
 
-def _unchanged(value: object) -> object:
-    return value
+def parameter(key: RecipeKey) -> str:
+    """The parameter of a command's function that an option's value goes to."""
+    return (key.key.option or "").partition("/")[0].removeprefix("--").replace("-", "_")
 
 
-def integers(value: str, option: str) -> list[int]:
+def integers(text: str, option: str) -> list[int]:
     """A comma list of integers.
 
     Raises:
         UsageError: an entry is none; the line names the option.
     """
-    return [int(_number(item, int, option)) for item in value.split(",")]
+    return [int(_number(item, int, option)) for item in text.split(",")]
 
 
-def names(value: tuple[str, ...]) -> list[str]:
-    """A comma list of names, or several."""
-    return [name.strip() for item in value for name in item.split(",") if name.strip()]
+def names(given: Iterable[str]) -> list[str]:
+    """The names in one or more comma lists."""
+    return [name.strip() for item in given for name in item.split(",") if name.strip()]
 
 
-def _keeps(value: str) -> list[int | float]:
-    return [_number(item, float if "." in item else int, "--keep-per-layer") for item in value.split(",")]
-
-
-def _options(value: tuple[str, ...]) -> dict[str, float]:
-    pairs = {}
-    for item in value:
-        name, equals, number = item.partition("=")
-        if not equals:
-            raise UsageError(f"--method-option: expected NAME=NUMBER, got {item}")
-        pairs[name] = float(_number(number, float, "--method-option"))
-    return pairs
-
-
-def _image_size(value: str) -> int | list[int]:
-    written = re.fullmatch(r"\s*(-?\d{1,18})(?:\s*[xX]\s*(-?\d{1,18}))?\s*", value)
-    if written is None:
-        raise UsageError(
-            f"--image-size: expected a side, or HEIGHTxWIDTH such as 96x160, got {quoted(value)}"
-        )
-    height, width = written.groups()
-    return int(height) if width is None else [int(height), int(width)]
-
-
-def _model_options(value: tuple[str, ...]) -> dict[str, object]:
-    from exporter.recipe import yaml_value
-
-    pairs: dict[str, object] = {}
-    for item in value:
-        name, equals, text = item.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"--model-option: expected NAME=VALUE such as num_classes=10, got {item}")
-        pairs[name.strip()] = yaml_value(text, f"--model-option {name}")
-    return pairs
-
-
-def _forms(value: tuple[str, ...]) -> dict[str, str]:
-    pairs = [item.partition("=") for given in value for item in given.split(",")]
-    for name, equals, _ in pairs:
-        if not equals:
-            raise UsageError(f"--lowering: expected NAME=FORM such as mask=folded, got {name}")
-    return {name.strip(): form.strip() for name, _, form in pairs}
-
-
-def _engine_options(given: Sequence[str]) -> dict[str, object]:
-    """Options of engines by recipe key; their values are YAML."""
-    from exporter.recipe import yaml_value
-
-    values: dict[str, object] = {}
-    for item in given:
-        name, equals, text = item.partition("=")
-        if not equals or "." not in name:
-            raise UsageError(
-                f"--engine-option: expected TARGET.NAME=VALUE such as trt.workspace_mb=4096, got {item}"
-            )
-        values[f"engines.{name}"] = yaml_value(text, f"--engine-option {name}")
-    return values
+def _spelling(key: RecipeKey) -> str:
+    return (key.key.option or "").partition("/")[0]
 
 
 def _number(text: str, kind: type[int] | type[float], option: str) -> int | float:
@@ -287,13 +137,50 @@ def _number(text: str, kind: type[int] | type[float], option: str) -> int | floa
         raise UsageError(f"{option}: expected {what}, got {text.strip()!r}") from None
 
 
-_PARSERS: dict[str, Callable[[Any], object]] = {
-    "target": names,
-    "disable_pass": names,
-    "r_per_layer": lambda value: integers(value, "--r-per-layer"),
-    "keep_per_layer": _keeps,
-    "method_option": _options,
-    "lowering": _forms,
-    "image_size": _image_size,
-    "model_option": _model_options,
+def _keeps(text: str, key: RecipeKey) -> list[int | float]:
+    return [_number(item, float if "." in item else int, _spelling(key)) for item in text.split(",")]
+
+
+def _image_size(text: str, key: RecipeKey) -> int | list[int]:
+    written = re.fullmatch(r"\s*(-?\d{1,18})(?:\s*[xX]\s*(-?\d{1,18}))?\s*", text)
+    if written is None:
+        raise UsageError(
+            f"{_spelling(key)}: expected a side, or HEIGHTxWIDTH such as {key.key.example}, got {quoted(text)}"
+        )
+    height, width = written.groups()
+    return int(height) if width is None else [int(height), int(width)]
+
+
+def _pairs(given: Iterable[str], key: RecipeKey) -> dict[str, str]:
+    """`NAME=VALUE` items as a mapping of texts."""
+    has_dot = "." in (key.key.metavar or "")
+    pairs = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not equals or not name.strip() or (has_dot and "." not in name):
+            raise UsageError(
+                f"{_spelling(key)}: expected {key.key.metavar} such as {key.key.example}, got {item}"
+            )
+        pairs[name.strip()] = text.strip()
+    return pairs
+
+
+def _numbers(given: Iterable[str], key: RecipeKey) -> dict[str, float]:
+    return {name: float(_number(text, float, _spelling(key))) for name, text in _pairs(given, key).items()}
+
+
+def _yaml_values(given: Iterable[str], key: RecipeKey) -> dict[str, object]:
+    return {name: yaml_value(text, f"{_spelling(key)} {name}") for name, text in _pairs(given, key).items()}
+
+
+_READERS: Mapping[Any, Callable[[Any, RecipeKey], object]] = {
+    tuple[str, ...]: lambda given, _: names(given),
+    tuple[int, ...]: lambda text, key: integers(text, _spelling(key)),
+    tuple[int, ...] | tuple[float, ...] | None: _keeps,
+    int | ImageSize | None: _image_size,
+    Mapping[str, float]: _numbers,
+    Mapping[str, OptionValue]: _yaml_values,
+    Mapping[str, str]: lambda given, key: _pairs(",".join(given).split(","), key),
+    Mapping[str, Any]: _yaml_values,
 }
+"""How the text of an option becomes the value of a key, by the key's type; what is not listed stays as click has it."""

@@ -1,60 +1,64 @@
 """The options of `sweep`: axes instead of single values, and goals."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.cli.options import integers, measure_options, names, overrides, recipe_options_named
+from exporter.cli.options import (
+    OPTION_KEYS,
+    Command,
+    add_options,
+    help_text,
+    integers,
+    measure_options,
+    names,
+    overrides,
+    parameter,
+    recipe_option,
+)
 from exporter.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from exporter.pipeline import Goal
     from exporter.sweep import Axes
 
-_SHARED = (
-    "weights",
-    "seed",
-    "image_size",
-    "model_option",
-    "preprocess",
-    "batch",
-    "dynamic_batch",
-    "input",
-    "layout",
-    "disable_pass",
-    "proportional_attention",
-    "method_option",
-    "engine_option",
-    "lowering",
-    "calibration",
-    "calibration_images",
-)
-"""Options of an export that all points share."""
+_AXES = ("schedule.r", "method", "schedule.kind", "schedule.align", "precision", "targets")
+"""The recipe keys that take several values in a sweep."""
 
-_AXES = (
-    click.option("--r", help="Tokens merged per block, such as 0,4,8,12,16."),
-    click.option("--method", multiple=True, help="How tokens are matched: tome,pitome."),
-    click.option("--schedule", multiple=True, help="How r is spread: constant,decreasing,increasing."),
-    click.option("--align", help="Multiples for later token counts, such as 1,8; 1 aligns nothing."),
-    click.option("--precision", multiple=True, help="fp32,fp16,bf16,int8."),
-    click.option("--target", multiple=True, help="Engines: a comma list."),
+_NOT_FOR_POINTS = ("tower", "validate.accuracy.max_drop", "validate.agreement.min", "validate.pairs")
+
+_KEYS = {key.name: key for key in OPTION_KEYS}
+
+_SHARED = tuple(
+    key
+    for key in OPTION_KEYS
+    if (key.key.sweep is None or key.name == "method_options") and key.name not in _NOT_FOR_POINTS
+)
+"""What decides an export and is the same for all points; options go to the method that knows them."""
+
+_GOALS = (
     click.option(
-        "--max-drop", type=float, help="Find the fastest schedule that loses at most so many points."
+        "--max-drop",
+        type=float,
+        help="Find the fastest schedule that loses at most this many points of top-1.",
     ),
     click.option(
-        "--min-speedup", type=float, help="Find the best schedule that is at least so many times faster."
+        "--min-speedup", type=float, help="Find the most accurate schedule that is at least this much faster."
     ),
 )
 
-_NOT_FOR_POINTS = ("max_drop", "min_agreement", "pairs")
 
-
-def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def sweep_options(command: Command) -> Command:
     """Add the axes, the goals, what all points share, and what to measure on."""
-    for option in reversed((*_AXES, *recipe_options_named(_SHARED))):
-        command = option(command)
-    return measure_options(command, without=_NOT_FOR_POINTS)
+    command = measure_options(command, without=_NOT_FOR_POINTS)
+    return add_options(command, (*map(_axis, _AXES), *_GOALS, *map(recipe_option, _SHARED)))
+
+
+def _axis(name: str) -> Callable[[Command], Command]:
+    key = _KEYS[name]
+    text = f"{help_text(key)} Several: as a comma list, or repeated."
+    return click.option(key.key.option or "", multiple=True, metavar="LIST", help=text)
 
 
 def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, object]]":
@@ -63,26 +67,21 @@ def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, obj
     Raises:
         UsageError: neither axes nor a goal, both, two goals, or a value that is none.
     """
-    from exporter.forms import Precision
-    from exporter.recipe.vocabulary import METHODS, TARGETS
-    from exporter.schedule import ScheduleKind
     from exporter.sweep import Axes
 
-    shared = overrides(
-        {key: value for key, value in given.items() if key in _SHARED or key not in _axis_names()}
-    )
+    varied = (*map(parameter, map(_KEYS.__getitem__, _AXES)), "max_drop", "min_speedup")
+    shared = overrides({name: value for name, value in given.items() if name not in varied})
     options = shared.pop("method_options", {})
     assert isinstance(options, dict)
-    methods = _known(names(given["method"]) or ["tome"], METHODS, "--method")
-    kinds: Any = _known(names(given["schedule"]) or ["constant"], get_args(ScheduleKind), "--schedule")
     goal = _goal(given)
+    kinds: Any = _words("schedule.kind", given)
     axes = Axes(
-        r=integers(given["r"], "--r") if given["r"] is not None else [0],
-        methods=dict.fromkeys(methods, options),
+        r=_integers("schedule.r", given) or [0],
+        methods=dict.fromkeys(_words("method", given), options),
         kinds=kinds,
-        aligns=integers(given["align"], "--align") if given["align"] is not None else [1],
-        precisions=_known(names(given["precision"]) or ["fp32"], get_args(Precision), "--precision"),
-        targets=_known(names(given["target"]) or ["onnx"], TARGETS, "--target"),
+        aligns=_integers("schedule.align", given) or [1],
+        precisions=_words("precision", given),
+        targets=_words("targets", given),
     )
     return axes, goal, shared
 
@@ -94,7 +93,7 @@ def _goal(given: dict[str, Any]) -> "Goal | None":
     asked = [name for name, limit in limits.items() if limit is not None]
     if len(asked) > 1:
         raise UsageError("sweep: expected one of --max-drop and --min-speedup, got both")
-    if bool(asked) == (given["r"] is not None):
+    if bool(asked) == bool(given["r"]):
         raise UsageError(
             "sweep: expected either a grid (--r 0,4,8,...) or a goal (--max-drop POINTS or --min-speedup TIMES), got "
             + ("both" if asked else "neither")
@@ -104,14 +103,19 @@ def _goal(given: dict[str, Any]) -> "Goal | None":
     return Goal(kind="max_drop" if asked[0] == "max_drop" else "min_speedup", limit=limits[asked[0]])
 
 
-def _known(given: list[str], known: tuple[str, ...], option: str) -> list[str]:
-    for name in given:
-        if name not in known:
+def _integers(name: str, given: Mapping[str, Any]) -> list[int]:
+    option = _KEYS[name].key.option or ""
+    return [number for text in given[parameter(_KEYS[name])] for number in integers(text, option)]
+
+
+def _words(name: str, given: Mapping[str, Any]) -> list[str]:
+    """The values of an axis, each known; the key's default where none is given."""
+    key = _KEYS[name]
+    words = names(given[parameter(key)])
+    for word in words:
+        if word not in key.choices:
+            near = nearest(word, key.choices)
             raise UsageError(
-                f"{option}: expected some of {', '.join(known)}, got {name}.{nearest(name, known)}"
+                f"{key.key.option}: expected some of {', '.join(key.choices)}, got {word}.{near}"
             )
-    return given
-
-
-def _axis_names() -> tuple[str, ...]:
-    return ("r", "method", "schedule", "align", "precision", "target", "max_drop", "min_speedup")
+    return words or list(key.default if isinstance(key.default, tuple) else (key.default,))

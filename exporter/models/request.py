@@ -7,11 +7,12 @@ First step of the road: in, the user's words (`vit_b16`, `timm:deit3_small_patch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from exporter.errors import ModelUnavailableError, UsageError, nearest, quoted
 from exporter.models.alias_table import ALIASES, Alias
 from exporter.models.preprocessing.preprocess import MAX_IMAGE_SIZE, Preprocess
+from exporter.recipe_key import Key, Range
 
 Tower = Literal["image", "text"]
 WeightsKind = Literal["pretrained", "random", "file", "embedded", "program"]
@@ -28,24 +29,32 @@ class ModelRequest:
     """What to load.
 
     Attributes:
-        model: An alias, `source:id`, or a path to a saved `.pt2`.
-        weights: `pretrained`, `random`, or the path of a file of weights (see `checkpoint`).
-        seed: Seed of random weights.
-        image_size: Height and width of the input in pixels, or the side of a square; None is the model's own size.
-        tower: Which tower of a model that embeds both images and texts.
-        options: Free parameters of the architecture by the source library's own names, such as `num_classes`;
-            what is not given is taken from the weights.
-        preprocess: A JSON file with the keys of `Preprocess`, to use instead of what the source says. Its image size
-            is the one that is loaded.
+        model: alias (vit_b16), source:id (timm, torchvision, hf, open_clip), or .pt2 file.
+        options: free parameters of the architecture by the source library's own names, such as num_classes=10; what is
+            not given is taken from the weights.
+        preprocess: JSON file with the keys of a bundle's preprocess.json, to use instead of what the source says. Its
+            image size is the one that is loaded.
+        weights: where the weights come from: pretrained, random, or a file (.safetensors, .pth, .pt, .bin, .ckpt).
+        seed: seed of random weights.
+        tower: which tower of a CLIP; the text tower is exported as it is, with both into the bundle's folder `text`.
+        image_size: side of the square input in pixels, or height and width: [96, 160] in a recipe, 96x160 as an option;
+            by default the model's own.
     """
 
-    model: str
-    weights: str = "pretrained"
-    seed: int = 0
-    image_size: int | ImageSize | None = None
-    tower: Tower = "image"
-    options: Mapping[str, OptionValue] = field(default_factory=dict)
-    preprocess: str | None = None
+    model: Annotated[str, Key(path="model.name")]
+    options: Annotated[
+        Mapping[str, OptionValue],
+        Key(path="model.options", option="--model-option", metavar="NAME=VALUE", example="num_classes=10"),
+    ] = field(default_factory=dict)
+    preprocess: Annotated[str | None, Key(path="model.preprocess", option="--preprocess")] = None
+    weights: Annotated[str, Key(path="weights", option="--weights")] = "pretrained"
+    seed: Annotated[int, Range(least=0, most=2**63 - 1), Key(path="seed", option="--seed")] = 0
+    tower: Annotated[Tower, Key(path="tower", option="--tower", values=Literal["image", "text", "both"])] = (
+        "image"
+    )
+    image_size: Annotated[
+        int | ImageSize | None, Key(path="image_size", option="--image-size", example="96x160")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -277,7 +277,7 @@ def check_options(options: BenchOptions) -> None:
     """Raise a UsageError for options that no race can be held with, before anything is built for one."""
     for name, given, least in (
         *(("--batch", batch, 1) for batch in options.batches),
-        ("--launches", options.launches, LEAST_LAUNCHES),
+        ("--processes", options.launches, LEAST_LAUNCHES),
         ("--rounds", options.rounds, 1),
     ):
         if given < least:

@@ -13,7 +13,7 @@ from exporter.packages import toolchain
 from exporter.pipeline.material import Material
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.racing import BenchOptions
-from exporter.recipe import NO_WEIGHTS_FILE, Recipe, local_place
+from exporter.recipe import NO_WEIGHTS_FILE, Recipe, local_place, recipe_keys, recipe_to_mapping
 from exporter.sweep import SWEEP_FILE, Conditions, read_record
 
 
@@ -40,6 +40,13 @@ def _identity(request: ModelRequest, model: LoadedModel) -> dict[str, object]:
     }
 
 
+def _shared_values(recipe: Recipe) -> dict[str, object]:
+    """The values that decide what is built and that all points share, beside the model's."""
+    mapping = recipe_to_mapping(recipe)
+    deciding = [key for key in recipe_keys() if key.key.sweep is None and key.attributes[0] != "model"]
+    return {name: mapping[name] for name in dict.fromkeys(key.path[0] for key in deciding)}
+
+
 def sweep_conditions(
     recipe: Recipe, planned: Planned, found: Material | None, targets: Sequence[str], options: BenchOptions
 ) -> Conditions:
@@ -61,15 +68,7 @@ def sweep_conditions(
         "templates": list(found.templates) if found is not None else [],
         "captions": list(found.pairs.texts) if found is not None and found.pairs is not None else [],
         "pairs": list(found.pairs.pairs) if found is not None and found.pairs is not None else [],
-        "batch": recipe.batch,
-        "input": recipe.input,
-        "layout": recipe.layout,
-        "dynamic_batch": recipe.dynamic_batch,
-        "proportional_attention": recipe.proportional_attention,
-        "disable_passes": list(recipe.disable_passes),
-        "engines": {name: asdict(recipe.engines[name]) for name in sorted(recipe.engines)},
-        "lowering": dict(recipe.lowering),
-        "calibration": asdict(recipe.calibration),
+        **_shared_values(recipe),
         "toolchain": toolchain(targets),
     }
     timing: dict[str, object] = {"cpu": cpu_model(), "cores": len(usable_cores()), **asdict(options)}

@@ -1,5 +1,6 @@
-"""Recipes: what to build and what it has to prove; from YAML, Python or options, checked in one place."""
+"""Recipes: what to build, and the gates that it has to pass; from YAML, Python or options, checked in one place."""
 
+from exporter.recipe.keys import RecipeKey, recipe_keys
 from exporter.recipe.load import (
     check,
     load_recipe,
@@ -37,6 +38,7 @@ __all__ = [
     "Layout",
     "ParityGate",
     "Recipe",
+    "RecipeKey",
     "SpeedGate",
     "Validation",
     "absolute",
@@ -51,6 +53,7 @@ __all__ = [
     "portable",
     "read_recipe",
     "recipe_from_mapping",
+    "recipe_keys",
     "recipe_schema",
     "recipe_to_mapping",
     "recipe_to_yaml",

@@ -5,29 +5,23 @@ Where it stands on the road: the way in for `run` and for every command-line opt
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from exporter.errors import RecipeError, quoted
-from exporter.models import ModelRequest
-from exporter.recipe.complaints import describe_errors
-from exporter.recipe.engine_documents import engine_options, engines_mapping, lowering_choices
+from exporter.errors import LONGEST_MESSAGE, RecipeError, quoted
+from exporter.recipe.error_messages import describe_errors
+from exporter.recipe.keys import field_keys, recipe_keys
 from exporter.recipe.paths import resolve_paths
-from exporter.recipe.schema import SCHEMA_VERSION, RecipeDocument, ScheduleDocument, ValidationDocument
-from exporter.recipe.tree import (
-    AccuracyGate,
-    AgreementGate,
-    Calibration,
-    ParityGate,
-    Recipe,
-    SpeedGate,
-    Validation,
-)
+from exporter.recipe.schema import SCHEMA_VERSION, contradiction, recipe_document
+from exporter.recipe.tree import Recipe
 from exporter.recipe.yaml_text import format_yaml, parse_yaml
 from exporter.schedule import ScheduleRequest
+from exporter.targets import find_target
+
+T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
 
@@ -73,9 +67,13 @@ def recipe_from_mapping(mapping: object, where: str) -> Recipe:
     if (odd := next(_keys_that_are_no_text(mapping), None)) is not None:
         raise RecipeError(f"{where}: expected keys in UTF-8, got {quoted(odd)}")
     try:
-        return _recipe(RecipeDocument.model_validate(_plain(mapping)))
+        document = recipe_document().model_validate(_plain(mapping))
     except ValidationError as error:
         raise RecipeError(f"{where}: {describe_errors(error)}") from None
+    recipe = _recipe(document.model_dump(by_alias=True))
+    if problem := contradiction(recipe):
+        raise RecipeError(f"{where}: {quoted(problem, LONGEST_MESSAGE)}")
+    return recipe
 
 
 def check(recipe: Recipe, where: str = "recipe") -> Recipe:
@@ -127,34 +125,16 @@ def yaml_value(text: str, where: str) -> object:
 
 def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
     """Plain values of a recipe, every key written out, in the order of the documentation."""
-    model = recipe.model
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": recipe.name,
-        "model": _model_mapping(model),
-        "weights": model.weights,
-        "seed": model.seed,
-        "tower": "both" if recipe.with_text else model.tower,
-        "image_size": _plain(model.image_size),
-        "method": recipe.method,
-        "method_options": dict(recipe.method_options),
-        "proportional_attention": recipe.proportional_attention,
-        "schedule": _schedule_mapping(recipe.schedule),
-        "input": recipe.input,
-        "layout": recipe.layout,
-        "batch": recipe.batch,
-        "dynamic_batch": recipe.dynamic_batch,
-        "precision": recipe.precision,
-        "targets": list(recipe.targets),
-        "prepare": recipe.prepare,
-        "engines": _plain(engines_mapping(recipe.engines)),
-        "lowering": dict(recipe.lowering),
-        "calibration": asdict(recipe.calibration),
-        "disable_passes": list(recipe.disable_passes),
-        "parity": dict(vars(recipe.parity)),
-        "validate": asdict(recipe.validate),
-        "bench": asdict(recipe.bench),
-    }
+    mapping: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+    for key in recipe_keys():
+        _put(mapping, key.path, _plain(key.of(recipe)))
+    if not mapping["model"]["options"] and mapping["model"]["preprocess"] is None:
+        mapping["model"] = mapping["model"]["name"]
+    if recipe.with_text:
+        mapping["tower"] = "both"
+    mapping["engines"] = dict(sorted(mapping["engines"].items()))
+    mapping["schedule"] = _schedule_mapping(mapping["schedule"])
+    return mapping
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:
@@ -183,72 +163,42 @@ def _read_text(path: Path) -> str:
         raise RecipeError(f"{path}: expected UTF-8 text, got {byte}") from None
 
 
-def _recipe(document: RecipeDocument) -> Recipe:
-    return Recipe(
-        model=ModelRequest(
-            model=document.model.name,
-            weights=document.weights,
-            seed=document.seed,
-            image_size=_frozen(document.image_size),
-            tower="text" if document.tower == "text" else "image",
-            options={name: _frozen(value) for name, value in document.model.options.items()},
-            preprocess=document.model.preprocess,
-        ),
-        with_text=document.tower == "both",
-        name=document.name,
-        method=document.method,
-        method_options=dict(document.method_options),
-        proportional_attention=document.proportional_attention,
-        schedule=_schedule(document.schedule),
-        input=document.input,
-        layout=document.layout,
-        batch=document.batch,
-        dynamic_batch=document.dynamic_batch,
-        precision=document.precision,
-        targets=tuple(document.targets),
-        prepare=document.prepare,
-        engines=engine_options(document.engines),
-        lowering=lowering_choices(document.lowering),
-        calibration=Calibration(**document.calibration.model_dump()),
-        disable_passes=tuple(document.disable_passes),
-        parity=ParityGate(**document.parity.model_dump()),
-        validate=_validation(document.validation),
-        bench=SpeedGate(**document.bench.model_dump()),
-    )
-
-
-def _model_mapping(model: ModelRequest) -> object:
-    """The name alone, or a mapping where more is said."""
-    if not model.options and model.preprocess is None:
-        return model.model
-    return {"name": model.model, "options": _plain(model.options), "preprocess": model.preprocess}
-
-
-def _validation(document: ValidationDocument) -> Validation:
-    values = document.model_dump()
-    gates = {
-        "accuracy": AccuracyGate(**values["accuracy"]),
-        "agreement": AgreementGate(**values["agreement"]),
+def _recipe(values: Mapping[str, Any]) -> Recipe:
+    """The recipe of checked values."""
+    fields: dict[str, Any] = {}
+    for key in recipe_keys():
+        value: Any = values
+        for part in key.path:
+            value = value[part]
+        _put(fields, key.attributes, _held(value) if value != [] else key.default)
+    given = values["engines"].items()
+    fields["engines"] = {
+        name: find_target(name).options(**_held(options)) for name, options in given if options is not None
     }
-    return Validation(**{**values, **gates})
+    fields["lowering"] = {name: form for name, form in values["lowering"].items() if form is not None}
+    if values["tower"] == "both":
+        fields["with_text"], fields["model"]["tower"] = True, "image"
+    return _constructed(Recipe, fields)
 
 
-def _schedule(document: ScheduleDocument) -> ScheduleRequest:
-    return ScheduleRequest(
-        kind=document.kind,
-        r=document.r,
-        align=document.align,
-        r_per_layer=tuple(document.r_per_layer) or None,
-        keep_per_layer=tuple(document.keep_per_layer) or None,
+def _constructed(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """A dataclass of values, and of mappings for the dataclasses that it holds."""
+    groups = {each.name: each.hint for each in field_keys(kind) if each.is_group}
+    return kind(
+        **{
+            name: _constructed(groups[name], value) if name in groups else value
+            for name, value in fields.items()
+        }
     )
 
 
-def _schedule_mapping(schedule: ScheduleRequest) -> dict[str, Any]:
+def _schedule_mapping(schedule: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the form that a schedule uses, and whatever else was set to more than its default."""
-    given = {key: value for key, value in vars(schedule).items() if value != getattr(ScheduleRequest, key)}
-    if not given.keys() & {"r_per_layer", "keep_per_layer"}:
-        given = {"kind": schedule.kind, "r": schedule.r, "align": schedule.align}
-    return {key: _plain(value) for key, value in given.items()}
+    defaults = vars(ScheduleRequest())
+    given = {key: value for key, value in schedule.items() if value != defaults[key]}
+    if given.keys() & {"r_per_layer", "keep_per_layer"}:
+        return given
+    return {key: schedule[key] for key in ("kind", "r", "align")}
 
 
 def _keys_that_are_no_text(tree: object) -> Iterator[str]:
@@ -269,13 +219,24 @@ def _set(mapping: dict[str, Any], path: str, value: object, where: str) -> None:
     mapping[last] = value
 
 
-def _frozen(value: Any) -> Any:
-    """A list as a tuple, for a frozen tree."""
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    """Sets a value in nested mappings, which are made as need be."""
+    for parent in path[:-1]:
+        tree = tree.setdefault(parent, {})
+    tree[path[-1]] = value
+
+
+def _held(value: Any) -> Any:
+    """Lists as tuples, for a frozen tree."""
+    if isinstance(value, dict):
+        return {key: _held(inner) for key, inner in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: object) -> object:
-    """Python's richer values (tuples, paths, read-only mappings) as what YAML would have given."""
+    """Python's richer values (tuples, paths, read-only mappings, options of engines) as what YAML would have given."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

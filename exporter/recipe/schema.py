@@ -1,188 +1,47 @@
-"""The recipe's YAML as pydantic models: names, types, ranges and descriptions of every key.
+"""The recipe's YAML as pydantic models and as JSON Schema, both made from the declared keys.
 
-Where it stands on the road: the edge. `load` checks plain values against `RecipeDocument` here and converts
-the result once into the frozen tree; nothing else sees pydantic. The same models give editors their JSON
-Schema.
+`load` checks plain values against `recipe_document()`; nothing else sees these models. Rules between keys that a
+single value cannot break are here too.
 """
 
 import json
-import math
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import MISSING
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from inspect import cleandoc
+from types import GenericAlias, UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
-    WithJsonSchema,
+    create_model,
     model_validator,
 )
 
 from exporter.errors import nearest
-from exporter.forms import Precision
-from exporter.recipe.document import Document, refuse
-from exporter.recipe.engine_documents import EnginesDocument, FormsDocument
-from exporter.recipe.tree import NO_WEIGHTS_FILE, InputKind, Layout
-from exporter.recipe.vocabulary import METHODS, PASSES, TARGETS
-from exporter.reduction import method
-from exporter.schedule import ScheduleKind
+from exporter.forms import Forms
+from exporter.recipe.keys import RecipeKey, declared_keys, field_keys, without_none
+from exporter.recipe.tree import Recipe, asks_to_merge
+from exporter.recipe.value_types import READ_AS, refuse
+from exporter.recipe_key import Range
+from exporter.schedule import ScheduleRequest
+from exporter.targets import TARGETS, find_target
 
 SCHEMA_VERSION = 1
-_LARGEST = 2**31 - 1
-_UNPRINTABLE = ("Cc", "Zl", "Zp")  # control characters and line separators
 
 
-def _printable(text: str) -> str:
-    if not text or any(unicodedata.category(letter) in _UNPRINTABLE for letter in text):
-        raise refuse(f"expected text, not empty and without control characters, got {text[:40]!r}")
-    return text
+class Document(BaseModel):
+    """A mapping with known keys and strict types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _version(version: int) -> int:
-    if version != SCHEMA_VERSION:
-        hint = "upgrade the exporter" if version > SCHEMA_VERSION else f"write {SCHEMA_VERSION}"
-        raise refuse(f"this exporter reads schema version {SCHEMA_VERSION}, got {version}; {hint}")
-    return version
-
-
-def _one_of(kind: str, names: Iterable[str]) -> AfterValidator:
-    known = tuple(names)
-
-    def check(name: str) -> str:
-        if name not in known:
-            raise refuse(f'unknown {kind} "{name[:40]}"; known: {", ".join(known)}.{nearest(name, known)}')
-        return name
-
-    return AfterValidator(check)
-
-
-def _unique(names: list[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise refuse(f"expected every name once, got {', '.join(twice)} more than once")
-    return names
-
-
-def _percent(value: float) -> float:
-    if 0 < value <= 1:
-        raise refuse(f"expected percent, from 0 to 100, such as {100 * value:g}, got {value:g}")
-    return value
-
-
-def _keeps(values: Any) -> list[int] | list[float]:
-    if not isinstance(values, list) or not values:
-        raise refuse("expected a list with one token count, or one fraction, per block")
-    if all(type(value) is int and 1 <= value <= _LARGEST for value in values):
-        return values
-    if all(type(value) is float and 0.0 < value <= 1.0 for value in values):
-        return values
-    raise refuse("expected only token counts (integers >= 1) or only fractions (with a point, in (0, 1])")
-
-
-def _image_size(value: Any) -> Any:
-    if value is None or (type(value) is int and 1 <= value <= _LARGEST):
-        return value
-    if isinstance(value, list) and len(value) == 2 and all(type(side) is int and side >= 1 for side in value):
-        return value
-    raise refuse(f"expected an integer >= 1, [height, width] or null, got {json.dumps(value)[:60]}")
-
-
-def _option_value(value: Any) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _printable(value)
-    numbers = value if isinstance(value, list) and value else [value]
-    if all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-        return value
-    raise refuse(f"expected true, false, null, a number, text or a list of numbers, got {str(value)[:40]}")
-
-
-def _named_model(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"name": value}
-    if not isinstance(value, Mapping):
-        kind = "a list" if isinstance(value, list) else json.dumps(value)[:60]
-        raise refuse(f"expected text, or a mapping of name, options and preprocess, got {kind}")
-    return value
-
-
-Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Count = Annotated[int, Field(ge=0, le=_LARGEST)]
-Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Percent = Annotated[float, Field(ge=0.0, le=100.0), AfterValidator(_percent)]
-Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Method = Annotated[str, _one_of("method", METHODS), Field(json_schema_extra={"enum": list(METHODS)})]
-Target = Annotated[str, _one_of("target", TARGETS), Field(json_schema_extra={"enum": list(TARGETS)})]
-Pass = Annotated[str, _one_of("pass", PASSES), Field(json_schema_extra={"enum": list(PASSES)})]
-Targets = Annotated[list[Target], Field(min_length=1), AfterValidator(_unique)]
-Passes = Annotated[list[Pass], AfterValidator(_unique)]
-OptionValue = Annotated[
-    bool | int | float | str | list[int | float] | None,
-    PlainValidator(_option_value),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": ["boolean", "number", "string", "null"]},
-                {"type": "array", "items": {"type": "number"}, "minItems": 1},
-            ]
-        }
-    ),
-]
-ImageSize = Annotated[
-    int | list[int] | None,
-    PlainValidator(_image_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 1},
-                {
-                    "type": "array",
-                    "items": {"type": "integer", "minimum": 1},
-                    "minItems": 2,
-                    "maxItems": 2,
-                },
-                {"type": "null"},
-            ]
-        }
-    ),
-]
-SchemaVersion = Annotated[int, AfterValidator(_version), Field(json_schema_extra={"const": SCHEMA_VERSION})]
-Keeps = Annotated[
-    list[int] | list[float],
-    PlainValidator(_keeps),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "anyOf": [
-                {"items": {"type": "integer", "minimum": 1}},
-                {"items": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}},
-            ],
-        }
-    ),
-]
-
-
-class ModelDocument(Document):
-    """A model that has more said about it than its name."""
-
-    name: Text
-    """Alias (vit_b16), source:id (timm, torchvision, hf, open_clip), or .pt2 file relative to the recipe."""
-    options: dict[Text, OptionValue] = Field(default_factory=dict)
-    """Free parameters of the architecture by the source library's own names; the rest is taken from the weights."""
-    preprocess: Text | None = None
-    """JSON file with the keys of a bundle's preprocess.json, to use instead of what the source says."""
-
-
-class ScheduleDocument(Document):
-    """Exactly one of three forms: r (with kind and align), r_per_layer, or keep_per_layer."""
+class _OneForm(Document):
+    """A schedule: r (with kind and align), r_per_layer, or keep_per_layer."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -193,17 +52,6 @@ class ScheduleDocument(Document):
             ]
         }
     )
-
-    kind: ScheduleKind = "constant"
-    """How r is spread over the blocks."""
-    r: Count = 0
-    """Tokens merged per block on average; 0 is the dense model."""
-    align: Positive | None = None
-    """Where possible, later token counts are multiples of this."""
-    r_per_layer: Annotated[list[Count], Field(min_length=1)] = Field(default_factory=list)
-    """Tokens merged in each block, one entry per block."""
-    keep_per_layer: Keeps = Field(default_factory=list)
-    """Per block: tokens left after its merge (integers), or fraction kept (with a point, in (0, 1])."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -219,160 +67,16 @@ class ScheduleDocument(Document):
         return self
 
 
-class ParityDocument(Document):
-    """What an artifact may differ by from the eager program; null is the default of the precision."""
-
-    max_abs_error: Amount | None = None
-    """Largest absolute difference over all outputs."""
-    mean_abs_error: Amount | None = None
-    """Mean absolute difference over all outputs."""
-    cosine: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
-    """Smallest cosine similarity of an output row."""
-
-
-class AccuracyDocument(Document):
-    """What may be lost on labelled images."""
-
-    max_drop: Amount | None = None
-    """Points of top-1 that the artifact may lose against the dense eager model; null gates nothing."""
-
-
-class AgreementDocument(Document):
-    """On how many images artifact and dense eager model must say the same; needs no labels."""
-
-    min: Percent | None = None
-    """Percent of images with the same top-1; null gates nothing."""
-
-
-class ValidationDocument(Document):
-    """What to measure the artifacts on, and what they have to reach there."""
-
-    data: Text | None = None
-    """Folder (a sub-folder per class if labelled) or CSV of image,label; null: images that ship with the model."""
-    unlabelled: bool = False
-    """Take data as plain images, whatever its sub-folders are called."""
-    pairs: Text | None = None
-    """CSV of image,caption for retrieval with a two-tower model, relative to the recipe."""
-    classes: Text | None = None
-    """Text file with a class name per line, in the model's order, relative to the recipe; zero-shot for two towers."""
-    labels_in_order: bool = False
-    """Number class folders in the order of their names, although nothing says that the model does."""
-    templates: Text | None = None
-    """Text file with a prompt per line, each with one {}, relative to the recipe."""
-    accuracy: AccuracyDocument = AccuracyDocument()
-    """Gate on top-1."""
-    agreement: AgreementDocument = AgreementDocument()
-    """Gate on agreement with the dense model."""
-
-
-class CalibrationDocument(Document):
-    """What the ranges of quantised activations are taken from."""
-
-    data: Text | None = None
-    """Folder or CSV of images, relative to the recipe; null: images that ship with the model."""
-    images: Positive = 128
-    """How many of them, the first ones."""
-
-
-class SpeedDocument(Document):
-    """Gate on measured speed."""
-
-    min_speedup: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
-    """How many times faster than the dense engine of the same target; null measures nothing."""
-
-
-class RecipeDocument(Document):
-    """What to build out of which model, and what it has to prove."""
-
-    schema_version: SchemaVersion = SCHEMA_VERSION
-    """Version of this file format."""
-    name: FolderName | None = None
-    """Folder name of the bundle; null: made of model, method and schedule, such as vit_b16-tome-r8."""
-    model: Annotated[
-        ModelDocument, BeforeValidator(_named_model, json_schema_input_type=Text | ModelDocument)
-    ]
-    """Its name, or a mapping of name, options and preprocess."""
-    weights: Text = NO_WEIGHTS_FILE[0]
-    """pretrained, random, or a file of weights (.safetensors, .pth, .pt, .bin, .ckpt) relative to the recipe."""
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    """Seed of random weights."""
-    tower: Literal["image", "text", "both"] = "image"
-    """Which tower of a CLIP; the text tower is exported as it is, with `both` into the bundle's folder `text`."""
-    image_size: ImageSize = None
-    """Side of the square input in pixels, or [height, width]; null: the model's own."""
-    method: Method = "tome"
-    """How tokens are matched and merged."""
-    method_options: dict[Text, Number] = Field(default_factory=dict)
-    """The method's own numbers, such as pitome's margin."""
-    proportional_attention: bool | None = None
-    """Add log(size) to the attention logits; null: by weight family."""
-    schedule: ScheduleDocument = Field(default_factory=lambda: ScheduleDocument(r=0))
-    """Which block merges how many tokens; left out: none."""
-    input: InputKind = "float"
-    """What the artifact is fed with: normalised floats, or bytes 0..255 that it normalises itself."""
-    layout: Layout = "nchw"
-    """Axis order of the images; nhwc only with input: uint8."""
-    batch: Positive = 1
-    """Images per call."""
-    dynamic_batch: bool = False
-    """Leave the batch size open (tokens stay static); batch is then 1 or left out."""
-    precision: Precision = "fp32"
-    """Type that the artifact computes in."""
-    targets: Targets = Field(default=["onnx"])
-    """Engines to build."""
-    prepare: bool = False
-    """Where an engine cannot be built here: put what builds it on its own machine into the bundle (trt)."""
-    engines: EnginesDocument = EnginesDocument()
-    """Options of the engines, by target."""
-    lowering: FormsDocument = FormsDocument()
-    """Forms to use instead of those that were measured to be fastest on each target."""
-    calibration: CalibrationDocument = CalibrationDocument()
-    """Images that the ranges of int8 are taken from."""
-    disable_passes: Passes = Field(default=[])
-    """Exact passes to leave out."""
-    parity: ParityDocument = ParityDocument()
-    """Gate on the difference to the eager program."""
-    validation: ValidationDocument = Field(default=ValidationDocument(), alias="validate")
-    """What to measure the artifacts on, and gates on it."""
-    bench: SpeedDocument = SpeedDocument()
-    """Gate on speed."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.layout == "nhwc" and self.input != "uint8":
-            raise refuse("layout: nhwc needs input: uint8; float images are nchw")
-        if self.dynamic_batch and self.batch != 1:
-            raise refuse(f"batch: expected 1 or nothing with dynamic_batch: true, got {self.batch}")
-        if self.tower == "text":
-            self._plain_text_tower()
-        if self.precision == "int8" and self.tower != "image":
-            raise refuse("precision: int8 is calibrated on images; expected tower: image")
-        self._known_options()
-        return self
-
-    def _known_options(self) -> None:
-        known = method(self.method).defaults
-        for name in self.method_options:
-            if name not in known:
-                options = ", ".join(known) or "none"
-                hint = nearest(name, known)
-                raise refuse(
-                    f"method_options.{name}: unknown option of {self.method}; known: {options}.{hint}"
-                )
-
-    def _plain_text_tower(self) -> None:
-        schedule = self.schedule
-        if schedule.keep_per_layer or any(schedule.r_per_layer or [schedule.r]):
-            raise refuse("schedule: the text tower is exported as it is; expected r: 0 with tower: text")
-        if self.input != "float" or self.image_size is not None:
-            key = "input" if self.input != "float" else "image_size"
-            raise refuse(f"{key}: means nothing for token ids; remove it with tower: text")
+@cache
+def recipe_document() -> type[Document]:
+    """The model of a whole recipe file."""
+    return _group((), Recipe)
 
 
 @cache
 def document_schema() -> dict[str, Any]:
-    """JSON Schema of `RecipeDocument`; shared, so not to be changed."""
-    return RecipeDocument.model_json_schema()
+    """JSON Schema of a recipe; shared, so not to be changed."""
+    return recipe_document().model_json_schema()
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -382,3 +86,155 @@ def recipe_schema() -> dict[str, Any]:
         "title": "exporter recipe",
         **{key: value for key, value in document_schema().items() if key != "title"},
     }
+
+
+def contradiction(recipe: Recipe) -> str | None:
+    """What two or more keys of a recipe make impossible together, in one line; None where nothing is."""
+    if recipe.layout == "nhwc" and recipe.input != "uint8":
+        return "layout: nhwc needs input: uint8; float images are nchw"
+    if recipe.dynamic_batch and recipe.batch != 1:
+        return f"batch: expected 1 or nothing with dynamic_batch: true, got {recipe.batch}"
+    if recipe.model.tower == "text":
+        if asks_to_merge(recipe.schedule):
+            return "schedule: the text tower is exported as it is; expected r: 0 with tower: text"
+        for key, given in {"input": recipe.input != "float", "image_size": recipe.model.image_size}.items():
+            if given:
+                return f"{key}: means nothing for token ids; remove it with tower: text"
+    if recipe.precision == "int8" and (recipe.model.tower == "text" or recipe.with_text):
+        return "precision: int8 is calibrated on images; expected tower: image"
+    return _unknown_option(recipe) if recipe.method_options else None
+
+
+def _unknown_option(recipe: Recipe) -> str | None:
+    from exporter.reduction import method
+
+    known = method(recipe.method).defaults
+    for name in recipe.method_options:
+        if name not in known:
+            options, hint = ", ".join(known) or "none", nearest(name, known)
+            return f"method_options.{name}: unknown option of {recipe.method}; known: {options}.{hint}"
+    return None
+
+
+def _version(version: int) -> int:
+    if version != SCHEMA_VERSION:
+        hint = "upgrade the exporter" if version > SCHEMA_VERSION else f"write {SCHEMA_VERSION}"
+        raise refuse(f"this exporter reads schema version {SCHEMA_VERSION}, got {version}; {hint}")
+    return version
+
+
+def _named_model(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping):
+        kind = "a list" if isinstance(value, list) else json.dumps(value)[:60]
+        raise refuse(f"expected text, or a mapping of name, options and preprocess, got {kind}")
+    return value
+
+
+_Entry = tuple[Any, dict[str, Any]]  # a type, and the arguments of its `Field`
+
+
+def _group(path: tuple[str, ...], kind: type) -> type[Document]:
+    """The model of the keys below a path."""
+    known = {key.path: key for key in declared_keys()}
+    names = dict.fromkeys(other[len(path)] for other in known if other[:-1] == path)
+    found = {name: _entry(known[*path, name]) for name in names}
+    if not path:
+        version = Annotated[int, AfterValidator(_version), Field(json_schema_extra={"const": SCHEMA_VERSION})]
+        about = {"default": SCHEMA_VERSION, "description": "Version of this file format."}
+        found = {"schema_version": (version, about), **found}
+    return _model(kind, found)
+
+
+def _entry(key: RecipeKey) -> _Entry:
+    """One entry of a mapping."""
+    about: dict[str, Any] = {"description": key.sentence}
+    if key.is_group:
+        group = _group(key.path, key.hint)
+    elif key.name == "engines":
+        group = _engines()
+    elif key.key.values is Forms:
+        group = _forms()
+    else:
+        return _read_as(key.key.values or key.hint), {**_default(key), **about}
+    if key.name == "model":
+        read = BeforeValidator(_named_model, json_schema_input_type=READ_AS[str] | group)
+        return Annotated[group, read], about
+    return group, {"default_factory": group.model_construct, **about}
+
+
+def _default(key: RecipeKey) -> dict[str, Any]:
+    """A list that is None in a recipe is left out in YAML, never null."""
+    if key.default is MISSING:
+        return {}
+    if key.default is None and _is_list(key.hint):
+        return {"default_factory": list}
+    return {"default": list(key.default) if isinstance(key.default, tuple) else key.default}
+
+
+def _is_list(hint: Any) -> bool:
+    """Whether a type is a list or None; the sides of an image are none."""
+    return int not in get_args(hint) and any(get_origin(part) is tuple for part in get_args(hint))
+
+
+@cache
+def _engines() -> type[Document]:
+    """Options by target; a target that is left out, or null, has the defaults."""
+
+    def entry(name: str) -> _Entry:
+        options = find_target(name).options
+        document = _model(options, {each.name: _entry(each) for each in field_keys(options)})
+        return document | None, {"default": None, "description": f"Of the target {name}."}
+
+    return _model("Engines", {name: entry(name) for name in TARGETS})
+
+
+@cache
+def _forms() -> type[Document]:
+    """The forms that were asked for; null is the target's own choice."""
+    return _model(
+        Forms,
+        {
+            each.name: (each.hint | None, {"default": None, "description": each.sentence})
+            for each in field_keys(Forms)
+        },
+    )
+
+
+def _model(kind: type | str, entries: Mapping[str, _Entry]) -> type[Document]:
+    """A pydantic model with these entries; a name that Python or pydantic has taken becomes an alias."""
+    name = kind if isinstance(kind, str) else kind.__name__
+    about_all = None if isinstance(kind, str) else cleandoc(kind.__doc__ or "").partition("\n\n")[0]
+    found = {}
+    for key, (hint, about) in entries.items():
+        attribute = key.replace("-", "_") + ("_" if hasattr(BaseModel, key) else "")
+        found[attribute] = (hint, Field(alias=None if attribute == key else key, **about))
+    base = _OneForm if kind is ScheduleRequest else Document
+    made: type[Document] = create_model(f"{name}Document", __base__=base, __doc__=about_all, **found)  # type: ignore[call-overload]
+    return made
+
+
+def _read_as(hint: Any) -> Any:
+    """What YAML gives for a type: a list for a tuple, bounded numbers, text without control characters."""
+    if hint in READ_AS:
+        return READ_AS[hint]
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        notes = [_bounds(note) for note in parts[1:] if not isinstance(note, str)]
+        kind = str if parts[0] is str and notes else _read_as(parts[0])  # a name is no free text
+        return Annotated[(kind, *notes)] if notes else kind
+    if origin in (Union, UnionType) and _is_list(hint):
+        return Annotated[_read_as(without_none(hint)), Field(min_length=1)]
+    if origin in (Union, UnionType):
+        return Union[tuple(_read_as(part) for part in parts)]  # noqa: UP007 - of a tuple
+    if origin is tuple:
+        return GenericAlias(list, _read_as(parts[0]))
+    return GenericAlias(dict, tuple(map(_read_as, parts))) if origin is Mapping else hint
+
+
+def _bounds(note: Any) -> Any:
+    """A range as pydantic has it; other notes as they are."""
+    if not isinstance(note, Range):
+        return note
+    return Field(ge=note.least, gt=note.above, le=note.most)

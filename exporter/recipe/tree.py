@@ -1,18 +1,20 @@
-"""The recipe as a frozen tree of plain values: the whole of what a user can ask for, checked and complete.
+"""The recipe as a frozen tree of plain values: every key that a user can write, declared once.
 
-Where it stands on the road: in come YAML (`load`), Python (`Recipe(...)`) and command-line options
-(`override`); out go the parts that each stage takes for itself, such as `recipe.model` for `models.load` and
-`recipe.schedule` for `schedule.plan`. No stage takes the whole recipe.
+Each field is a key; its `Key` says what else there is to say, and `keys` lists them all. In come YAML (`load`), Python
+(`Recipe(...)`) and command-line options (`override`); each stage takes its own part, such as `recipe.model` for
+`models.load` and `recipe.schedule` for `schedule.plan`.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from exporter.forms import Precision
+from exporter.forms import Forms, Precision
 from exporter.local_path import LocalPath
 from exporter.models import ModelRequest, size_text
+from exporter.recipe.value_types import Amount, FolderName, Method, Passes, Percent, Targets
+from exporter.recipe_key import Key, Positive, Range
 from exporter.schedule import ScheduleRequest
 
 InputKind = Literal["float", "uint8"]
@@ -23,7 +25,7 @@ NO_WEIGHTS_FILE = ("pretrained", "random")
 
 @dataclass(frozen=True, kw_only=True)
 class ParityGate:
-    """What an artifact may differ by from the eager program; None is the default of the recipe's precision.
+    """What an artifact may differ by from the eager program; the defaults are those of the precision.
 
     Attributes:
         max_abs_error: largest absolute difference over all outputs.
@@ -31,48 +33,57 @@ class ParityGate:
         cosine: smallest cosine similarity of an output row.
     """
 
-    max_abs_error: float | None = None
-    mean_abs_error: float | None = None
-    cosine: float | None = None
+    max_abs_error: Amount | None = None
+    mean_abs_error: Amount | None = None
+    cosine: Annotated[float, Range(least=-1.0, most=1.0)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyGate:
-    """What may be lost: points of top-1 of an artifact against the dense eager model; None gates nothing."""
+    """What may be lost on labelled images.
 
-    max_drop: float | None = None
+    Attributes:
+        max_drop: points of top-1 that an artifact may lose against the dense eager model.
+    """
+
+    max_drop: Annotated[Amount | None, Key(option="--max-drop")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgreementGate:
-    """Percent of images on which an artifact and the dense eager model must say the same; None gates nothing."""
+    """On how many images an artifact and the dense eager model must predict the same; needs no labels.
 
-    min: float | None = None
+    Attributes:
+        min: least percent of images on which an artifact and the dense model predict the same class.
+    """
+
+    min: Annotated[Percent | None, Key(option="--min-agreement")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Images and texts to measure an artifact on, beside parity, and what it has to reach there.
+    """What to measure the artifacts on besides parity, and what they have to reach there.
 
     Attributes:
-        data: images: a folder, with one sub-folder per class if they are labelled, or a CSV of image and label;
-            None measures only on data that ships with the model.
-        unlabelled: take `data` as plain images, whatever its sub-folders are called.
-        pairs: CSV of image and caption, for retrieval with a two-tower model.
-        classes: text file with a class name per line, in the model's order: what labels are matched with, and what a
-            two-tower model classifies by (zero-shot).
-        labels_in_order: number class folders in the order of their names; otherwise they are matched by name or index.
-        templates: text file with a prompt per line, each with one {}; None stands for "a photo of a {}.".
+        data: images: a folder, with one sub-folder per class if they are labelled, or a CSV of image,label; by
+            default images that ship with the model.
+        unlabelled: take data as plain images, whatever its sub-folders are called.
+        pairs: CSV of image,caption, for retrieval with a two-tower model.
+        classes: text file with a class name per line, in the model's order: to match labels with, and for zero-shot
+            classification with a two-tower model.
+        labels_in_order: number the class folders of data in the order of their names; otherwise they are matched by
+            name or index.
+        templates: text file with a prompt per line, each with one {}; by default "a photo of a {}.".
         accuracy: gate on top-1.
-        agreement: gate on agreement with the dense model, which needs no labels.
+        agreement: gate on agreement with the dense model.
     """
 
-    data: LocalPath | None = None
-    unlabelled: bool = False
-    pairs: LocalPath | None = None
-    classes: LocalPath | None = None
-    labels_in_order: bool = False
-    templates: LocalPath | None = None
+    data: Annotated[LocalPath | None, Key(option="--data")] = None
+    unlabelled: Annotated[bool, Key(option="--unlabelled")] = False
+    pairs: Annotated[LocalPath | None, Key(option="--pairs")] = None
+    classes: Annotated[LocalPath | None, Key(option="--classes")] = None
+    labels_in_order: Annotated[bool, Key(option="--labels-in-order")] = False
+    templates: Annotated[LocalPath | None, Key(option="--templates")] = None
     accuracy: AccuracyGate = field(default_factory=AccuracyGate)
     agreement: AgreementGate = field(default_factory=AgreementGate)
 
@@ -82,73 +93,90 @@ class Calibration:
     """Images that the ranges of quantised activations are taken from.
 
     Attributes:
-        data: a folder or CSV of images; None stands for images that ship with the model.
-        images: how many of them, the first ones.
+        data: images for int8: a folder or a CSV; by default images that ship with the model.
+        images: how many images int8 is calibrated on, the first ones.
     """
 
-    data: LocalPath | None = None
-    images: int = 128
+    data: Annotated[LocalPath | None, Key(option="--calibration")] = None
+    images: Annotated[Positive, Key(option="--calibration-images")] = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedGate:
-    """How many times faster than the dense engine of the same target an artifact must be; None gates nothing."""
+    """Gate on measured speed.
 
-    min_speedup: float | None = None
+    Attributes:
+        min_speedup: how many times faster than the dense engine of the same target an artifact must be; by
+            default nothing is measured.
+    """
+
+    min_speedup: Annotated[Annotated[float, Range(above=0.0)] | None, Key(option="--min-speedup")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what is built and what it has to prove.
+    """What to build from which model, and the gates that it has to pass.
 
     From Python: `Recipe(model=ModelRequest(model="vit_b16"), schedule=ScheduleRequest(r=8))`, then `check` it
     if its values come from outside.
 
     Attributes:
-        model: which model, weights, tower and image size.
-        with_text: put the model's text tower beside its image tower, in the bundle's `text` folder.
-        name: folder name of the bundle; None stands for `default_name`.
+        name: folder name of the bundle; by default made of model, method and schedule, such as vit_b16-tome-r8.
+        model: the model's name, or a mapping of name, options and preprocess.
+        with_text: put the model's text tower beside its image tower, in the bundle's folder `text`.
         method: how tokens are matched and merged.
-        method_options: the method's own numbers, such as PiToMe's margin.
-        proportional_attention: add log(size) to the attention logits; None is the weight family's default.
-        schedule: which block merges how many tokens.
+        method_options: the method's own numbers, such as margin=0.9 of pitome.
+        proportional_attention: add log(size) of merged tokens to the attention logits; by default as the weight family
+            was measured to need it.
+        schedule: which block merges how many tokens; left out: none.
         input: what the artifact is fed with: normalised floats, or bytes 0..255 that it normalises itself.
-        layout: axis order of the images; NHWC only for bytes.
+        layout: axis order of the images; nhwc only for bytes.
         batch: images per call.
-        dynamic_batch: leave the batch size open (tokens stay static).
+        dynamic_batch: leave the batch size open (tokens stay static); batch is then 1 or left out.
         precision: type that the artifact computes in.
         targets: engines to build.
-        prepare: what to do where an engine cannot be built here: put what builds it elsewhere into the bundle.
-        engines: options of the targets that were given any, each in the target's own type.
-        lowering: forms to use instead of each target's own, such as `{"mask": "folded"}`.
-        calibration: for `int8`.
+        prepare: where an engine cannot be built here, put what builds it elsewhere into the bundle (trt).
+        engines: options of the engines, such as trt.workspace_mb=4096; what is not given has the target's default.
+        lowering: forms to use instead of those that were measured to be fastest on each target.
+        calibration: images that the ranges of int8 are taken from.
         disable_passes: exact passes to leave out.
         parity: gate on the difference to the eager program.
         validate: what to measure the artifacts on, and gates on it.
-        bench: gate on speed; without one, `run` measures none.
+        bench: gate on speed.
     """
 
+    name: Annotated[FolderName | None, Key(option="--name", sweep="apart")] = None
     model: ModelRequest
-    with_text: bool = False
-    name: str | None = None
-    method: str = "tome"
-    method_options: Mapping[str, float] = field(default_factory=dict)
-    proportional_attention: bool | None = None
-    schedule: ScheduleRequest = field(default_factory=ScheduleRequest)
-    input: InputKind = "float"
-    layout: Layout = "nchw"
-    batch: int = 1
-    dynamic_batch: bool = False
-    precision: Precision = "fp32"
-    targets: tuple[str, ...] = ("onnx",)
-    prepare: bool = False
-    engines: Mapping[str, Any] = field(default_factory=dict)
-    lowering: Mapping[str, str] = field(default_factory=dict)
+    with_text: Annotated[bool, Key(path="")] = False  # `tower: both` in a recipe
+    method: Annotated[Method, Key(option="--method", sweep="axis")] = "tome"
+    method_options: Annotated[
+        Mapping[str, float],
+        Key(option="--method-option", metavar="NAME=NUMBER", example="margin=0.9", sweep="axis"),
+    ] = field(default_factory=dict)
+    proportional_attention: Annotated[
+        bool | None, Key(option="--proportional-attention/--no-proportional-attention")
+    ] = None
+    schedule: Annotated[ScheduleRequest, Key(sweep="axis")] = field(default_factory=ScheduleRequest)
+    input: Annotated[InputKind, Key(option="--input")] = "float"
+    layout: Annotated[Layout, Key(option="--layout")] = "nchw"
+    batch: Annotated[Positive, Key(option="--batch")] = 1
+    dynamic_batch: Annotated[bool, Key(option="--dynamic-batch/--static-batch")] = False
+    precision: Annotated[Precision, Key(option="--precision", sweep="axis")] = "fp32"
+    targets: Annotated[Targets, Key(option="--target", sweep="axis")] = ("onnx",)
+    prepare: Annotated[bool, Key(option="--prepare/--no-prepare", sweep="apart")] = False
+    engines: Annotated[
+        Mapping[str, Any],
+        Key(option="--engine-option", metavar="TARGET.NAME=VALUE", example="trt.workspace_mb=4096"),
+    ] = field(default_factory=dict)
+    lowering: Annotated[
+        Mapping[str, str],
+        Key(option="--lowering", metavar="NAME=FORM", example="mask=folded", values=Forms),
+    ] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
-    disable_passes: tuple[str, ...] = ()
-    parity: ParityGate = field(default_factory=ParityGate)
-    validate: Validation = field(default_factory=Validation)
-    bench: SpeedGate = field(default_factory=SpeedGate)
+    disable_passes: Annotated[Passes, Key(option="--disable-pass")] = ()
+    parity: Annotated[ParityGate, Key(sweep="apart")] = field(default_factory=ParityGate)
+    validate: Annotated[Validation, Key(sweep="apart")] = field(default_factory=Validation)
+    bench: Annotated[SpeedGate, Key(sweep="apart")] = field(default_factory=SpeedGate)
 
 
 def text_recipe(recipe: Recipe) -> Recipe:

@@ -1,7 +1,9 @@
 """What the user asks of a schedule, before any model is known."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from exporter.recipe_key import Count, Key, Positive
 
 ScheduleKind = Literal["constant", "decreasing", "increasing"]
 
@@ -11,19 +13,21 @@ class ScheduleRequest:
     """Exactly one of three forms: a `kind` with `r`, explicit merges per block, or explicit survivors per block.
 
     Attributes:
-        kind: how `r` is spread over the blocks.
+        kind: how r is spread over the blocks.
         r: tokens merged per block on average; 0 is the dense model.
         align: where possible, later token counts are multiples of this.
-        r_per_layer: tokens merged in each block, one entry per block.
-        keep_per_layer: per block, either tokens left after its merge (all int) or the fraction that is kept (all
-            float, in (0, 1]).
+        r_per_layer: tokens merged in each block, one entry per block, such as 16,14,12.
+        keep_per_layer: per block, tokens left after its merge (integers: 150,120), or the fraction that is kept
+            (with a point, in (0, 1]: 0.9,0.9).
     """
 
-    kind: ScheduleKind = "constant"
-    r: int = 0
-    align: int | None = None
-    r_per_layer: tuple[int, ...] | None = None
-    keep_per_layer: tuple[int, ...] | tuple[float, ...] | None = None
+    kind: Annotated[ScheduleKind, Key(option="--schedule")] = "constant"
+    r: Annotated[Count, Key(option="--r")] = 0
+    align: Annotated[Positive | None, Key(option="--align")] = None
+    r_per_layer: Annotated[tuple[Count, ...] | None, Key(option="--r-per-layer")] = None
+    keep_per_layer: Annotated[tuple[int, ...] | tuple[float, ...] | None, Key(option="--keep-per-layer")] = (
+        None
+    )
 
     def describe(self) -> str:
         """The request as one short phrase, as it stands in the manifest and in summaries."""

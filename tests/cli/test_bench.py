@@ -23,7 +23,7 @@ from tests.support.pretended_race import DENSE_MS, REDUCED_MS, PretendedRace
 Document = dict[str, Any]
 MODEL = ("timm:test_vit", "--weights", "random", "--image-size", "64")
 IMPATIENT = WarmUp(window_calls=2, window_ms=0.0, tolerance=1e9, most_ms=1e6)
-QUICK = ("--launches", "2", "--rounds", "1", "--no-compile", "--threads", "1")
+QUICK = ("--processes", "2", "--rounds", "1", "--no-compile", "--threads", "1")
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_same_bundle_twice(copy: Path) -> None:
     [
         pytest.param(["--batch", "0"], "--batch", id="batch"),
         pytest.param(["--batch", "one"], "--batch", id="no number"),
-        pytest.param(["--launches", "1"], "--launches", id="launches"),
+        pytest.param(["--processes", "1"], "--processes", id="launches"),
         pytest.param(["--rounds", "0"], "--rounds", id="rounds"),
         pytest.param(["--threads", "9999"], "threads", id="threads"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.commands import manifest, refused, run
 
-RACE = ("--launches", "2", "--rounds", "1", "--no-compile", "--no-eager", "--no-save")
+RACE = ("--processes", "2", "--rounds", "1", "--no-compile", "--no-eager", "--no-save")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ def test_preprocessing_is_the_bundles_wherever_the_model_lies(place: Path, label
 
 @pytest.fixture
 def swept(place: Path) -> tuple[str, ...]:
-    words = ("sweep", "hf:./my-vit", "--r", "0", "--out", "grid", "--launches", "2", "--rounds", "1")
+    words = ("sweep", "hf:./my-vit", "--r", "0", "--out", "grid", "--processes", "2", "--rounds", "1")
     outcome = run(*words, "--quiet")
     assert outcome.status == 0, outcome.err
     return words

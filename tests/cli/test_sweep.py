@@ -17,7 +17,7 @@ from tests.support.pretended_race import DENSE_MS, REDUCED_MS
 
 MODEL = ("timm:test_vit", "--weights", "random", "--image-size", "64")
 AXES = ("--r", "0,2", "--target", "onnx,trt")
-QUICK = ("--jobs", "1", "--threads", "1", "--launches", "2", "--rounds", "1")
+QUICK = ("--jobs", "1", "--threads", "1", "--processes", "2", "--rounds", "1")
 BUILT = ("dense-fp32-onnx", "tome-constant-r2-fp32-onnx")
 FAILED = ("dense-fp32-trt", "tome-constant-r2-fp32-trt")
 
@@ -175,7 +175,7 @@ def test_folder_that_holds_something_else(tmp_path: Path) -> None:
     ("words", "fact"),
     [
         pytest.param([], "neither", id="nothing"),
-        pytest.param(["--r", "0", "--launches", "1"], "--launches", id="launches"),
+        pytest.param(["--r", "0", "--processes", "1"], "--processes", id="launches"),
         pytest.param(["--r", "0", "--precision", "fp17"], "--precision", id="precision"),
         pytest.param(["--min-speedup", "1"], "--min-speedup", id="speedup"),
         pytest.param(["--max-drop", "1"], "--data", id="goal without images"),

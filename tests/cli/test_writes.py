@@ -26,7 +26,7 @@ for words in json.loads(sys.argv[1]):
     found.append([status, below(os.environ["HOME"]), here])
 json.dump(found, open(sys.argv[2], "w"))
 """
-RACE = ["--launches", "2", "--rounds", "1", "--threads", "1"]
+RACE = ["--processes", "2", "--rounds", "1", "--threads", "1"]
 RUNS = [
     ["models"],
     ["doctor"],

@@ -102,7 +102,7 @@ def test_what_another_bundle_lacks_does_not_matter() -> None:
     ("options", "fact"),
     [
         pytest.param(BenchOptions(batches=(1, 0)), "--batch: expected at least 1, got 0", id="batch"),
-        pytest.param(BenchOptions(launches=1), "--launches: expected at least 2, got 1", id="launches"),
+        pytest.param(BenchOptions(launches=1), "--processes: expected at least 2, got 1", id="launches"),
         pytest.param(BenchOptions(rounds=0), "--rounds: expected at least 1, got 0", id="rounds"),
         pytest.param(BenchOptions(threads=10**6), "threads: expected 1 to", id="threads"),
     ],

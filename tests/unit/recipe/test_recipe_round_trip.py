@@ -25,9 +25,10 @@ from exporter.recipe import (
     recipe_to_mapping,
     recipe_to_yaml,
 )
-from exporter.recipe.vocabulary import PASSES, TARGETS
+from exporter.recipe.value_types import pass_names
 from exporter.recipe.yaml_text import parse_yaml
 from exporter.schedule import ScheduleRequest
+from exporter.targets import TARGETS
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1)
 COUNTS = st.integers(0, 2**31 - 1)
@@ -89,7 +90,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         dynamic_batch=dynamic,
         precision=draw(st.sampled_from(["fp32", "fp16", "bf16"])),
         targets=tuple(draw(st.lists(st.sampled_from(TARGETS), min_size=1, unique=True))),
-        disable_passes=tuple(draw(st.lists(st.sampled_from(PASSES), unique=True))),
+        disable_passes=tuple(draw(st.lists(st.sampled_from(pass_names()), unique=True))),
         parity=draw(
             st.builds(
                 ParityGate,

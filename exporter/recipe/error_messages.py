@@ -1,7 +1,7 @@
 """What is wrong with a recipe, in one line: `schedule.r: expected an integer >= 0, got "eight"`.
 
-Where it stands on the road: `load` turns what pydantic found into a `RecipeError` with these words. What was
-expected is worded from the JSON Schema, so that messages, editors and checks cannot disagree.
+`load` puts these words for pydantic's findings into a `RecipeError`. What was expected is worded from the JSON Schema,
+so that messages, editors and checks cannot disagree.
 """
 
 import json
@@ -20,13 +20,18 @@ _Fragment = Mapping[str, Any]
 
 
 def describe_errors(error: ValidationError) -> str:
-    """Every complaint about a recipe, the first few in full and the rest as a count."""
-    complaints = [_complaint(found) for found in error.errors()]
-    more = f"; and {len(complaints) - SHOWN} more" if len(complaints) > SHOWN else ""
-    return "; ".join(complaints[:SHOWN]) + more
+    """Every error in a recipe, the first few in full and the rest as a count."""
+    messages = [_message(found) for found in error.errors()]
+    more = f"; and {len(messages) - SHOWN} more" if len(messages) > SHOWN else ""
+    return "; ".join(messages[:SHOWN]) + more
 
 
-def _complaint(found: ErrorDetails) -> str:
+def expected_at(path: tuple[int | str, ...]) -> str:
+    """What a recipe takes at a place, such as `an integer >= 0 or null`."""
+    return _expected(_fragment_at(path))
+
+
+def _message(found: ErrorDetails) -> str:
     kind, location = found["type"], found["loc"]
     path = _path(location)
     if kind == "refused":
@@ -86,18 +91,22 @@ def _worded(fragment: _Fragment) -> str:
     if "enum" in fragment:
         return "one of " + ", ".join(fragment["enum"])
     if "anyOf" in fragment:
-        return " or ".join(_worded(_resolved(choice)) for choice in fragment["anyOf"])
+        shared = {key: value for key, value in fragment.items() if key != "anyOf"}
+        return " or ".join(_worded({**shared, **_resolved(choice)}) for choice in fragment["anyOf"])
     kind = fragment.get("type")
+    if isinstance(kind, list):
+        return " or ".join(_worded({"type": each}) for each in kind)
     if kind in ("integer", "number"):
         return ("an integer" if kind == "integer" else "a number") + _bounds(fragment)
     if kind == "array":
-        least = "" if not fragment.get("minItems") else "with at least one entry, "
-        return f"a list {least}each {_expected(_resolved(fragment.get('items', {})))}"
+        least = ", each" if not fragment.get("minItems") else " with at least one entry, each"
+        return f"a list{least} {_expected(_resolved(fragment.get('items', {})))}"
     if kind == "object":
-        return "a mapping of " + ("keys to values" if "properties" in fragment else "names to numbers")
+        values = fragment.get("additionalProperties")
+        return f"a mapping of names, each to {_expected(_resolved(values))}" if values else "a mapping of keys to values"
     if "pattern" in fragment:
         return "a folder name of at most 100 letters, digits, dots, dashes and underscores"
-    return {"boolean": "true or false", "string": "text"}.get(str(kind), "another value")
+    return {"boolean": "true or false", "string": "text", "null": "null"}.get(str(kind), "another value")
 
 
 def _bounds(fragment: _Fragment) -> str:

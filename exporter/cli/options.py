@@ -38,15 +38,16 @@ def add_options(command: Command, options: Iterable[Callable[[Command], Command]
 
 def recipe_option(key: RecipeKey) -> Callable[[Command], Command]:
     """The option of a recipe key."""
-    several = get_origin(key.kind) is Mapping or key.kind == tuple[str, ...]
+    pairs, listed = get_origin(key.kind) is Mapping, key.kind in (tuple[str, ...], Mapping[str, str])
+    how_often = " Several: as a comma list, or repeated." if listed else " Repeatable." if pairs else ""
     return click.option(
         key.key.option or "",
         type=key.kind if key.kind in (bool, int, float) else str,
         is_flag=key.kind is bool,
-        default=() if several else None,
-        multiple=several,
+        default=() if how_often else None,
+        multiple=bool(how_often),
         metavar=key.key.metavar,
-        help=help_text(key) + (" Several: as a comma list, or repeated." if several else ""),
+        help=help_text(key) + how_often,
     )
 
 

@@ -23,15 +23,15 @@ T = TypeVar("T", bound="DataclassInstance")
 def local_fields(kind: type) -> tuple[str, ...]:
     """The fields of a dataclass that are a `LocalPath`, or one or None."""
     hints = get_type_hints(kind, include_extras=True)
-    return tuple(name for name, hint in hints.items() if is_local(hint))
+    return tuple(name for name, hint in hints.items() if _is_local(hint))
 
 
-def is_local(hint: Any) -> bool:
+def _is_local(hint: Any) -> bool:
     """Whether a type is a `LocalPath`, or one or None, whatever else is noted about it."""
     notes = get_args(hint)
     if get_origin(hint) is Annotated:
-        return _MARK in notes[1:] or is_local(notes[0])
-    return any(is_local(part) for part in notes)
+        return _MARK in notes[1:] or _is_local(notes[0])
+    return any(_is_local(part) for part in notes)
 
 
 def map_local_paths(options: T, change: Callable[[str], str | None]) -> T:

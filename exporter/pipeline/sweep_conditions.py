@@ -40,7 +40,7 @@ def _identity(request: ModelRequest, model: LoadedModel) -> dict[str, object]:
     }
 
 
-def _shared_values(recipe: Recipe) -> dict[str, object]:
+def shared_values(recipe: Recipe) -> dict[str, object]:
     """The values that decide what is built and that all points share, beside the model's."""
     mapping = recipe_to_mapping(recipe)
     deciding = [key for key in recipe_keys() if key.key.sweep is None and key.attributes[0] != "model"]
@@ -68,7 +68,7 @@ def sweep_conditions(
         "templates": list(found.templates) if found is not None else [],
         "captions": list(found.pairs.texts) if found is not None and found.pairs is not None else [],
         "pairs": list(found.pairs.pairs) if found is not None and found.pairs is not None else [],
-        **_shared_values(recipe),
+        **shared_values(recipe),
         "toolchain": toolchain(targets),
     }
     timing: dict[str, object] = {"cpu": cpu_model(), "cores": len(usable_cores()), **asdict(options)}

@@ -103,7 +103,11 @@ def _worded(fragment: _Fragment) -> str:
         return f"a list{least} {_expected(_resolved(fragment.get('items', {})))}"
     if kind == "object":
         values = fragment.get("additionalProperties")
-        return f"a mapping of names, each to {_expected(_resolved(values))}" if values else "a mapping of keys to values"
+        return (
+            f"a mapping of names, each to {_expected(_resolved(values))}"
+            if values
+            else "a mapping of keys to values"
+        )
     if "pattern" in fragment:
         return "a folder name of at most 100 letters, digits, dots, dashes and underscores"
     return {"boolean": "true or false", "string": "text", "null": "null"}.get(str(kind), "another value")

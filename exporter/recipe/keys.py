@@ -11,7 +11,6 @@ from functools import cache
 from inspect import cleandoc
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from exporter.local_path import is_local
 from exporter.recipe.tree import Recipe
 from exporter.recipe.value_types import OneOf
 from exporter.recipe_key import Key
@@ -27,6 +26,7 @@ class RecipeKey:
         path: in YAML, from the top: `("schedule", "r")`.
         attributes: in a `Recipe`, from the top.
         hint: the field's type with its annotations.
+        kind: the type without annotations and without `| None`.
         default: the field's; MISSING for a key that must be given.
         description: a phrase without a capital.
         key: the rest of the declaration.
@@ -35,6 +35,7 @@ class RecipeKey:
     path: tuple[str, ...]
     attributes: tuple[str, ...]
     hint: Any
+    kind: Any
     default: Any
     description: str
     key: Key
@@ -55,19 +56,9 @@ class RecipeKey:
         return is_dataclass(self.hint)
 
     @property
-    def kind(self) -> Any:
-        """The type without annotations, and without `| None`."""
-        return without_none(_bare(self.hint))
-
-    @property
     def choices(self) -> tuple[str, ...]:
         """The words that a value is one of; empty where it is anything else, or to list them would import torch."""
         return _choices(self.key.values or self.hint)
-
-    @property
-    def is_local_path(self) -> bool:
-        """Whether the value names a file or folder of this machine."""
-        return is_local(self.hint)
 
     def of(self, recipe: Recipe) -> Any:
         """The value in a recipe."""
@@ -91,12 +82,13 @@ def recipe_keys() -> tuple[RecipeKey, ...]:
 
 def field_keys(kind: type) -> list[RecipeKey]:
     """The fields of a dataclass as keys, with their places inside of it."""
-    hints, told = get_type_hints(kind, include_extras=True), descriptions(kind)
+    hints, kinds, told = get_type_hints(kind, include_extras=True), get_type_hints(kind), descriptions(kind)
     return [
         RecipeKey(
             path=(each.name,),
             attributes=(each.name,),
             hint=_unmarked(hints[each.name])[0],
+            kind=without_none(kinds[each.name]),
             default=each.default if each.default_factory is MISSING else each.default_factory(),
             description=told[each.name],
             key=_unmarked(hints[each.name])[1],
@@ -145,11 +137,6 @@ def _unmarked(hint: Any) -> tuple[Any, Key]:
     key = next((note for note in notes if isinstance(note, Key)), Key())
     others = [note for note in notes if not isinstance(note, Key)]
     return (Annotated[(kind, *others)] if others else kind), key
-
-
-def _bare(hint: Any) -> Any:
-    """A type without annotations, inside of unions and lists too."""
-    return get_type_hints(type("_", (), {"__annotations__": {"it": hint}}))["it"]
 
 
 def _choices(hint: Any) -> tuple[str, ...]:

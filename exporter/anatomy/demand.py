@@ -1,6 +1,6 @@
 """Which tokens of a value are needed: liveness, but token by token.
 
-In: a graph and its layouts. Out: for every value with a token axis, how many tokens in front somebody reads, or None
+In: a graph and its layouts. Out: for every value with a token axis, how many tokens, from the front, are read, or None
 for all of them. A class-token head reads one token of the last block's output; its attention still reads every key
 and value, so everything before stays whole.
 """

@@ -58,7 +58,7 @@ class Anatomy:
     Attributes:
         layouts: where the tokens are in every image-dependent value.
         blocks: attention blocks in order; empty for a graph without attention over image tokens.
-        prefix: tokens in front that come from no patch and never merge.
+        prefix: first tokens that come from no patch and never merge.
         tokens: tokens that enter the first block.
         grid: rows and columns of the patches among them; None where they are cut without a convolution.
         pooling: mean nodes over the token axis, which become size-weighted.
@@ -88,7 +88,7 @@ class Anatomy:
         """Raise unless these merges (one count per block) leave everything in the graph well-defined.
 
         Raises:
-            UnsupportedGraphError: a refusal lies at or behind the first block that merges.
+            UnsupportedGraphError: a refusal lies at or after the first block that merges.
         """
         merging = [block for block, r in enumerate(merged) if r]
         if not merging:
@@ -146,7 +146,7 @@ def _tokens_of_all(sites: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) 
 
 
 def _grid(layouts: Mapping[fx.Node, Layout], patches: int) -> tuple[int, int] | None:
-    """Rows and columns on the way from the image to so many patches."""
+    """Rows and columns of the patch grid with this number of patches."""
     grids = [layout for layout in layouts.values() if isinstance(layout, PatchGrid)]
     fitting = [(grid.rows, grid.columns) for grid in grids if grid.rows * grid.columns == patches]
     return fitting[0] if fitting else None

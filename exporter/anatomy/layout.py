@@ -28,7 +28,7 @@ class TokenAxis:
     Attributes:
         axis: counted from the front.
         tokens: at capture, prefix tokens included.
-        prefix: how many of them, in front, come from no patch.
+        prefix: how many of them, the first ones, come from no patch.
     """
 
     axis: int

@@ -1,7 +1,7 @@
 """Follow the token axis through every node of a captured graph.
 
 In: a captured graph. Out: a `Layout` for every value that depends on the image. Each operator family has one rule in
-`token_rules`; an operator without a rule scrambles the tokens, and is named when somebody needs them afterwards.
+`token_rules`; an operator without a rule scrambles the tokens, and is named where they are needed later.
 """
 
 from torch import fx

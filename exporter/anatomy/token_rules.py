@@ -248,7 +248,7 @@ def slice_bounds(node: fx.Node) -> tuple[int, int, int, int]:
 
 
 def _concatenate(node: fx.Node, layouts: Layouts) -> Layout | str:
-    """Along channels all parts agree; along tokens, parts in front of the patches become prefix tokens."""
+    """Along channels all parts agree; along tokens, parts before the patches become prefix tokens."""
     parts = operands(node)
     axis = axis_of(integer(node, 1), len(shape_of(node)))
     found = [layouts.get(part) for part in parts]

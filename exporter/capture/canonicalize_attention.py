@@ -27,18 +27,18 @@ _SAME_VALUES = Trait.CAST | Trait.COPY | Trait.DROPOUT
 
 @dataclass(frozen=True)
 class CanonicalizeAttention(GraphPass):
-    """Turn attention written out into one node, and spell all such nodes alike.
+    """Turn attention written out into one node, and give all such nodes the same arguments.
 
     Given: `matmul(softmax(matmul(q, k^T) * scale [+ mask]), v)`, with q, k, v of (..., N, D).
     Result: `scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)`; everything but q, k, v by name.
 
-    Declines where the probabilities are read by anything else than the product with v.
+    Declines where the probabilities are read by anything but the product with v.
     """
 
     name: ClassVar[str] = "canonicalize_attention"
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
-        """Replace every such chain; the parts that nobody else reads die."""
+        """Replace every such chain; parts without another reader are removed."""
         rewrites, declined = sum(map(_name_arguments, calls(graph_module.graph, sdpa))), []
         for softmax in calls(graph_module.graph, *_SOFTMAXES):
             match _attention_around(softmax):

@@ -1,4 +1,4 @@
-"""Pass: remove what tracing leaves behind and no later stage should have to know."""
+"""Pass: remove artifacts of tracing that no later stage needs."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +22,7 @@ class RemoveTraceArtifacts(GraphPass):
     name: ClassVar[str] = "remove_trace_artifacts"
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
-        """Erase the assertions and dropouts, respell the casts and views."""
+        """Erase the assertions and dropouts, rewrite the casts and views."""
         graph = graph_module.graph
         assertions = calls(graph, aten._assert_tensor_metadata.default)
         for node in assertions:

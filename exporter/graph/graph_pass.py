@@ -38,7 +38,7 @@ class GraphPass(ABC):
     Attributes:
         name: in snake case; users write it, and manifests list it.
         optional: whether the user may switch the pass off.
-        only_notes: whether the pass leaves what is computed as it is, and only records something.
+        only_notes: whether the pass computes nothing new and only records something.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Small questions about a captured graph that every room asks: shapes, constants, what depends on the image."""
+"""Questions about a captured graph: shapes, constants, what depends on the image; and how to add nodes."""
 
 import math
 import operator
@@ -58,7 +58,7 @@ def optional_operand(node: fx.Node, position: int) -> fx.Node | None:
 
 
 def operands(node: fx.Node) -> list[fx.Node]:
-    """The values in a list that is the first argument, as `cat` and the output have it."""
+    """The values in a list that is the first argument, as in `cat` and the output."""
     values = node.args[0]
     if not isinstance(values, list | tuple):
         raise InternalError(f"the first argument of {node.name} is {values!r}, expected a list")
@@ -90,7 +90,7 @@ def axis_of(axis: int, ndim: int) -> int:
 
 
 def attribute(graph_module: fx.GraphModule, node: fx.Node) -> torch.Tensor:
-    """The parameter or buffer behind a `get_attr` node."""
+    """The parameter or buffer that a `get_attr` node reads."""
     value: Any = operator.attrgetter(str(node.target))(graph_module)
     if not isinstance(value, torch.Tensor):
         raise InternalError(f"{node.target} is not a tensor")

@@ -79,7 +79,7 @@ def block_label(block: int) -> str:
 
 
 def part_name(label: str) -> str:
-    """An annotation as messages have it."""
+    """An annotation in the words of a message."""
     names = {STEM: "the layers before block 0", HEAD: "its last layers"}
     return names.get(label) or f"block {int(label.rpartition('_')[2])}"
 

@@ -1,8 +1,8 @@
 """Which output channels of a linear layer a value consists of.
 
-Between a projection and the attention that uses it lie only views, permutations and selections, spelled differently
-by every library. Rather than understand each spelling, run it: put the channel's number into every channel, and read
-where the numbers arrive.
+Between a projection and the attention that uses it there are only views, permutations and selections, and every
+library writes them differently. Instead of one rule for each form, the graph is executed on channel numbers, and the
+result says where each channel arrived.
 """
 
 import operator
@@ -71,7 +71,7 @@ def _root(value: fx.Node) -> fx.Node | None:
 
 
 def _leaves(node: fx.Node) -> Iterator[fx.Node]:
-    """Rearrangements of `node` that something else than a rearrangement reads."""
+    """Rearrangements of `node` that are read by anything but another rearrangement."""
     moved = [user for user in node.users if has(user, _MOVEMENTS) or user.target is operator.getitem]
     if len(moved) < len(node.users):
         yield node

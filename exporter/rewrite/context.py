@@ -1,4 +1,4 @@
-"""What the passes of one rewrite share: what was asked for, and what is found on the way."""
+"""Options of a rewrite, and the record that its passes share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class RewriteOptions:
 
 @dataclass(kw_only=True)
 class PassContext:
-    """Read by the passes of one rewrite, and written by those that the attributes name.
+    """Shared by the passes of one rewrite; attributes with a default are written by the pass that they name.
 
     Attributes:
         schedule: asked for; its `merged` is empty for a tower that is exported without merging.

@@ -47,7 +47,7 @@ class ConvertPrecision(GraphPass):
                 return None
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
-        """Walk the graph once, casting operands and deriving every type anew."""
+        """Walk the graph once, casting operands and deriving every type again."""
         graph = graph_module.graph
         typing = _Typing(
             graph_module=graph_module, narrow=NARROW[self.precision], dependent=image_dependent(graph)
@@ -80,7 +80,7 @@ class _Typing:
     converted: dict[tuple[fx.Node, torch.dtype], fx.Node] = field(default_factory=dict)
 
     def retype(self, node: fx.Node) -> bool:
-        """Cast a node's operands to what it computes in; whether that is another type than it was traced with."""
+        """Cast a node's operands to what it computes in; return whether its own type changed."""
         before = _dtype(node)
         if has(node, PRODUCT):
             self._cast_operands(node, self.narrow)

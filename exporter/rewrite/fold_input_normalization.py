@@ -33,7 +33,7 @@ class InsertInputNormalization(GraphPass):
     """Make the graph take uint8 images.
 
     Given: a graph over normalised float images (B, C, H, W).
-    Result: the same over bytes, (B, C, H, W) or (B, H, W, C): `(images / 255 - mean) / std` in front.
+    Result: the same over bytes, (B, C, H, W) or (B, H, W, C): `(images / 255 - mean) / std` first.
 
     Attributes:
         mean: per channel, of images in 0..1.

@@ -1,4 +1,4 @@
-"""Pass: compute only the tokens that somebody reads."""
+"""Pass: compute only the tokens that are read."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +16,7 @@ from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 
 @dataclass(frozen=True)
 class RemoveDeadTokens(GraphPass):
-    """Cut values down to their first tokens where nothing behind reads the others. Exact.
+    """Cut values down to their first tokens where nothing reads the others. Exact.
 
     Given: a head that reads p prefix tokens of the last block.
     Result: that block's queries, projection and MLP run on p tokens; its keys and values stay whole.

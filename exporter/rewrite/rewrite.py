@@ -28,7 +28,7 @@ class RewrittenProgram:
     """What the targets emit.
 
     Attributes:
-        exported: returns the model's outputs, then the match of every block that merges, as `record_match` has it.
+        exported: returns the model's outputs, then the match of every block that merges, in the form of `record_match`.
         eager: the same program as a graph module over the same parameters.
         merging: the graph that was captured, where each merge still is a call of the reduction's functions.
         method: whose matches they are.

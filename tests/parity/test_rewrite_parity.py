@@ -4,6 +4,7 @@ The reference runs in fp64 and the program in fp32, so the tolerance is spent by
 are of order one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -29,10 +30,6 @@ from tests.support.matching import Method
 
 TOLERANCE = 1e-5
 METHODS = ("tome", "pitome")
-METHODS_AND_REQUESTS = [
-    *(pytest.param("tome", request, id=f"tome-{name}") for name, request in REQUESTS.items()),
-    *(pytest.param("pitome", REQUESTS[name], id=f"pitome-{name}") for name in ("constant", "with zeros")),
-]
 ONE_PER_HEAD = [
     pytest.param(family("timm_vit"), id="class token"),
     pytest.param(family("torchvision_vit"), id="folded token axis"),
@@ -55,10 +52,25 @@ WITH_SWITCHABLE_ATTENTION = [pytest.param(family(name), id=name) for name in SWI
 TWO = [pytest.param(family(name), id=name) for name in ("timm_dinov2_registers", "open_clip_mean_pool")]
 
 
-@pytest.mark.parametrize(("method", "request_"), METHODS_AND_REQUESTS)
-@pytest.mark.parametrize("family", FAMILY_PARAMS)
+def each_of(families: Sequence[Any], *programs: tuple[str, str]) -> list[Any]:
+    """Return a parameter for every family and every (method, name of a request)."""
+    return [
+        pytest.param(method, REQUESTS[request], *each.values, id=f"{method}-{request}-{each.id}")
+        for each in families
+        for method, request in programs
+    ]
+
+
+PROGRAMS = [
+    *each_of(FAMILY_PARAMS, ("tome", "with zeros"), ("pitome", "constant")),
+    *each_of(ONE_PER_HEAD, ("tome", "constant"), ("tome", "decreasing"), ("tome", "capped")),
+    *each_of(ONE_PER_HEAD, ("pitome", "with zeros")),
+]
+
+
+@pytest.mark.parametrize(("method", "request_", "family"), PROGRAMS)
 def test_rewritten_program_equals_the_reference(
-    family: Family, method: Method, request_: ScheduleRequest
+    method: Method, request_: ScheduleRequest, family: Family
 ) -> None:
     captured = captured_family(family.name)
     schedule = captured.schedule(request_)
@@ -71,18 +83,6 @@ def test_rewritten_program_equals_the_reference(
     assert list(schedule.tokens) == run.tokens
     for record, block in zip(records, program.merging_blocks, strict=True):
         assert compiled_groups(record, program.merged[block]) == reference_groups(run, block)
-
-
-@pytest.mark.parametrize("kind", ["decreasing", "increasing"])
-@pytest.mark.parametrize("family", TWO)
-def test_spread_schedules_equal_the_reference(family: Family, kind: Any) -> None:
-    captured = captured_family(family.name)
-    request = ScheduleRequest(r=4, kind=kind)
-    run = reference(family, captured.schedule(request).merged, "tome")
-
-    output, *_ = captured.compile(request)(family.images())
-
-    assert max_abs_error(output, run.output) < TOLERANCE
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -198,14 +198,3 @@ def test_comparison_rejects_what_is_not_a_number() -> None:
     nothing = torch.full((2, 3), torch.nan)
 
     assert max_abs_error(nothing, torch.zeros(2, 3)) == torch.inf
-
-
-def test_a_merge_that_nobody_reads_is_not_executed() -> None:
-    vit, captured = family("timm_vit"), captured_family("timm_vit")
-    request = ScheduleRequest(r_per_layer=(0, 0, 0, 4))
-
-    program = captured.compile(request)
-
-    assert captured.schedule(request).merged == (0, 0, 0, 4)
-    assert program.merged == (0, 0, 0, 0)
-    assert max_abs_error(program(vit.images())[0], vit.model()(vit.images())) < TOLERANCE

@@ -4,7 +4,7 @@ The reference knows the blocks of every library; it is imported only where it is
 than what the package needs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -38,19 +38,25 @@ Groups = list[list[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Captured:
-    """A captured model and what is known of it."""
+    """A captured model, what is known of it, and what was compiled from it so far."""
 
     program: Program
     anatomy: Anatomy
+    compiled: dict[str, RewrittenProgram] = field(default_factory=dict, repr=False, compare=False)
 
     def schedule(self, request: ScheduleRequest) -> Schedule:
         """Resolve a request for this model."""
         return plan(request, self.anatomy.geometry)
 
     def compile(self, request: ScheduleRequest, name: Method = "tome", **options: Any) -> RewrittenProgram:
-        """Rewrite it for a schedule and a method; `options` are those of `RewriteOptions`."""
+        """Rewrite it for a schedule and a method, once; `options` are those of `RewriteOptions`."""
         settings = {"batch": EXAMPLE_BATCH} | options
-        return rewrite(self.program, self.schedule(request), RewriteOptions(method=method(name), **settings))
+        schedule = self.schedule(request)
+        key = repr((schedule, name, sorted(settings.items())))
+        if key not in self.compiled:
+            asked = RewriteOptions(method=method(name), **settings)
+            self.compiled[key] = rewrite(self.program, schedule, asked)
+        return self.compiled[key]
 
 
 def capture_model(model: nn.Module, image_size: int = IMAGE_SIZE) -> Captured:

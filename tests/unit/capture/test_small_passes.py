@@ -9,8 +9,8 @@ from torch import Tensor, fx, nn
 
 from exporter.capture import capture, export_graph
 from exporter.capture.remove_trace_artifacts import RemoveTraceArtifacts
-from exporter.errors import InternalError, UnsupportedGraphError
-from exporter.graph import GraphPass, PassOutcome, copy_graph, run_passes
+from exporter.errors import UnsupportedGraphError
+from exporter.graph import GraphPass, run_passes
 from exporter.graph.nodes import calls, evaluate, image_dependent
 from exporter.graph.operators import aten
 from exporter.rewrite.remove_no_ops import RemoveNoOps
@@ -113,52 +113,6 @@ def test_a_value_moved_within_its_shape_is_not_a_no_op() -> None:
     run_passes(graph_module, [RemoveNoOps()])
 
     torch.testing.assert_close(graph_module(IMAGES), (IMAGES + 1).transpose(2, 3) * 2, rtol=0, atol=0)
-
-
-class Rejects(GraphPass):
-    """A pass whose promise is broken on purpose."""
-
-    name = "rejects"
-
-    def __init__(self, *, before: str | None = None, after: str | None = None) -> None:
-        self.before, self.after = before, after
-
-    def requires(self, graph_module: fx.GraphModule) -> str | None:
-        """Say what is missing."""
-        return self.before
-
-    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
-        """Do nothing."""
-        return PassOutcome(name=self.name, rewrites=0)
-
-    def ensures(self, graph_module: fx.GraphModule) -> str | None:
-        """Say what is broken."""
-        return self.after
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        pytest.param(Rejects(before="no tokens"), "pass rejects requires: no tokens", id="requires"),
-        pytest.param(
-            Rejects(after="a literal is left"), "pass rejects ensures: a literal is left", id="ensures"
-        ),
-    ],
-)
-def test_a_broken_promise_names_the_pass_and_those_before_it(broken: GraphPass, message: str) -> None:
-    with pytest.raises(InternalError, match=f"{message}; passes that ran: remove_no_ops"):
-        run_passes(traced(lambda x: x.clone() + 1), [RemoveNoOps(), broken])
-
-
-def test_a_copied_graph_is_independent_and_shares_parameters() -> None:
-    program = capture(nn.Conv2d(3, 2, 2), IMAGES)
-    copied = copy_graph(program.graph_module)
-    before = len(program.graph_module.graph.nodes)
-
-    copied.graph.erase_node(next(iter(reversed(copied.graph.nodes))))
-
-    assert len(program.graph_module.graph.nodes) == before
-    assert copied.weight is program.graph_module.weight
 
 
 class TwoOutputs(nn.Module):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from exporter.rewrite.annotate_blocks import annotations
+from exporter.schedule import ScheduleRequest
 from exporter.targets import EmitRequest, TensorSpec
 from exporter.targets.onnx.build import build
 from exporter.targets.onnx.options import OnnxOptions
@@ -20,11 +21,10 @@ LINEAR = torch.ops.aten.linear.default
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
-@pytest.mark.parametrize("request_name", ["constant", "dense"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_block_holds_one_attention_and_its_mlp(name: str, request_name: str) -> None:
-    request = REQUESTS.get(request_name) or type(REQUESTS["constant"])(r=0)
-    program = captured_family(name).compile(request)
+@pytest.mark.parametrize("request_", [pytest.param(ScheduleRequest(r=0), id="dense"), REQUESTS["constant"]])
+def test_every_block_holds_one_attention_and_its_mlp(name: str, request_: ScheduleRequest) -> None:
+    program = captured_family(name).compile(request_)
     graph = program.exported.graph
     label = annotations(graph)
     found = {

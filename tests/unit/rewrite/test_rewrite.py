@@ -12,7 +12,7 @@ from exporter.errors import UnsupportedGraphError, UsageError
 from exporter.graph.nodes import calls, mask_of
 from exporter.graph.operators import sdpa
 from exporter.reduction import method
-from exporter.rewrite import SWITCHES, InsertInputNormalization, RewriteOptions, RewrittenProgram, rewrite
+from exporter.rewrite import InsertInputNormalization, RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest, plan
 from tests.unit.rewrite.small_models import Block, SmallVit, images, seeded
 
@@ -38,14 +38,6 @@ def source() -> Program:
 def merging(source: Program) -> RewrittenProgram:
     """Return the program with two merges and every exact pass."""
     return reduced(source, (4, 0, 3))
-
-
-def test_dense_program_computes_what_the_captured_model_computes(source: Program) -> None:
-    dense = reduced(source, (0, 0, 0))
-
-    (found,), (expected,) = dense(images()), source.graph_module(images())
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0.0)
-    assert (dense.outputs, dense.merged, dense.merging_blocks) == (1, (0, 0, 0), ())
 
 
 def test_reduced_program_returns_the_outputs_then_the_matches_of_blocks_that_merge() -> None:
@@ -78,19 +70,6 @@ def test_exported_program_and_eager_module_agree(merging: RewrittenProgram) -> N
         torch.testing.assert_close(exported, eager, atol=1e-6, rtol=0.0)
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_exact_pass_that_is_switched_off_does_not_run_and_changes_no_number(
-    switch: str, source: Program, merging: RewrittenProgram
-) -> None:
-    options = dataclasses.replace(OPTIONS, disabled=frozenset({switch}))
-
-    without = reduced(source, (4, 0, 3), options)
-
-    assert switch not in [outcome.name for outcome in without.passes]
-    assert switch in [outcome.name for outcome in merging.passes]
-    torch.testing.assert_close(without(images())[0], merging(images())[0], atol=1e-5, rtol=0.0)
-
-
 @pytest.mark.parametrize("projection", ["fused", "separate", "torch"])
 def test_every_attention_behind_a_merge_weighs_its_keys_also_where_dead_tokens_were_removed(
     projection: str,
@@ -116,19 +95,6 @@ def test_executed_macs_fall_with_merges_and_with_dead_tokens(source: Program) ->
     assert whole == anatomy.workload.macs((17,) * 4)
     assert reduced(source, (0, 0, 0)).executed_macs < whole
     assert reduced(source, (8, 0, 0)).executed_macs < reduced(source, (4, 0, 0)).executed_macs
-
-
-def test_program_without_fixed_batch_serves_the_batch_asked_for(source: Program) -> None:
-    result = reduced(source, (4, 0, 0), dataclasses.replace(OPTIONS, batch=5))
-
-    assert tuple(result.exported.example_inputs[0][0].shape) == (5, 3, 8, 8)
-    assert result(images(5))[0].shape == (5, 5)
-
-
-def test_dynamic_batch_serves_every_batch(source: Program) -> None:
-    result = reduced(source, (4, 0, 0), dataclasses.replace(OPTIONS, dynamic_batch=True))
-
-    assert [result(images(batch))[0].shape[0] for batch in (1, 2, 7)] == [1, 2, 7]
 
 
 def test_bytes_in_give_what_normalised_floats_give(source: Program, merging: RewrittenProgram) -> None:

@@ -1,6 +1,8 @@
 """Every value gets the type that it is computed in, by what its operator does."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -204,9 +206,9 @@ def test_typed_program_stays_close_to_the_wide_one_along_its_matches(
 def test_rounding_error_is_zero_for_the_same_program_and_shows_a_damaged_one() -> None:
     captured, images = captured_family("timm_vit"), family("timm_vit").images(2)
     program = captured.compile(ScheduleRequest(r=4))
-    damaged = captured.compile(ScheduleRequest(r=4), precision="bf16")
-    weight = max(dict(damaged.merging.named_buffers()).items(), key=lambda item: item[1].numel())[1]
-    weight.zero_()
+    typed = captured.compile(ScheduleRequest(r=4), precision="bf16")
+    damaged = replace(typed, merging=deepcopy(typed.merging))
+    max(damaged.merging.buffers(), key=torch.Tensor.numel).zero_()
 
     assert set(rounding_errors(program, program, images).values()) == {0.0}
     assert max(rounding_errors(program, damaged, images).values()) > 0.1

@@ -1,28 +1,26 @@
-"""What every way of running a model does on the GPU of this machine: one command, one table, ten minutes.
+"""Measure what every way of running a model does on the GPU of this machine: one command, one table.
 
     python -m tools.gpu_check --out results/
     python -m tools.gpu_check --out results-l/ --only vit_l,clip_l
 
-Writes `gpu_check.json` and `gpu_check.md` into the folder, anew after every job. The parts are in `tools/gpu/`.
+Writes `gpu_check.json` and `gpu_check.md` into the folder after every job. The parts are in `tools/gpu/`.
 """
 
 import argparse
+import importlib.util
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporter.errors import ExportError, UsageError
-from tools.gpu.machine import check_needed, machine_facts
-
-WORKER = (sys.executable, "-m", "tools.gpu.worker")
+from exporter.errors import ExportError, TargetUnavailableError, UsageError
 
 INTERRUPTED = 130
 DEFAULT_MINUTES = 9.5
-"""So that all of it, with the start of Python, ends within ten."""
-
 JSON, MARKDOWN = "gpu_check.json", "gpu_check.md"
+
+NEEDED = {"safetensors": "safetensors", "scipy": "scipy", "timm": "timm", "torch": "torch"}
+"""Modules that a bare GPU machine may lack, and their packages. Engines report for themselves what they lack."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,12 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def check_needed(needed: Mapping[str, str] = NEEDED) -> None:
+    """Check that every module is there, before anything is started.
+
+    Raises:
+        TargetUnavailableError: naming the packages of those that are not.
+    """
+    missing = " ".join(
+        package for module, package in needed.items() if importlib.util.find_spec(module) is None
+    )
+    if missing:
+        raise TargetUnavailableError(
+            f"gpu_check: needs {missing}; pip install {missing}; or without a network, elsewhere: pip download "
+            f"--no-deps -d wheels {missing}, and here: pip install --no-index --no-deps wheels/*.whl"
+        )
+
+
 def _run(asked: argparse.Namespace) -> None:
-    from tools.gpu.drive import Settings, run
-    from tools.gpu.figures import rows
-    from tools.gpu.results import Check, to_json, write
-    from tools.gpu.table import page
-    from tools.gpu.verdicts import verdicts
+    from tools.gpu.drive import Check, Settings, run
+    from tools.gpu.figures import rows, verdicts
+    from tools.gpu.page import page, to_json, write
 
     folder: Path = asked.out
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,21 +70,13 @@ def _run(asked: argparse.Namespace) -> None:
     def tell(check: Check) -> None:
         figures = rows(check.jobs)
         targets = verdicts(figures)
-        derived = [
-            {key: value for key, value in asdict(row).items() if key != "entry"} | {"name": row.entry.name}
-            for row in figures
-        ]
-        write(folder / JSON, to_json(check, {"rows": derived, "targets": list(map(asdict, targets))}))
+        write(folder / JSON, to_json(check, targets))
         write(folder / MARKDOWN, page(check, figures, targets))
-        if check.finished:
-            return
-        latest = check.jobs[-1]
-        timed = sum(entry.state in ("timed", "listed") for entry in latest.entries)
-        sys.stderr.write(
-            f"{check.seconds:6.1f} s  {latest.name}: {timed} of {len(latest.entries)} contenders"
-            + (f"; {latest.reason}" if latest.reason else "")
-            + "\n"
-        )
+        if not check.finished:
+            latest = check.jobs[-1]
+            timed = len(latest.race.measurements) if latest.race is not None else 0
+            line = f"{check.seconds:6.1f} s  {latest.job.name}: {timed} of {len(latest.job.ways)} contenders"
+            sys.stderr.write(line + (f"; {latest.reason}" if latest.reason else "") + "\n")
 
     with tempfile.TemporaryDirectory() as work:
         settings = Settings(
@@ -81,9 +85,8 @@ def _run(asked: argparse.Namespace) -> None:
             budget_s=asked.minutes * 60,
             only=tuple(filter(None, asked.only.split(","))),
             work=Path(work),
-            worker=WORKER,
         )
-        run(settings, machine_facts(), tell)
+        run(settings, tell)
     sys.stdout.write((folder / MARKDOWN).read_text(encoding="utf-8"))
 
 
@@ -92,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--minutes", type=float, default=DEFAULT_MINUTES, help="for everything (default 9.5)")
     parser.add_argument(
-        "--only", default="", help="jobs whose names contain one of these, with commas between"
+        "--only", default="", help="jobs whose names contain one of these, separated by commas"
     )
     parser.add_argument(
         "--jobs", choices=("full", "tiny", "tiny-compiled"), default="full", help=argparse.SUPPRESS

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from exporter.errors import InternalError
+from exporter.forms import Precision
 from exporter.models import ModelRequest
 from exporter.targets import TensorSpec
 
 Kind = Literal["module", "compiled", "program", "engine"]
-"""Eager PyTorch; `torch.compile` of it; a saved `ExportedProgram` in eager PyTorch; an emitted artifact."""
+"""Eager PyTorch; `torch.compile` of a model or a program; a saved `ExportedProgram` in eager PyTorch; an artifact."""
 
-_NEEDS: dict[Kind, str] = {
-    "module": "model",
-    "compiled": "model",
-    "program": "program",
-    "engine": "engine",
+_NEEDS: dict[Kind, tuple[str, ...]] = {
+    "module": ("model",),
+    "compiled": ("model", "program"),
+    "program": ("program",),
+    "engine": ("engine",),
 }
 
 
@@ -48,16 +49,17 @@ class Contender:
 
     Attributes:
         name: for people; unique within a batch size (`eager dense`, `r8 onnx`).
-        kind: what runs it, and so which of `model`, `program` and `engine` is set.
+        kind: what runs it; it decides which of `model`, `program` and `engine` is set.
         batch: images per call.
         target: the engine's target; None for PyTorch.
         reduced: whether tokens are merged.
         executed_macs: multiply-accumulates of one image.
         model: what `module` and `compiled` load.
-        program: what `program` loads, written by `torch.export.save`.
+        program: what `program`, or else `compiled`, loads; written by `torch.export.save`.
         engine: what `engine` loads.
         input: its own input batch (`.npy`), where it takes another type than the others do; None for theirs.
         cuda_graph: whether calls are replays of a captured CUDA graph; for PyTorch on CUDA.
+        precision: that a model's weights and images are cast to; programs and engines have their own.
     """
 
     name: str
@@ -71,12 +73,14 @@ class Contender:
     engine: EngineFile | None = None
     input: Path | None = None
     cuda_graph: bool = False
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise InternalError(f"contender {self.name} has the unknown kind {self.kind}")
-        if getattr(self, _NEEDS[self.kind]) is None:
-            raise InternalError(f"contender {self.name} is a {self.kind} without its {_NEEDS[self.kind]}")
+        needs = _NEEDS[self.kind]
+        if all(getattr(self, each) is None for each in needs):
+            raise InternalError(f"contender {self.name} is a {self.kind} without its {' or '.join(needs)}")
         if self.batch < 1 or self.executed_macs < 1:
             raise InternalError(f"contender {self.name} has no images or no work")
 

@@ -122,7 +122,10 @@ def _load_pytorch(job: Job, images: Array) -> Loaded:
         raise TargetUnavailableError("device cuda: expected a CUDA device that PyTorch can use, got none")
     torch.set_num_threads(job.threads)
     model = _module(job)
-    call = _calling(model, torch.from_numpy(images).to(job.device), torch.inference_mode)
+    given = torch.from_numpy(images).to(job.device)
+    if job.contender.precision != "fp32":
+        given = given.to(_dtype(job))
+    call = _calling(model, given, torch.inference_mode)
     if not job.contender.cuda_graph:
         return Loaded(call=call)
     if job.device != "cuda":
@@ -139,14 +142,24 @@ def _module(job: Job) -> "torch.nn.Module":
 
     contender = job.contender
     if contender.program is not None:
-        return _placed(read_program(contender.program)[0], job.device)
-    assert contender.model is not None
-    loaded = load(contender.model).module
-    model = _placed(loaded, job.device) if isinstance(loaded, ExportedProgram) else loaded.to(job.device)
+        model = _placed(read_program(contender.program)[0], job.device)
+    else:
+        assert contender.model is not None
+        loaded = load(contender.model).module
+        if isinstance(loaded, ExportedProgram):
+            model = _placed(loaded, job.device)
+        else:
+            model = loaded.to(job.device, _dtype(job))
     if contender.kind == "compiled":
         compiled: torch.nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         return compiled
     return model
+
+
+def _dtype(job: Job) -> "torch.dtype":
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[job.contender.precision]
 
 
 def _placed(program: "ExportedProgram", device: Device) -> "torch.nn.Module":

@@ -1,6 +1,6 @@
-"""The parts of `tools.gpu_check`.
+"""The parts of `tools.gpu_check`: contenders for the race of `exporter.benchmark`, on a GPU.
 
-`jobs` is the literal list of what is run, the most important first. `drive` goes down that list and asks a `worker`, a
-process of its own, to make contenders (`forms`, `build`) and to time them in turns (`timing`, `kernels`). `results`
-holds what came back, `figures` and `verdicts` derive ratios and targets from it, `table` prints it.
+`jobs` is the literal list of contenders, the most important first. `build`, a process of its own, turns each of them
+into something that can be raced (`programs`) and compares its outputs with fp32 eager PyTorch. `drive` races what was
+built, job by job, within the time; `figures` derives ratios and verdicts, and `page` prints them.
 """

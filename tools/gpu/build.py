@@ -1,115 +1,172 @@
-"""Bring a contender to life: something to call without arguments that enqueues one batch; in the worker."""
+"""The process that builds contenders: `python -m tools.gpu.build DEVICE FOLDER`, asked over stdin.
 
-import copy
+A contender is built as files that a race loads. It is also loaded here once, to compare its outputs with fp32 eager
+PyTorch and to list its kernels. Requests are `machine` and `build`.
+"""
+
 import gc
-import tempfile
+import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from exporter.benchmark.clock import graphed
-from exporter.benchmark.loading import arrays_of
-from exporter.reduction.merge import matched_pairs, read_match
+from exporter.benchmark import Contender, Device, EngineFile, WarmUp
+from exporter.benchmark.loading import arrays_of, load_contender
+from exporter.benchmark.messages import Job as Loading
+from exporter.errors import ExportError, InternalError, TargetUnavailableError
+from exporter.machine import cpu_model, cuda_facts, usable_cores
+from exporter.processes.serving import serve
+from exporter.records import to_tree
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, EmitRequest, TensorSpec, target
 from exporter.validation import TOLERANCES, compare
 from exporter.validation.follow import follow_matches
-from tools.gpu.forms import DTYPES, MadeForms, without_matches
-from tools.gpu.jobs import Contender
-from tools.gpu.timing import Call, Device, settle
-
-GRAPH = " graph"
-"""What the name of a contender that is replayed from a CUDA graph ends in."""
+from tools.gpu.jobs import LISTS, MODELS, RACED_AS, Job, Way
+from tools.gpu.kernels import list_kernels
+from tools.gpu.programs import PICTURES, Programs, without_matches
 
 _ENGINE_OPTIONS: Mapping[str, Mapping[str, Any]] = {"onnx": {"provider": "cuda"}, "aoti": {"device": "cuda"}}
-"""What it takes for an engine to run on a GPU; the others run nowhere else."""
+"""Options with which an engine runs on a GPU; the others run nowhere else."""
 
 
-@dataclass(kw_only=True)
-class Built:
-    """A contender that runs, or as much of it as does.
+class Builder:
+    """Builds contenders into a folder.
 
     Attributes:
-        calls: by name: the contender's own, and with ` graph`.
-        failed: why one of those does not run.
-        executed_macs: of one image.
-        facts: by name.
+        device: that they run on.
+        folder: an existing one.
     """
 
-    calls: dict[str, Call] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    executed_macs: int = 0
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    def __init__(self, device: Device, folder: Path) -> None:
+        self.device = device
+        self.folder = folder
+        self._programs: Programs | None = None
 
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer one request.
 
-@dataclass(frozen=True, kw_only=True)
-class _Calls:
-    """How to call a contender, and how to replay it."""
+        Raises:
+            InternalError: the request is unknown.
+        """
+        match request["ask"]:
+            case "machine":
+                return machine(self.device)
+            case "build":
+                job = LISTS[request["list"]][request["job"]]
+                way = job.ways[request["way"]]
+                try:
+                    return self.build(job, way)
+                except ExportError as error:
+                    return {"failed": str(error)}
+            case other:
+                raise InternalError(f"a builder was asked to {other}")
 
-    plain: Call
-    replayed: Callable[[], Call]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    def build(self, job: Job, way: Way) -> dict[str, Any]:
+        """Build and check one contender: `contender` and `facts`, as JSON values.
 
+        Raises:
+            ExportError: it cannot be built here.
+        """
+        if self._programs is None or self._programs.name != job.model:
+            self._programs = Programs(name=job.model, device=self.device)
+        programs = self._programs
+        started = time.perf_counter()
+        images = programs.images(job.batch)
+        contender, program, facts = self._contender(programs, job, way)
+        loading = Loading(
+            contender=contender,
+            images=self.folder,
+            threads=len(usable_cores()),
+            cores=(),
+            device=self.device,
+            warm_up=WarmUp(),
+        )
+        call = load_contender(loading, images).call
+        facts["parity"] = parity(call(), programs.expected(way.merging, images), way.precision)
+        facts["build_s"] = round(time.perf_counter() - started, 2)
+        if way.kind == "program" and program.merging_blocks:
+            facts["along_own_matches"] = self._along_own_matches(programs, way, images)
+        if job.kernels and way.kind in RACED_AS and not way.graph:
+            facts["kernels"] = list_kernels(call, self.device)
+        del call
+        gc.collect()
+        return {"contender": to_tree(contender), "facts": facts}
 
-def build(
-    contender: Contender, model: str, images: Array, forms: MadeForms, device: Device, *, replay: bool = True
-) -> Built:
-    """Build, warm up and check one contender.
+    def _contender(
+        self, programs: Programs, job: Job, way: Way
+    ) -> tuple[Contender, RewrittenProgram, dict[str, Any]]:
+        """A contender, the program that it runs or that says how much work it is, and facts of its engine."""
+        forms = way.forms if way.kind in RACED_AS else way.forms or target(way.kind, way.precision).forms
+        program = programs.program(way.merging, way.precision, job.batch, forms)
+        contender = partial(
+            Contender,
+            name=way.name,
+            kind=RACED_AS.get(way.kind, "engine"),
+            batch=job.batch,
+            reduced=way.merging != "dense",
+            executed_macs=program.executed_macs,
+            cuda_graph=way.graph,
+        )
+        if way.kind in ("model", "model compile"):
+            return contender(model=MODELS[job.model], precision=way.precision), program, {}
+        folder = self.folder / f"{job.name} {way.name}".replace("/", "-").replace(" ", "-")
+        folder.mkdir(exist_ok=True)
+        if way.kind in RACED_AS:
+            torch.export.save(without_matches(program).exported, folder / "program.pt2")
+            return contender(program=folder / "program.pt2"), program, {}
+        file, details = self._engine(programs, job, way, program, folder)
+        return contender(target=way.kind, engine=file), program, {"engine": details}
 
-    Args:
-        contender: what to build.
-        model: a key of `MODELS`.
-        images: one batch.
-        forms: where programs come from.
-        device: `cuda`, or `cpu` for a dry run.
-        replay: whether to record a CUDA graph as well.
+    def _engine(
+        self, programs: Programs, job: Job, way: Way, program: RewrittenProgram, folder: Path
+    ) -> tuple[EngineFile, dict[str, Any]]:
+        engine, model = target(way.kind, way.precision), programs.model
+        given = _ENGINE_OPTIONS.get(way.kind, {}) if self.device == "cuda" else {}
+        expected = programs.expected(way.merging, programs.images(job.batch))
+        request = EmitRequest(
+            input=TensorSpec(
+                name=model.input_name, dtype="float32", shape=(job.batch, *model.example_input.shape)
+            ),
+            outputs=tuple(
+                TensorSpec(name=name, dtype="float32", shape=array.shape)
+                for name, array in zip(model.output_names, expected, strict=True)
+            ),
+            precision=way.precision,
+            forms=way.forms or engine.forms,
+            options=engine.options(**given),
+        )
+        artifact = engine.emit(without_matches(program), request, folder)
+        file = EngineFile(
+            target=way.kind,
+            path=folder / artifact.file,
+            input=request.input,
+            outputs=request.outputs,
+            options=dict(given),
+        )
+        return file, dict(artifact.details)
 
-    Raises:
-        Exception: whatever loading, compiling or the engine raises.
-    """
-    program = _program(contender, model, len(images), forms)  # first: it says whether the engine is here
-    expected = forms.reference(model, contender.merging, images).expected(len(images))
-    memory = _Memory(device, by_allocator=contender.kind in _TORCH)
-    started = time.perf_counter()
-    calls = _TORCH.get(contender.kind, _engine)(contender, program, model, images, forms, device)
-    settled = settle(calls.plain, device)
-    facts = {
-        **settled,
-        **calls.facts,
-        "build_s": round(time.perf_counter() - started, 2),
-        "parity": parity(calls.plain(), expected, contender.precision),
-        **memory.peak(calls.plain),
-    }
-    if contender.kind == "program" and program.merging_blocks:
-        facts["matches"] = _matches(program, contender, model, images, forms)
-    built = Built(executed_macs=program.executed_macs)
-    built.calls[contender.name], built.facts[contender.name] = calls.plain, facts
-    if device == "cuda" and replay:
-        name = contender.name + GRAPH
-        try:
-            recorded = calls.replayed()
-            built.facts[name] = {
-                **settle(recorded, device),
-                "parity": parity(recorded(), expected, contender.precision),
-            }
-            built.calls[name] = recorded
-        except Exception as error:  # PyTorch's, CUDA's and the engines' have no common type
-            built.failed[name] = f"no CUDA graph: {reason(error)}"
-    return built
+    def _along_own_matches(self, programs: Programs, way: Way, images: Array) -> dict[str, Any]:
+        """Parity of a program with fp32 merging the same tokens: rounding may turn a near-tie."""
+        pictures = images[:PICTURES]
+        program = programs.program(way.merging, way.precision, len(pictures), way.forms)
+        results = programs.run(program, pictures)
+        outputs, records = results[: program.outputs], results[program.outputs :]
+        wide = programs.program(way.merging, "fp32", len(pictures))
+        followed, regret = follow_matches(wide, torch.from_numpy(pictures), records)
+        found = parity(outputs, tuple(each.numpy() for each in followed), way.precision)
+        return found | {"tie_regret": regret if np.isfinite(regret) else None}
 
 
 def parity(outputs: object, expected: tuple[Array, ...], precision: str) -> dict[str, Any]:
-    """The worst of all outputs against fp32 eager PyTorch under the same merging.
+    """The worst difference of all outputs to their reference.
 
     Args:
-        outputs: tensors or arrays; what comes behind the model's own is ignored.
+        outputs: tensors or arrays; results after the model's own outputs are ignored.
         expected: of the reference.
         precision: whose default cosine is demanded.
     """
@@ -119,181 +176,38 @@ def parity(outputs: object, expected: tuple[Array, ...], precision: str) -> dict
     return {
         "cosine": cosine,
         "max_abs_error": error if np.isfinite(error) else None,
-        "magnitude": max(each.magnitude for each in found),
         "passed": cosine >= TOLERANCES[precision].cosine,  # type: ignore[index]
     }
 
 
-def reason(error: BaseException) -> str:
-    """An error in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
+def machine(device: Device) -> dict[str, Any]:
+    """The device and its software.
 
-
-def forget_device_memory() -> None:
-    """Give back what is no longer used, so that contenders of one job do not squeeze those of the next."""
-    gc.collect()
-    torch._dynamo.reset()
-    if torch.cuda.is_available():
-        with suppress(RuntimeError):
-            torch.cuda.empty_cache()
-
-
-def _program(contender: Contender, model: str, batch: int, forms: MadeForms) -> RewrittenProgram:
-    """The program that a contender runs, or for the library's own module the one that says how much work it is."""
-    chosen = contender.forms
-    if contender.kind not in _TORCH:
-        chosen = chosen or target(contender.kind, contender.precision).forms
-    return forms.program(model, contender.merging, contender.precision, batch, chosen)
-
-
-def _module_calls(module: nn.Module, images: Array, dtype: torch.dtype, device: Device) -> _Calls:
-    given = torch.from_numpy(images).to(device, dtype)
-
-    def call() -> object:
-        with torch.inference_mode():
-            return module(given)
-
-    return _Calls(plain=call, replayed=lambda: graphed(call))
-
-
-def _model(
-    contender: Contender,
-    program: RewrittenProgram,
-    model: str,
-    images: Array,
-    forms: MadeForms,
-    device: Device,
-) -> _Calls:
-    module = forms.model(model).module
-    assert isinstance(module, nn.Module)
-    dtype = DTYPES[contender.precision]
-    own: Any = copy.deepcopy(module).to(device, dtype)
-    if contender.kind == "model compile":
-        own = torch.compile(own, dynamic=False)
-    return _module_calls(own, images, dtype, device)
-
-
-def _eager(
-    contender: Contender,
-    program: RewrittenProgram,
-    model: str,
-    images: Array,
-    forms: MadeForms,
-    device: Device,
-) -> _Calls:
-    module: Any = forms.module(without_matches(program).exported)
-    if contender.kind == "compile":
-        module = torch.compile(module, dynamic=False)
-    return _module_calls(module, images, torch.float32, device)
-
-
-def _engine(
-    contender: Contender,
-    program: RewrittenProgram,
-    model: str,
-    images: Array,
-    forms: MadeForms,
-    device: Device,
-) -> _Calls:
-    engine = target(contender.kind, contender.precision)
-    loaded, known = forms.model(model), forms.reference(model, contender.merging, images).outputs
-    request = EmitRequest(
-        input=TensorSpec(name=loaded.input_name, dtype=images.dtype.name, shape=images.shape),
-        outputs=tuple(
-            TensorSpec(name=name, dtype="float32", shape=(len(images), *array.shape[1:]))
-            for name, array in zip(loaded.output_names, known, strict=True)
-        ),
-        precision=contender.precision,
-        forms=contender.forms or engine.forms,
-        options=engine.options(**(_ENGINE_OPTIONS.get(contender.kind, {}) if device == "cuda" else {})),
-    )
-    folder = tempfile.TemporaryDirectory()
-    artifact = engine.emit(without_matches(program), request, Path(folder.name))
-    runner: Any = artifact.runner
-
-    def call_on_cpu(held: object = folder) -> object:
-        return runner(images)
-
-    def replayed() -> Call:
-        replay: Call = runner.on_device(images, cuda_graph=True)
-        return replay
-
-    plain = runner.on_device(images, cuda_graph=False) if device == "cuda" else call_on_cpu
-    return _Calls(plain=plain, replayed=_holding(replayed, folder), facts={"engine": dict(artifact.details)})
-
-
-def _holding(replayed: Callable[[], Call], folder: object) -> Callable[[], Call]:
-    """The same function, with which a folder lives and dies."""
-
-    def call(held: object = folder) -> Call:
-        return replayed()
-
-    return call
-
-
-_TORCH: Mapping[str, Callable[..., _Calls]] = {
-    "model": _model,
-    "model compile": _model,
-    "program": _eager,
-    "compile": _eager,
-}
-
-
-def _matches(
-    program: RewrittenProgram, contender: Contender, model: str, images: Array, forms: MadeForms
-) -> dict[str, Any]:
-    """How far a program merges what fp32 does, and how exact it is along its own matches."""
-    reference = forms.reference(model, contender.merging, images)
-    count = len(reference.outputs[0])
-    results = [each[:count] for each in forms.run_whole(program, images)]
-    outputs, records = results[: program.outputs], results[program.outputs :]
-    shares = []
-    for block, got, own in zip(program.merging_blocks, records, reference.records, strict=True):
-        pairs, own_pairs = (matched_pairs(read_match(each, program.merged[block])) for each in (got, own))
-        same = (pairs[:, :, None, :] == own_pairs[:, None, :, :]).all(dim=-1).any(dim=-1)
-        shares.append(float(same.float().mean()))
-    wide = forms.program(model, contender.merging, "fp32", count)
-    followed, regret = follow_matches(wide, torch.from_numpy(images[:count]), records)
+    Raises:
+        TargetUnavailableError: a GPU is asked for, and PyTorch sees none.
+    """
+    if device == "cpu":
+        return {"device": f"cpu: {cpu_model()}", "torch": torch.__version__}
+    if not torch.cuda.is_available():
+        raise TargetUnavailableError(
+            f"gpu_check: needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here; nothing was run"
+        )
+    facts, capability = cuda_facts(), torch.cuda.get_device_capability()
     return {
-        "agreement": float(np.mean(shares)),
-        "agreement_by_block": [round(share, 4) for share in shares],
-        "tie_regret": regret if np.isfinite(regret) else None,
-        "along_own_matches": parity(outputs, tuple(each.numpy() for each in followed), contender.precision),
+        **facts,
+        "device": facts["name"],
+        "compute_capability": ".".join(map(str, capability)),
+        "torch": torch.__version__,
     }
 
 
-class _Memory:
-    """Device memory that a contender takes: what it holds, and what a call needs on top.
+def main() -> None:
+    """Run the process."""
+    device: Device = "cpu" if sys.argv[1] == "cpu" else "cuda"
+    torch.backends.cuda.matmul.allow_tf32 = False  # references are fp32
+    torch.backends.cudnn.allow_tf32 = False
+    serve(Builder(device, Path(sys.argv[2])).answer)
 
-    PyTorch's allocator knows exactly; engines have their own, of which only the device's free memory tells.
-    """
 
-    def __init__(self, device: Device, *, by_allocator: bool) -> None:
-        self._on_gpu, self._by_allocator = device == "cuda", by_allocator
-        if self._on_gpu:
-            gc.collect()
-            torch.cuda.empty_cache()
-            self._before = self._held()
-
-    def peak(self, call: Call) -> dict[str, Any]:
-        """After building and warming up: bytes at most, and who says so."""
-        if not self._on_gpu:
-            return {"peak_memory_bytes": None, "memory_by": "not measured on a CPU"}
-        torch.cuda.synchronize()
-        held = self._held()
-        if not self._by_allocator:
-            return {"peak_memory_bytes": max(held - self._before, 0), "memory_by": "device"}
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        torch.cuda.synchronize()
-        return {
-            "peak_memory_bytes": torch.cuda.max_memory_allocated() - self._before,
-            "memory_by": "allocator",
-        }
-
-    def _held(self) -> int:
-        if self._by_allocator:
-            return torch.cuda.memory_allocated()
-        free, total = torch.cuda.mem_get_info()
-        return total - free
+if __name__ == "__main__":
+    main()

@@ -1,112 +1,136 @@
-"""From rounds to figures: throughput, latency, ratios with intervals, merge efficiency.
+"""From races to figures: latency, throughput, ratios with intervals, merge efficiency, and the targets."""
 
-A ratio compares round by round, by the same rules as `exporter bench`. All contenders of a job lived in one process, so
-an interval holds what differs from round to round, and not what differs from process to process.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-
-from exporter.benchmark.statistics import (
-    efficiency,
-    ratio,
-)
+from exporter.benchmark import Measurement, Summary, efficiency, ratio, summarize
 from exporter.records import Ratio
-from tools.gpu.jobs import BASELINE
-from tools.gpu.results import Entry, JobResult, Round
+from tools.gpu.drive import JobResult
+from tools.gpu.jobs import BASELINE, Job, Way
+
+LEAST_EFFICIENCY, LARGE_BATCH = 0.95, 64
+LEAST_SPEEDUP = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The figures of one entry.
+    """The figures of one contender.
 
     Attributes:
-        job: that it was timed in.
-        model: its title.
-        batch: images per call.
-        entry: the entry.
-        latency_ms: median of single calls.
-        p90_ms: of single calls.
-        images_per_s: calls one behind the other; of the median round.
-        over_baseline: throughput over the library's module in eager fp16.
-        over_dense: throughput over the dense contender of the same kind, precision and replay.
-        latency_over_dense: the same for single calls.
+        job: that it was raced in.
+        way: what it is.
+        summary: of its calls.
+        peak_memory_bytes: at most, over all launches.
+        over_baseline: how many times as fast as the library's module in eager fp16.
+        over_dense: how many times as fast as the contender that differs in merging alone.
         macs_ratio: executed multiply-accumulates of that dense contender over its own.
-        efficiency: `over_dense` over `macs_ratio`.
     """
 
-    job: str
-    model: str
-    batch: int
-    entry: Entry
-    latency_ms: float
-    p90_ms: float
-    images_per_s: float
+    job: Job
+    way: Way
+    summary: Summary
+    peak_memory_bytes: int
     over_baseline: Ratio | None = None
     over_dense: Ratio | None = None
-    latency_over_dense: Ratio | None = None
     macs_ratio: float | None = None
-    efficiency: Ratio | None = None
 
     @property
-    def is_reduced(self) -> bool:
-        """Whether it merges."""
-        return self.entry.merging != "dense"
+    def efficiency(self) -> Ratio | None:
+        """`over_dense` over `macs_ratio`."""
+        if self.over_dense is None or self.macs_ratio is None:
+            return None
+        return efficiency(self.over_dense, self.macs_ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One target.
+
+    Attributes:
+        target: what is demanded.
+        status: `met` or `missed` by what ran, or `not run`.
+        found: the figures that decide.
+    """
+
+    target: str
+    status: Literal["met", "missed", "not run"]
+    found: str
 
 
 def rows(jobs: Iterable[JobResult]) -> list[Row]:
-    """One per timed entry, in the order of the jobs."""
-    return [_row(job, entry) for job in jobs for entry in job.entries if entry.state == "timed"]
+    """One per timed contender, in the order of the jobs."""
+    return [row for result in jobs for row in _rows(result)]
 
 
-def _row(job: JobResult, entry: Entry) -> Row:
-    timed = [each for each in job.entries if each.state == "timed"]
-    baseline = next((each for each in timed if each.name == BASELINE), None)
-    dense = _dense(entry, timed) if entry.merging != "dense" else None
-    calls = [each for one in entry.rounds for each in one.latency_ms]
-    speedup = macs = None
-    if dense is not None:
-        speedup, macs = _throughput(entry, dense), dense.executed_macs / entry.executed_macs
-    return Row(
-        job=job.name,
-        model=job.model,
-        batch=job.batch,
-        entry=entry,
-        latency_ms=float(np.median(calls)),
-        p90_ms=float(np.quantile(calls, 0.9)),
-        images_per_s=job.batch * 1000 / float(np.median([one.window_ms for one in entry.rounds])),
-        over_baseline=_throughput(entry, baseline) if baseline is not None else None,
-        over_dense=speedup,
-        latency_over_dense=_latency(entry, dense) if dense is not None else None,
-        macs_ratio=macs,
-        efficiency=efficiency(speedup, macs) if speedup is not None and macs is not None else None,
+def verdicts(found: Sequence[Row]) -> tuple[Verdict, ...]:
+    """The three targets, judged by reduced engines in 16 bits: compiled ones, and programs replayed from a graph."""
+    engines = [row for row in found if row.way.merging != "dense" and row.way.is_engine]
+    efficiencies = [(row, row.efficiency) for row in engines if row.job.batch >= LARGE_BATCH]
+    single = [(row, row.over_dense) for row in engines if row.job.batch == 1]
+    speedups = [
+        (row, row.over_baseline)
+        for row in engines
+        if (row.job.model, row.job.batch, row.way.merging) == ("vit_b", 64, "r13")
+    ]
+    return (
+        _verdict(
+            f"reduced over dense engine at least {LEAST_EFFICIENCY:.0%} of the ratio of executed MACs, "
+            f"batch {LARGE_BATCH} and above",
+            efficiencies,
+            LEAST_EFFICIENCY,
+        ),
+        _verdict("never slower than the dense engine, batch 1", single, 1.0),
+        _verdict(
+            f"at least {LEAST_SPEEDUP:g}x over eager fp16, ViT-B/16, r=13, batch 64",
+            speedups,
+            LEAST_SPEEDUP,
+            best=True,
+        ),
     )
 
 
-def _dense(entry: Entry, timed: Sequence[Entry]) -> Entry | None:
-    """The contender that differs in merging alone; a form is of no account where nothing merges."""
-    same = [
-        each
-        for each in timed
-        if each.merging == "dense"
-        and (each.kind, each.precision, each.cuda_graph) == (entry.kind, entry.precision, entry.cuda_graph)
-        and each.form in ("", entry.form)
-    ]
-    return max(same, key=lambda each: each.form == entry.form, default=None)
+def _rows(result: JobResult) -> Iterator[Row]:
+    if result.race is None:
+        return
+    timed = {each.contender.name: each for each in result.race.measurements}
+    ways = {way.name: way for way in result.job.ways if way.name in timed}
+    baseline = timed.get(BASELINE.name)
+    for name, way in ways.items():
+        own = timed[name]
+        dense = next((timed[each.name] for each in _dense_forms(way, ways.values())), None)
+        yield Row(
+            job=result.job,
+            way=way,
+            summary=summarize(own.samples, result.job.batch),
+            peak_memory_bytes=max(launch.peak_memory_bytes for launch in own.launches),
+            over_baseline=_ratio(own, baseline),
+            over_dense=_ratio(own, dense),
+            macs_ratio=None if dense is None else dense.contender.executed_macs / own.contender.executed_macs,
+        )
 
 
-def _throughput(entry: Entry, other: Entry) -> Ratio:
-    mine, its = ([[(one.window_ms,)] for one in each.rounds] for each in (entry, other))
-    return ratio(mine, its)
+def _dense_forms(way: Way, ways: Iterable[Way]) -> Iterator[Way]:
+    if way.merging != "dense":
+        yield from (each for each in ways if each.is_dense_form_of(way))
 
 
-def _latency(entry: Entry, other: Entry) -> Ratio:
-    """Of the rounds' median calls: a single call on an idle GPU has outliers that no throughput evens out."""
-    mine, its = ([[(_median(one),)] for one in each.rounds] for each in (entry, other))
-    return ratio(mine, its)
+def _ratio(own: Measurement, other: Measurement | None) -> Ratio | None:
+    return None if other is None or other is own else ratio(own.samples, other.samples)
 
 
-def _median(one: Round) -> float:
-    return float(np.median(one.latency_ms))
+def _verdict(
+    target: str, figures: Sequence[tuple[Row, Ratio | None]], least: float, *, best: bool = False
+) -> Verdict:
+    """Of all figures, or of the best alone."""
+    known = [(row, figure.value) for row, figure in figures if figure is not None]
+    if not known:
+        return Verdict(target=target, status="not run", found="no engine of this kind was timed")
+    row, value = (max if best else min)(known, key=lambda each: each[1])
+    met = sum(figure >= least for _, figure in known)
+    return Verdict(
+        target=target,
+        status="met" if value >= least else "missed",
+        found=f"{met} of {len(known)} engines; the {'best' if best else 'worst'} {value:.3f}: "
+        f"{row.job.name}, {row.way.name}",
+    )

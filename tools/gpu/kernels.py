@@ -1,4 +1,4 @@
-"""Where the time of a call goes: GPU kernels by their sum, from PyTorch's profiler; in the worker."""
+"""Where the time of a call goes: GPU kernels by their sum, from PyTorch's profiler."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from tools.gpu.timing import Call, Device
+from exporter.benchmark import Device
+from exporter.benchmark.clock import Call
 
 CALLS = 5
 MOST_KERNELS = 25
@@ -14,7 +15,7 @@ _NAME = 120
 
 
 def list_kernels(call: Call, device: Device) -> list[dict[str, Any]]:
-    """Kernels of one call, the longest first, with a last row for all that are not listed.
+    """Kernels of one call, the longest first, then one row for all that are not listed.
 
     Args:
         call: warm.
@@ -31,7 +32,11 @@ def list_kernels(call: Call, device: Device) -> list[dict[str, Any]]:
             torch.cuda.synchronize()
     wanted = DeviceType.CUDA if device == "cuda" else DeviceType.CPU
     rows = [
-        (str(each.key), each.count, _microseconds(each, device))
+        (
+            str(each.key),
+            each.count,
+            float(getattr(each, f"self_{'device' if device == 'cuda' else 'cpu'}_time_total")),
+        )
         for each in profiled.key_averages()
         if each.device_type == wanted
     ]
@@ -39,10 +44,9 @@ def list_kernels(call: Call, device: Device) -> list[dict[str, Any]]:
 
 
 def summed(rows: list[tuple[str, int, float]], calls: int) -> list[dict[str, Any]]:
-    """Rows of all calls as rows of one, the tail in one row."""
+    """Rows of all calls as rows of one, those after the longest in one row."""
     whole = sum(us for _, _, us in rows) or 1.0
-    tail = rows[MOST_KERNELS:]
-    shown = rows[:MOST_KERNELS]
+    shown, tail = rows[:MOST_KERNELS], rows[MOST_KERNELS:]
     if tail:
         shown = [*shown, (f"{len(tail)} others", sum(row[1] for row in tail), sum(row[2] for row in tail))]
     return [
@@ -54,7 +58,3 @@ def summed(rows: list[tuple[str, int, float]], calls: int) -> list[dict[str, Any
         }
         for name, count, us in shown
     ]
-
-
-def _microseconds(event: Any, device: Device) -> float:
-    return float(event.self_device_time_total if device == "cuda" else event.self_cpu_time_total)

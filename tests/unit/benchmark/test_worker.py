@@ -142,6 +142,33 @@ def test_compiled_is_torch_compile_of_the_module(digit_images: Path, monkeypatch
     np.testing.assert_array_equal(got, np.load(digit_images))
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_module_is_cast_with_its_images(precision: Any, digit_images: Path) -> None:
+    contender = Contender(
+        name="e", kind="module", batch=1, reduced=False, executed_macs=1, model=DIGITS, precision=precision
+    )
+    asked = job(contender, digit_images)
+
+    outputs = load_contender(asked, read_images(asked)).call()
+
+    assert isinstance(outputs, torch.Tensor)
+    assert outputs.dtype == {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def test_compiled_program_is_torch_compile_of_it(
+    program: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module, **options: lambda given: -module(given))
+    asked = job(as_program("eager", program), images)
+    compiled = replace(asked, contender=replace(asked.contender, kind="compiled"))
+
+    (plain,), (negated,) = (
+        arrays_of(load_contender(each, read_images(each)).call()) for each in (asked, compiled)
+    )
+
+    np.testing.assert_allclose(negated, -plain)
+
+
 def test_every_tensor_that_a_call_returns_is_read() -> None:
     outputs = {"a": torch.ones(2), "b": [np.zeros(1), (torch.zeros(3, dtype=torch.bfloat16),)]}
 

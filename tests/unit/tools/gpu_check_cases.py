@@ -1,70 +1,95 @@
-"""Entries with known times, and a worker that only pretends."""
+"""Races with known times, and a builder that only pretends."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tools.gpu.jobs import BASELINE
-from tools.gpu.results import Entry, JobResult, Round
-
-ROUNDS = 4
+from exporter.benchmark import Contender, Launch, Measurement, Race
+from exporter.models import ModelRequest
+from tools.gpu.drive import JobResult
+from tools.gpu.jobs import BASELINE, Job, Way
 
 PRETENDER = """
-import json, os, sys
+import json, sys
 script = json.loads(sys.argv[1])
-job, names = 0, {}
 for line in sys.stdin:
     request = json.loads(line)
-    ask = request["ask"]
-    answer = {}
-    if ask == "machine":
+    if request["ask"] == "machine":
         answer = {"error": script["absent"]} if "absent" in script else {"device": "pretended"}
-    elif ask == "open":
-        job, names = request["job"], []
-    elif ask == "build":
-        number = request["contender"]
-        does = script.get(f"{job}.{number}", "runs")
+    else:
+        name = script["names"][request["job"]][request["way"]]
+        does = script.get(name, "builds")
         if does == "dies":
             print("out of luck", file=sys.stderr)
             sys.exit(3)
-        name = script["names"][job][number]
-        answer = {"failed": {}, "facts": {name: {}}, "executed_macs": 100, "ruined": does == "ruins"}
+        contender = {**script["contender"], "name": name}
+        answer = {"contender": contender, "facts": {"parity": {"cosine": 1.0, "passed": True}}}
         if does == "fails":
-            answer |= {"failed": {name: "no compiler here"}, "facts": {}, "executed_macs": 0}
-        names.extend(answer["facts"])
-    elif ask == "round":
-        if script.get("rounds") == "die" and request["seed"] == 3:
-            sys.exit(3)
-        rounds = {name: {"latency_ms": [2.0, 2.0], "window_ms": 1.0, "window_calls": 3} for name in names}
-        answer = {"rounds": rounds, "clocks": {"sm_clock_mhz": 1980, "power_w": 350.0}}
-    else:
-        answer = {"kernels": {name: [{"name": "gemm", "calls": 1, "us": 2.0, "share": 1.0}] for name in names}}
+            answer = {"failed": "no compiler here"}
     print(json.dumps(answer), flush=True)
 """
-"""Contenders run but for those that the script names by job and place; every worker process behaves alike."""
+"""Builds every contender but those that the script names."""
+
+PARITY = {"cosine": 0.9995, "max_abs_error": 0.01, "passed": True}
 
 
 def write_pretender(folder: Path) -> Path:
-    """Write the script of a worker that pretends."""
-    path = folder / "pretender.py"
+    """Write the script of a builder that pretends."""
+    path = folder / "pretended_builder.py"
     path.write_text(PRETENDER, encoding="utf-8")
     return path
 
 
-def timed(kind: str, merging: str, *, window_ms: float, latency_ms: float, **known: Any) -> Entry:
-    """An entry whose every round took as long."""
-    settings: dict[str, Any] = {"precision": "fp16", "executed_macs": 100, "cuda_graph": False} | known
-    name = f"{kind} {merging} {settings['precision']}" + (" graph" if settings["cuda_graph"] else "")
-    one = Round(latency_ms=(latency_ms,) * 3, window_ms=window_ms, window_calls=5)
-    return Entry(name=name, kind=kind, merging=merging, state="timed", rounds=(one,) * ROUNDS, **settings)
+def contender(name: str, macs: int = 100, batch: int = 2) -> Contender:
+    model = ModelRequest(model="vit_digits")
+    return Contender(name=name, kind="module", batch=batch, reduced=False, executed_macs=macs, model=model)
 
 
-def baseline(window_ms: float = 4.0) -> Entry:
-    """The library's own module in fp16."""
-    entry = timed("model", "dense", window_ms=window_ms, latency_ms=window_ms)
-    assert entry.name == BASELINE
-    return entry
+def raced(
+    *timed: tuple[Way, float, int],
+    model: str = "vit_b",
+    batch: int = 64,
+    facts: Mapping[str, Any] | None = None,
+) -> JobResult:
+    """A job whose every call of a way took as many milliseconds; of images as many as `batch`.
+
+    Args:
+        timed: ways with milliseconds and multiply-accumulates.
+        model: of the job.
+        batch: of the job.
+        facts: of every way, beside its parity.
+    """
+    ways = tuple(way for way, _, _ in timed)
+    race = Race(
+        measurements=tuple(
+            Measurement(contender=contender(way.name, macs, batch), launches=(_launch(ms),) * 2)
+            for way, ms, macs in timed
+        ),
+        unavailable=(),
+        threads=1,
+        cores=(0,),
+        device="cuda",
+    )
+    known = {"parity": PARITY, **(facts or {})}
+    job = Job(name=f"some {model} b{batch}", model=model, batch=batch, ways=ways)
+    return JobResult(job=job, race=race, facts={way.name: known for way in ways})
 
 
-def job(*entries: Entry, model: str = "ViT-B/16", batch: int = 64, **known: Any) -> JobResult:
-    """A job of these entries."""
-    return JobResult(name="some job", model=model, batch=batch, purpose="time", entries=entries, **known)
+def pair(kind: str = "compile", *, ms: float = 1.25, **known: Any) -> tuple[tuple[Way, float, int], ...]:
+    """The baseline in 4 ms; dense in 2 ms with 200 MACs, and r13 with 125."""
+    dense = Way(kind=kind, **known)  # type: ignore[arg-type]
+    return (BASELINE, 4.0, 200), (dense, 2.0, 200), (replace(dense, merging="r13"), ms, 125)
+
+
+def _launch(ms: float) -> Launch:
+    return Launch(
+        load_ms=1.0,
+        first_ms=1.0,
+        warm_up_calls=1,
+        settled=True,
+        rounds=((ms,) * 3,) * 4,
+        other_load=0.0,
+        peak_memory_bytes=256 * 2**20,
+        peak_since="load",
+    )

@@ -1,4 +1,4 @@
-"""The files, the page and the command line."""
+"""Figures against times whose ratios are known; targets met, missed or not run; files, page and command line."""
 
 import json
 from dataclasses import replace
@@ -9,89 +9,133 @@ import pytest
 import torch
 
 from exporter.errors import TargetUnavailableError
-from tests.unit.tools.gpu_check_cases import baseline, job, timed
-from tools.gpu.figures import rows
-from tools.gpu.machine import check_needed
-from tools.gpu.results import Check, JobResult, to_json, write
-from tools.gpu.table import page
-from tools.gpu.verdicts import verdicts
-from tools.gpu_check import main
+from tests.unit.tools.gpu_check_cases import PARITY, pair, raced
+from tools.gpu.drive import Check, JobResult
+from tools.gpu.figures import rows, verdicts
+from tools.gpu.jobs import Way
+from tools.gpu.page import page, to_json, write
+from tools.gpu_check import check_needed, main
 
-DENSE = timed("trt", "dense", window_ms=2.0, latency_ms=3.0, executed_macs=200)
-FACTS: dict[str, Any] = {
-    "parity": {"cosine": 0.9995, "max_abs_error": 0.01, "magnitude": 3.0, "passed": True},
-    "peak_memory_bytes": 256 * 2**20,
-    "engine": {"attention": "attention fused 11/12"},
-}
-REDUCED = replace(timed("trt", "r13", window_ms=1.0, latency_ms=2.0, executed_macs=125), facts=FACTS)
-KERNELS = ({"name": "gemm|128x64", "calls": 2.0, "us": 10.0, "share": 1.0},)
-LISTED = replace(baseline(), name="program r13 fp16", state="listed", rounds=(), kernels=KERNELS)
+
+def test_ratios_and_efficiency_follow_from_their_definitions() -> None:
+    row = rows([raced(*pair())])[-1]
+    assert row.over_dense and row.over_baseline and row.efficiency
+
+    assert row.summary.images_per_s == pytest.approx(64 / 1.25e-3)
+    assert row.over_dense.value == pytest.approx(2.0 / 1.25)
+    assert row.over_baseline.value == pytest.approx(4.0 / 1.25)
+    assert row.macs_ratio == pytest.approx(200 / 125)
+    assert row.efficiency.value == pytest.approx(1.0)
+
+
+def test_dense_counterpart_is_of_the_same_kind_precision_and_replay() -> None:
+    others = (
+        (Way(kind="aoti"), 50.0, 200),
+        (Way(kind="compile", precision="bf16"), 50.0, 200),
+        (Way(kind="compile", graph=True), 50.0, 200),
+    )
+
+    row = rows([raced(*others, *pair())])[-1]
+
+    assert row.over_dense is not None
+    assert row.over_dense.value == pytest.approx(2.0 / 1.25)
+
+
+def test_contenders_of_different_jobs_are_never_compared() -> None:
+    baseline, dense, reduced = pair()
+
+    row = rows([raced(baseline, dense), raced(baseline, reduced)])[-1]
+
+    assert (row.over_dense, row.macs_ratio, row.efficiency) == (None, None, None)
+
+
+ALL = "met", "met", "met"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        pytest.param([], ("not run",) * 3, id="nothing"),
+        pytest.param([raced(*pair()), raced(*pair(), batch=1)], ALL, id="as fast as its arithmetic"),
+        pytest.param([raced(*pair(ms=1.4))], ("missed", "not run", "met"), id="efficiency 0.89"),
+        pytest.param(
+            [raced(*pair()), raced(*pair(ms=1.4), model="vit_l")],
+            ("missed", "not run", "met"),
+            id="one of two models",
+        ),
+        pytest.param([raced(*pair(ms=1.4), batch=8)], ("not run",) * 3, id="batch 8"),
+        pytest.param([raced(*pair(ms=2.1), batch=1)], ("not run", "missed", "not run"), id="slower, batch 1"),
+        pytest.param([raced(*pair(ms=2.1))], ("missed", "not run", "missed"), id="1.9x over eager"),
+        pytest.param([raced(*pair("program"))], ("not run",) * 3, id="program that is launched"),
+        pytest.param([raced(*pair("program", graph=True))], ("met", "not run", "met"), id="replayed"),
+        pytest.param([raced(*pair("program", graph=True, precision="fp32"))], ("not run",) * 3, id="in fp32"),
+    ],
+)
+def test_targets_are_demanded_of_reduced_engines(jobs: list[JobResult], expected: tuple[str, ...]) -> None:
+    assert tuple(verdict.status for verdict in verdicts(rows(jobs))) == expected
+
+
+def check(*jobs: JobResult, finished: bool = True) -> Check:
+    machine = {"device": "NVIDIA H200", "cuda": "13.0", "torch": "2.11.0"}
+    return Check(machine=machine, budget_s=570.0, seconds=12.0, finished=finished, jobs=jobs)
 
 
 def shown(*jobs: JobResult, **known: Any) -> str:
-    settings: dict[str, Any] = {
-        "machine": {"device": "NVIDIA H200", "nvidia_smi": {"driver_version": "580.1"}, "torch": "2.11.0"},
-        "budget_s": 570.0,
-        "seconds": 12.0,
-        "finished": True,
-    }
-    check = Check(jobs=jobs, **(settings | known))
     figures = rows(jobs)
-    return page(check, figures, verdicts(figures))
+    return page(check(*jobs, **known), figures, verdicts(figures))
 
 
 def test_page_names_the_machine_and_shows_every_figure_of_a_row() -> None:
-    text = shown(job(baseline(4.0), DENSE, REDUCED))
-    (line,) = [line for line in text.splitlines() if line.startswith("| ViT-B/16 | 64 | trt r13")]
+    text = shown(raced(*pair("trt", ms=1.0), facts={"engine": {"attention": "attention fused 11/12"}}))
+    (line,) = [line for line in text.splitlines() if line.startswith("| some vit_b b64 | trt r13")]
 
-    assert "NVIDIA H200" in text and "driver 580.1" in text and "PyTorch 2.11.0" in text
-    for cell in (
-        "64000",
-        "4.00 (",
-        "2.00 (",
-        "| 1.60 |",
-        "1.25 (",
-        "| 256 |",
-        "0.99950",
-        "attention fused 11/12",
-    ):
-        assert cell in line
+    assert "NVIDIA H200" in text and "PyTorch 2.11.0" in text
+    cells = ("64000", "4.00 (", "2.00 (", "| 1.60 |", "1.25 (", "| 256 |", "0.99950", "attention fused 11/12")
+    assert [cell for cell in cells if cell not in line] == []
 
 
 def test_page_says_what_did_not_run_and_why() -> None:
-    absent = replace(DENSE, state="failed", reason="TensorRT is not installed", rounds=())
-    late = job(replace(REDUCED, state="not run", reason="no time", rounds=()), reason="no time")
+    result = raced(*pair())
+    absent = replace(result, failed={"trt dense fp16": "TensorRT is not installed"})
+    late = JobResult(job=replace(result.job, name="late"), reason="no time: 3 s were left")
 
-    text = shown(job(absent), late, finished=False)
+    text = shown(absent, late, finished=False)
 
-    assert "- some job, trt dense fp16: TensorRT is not installed" in text
-    assert "- some job: no time" in text
+    assert "- some vit_b b64, trt dense fp16: TensorRT is not installed" in text
+    assert "- late: no time" in text
     assert "not to the end of the list" in text
-    assert "**not run**" in text
 
 
-def test_page_warns_of_an_engine_that_computes_something_else() -> None:
-    wrong = replace(REDUCED, facts=FACTS | {"parity": FACTS["parity"] | {"cosine": 0.7, "passed": False}})
-
-    assert "cosine below the default" in shown(job(baseline(), DENSE, wrong))
-    assert "cosine below the default" not in shown(job(baseline(), DENSE, REDUCED))
+@pytest.mark.parametrize(
+    ("facts", "warned"),
+    [
+        pytest.param({}, False, id="as it should be"),
+        pytest.param({"parity": PARITY | {"cosine": 0.7, "passed": False}}, True, id="wrong"),
+        pytest.param(
+            {"parity": PARITY | {"passed": False}, "along_own_matches": PARITY}, False, id="a near-tie turned"
+        ),
+    ],
+)
+def test_page_warns_of_an_engine_that_computes_something_else(facts: dict[str, Any], warned: bool) -> None:
+    assert ("cosine below the default" in shown(raced(*pair(), facts=facts))) is warned
 
 
 def test_page_lists_kernels_without_breaking_its_tables() -> None:
-    text = shown(job(LISTED))
+    kernels = [{"name": "gemm|128x64", "calls": 2.0, "us": 10.0, "share": 1.0}]
+
+    text = shown(raced(*pair(), facts={"kernels": kernels}))
 
     assert "| `gemm\\|128x64` | 2 | 10.0 | 100.0% |" in text
 
 
 def test_document_holds_the_raw_samples_and_what_is_derived(tmp_path: Path) -> None:
     path = tmp_path / "gpu_check.json"
-    check = Check(machine={}, budget_s=1.0, seconds=1.0, finished=True, jobs=(job(DENSE),))
 
-    write(path, to_json(check, {"targets": []}))
+    write(path, to_json(check(raced(*pair())), verdicts([])))
     tree = json.loads(path.read_text(encoding="utf-8"))
 
-    assert tree["jobs"][0]["entries"][0]["rounds"][0]["latency_ms"] == [3.0, 3.0, 3.0]
-    assert tree["targets"] == []
+    assert tree["jobs"][0]["bench"]["contenders"][0]["samples_ms"] == [4.0] * 24
+    assert [each["status"] for each in tree["targets"]] == ["not run"] * 3
     assert [each.name for each in tmp_path.iterdir()] == ["gpu_check.json"]
 
 

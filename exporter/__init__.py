@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporter.bundle import load_bundle as load_bundle
     from exporter.errors import ExportError as ExportError
     from exporter.models import ModelRequest as ModelRequest
-    from exporter.pipeline import export as export
+    from exporter.pipeline.export import export as export
     from exporter.recipe import Recipe as Recipe
     from exporter.recipe import load_recipe as load_recipe
     from exporter.schedule import ScheduleRequest as ScheduleRequest

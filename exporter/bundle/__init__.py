@@ -3,7 +3,14 @@
 from exporter.bundle.amend import amend, check_amendable
 from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.leftovers import BENCH, clear_leftovers, scratch_beside
-from exporter.bundle.load import RECIPE_FILE, TEXT_FOLDER, Bundle, load_bundle, recorded_weights_sha256
+from exporter.bundle.load import (
+    RECIPE_FILE,
+    TEXT_FOLDER,
+    Bundle,
+    load_bundle,
+    recorded_weights_sha256,
+    written_bundle,
+)
 from exporter.bundle.locks import locked
 from exporter.bundle.manifest import (
     ArtifactRecord,
@@ -44,4 +51,5 @@ __all__ = [
     "seal",
     "stage_bundle",
     "write_sample",
+    "written_bundle",
 ]

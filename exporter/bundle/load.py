@@ -79,6 +79,10 @@ class Bundle:
             options=self.engine_options(target),
         )
 
+    def runners(self) -> "dict[str, Runner]":
+        """A runner for every engine, by target."""
+        return {target: self.runner(target) for target in self.manifest.artifacts}
+
     def engine_options(self, target: str) -> Any:
         """The options that a target's engine was built with, in the target's own type.
 
@@ -198,6 +202,11 @@ def _checked(path: Path, manifest: Manifest, known: Mapping[str, str]) -> Bundle
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error}") from None
     return Bundle(path=path, manifest=manifest, extras=extras)
+
+
+def written_bundle(path: Path, manifest: Manifest) -> Bundle:
+    """A bundle that this process has just written; nothing of it is read again."""
+    return Bundle(path=path, manifest=manifest, extras=extra_names(path, manifest.files))
 
 
 def recorded_weights_sha256(recipe_path: str | Path) -> str | None:

@@ -13,6 +13,7 @@ from exporter.bundle import Bundle
 from exporter.cli.measured_summary import add_measured, measured_tree
 from exporter.errors import ExportError
 from exporter.pipeline import Exported, Planned, Validated, block_macs, gmacs, parity_record
+from exporter.recipe import merging_name
 from exporter.records import canonical_json, to_tree
 from exporter.validation import ParityResult
 
@@ -28,10 +29,10 @@ def exported_tree(exported: Exported) -> dict[str, Any]:
         "bundle": str(exported.bundle.path),
         **_manifest_tree(exported.bundle),
         **_failures_tree(exported.failures),
-        **measured_tree(exported.findings.measured),
+        **measured_tree(exported.measured),
         **(
-            {"bench": to_tree(exported.findings.bench.record(exported.label))}
-            if exported.findings.bench is not None
+            {"bench": to_tree(exported.bench.record(merging_name(exported.compiled.recipe)))}
+            if exported.bench is not None
             else {}
         ),
     }
@@ -63,11 +64,11 @@ def print_exported(console: Console, exported: Exported) -> None:
         "GMACs",
         f"{counts.dense:.4g} to {counts.reduced:.4g} ({counts.ratio:.2f}x fewer), {counts.executed:.4g} executed",
     )
-    _add_parity(lines, exported.findings.parity)
-    if exported.findings.rounding:
-        block, error = max(exported.findings.rounding.items(), key=lambda item: item[1])
+    _add_parity(lines, exported.compiled.parity)
+    if exported.compiled.rounding:
+        block, error = max(exported.compiled.rounding.items(), key=lambda item: item[1])
         lines.add_row("rounding", f"relative error of the tokens at most {error:.1e}, in block {block}")
-    add_measured(lines, exported.findings.measured)
+    add_measured(lines, exported.measured)
     lines.add_row("bundle", f"{exported.bundle.path} ({_folder_size(exported.bundle.path)})")
     console.print(manifest.name, style="bold")
     console.print(lines)

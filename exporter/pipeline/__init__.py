@@ -1,15 +1,15 @@
 """Pipeline: the compiler's road from a recipe to a proven bundle, and back in to prove, race and describe it."""
 
 from exporter.pipeline.bench import Benched, bench
-from exporter.pipeline.contents import parity_record
-from exporter.pipeline.describe import report
+from exporter.pipeline.bundle_files import parity_record
+from exporter.pipeline.export import Exported, build, export
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.observe import Note, Observer, silent
 from exporter.pipeline.plan import Planned, block_macs, gmacs, plan_export
-from exporter.pipeline.proof import Validated, validate
 from exporter.pipeline.racing import BenchOptions
-from exporter.pipeline.road import Exported, build, export
+from exporter.pipeline.report import report
 from exporter.pipeline.sweep import Goal, SweepRequest, sweep
+from exporter.pipeline.validate import Validated, validate
 
 __all__ = [
     "BenchOptions",

@@ -21,26 +21,25 @@ from exporter.bundle import (
     scratch_beside,
 )
 from exporter.errors import UsageError
+from exporter.pipeline.compile import Compiled, compile_engines, targets_here
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_program, plan_bundle
-from exporter.pipeline.plan import Planned
+from exporter.pipeline.plan import Planned, unguarded
 from exporter.pipeline.racing import (
     BenchOptions,
     Subject,
+    bundle_subject,
     check_options,
-    dense_recipe,
-    engine_files,
+    compiled_subject,
     race_subjects,
     require_speed,
     save_program,
-    unguarded,
 )
-from exporter.pipeline.road import build_planned
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import Recipe, merging_name, override
 from exporter.records import BENCH_FILE, canonical_json
 from exporter.rewrite import rewrite
-from exporter.schedule import Schedule, ScheduleRequest, plan
+from exporter.schedule import plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +90,11 @@ def bench(
     if save:
         for bundle in bundles:
             check_amendable(bundle)
-    unmerged = replace(recipes[0], schedule=ScheduleRequest())
-    found, planned = plan_bundle(bundles[0], unmerged, observe, values or ())
-    recipes = [replace(recipe, model=found.model) for recipe in recipes]
+    first = plan_bundle(bundles[0], recipes[0], observe, values or ())
+    planned = [_planned_as(first, recipe) for recipe in recipes]
     with _work(bundles[0].path.absolute() if save else None) as work:
-        subjects = _subjects(bundles, recipes, planned, work, options, observe)
-        report = race_subjects(recipes[0], planned, subjects, work, options, observe)
+        subjects = _subjects(bundles, planned, work, options, observe)
+        report = race_subjects(first, subjects, work, options, observe)
     labels = _labels(bundles, recipes)
     if save:
         bundles = [
@@ -106,6 +104,14 @@ def bench(
     for recipe, label in zip(recipes, labels, strict=True):
         require_speed(recipe, report, label)
     return Benched(bundles=tuple(bundles), labels=tuple(labels), report=report)
+
+
+def _planned_as(first: Planned, recipe: Recipe) -> Planned:
+    """The model of the first bundle, loaded once, with the recipe and schedule of another one."""
+    schedule = first.schedule
+    if first.anatomy is not None:
+        schedule = plan(recipe.schedule, first.anatomy.geometry)
+    return replace(first, recipe=replace(recipe, model=first.recipe.model), schedule=schedule)
 
 
 @contextmanager
@@ -138,66 +144,56 @@ def _check_alike(bundles: Sequence[Bundle]) -> None:
 
 def _subjects(
     bundles: Sequence[Bundle],
-    recipes: Sequence[Recipe],
-    planned: Planned,
+    planned: Sequence[Planned],
     work: Path,
     options: BenchOptions,
     observe: Observer,
 ) -> list[Subject]:
+    """Every bundle at every batch size, with a dense form where no bundle is one; what is missing is compiled."""
     subjects: list[Subject] = []
-    labels = _labels(bundles, recipes)
+    labels = _labels(bundles, [each.recipe for each in planned])
     all_merge = all(any(bundle.manifest.schedule.merged) for bundle in bundles)
-    dense: Bundle | None = None
-    for batch in dict.fromkeys(options.batches or (recipe.batch for recipe in recipes)):
-        at_batch = [recipe if recipe.dynamic_batch else replace(recipe, batch=batch) for recipe in recipes]
+    dense: Compiled | None = None
+    for batch in dict.fromkeys(options.batches or (each.recipe.batch for each in planned)):
+        at_batch = [_at_batch(each, batch) for each in planned]
         if all_merge:
-            if dense is None or not at_batch[0].dynamic_batch:
-                folder, unmerged = work / f"dense-{batch}", dense_recipe(at_batch[0])
-                dense = build_planned(unmerged, planned, folder, measured=False, observe=observe).bundle
-            subjects.append(_subject("dense", batch, dense, None))
-        for place, (bundle, recipe) in enumerate(zip(bundles, at_batch, strict=True)):
-            folder = work / f"{place}-{batch}"
-            subjects.append(_reduced(labels[place], batch, bundle, recipe, planned, folder, observe))
+            if dense is None or not at_batch[0].recipe.dynamic_batch:
+                dense = _compiled(at_batch[0].dense, work / f"dense-{batch}", observe)
+            subjects.append(compiled_subject(dense, "dense", batch))
+        for place, (bundle, each) in enumerate(zip(bundles, at_batch, strict=True)):
+            subjects.append(_subject(labels[place], batch, bundle, each, work / f"{place}-{batch}", observe))
     return subjects
 
 
-def _reduced(
-    label: str, batch: int, bundle: Bundle, recipe: Recipe, planned: Planned, folder: Path, observe: Observer
+def _at_batch(planned: Planned, batch: int) -> Planned:
+    recipe = planned.recipe
+    return planned if recipe.dynamic_batch else replace(planned, recipe=replace(recipe, batch=batch))
+
+
+def _subject(
+    label: str, batch: int, bundle: Bundle, planned: Planned, folder: Path, observe: Observer
 ) -> Subject:
-    """A bundle as it is, or built again where it was made for another batch size."""
-    scheduled = replace(planned, schedule=_schedule(recipe, planned))
+    """A bundle as it is, or compiled again where it was made for another batch size; `folder` does not exist yet."""
     fits = bundle.manifest.inputs[0].shape[0] in (batch, "batch")
-    if not any(bundle.manifest.schedule.merged):
-        built = (
-            bundle
-            if fits
-            else build_planned(unguarded(recipe), planned, folder, measured=False, observe=observe).bundle
-        )
-        return _subject(label, batch, built, None)
-    if fits:
-        with observe(f"rewrite {label}"):
-            program = rewrite(planned.program, scheduled.schedule, rewrite_options(recipe, planned.model))
-            check_program(bundle, program)
-        return _subject(label, batch, bundle, save_program(program, folder))
-    made = build_planned(unguarded(recipe), scheduled, folder, measured=False, observe=observe)
-    return _subject(
-        label, batch, made.bundle, save_program(made.program, folder.with_name(f"{folder.name}-eager"))
-    )
+    reduced = any(bundle.manifest.schedule.merged)
+    if not fits:
+        compiled = _compiled(planned, folder, observe)
+        eager = save_program(compiled.program, folder / "eager") if reduced else None
+        return compiled_subject(compiled, label, batch, eager)
+    if not reduced:
+        return bundle_subject(bundle, label, batch)
+    with observe(f"rewrite {label}"):
+        options = rewrite_options(planned.recipe, planned.model)
+        program = rewrite(planned.program, planned.schedule, options)
+        check_program(bundle, program)
+    return bundle_subject(bundle, label, batch, save_program(program, folder))
 
 
-def _schedule(recipe: Recipe, planned: Planned) -> Schedule:
-    return planned.schedule if planned.anatomy is None else plan(recipe.schedule, planned.anatomy.geometry)
-
-
-def _subject(label: str, batch: int, bundle: Bundle, program: Path | None) -> Subject:
-    return Subject(
-        label=label,
-        batch=batch,
-        reduced=any(bundle.manifest.schedule.merged),
-        executed_macs=round(bundle.manifest.gmacs.executed * 1e9),
-        engines=engine_files(bundle),
-        program=program,
-    )
+def _compiled(planned: Planned, folder: Path, observe: Observer) -> Compiled:
+    """Compiled without gates, for a race only."""
+    folder.mkdir()
+    plain = replace(planned, recipe=unguarded(planned.recipe))
+    return compile_engines(plain, targets_here(plain.recipe), folder, observe)
 
 
 def _labels(bundles: Sequence[Bundle], recipes: Sequence[Recipe]) -> list[str]:

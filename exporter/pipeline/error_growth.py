@@ -6,7 +6,6 @@ import torch
 from exporter.models import normalize
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.plan import Planned
-from exporter.recipe import Recipe
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array
 from exporter.validation import Outputs, block_errors, decode
@@ -14,10 +13,8 @@ from exporter.validation import Outputs, block_errors, decode
 _IMAGES = 8
 
 
-def error_growth(
-    recipe: Recipe, planned: Planned, program: RewrittenProgram, outputs: Outputs
-) -> dict[int, float]:
-    """Relative error behind the merge of every block that merges; empty where nothing does."""
+def error_growth(planned: Planned, program: RewrittenProgram, outputs: Outputs) -> dict[int, float]:
+    """Relative error after the merge of every block that merges; empty where nothing does."""
     preprocess = planned.model.preprocess
     if not program.merging_blocks or planned.anatomy is None or preprocess is None:
         return {}
@@ -26,7 +23,7 @@ def error_growth(
         program,
         planned.program.graph_module,
         planned.anatomy,
-        torch.from_numpy(as_input(recipe, pixels_BCHW, preprocess)),
+        torch.from_numpy(as_input(planned.recipe, pixels_BCHW, preprocess)),
         torch.from_numpy(normalize(pixels_BCHW, preprocess)),
     )
 

@@ -32,12 +32,14 @@ class Material:
         class_names: that prompts are made of, for zero-shot classification; empty where there is none.
         templates: prompts with one `{}` for the class name.
         pairs: for retrieval.
+        outputs: folder of outputs that are known already, such as the dense model's; None where there are none.
     """
 
     images: ImageSet | None
     class_names: tuple[str, ...] = ()
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
     pairs: ImagePairs | None = None
+    outputs: Path | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """Measure engines against the dense eager model: accuracy, zero-shot accuracy, fidelity, retrieval, error per block.
 
-In: the planned and rewritten program, its runners, a `Material` and a folder for outputs. Out: a `Measured`, whose
-record is the content of `validation.json`.
+In: a `Compiled`, or a bundle's runners with its planned and rewritten program, and a `Material`. Out: a `Measured`,
+whose record is the content of `validation.json`.
 """
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from exporter.errors import GateError
+from exporter.pipeline.compile import Compiled
 from exporter.pipeline.contenders import dense_contender, engine_contender
 from exporter.pipeline.error_growth import error_growth
 from exporter.pipeline.material import Material
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.texts import Embed, TextTower
-from exporter.recipe import Recipe, Validation
+from exporter.recipe import Validation
 from exporter.records import BlockError, DataRecord, ValidationRecord
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Runner
@@ -61,14 +64,12 @@ class Engines:
     """What is measured, and against what.
 
     Attributes:
-        recipe: how the runners take their images.
-        planned: with the dense program.
+        planned: with the dense program, and a recipe that says how the runners take their images.
         program: rewritten, for the error per block.
         runners: by target.
         texts: embeds prompts and captions.
     """
 
-    recipe: Recipe
     planned: Planned
     program: RewrittenProgram
     runners: Mapping[str, Runner]
@@ -79,9 +80,27 @@ class Engines:
         preprocess = self.planned.model.preprocess
         assert preprocess is not None
         engines = {
-            name: engine_contender(self.recipe, runner, preprocess) for name, runner in self.runners.items()
+            name: engine_contender(self.planned.recipe, runner, preprocess)
+            for name, runner in self.runners.items()
         }
         return {DENSE: dense_contender(self.planned), **engines}
+
+
+def measure_compiled(compiled: Compiled, found: Material, texts: TextTower, observe: Observer) -> Measured:
+    """Measure a compiled model in a store that lasts as long as that takes, and hold the gates of its recipe.
+
+    Raises:
+        GateError: an engine loses more than the recipe allows.
+    """
+    engines = Engines(
+        planned=compiled.planned, program=compiled.program, runners=compiled.runners, texts=texts
+    )
+    with tempfile.TemporaryDirectory(dir=compiled.folder) as store:
+        if found.outputs is not None:
+            shutil.copytree(found.outputs, store, dirs_exist_ok=True)
+        measured = measure(engines, found, Path(store), observe)
+    require_measured(compiled.recipe.validate, measured.record)
+    return measured
 
 
 def measure(
@@ -126,7 +145,7 @@ def _main(outputs: Mapping[str, Outputs]) -> Outputs:
 
 def _block_errors(engines: Engines, outputs: Mapping[str, Outputs]) -> tuple[BlockError, ...]:
     tokens = engines.planned.schedule.tokens
-    errors = error_growth(engines.recipe, engines.planned, engines.program, next(iter(outputs.values())))
+    errors = error_growth(engines.planned, engines.program, next(iter(outputs.values())))
     return tuple(
         BlockError(block=block, tokens=tokens[block + 1], relative_error=error)
         for block, error in errors.items()

@@ -1,7 +1,7 @@
 """The model that a bundle was built from, loaded again, recognised by its weights and by what it computes.
 
-In: a bundle and its recipe, with whatever the user replaced in it. Out: the recipe with paths that are there, and the
-model, planned. Used by every command that compares a bundle's engines with their model.
+In: a bundle and its recipe, with whatever the user replaced in it. Out: the model, planned, with the recipe whose paths
+are there. Used by every command that compares a bundle's engines with their model.
 """
 
 from collections.abc import Collection
@@ -24,9 +24,7 @@ SAME_MODEL_COSINE = 0.999
 otherwise, which moves outputs by less."""
 
 
-def plan_bundle(
-    bundle: Bundle, recipe: Recipe, observe: Observer, given: Collection[str] = ()
-) -> tuple[Recipe, Planned]:
+def plan_bundle(bundle: Bundle, recipe: Recipe, observe: Observer, given: Collection[str] = ()) -> Planned:
     """Load and plan the model of a bundle; its images are made as the bundle says, whatever lies beside the model now.
 
     Args:
@@ -43,7 +41,7 @@ def plan_bundle(
     planned = plan_export(recipe, observe)
     check_weights(planned.model, bundle.manifest.model.weights.sha256)
     model = replace(planned.model, preprocess=bundle.preprocess())
-    return recipe, replace(planned, model=model)
+    return replace(planned, model=model)
 
 
 def check_weights(model: LoadedModel, expected: str | None) -> None:

@@ -1,6 +1,6 @@
 """Everything before the first rewrite: load, capture, examine, schedule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -8,10 +8,11 @@ from exporter.anatomy import Anatomy, examine
 from exporter.bundle import GmacsRecord
 from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.errors import UnsupportedGraphError, library_failures
+from exporter.graph.nodes import operands, output_node
 from exporter.models import LoadedModel, load
 from exporter.pipeline.observe import Observer, silent
-from exporter.recipe import Recipe, default_name
-from exporter.schedule import Schedule, plan
+from exporter.recipe import Recipe, SpeedGate, Validation, default_name
+from exporter.schedule import Schedule, ScheduleRequest, plan
 
 _SEE_MORE = "try it with torch.export.export(model, (images,)) first; --debug shows where it stopped"
 
@@ -21,16 +22,32 @@ class Planned:
     """What is known before anything is built.
 
     Attributes:
+        recipe: that asks for it.
         model: loaded.
         program: captured.
         anatomy: None for a tower that is exported as it is.
         schedule: merges per block, empty without an anatomy.
     """
 
+    recipe: Recipe
     model: LoadedModel
     program: Program
     anatomy: Anatomy | None
     schedule: Schedule
+
+    @property
+    def first_output(self) -> int:
+        """Length of the model's first output: its classes, if it has logits."""
+        output = output_node(self.program.graph_module.graph)
+        return int(operands(output)[0].meta["val"].shape[-1])
+
+    @property
+    def dense(self) -> "Planned":
+        """The same model and engines with nothing merged, and without gates, to compare speeds with."""
+        recipe, schedule = dense_recipe(self.recipe), self.schedule
+        if self.anatomy is not None:
+            schedule = plan(ScheduleRequest(), self.anatomy.geometry)
+        return replace(self, recipe=recipe, schedule=schedule)
 
 
 def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = True) -> Planned:
@@ -53,14 +70,24 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
             program = capture(model.module, example)
         note(f"{len(program.graph_module.graph.nodes)} nodes")
     if recipe.model.tower == "text":
-        return Planned(model=model, program=program, anatomy=None, schedule=_as_it_is())
+        return Planned(recipe=recipe, model=model, program=program, anatomy=None, schedule=_as_it_is())
     with observe("plan") as note:
         anatomy = examine(program.graph_module)
         schedule = plan(recipe.schedule, anatomy.geometry)
         if strict:
             anatomy.check_mergeable(schedule.merged)
         note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
-    return Planned(model=model, program=program, anatomy=anatomy, schedule=schedule)
+    return Planned(recipe=recipe, model=model, program=program, anatomy=anatomy, schedule=schedule)
+
+
+def dense_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of the same engines with nothing merged: same targets, same passes, no gates."""
+    return replace(unguarded(recipe), schedule=ScheduleRequest())
+
+
+def unguarded(recipe: Recipe) -> Recipe:
+    """The recipe without name, measurements and gates: one that only builds."""
+    return replace(recipe, name=None, validate=Validation(), bench=SpeedGate(), with_text=False)
 
 
 def bundle_name(recipe: Recipe, model: LoadedModel) -> str:

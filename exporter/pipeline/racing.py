@@ -4,6 +4,7 @@ In: `Subject`s, the dense and the reduced forms of one model. Out: a `BenchRepor
 gate on speed, and by sweeps.
 """
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,12 +28,12 @@ from exporter.benchmark.race import LEAST_LAUNCHES
 from exporter.bundle import Bundle
 from exporter.errors import GateError, TargetUnavailableError, UsageError
 from exporter.machine import usable_cores
+from exporter.pipeline.compile import Compiled, Targets, compile_engines
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.stage_options import parity_inputs
-from exporter.recipe import Recipe, SpeedGate, Validation, absolute
+from exporter.recipe import Recipe, absolute, merging_name
 from exporter.rewrite import RewrittenProgram
-from exporter.schedule import ScheduleRequest
 from exporter.targets import TensorSpec
 
 PROGRAM_FILE = "program.pt2"
@@ -82,16 +83,6 @@ class Subject:
     program: Path | None = None
 
 
-def dense_recipe(recipe: Recipe) -> Recipe:
-    """The same engine with nothing merged, to compare speeds with: same target, same passes."""
-    return replace(unguarded(recipe), schedule=ScheduleRequest())
-
-
-def unguarded(recipe: Recipe) -> Recipe:
-    """A recipe that only builds."""
-    return replace(recipe, name=None, validate=Validation(), bench=SpeedGate(), with_text=False)
-
-
 def save_program(program: RewrittenProgram, folder: Path) -> Path:
     """Write a rewritten program for a process of its own to load."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,24 +90,75 @@ def save_program(program: RewrittenProgram, folder: Path) -> Path:
     return folder / PROGRAM_FILE
 
 
-def engine_files(bundle: Bundle) -> dict[str, EngineFile]:
-    """The engines of a bundle by target."""
+def bundle_subject(bundle: Bundle, label: str, batch: int, program: Path | None = None) -> Subject:
+    """A bundle's engines as one form of its model."""
     manifest = bundle.manifest
-    given = {name: bundle.engine_options(name) for name in manifest.artifacts}
-    return {
+    options = {name: bundle.engine_options(name) for name in manifest.artifacts}
+    engines = {
         name: EngineFile(
             target=name,
             path=bundle.path / record.file,
             input=TensorSpec(**vars(manifest.inputs[0])),
             outputs=tuple(TensorSpec(**vars(each)) for each in manifest.outputs),
-            options=asdict(given[name]) if given[name] is not None else {},
+            options=asdict(options[name]) if options[name] is not None else {},
         )
         for name, record in manifest.artifacts.items()
     }
+    return Subject(
+        label=label,
+        batch=batch,
+        reduced=any(manifest.schedule.merged),
+        executed_macs=round(manifest.gmacs.executed * 1e9),
+        engines=engines,
+        program=program,
+    )
+
+
+def compiled_subject(compiled: Compiled, label: str, batch: int, program: Path | None = None) -> Subject:
+    """Engines that were just compiled as one form of their model."""
+    given, request = compiled.recipe.engines, compiled.request
+    engines = {
+        name: EngineFile(
+            target=name,
+            path=compiled.folder / engine.artifact.file,
+            input=request.input,
+            outputs=request.outputs,
+            options=asdict(given[name]) if name in given else {},
+        )
+        for name, engine in compiled.engines.items()
+    }
+    return Subject(
+        label=label,
+        batch=batch,
+        reduced=not compiled.planned.schedule.is_dense,
+        executed_macs=compiled.program.executed_macs,
+        engines=engines,
+        program=program,
+    )
+
+
+def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) -> BenchReport:
+    """Race compiled engines against dense ones of the same targets, and hold the speed gate of the recipe.
+
+    Raises:
+        GateError: an engine is too slow, or could not be timed.
+    """
+    recipe, planned, label = compiled.recipe, compiled.planned, merging_name(compiled.recipe)
+    with tempfile.TemporaryDirectory(dir=compiled.folder) as folder:
+        work = Path(folder)
+        (work / "dense").mkdir()
+        dense = compile_engines(planned.dense, targets, work / "dense", observe)
+        eager = save_program(compiled.program, work / "eager")
+        subjects = [
+            compiled_subject(dense, "dense", recipe.batch),
+            compiled_subject(compiled, label, recipe.batch, eager),
+        ]
+        report = race_subjects(planned, subjects, work, BenchOptions(compiled=False), observe)
+    require_speed(recipe, report, label)
+    return report
 
 
 def race_subjects(
-    recipe: Recipe,
     planned: Planned,
     subjects: Sequence[Subject],
     work: Path,
@@ -126,17 +168,16 @@ def race_subjects(
     """Time all subjects of each batch size against each other, and against the model itself.
 
     Args:
-        recipe: model, and how engines take their images.
-        planned: of the model.
+        planned: the model, and a recipe that says how engines take their images.
         subjects: dense and reduced forms.
         work: an existing folder for inputs, logs and compiler caches.
         options: how.
         observe: told about progress.
     """
     batches = tuple(dict.fromkeys(subject.batch for subject in subjects))
-    inputs = {batch: _write_input(recipe, planned, batch, work / f"input-{batch}.npy") for batch in batches}
+    inputs = {batch: _write_input(planned, batch, work / f"input-{batch}.npy") for batch in batches}
     contenders = [
-        *_models(recipe, planned, subjects, work, options),
+        *_models(planned, subjects, work, options),
         *_engines(subjects),
         *_programs(subjects, options),
     ]
@@ -207,17 +248,18 @@ def _is_of(contender: str, label: str) -> bool:
 
 
 def _models(
-    recipe: Recipe, planned: Planned, subjects: Sequence[Subject], work: Path, options: BenchOptions
+    planned: Planned, subjects: Sequence[Subject], work: Path, options: BenchOptions
 ) -> Iterable[Contender]:
     """The model as its library has it, in eager PyTorch and through torch.compile."""
     macs = max(subject.executed_macs for subject in subjects)
+    recipe = planned.recipe
     plain = replace(recipe, input="float", layout="nchw")
     kinds = (("eager dense", "module", options.eager), ("compiled dense", "compiled", options.compiled))
     forms = [(*kind, graph) for kind in kinds for graph in _graphs(options)]
     for batch in dict.fromkeys(subject.batch for subject in subjects):
         own = None
         if plain != recipe:
-            own = _write_input(plain, planned, batch, work / f"model-input-{batch}.npy")
+            own = _write_input(replace(planned, recipe=plain), batch, work / f"model-input-{batch}.npy")
         for name, kind, wanted, graph in forms:
             if wanted:
                 yield Contender(
@@ -265,9 +307,9 @@ def _graphs(options: BenchOptions) -> tuple[bool, ...]:
     return (False, True) if options.device == "cuda" else (False,)
 
 
-def _write_input(recipe: Recipe, planned: Planned, batch: int, path: Path) -> Path:
+def _write_input(planned: Planned, batch: int, path: Path) -> Path:
     """A real photo (or noise, for a model that does not take photos), as often as the batch asks."""
-    at_batch = replace(recipe, batch=batch, dynamic_batch=False)
+    at_batch = replace(planned.recipe, batch=batch, dynamic_batch=False)
     images = next(iter(parity_inputs(at_batch, planned.model).values()))
     np.save(path, images)
     return path

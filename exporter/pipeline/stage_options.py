@@ -12,7 +12,7 @@ from exporter.recipe import Recipe
 from exporter.reduction import method
 from exporter.rewrite import InsertInputNormalization, RewriteOptions
 from exporter.targets import Array, EmitRequest, TensorSpec
-from exporter.validation import TOLERANCES, Tolerances, image_inputs, tensor_inputs
+from exporter.validation import TOLERANCES, Reference, Tolerances, image_inputs, tensor_inputs
 from exporter.version import __version__
 
 
@@ -41,6 +41,14 @@ def parity_inputs(recipe: Recipe, model: LoadedModel) -> Mapping[str, Array]:
         as_bytes=recipe.input == "uint8",
         channels_last=recipe.layout == "nhwc",
     )
+
+
+def as_sample(model: LoadedModel, reference: Reference) -> dict[str, Array]:
+    """An input and the eager outputs for it, by the model's own names, the input first."""
+    named: dict[str, Array] = {
+        name: output.numpy() for name, output in zip(model.output_names, reference.outputs, strict=True)
+    }
+    return {model.input_name: reference.images, **named}
 
 
 def tolerances(recipe: Recipe) -> Tolerances:

@@ -22,7 +22,6 @@ from exporter.pipeline.observe import Note, Observer, silent
 from exporter.pipeline.origin import check_weights
 from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.racing import BenchOptions, check_options
-from exporter.pipeline.road import first_output
 from exporter.pipeline.sweep_conditions import name_of, recorded_weights, sweep_conditions
 from exporter.pipeline.sweep_point import BuildPoint, TimePoint
 from exporter.pipeline.texts import TextTower
@@ -135,7 +134,7 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
     if request.place is not None:
         name = name_of(called)
         check_weights(planned.model, recorded_weights(Path(out)))
-    found = material(recipe.validate, recipe.model, planned.model, first_output(planned))
+    found = material(recipe.validate, recipe.model, planned.model, planned.first_output)
     if request.goal is not None and found is None:
         raise UsageError("sweep: a goal needs images to judge schedules by; give --data DIR")
     conditions = sweep_conditions(recipe, planned, found, request.axes.targets, request.options)

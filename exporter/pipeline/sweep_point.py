@@ -13,10 +13,12 @@ import numpy as np
 from exporter.benchmark import BenchReport, Measurement, summarize
 from exporter.bundle import load_bundle
 from exporter.errors import BundleError, TargetUnavailableError
+from exporter.pipeline.compile import targets_here
+from exporter.pipeline.export import build_bundle
+from exporter.pipeline.material import material
 from exporter.pipeline.observe import silent
 from exporter.pipeline.plan import Planned, plan_export
-from exporter.pipeline.racing import BenchOptions, Subject, engine_files, race_subjects
-from exporter.pipeline.road import build_planned
+from exporter.pipeline.racing import BenchOptions, Subject, bundle_subject, race_subjects
 from exporter.recipe import (
     AccuracyGate,
     AgreementGate,
@@ -28,7 +30,6 @@ from exporter.recipe import (
 )
 from exporter.records import Ratio, ValidationRecord
 from exporter.sweep import Built, Point, Quality, Store, Timed
-from exporter.targets import target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +66,16 @@ class BuildPoint:
     def __call__(self, point: Point) -> Built:
         """Write and measure the point's bundle."""
         recipe = point_recipe(self.recipe, point)
-        target(point.target, point.precision)
+        targets = targets_here(recipe)
         planned = plan_export(recipe)
-        exported = build_planned(
-            recipe,
-            planned,
-            self.bundles / point.name,
-            force=True,
-            measured=self.outputs is not None,
-            outputs=self.outputs,
-        )
+        found = None
+        if self.outputs is not None:
+            found = material(recipe.validate, recipe.model, planned.model, planned.first_output)
+        if found is not None:
+            found = replace(found, outputs=self.outputs)
+        exported = build_bundle(planned, targets, found, self.bundles / point.name, force=True)
         manifest = exported.bundle.manifest
-        measured = exported.findings.measured
+        measured = exported.measured
         quality = Quality() if measured is None else quality_of(measured.record, point.target)
         return Built(
             tokens=manifest.schedule.tokens,
@@ -127,23 +126,16 @@ class TimePoint:
         """
         both = dict.fromkeys((point.dense, point))
         subjects = [self._subject(each) for each in both]
-        report = race_subjects(
-            point_recipe(self.recipe, point), self.planned, subjects, self.work, self.options, silent
-        )
+        planned = replace(self.planned, recipe=point_recipe(self.recipe, point))
+        report = race_subjects(planned, subjects, self.work, self.options, silent)
         if report.unavailable:
             first = report.unavailable[0]
             raise TargetUnavailableError(f"{first.contender.label} cannot be timed: {first.reason}")
         return self._timed(point, report)
 
     def _subject(self, point: Point) -> Subject:
-        bundle = load_bundle(self.bundles / point.name)
-        return Subject(
-            label="dense" if point == point.dense else point.name,
-            batch=self.recipe.batch,
-            reduced=point != point.dense,
-            executed_macs=round(bundle.manifest.gmacs.executed * 1e9),
-            engines=engine_files(bundle),
-        )
+        label = "dense" if point == point.dense else point.name
+        return bundle_subject(load_bundle(self.bundles / point.name), label, self.recipe.batch)
 
     def _timed(self, point: Point, report: BenchReport) -> Timed:
         measurement = report.measurements[-1]

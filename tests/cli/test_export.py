@@ -137,7 +137,7 @@ def test_summary_and_progress_tell_the_story(vit_dir: Path, tmp_path: Path) -> N
     for fact in ("37 to", "GMACs", "parity onnx", "cosine", "capped", "MB"):
         assert fact in outcome.out
     assert "schedule capped" in " ".join(outcome.out.split())
-    for stage in ("load", "capture", "plan", "rewrite", "emit onnx", "prove onnx", "bundle"):
+    for stage in ("load", "capture", "plan", "rewrite", "emit onnx", "verify onnx", "bundle"):
         assert f"✓ {stage}" in outcome.err
     assert "error" not in outcome.err.replace("max error", "")
     guess, capped = manifest(tmp_path / "capped")["notes"]

@@ -92,7 +92,7 @@ def test_recipe_of_the_bundle_is_the_one_asked_for(bundle: exporter.Bundle, reci
 def test_stages_are_told_in_the_order_of_the_road(stages: Stages) -> None:
     names = [name for name, _ in stages.seen]
 
-    assert names == ["load", "capture", "plan", "rewrite", "run eager", "emit onnx", "prove onnx", "bundle"]
+    assert names == ["load", "capture", "plan", "rewrite", "run eager", "emit onnx", "verify onnx", "bundle"]
     assert all(note for _, note in stages.seen)
 
 
@@ -127,10 +127,10 @@ def test_engine_that_flips_a_tie_has_a_sample_of_its_own(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "exporter.pipeline.emission.prove", lambda *given: replace(prove(*given), followed=("noise",))
+        "exporter.pipeline.compile.prove", lambda *given: replace(prove(*given), followed=("noise",))
     )
     monkeypatch.setattr(
-        "exporter.pipeline.emission.along_matches",
+        "exporter.pipeline.compile.along_matches",
         lambda program, artifact, reference: replace(
             reference, outputs=tuple(torch.full_like(each, 7.0) for each in reference.outputs)
         ),

@@ -98,7 +98,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(
         bundle=built.bundle,
         tree=json.loads((built.bundle.path / "validation.json").read_text(encoding="utf-8")),
-        merging_blocks=tuple(built.program.merging_blocks),
+        merging_blocks=tuple(built.compiled.program.merging_blocks),
         dense_BC=dense_BC,
         onnx_BC=np.concatenate([run_batch(engine, part) for part in batches(images_BCHW)]),
         labels_B=labels_B,

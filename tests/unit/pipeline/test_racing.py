@@ -18,7 +18,8 @@ from exporter.benchmark import (
 from exporter.errors import GateError, UsageError
 from exporter.models import ModelRequest
 from exporter.pipeline import BenchOptions
-from exporter.pipeline.racing import check_options, dense_recipe, require_speed, unguarded
+from exporter.pipeline.plan import dense_recipe, unguarded
+from exporter.pipeline.racing import check_options, require_speed
 from exporter.recipe import AccuracyGate, Recipe, SpeedGate, Validation
 from exporter.schedule import ScheduleRequest
 from exporter.targets import TensorSpec

@@ -106,7 +106,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, EagerTar
             targets[name].check_available()
             return targets[name]
 
-        monkeypatch.setattr("exporter.pipeline.emission.target", find)
+        monkeypatch.setattr("exporter.pipeline.compile.target", find)
         return targets
 
     return put
@@ -216,11 +216,11 @@ def test_typed_program_is_proven_against_fp32_and_its_rounding_recorded_per_bloc
     exported = build(recipe_of(program_path, "onnx", precision="bf16"), tmp_path / "bundle")
 
     dtypes = {buffer.dtype for buffer in targets["onnx"].programs[0].merging.buffers()}
-    parity = exported.findings.parity["onnx"]
+    parity = exported.compiled.parity["onnx"]
     assert torch.bfloat16 in dtypes
     assert 0 < parity.max_abs_error < 0.1
-    assert len(exported.findings.rounding) >= 3
-    assert all(1e-4 < error < 0.05 for error in exported.findings.rounding.values())
+    assert len(exported.compiled.rounding) >= 3
+    assert all(1e-4 < error < 0.05 for error in exported.compiled.rounding.values())
 
 
 def test_what_an_engine_was_built_from_and_found_out_is_in_the_manifest(

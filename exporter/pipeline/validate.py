@@ -1,4 +1,4 @@
-"""Prove a bundle again, on the machine that will serve it, and measure it on whatever images there are."""
+"""The `validate` command: verify a bundle on the machine that will serve it, and measure it on images."""
 
 import hashlib
 import os
@@ -23,7 +23,6 @@ from exporter.pipeline.measure import Engines, Measured, measure, require_measur
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_program, plan_bundle
 from exporter.pipeline.plan import Planned
-from exporter.pipeline.road import first_output, text_engines
 from exporter.pipeline.stage_options import rewrite_options, tolerances
 from exporter.pipeline.texts import TextTower
 from exporter.pipeline.whereabouts import MODEL_KEY, WEIGHTS_KEY
@@ -87,18 +86,19 @@ def validate(
         note("; ".join(bundle.notes))
         recipe = override(bundle.recipe(), values or {})
     runners, failures = _runners(bundle)
-    parity = _prove(bundle, recipe, runners, observe)
+    parity = _verify(bundle, recipe, runners, observe)
     asked = recipe.validate
     if not (asked.data or asked.pairs or ships_images(recipe.model)) or recipe.model.tower == "text":
         _refuse_in_vain(values or {}, recipe)
         return Validated(bundle=bundle, parity=parity, measured=None, failures=failures)
     if save:
         check_amendable(bundle)
-    recipe, planned = plan_bundle(bundle, recipe, observe, values or ())
-    found = material(asked, recipe.model, planned.model, first_output(planned))
+    planned = plan_bundle(bundle, recipe, observe, values or ())
+    found = material(asked, planned.recipe.model, planned.model, planned.first_output)
     assert found is not None
+    engines = _engines(bundle, planned, runners, observe)
     with _store(bundle, found, save) as store:
-        measured = _measure(bundle, recipe, planned, runners, found, store, workers, observe)
+        measured = measure(engines, found, store, observe, workers)
         if save:
             bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     require_measured(asked, measured.record)
@@ -106,7 +106,7 @@ def validate(
 
 
 def _refuse_in_vain(values: Mapping[str, object], recipe: Recipe) -> None:
-    """What was asked for here and now is not left out silently; gates that the bundle brought along wait for data."""
+    """Raise if a measurement is asked for and there are no images; the recipe's own gates are skipped."""
     asked = [key for key in values if key.startswith("validate.") or key in (MODEL_KEY, WEIGHTS_KEY)]
     if asked and recipe.model.tower == "text":
         raise UsageError(
@@ -137,12 +137,12 @@ def _runners(bundle: Bundle) -> tuple[dict[str, Runner], dict[str, ExportError]]
     return runners, failures
 
 
-def _prove(
+def _verify(
     bundle: Bundle, recipe: Recipe, runners: Mapping[str, Runner], observe: Observer
 ) -> dict[str, ParityResult]:
     parity = {}
     for name, runner in runners.items():
-        with observe(f"prove {name}") as note:
+        with observe(f"verify {name}") as note:
             sample = bundle.sample(name)
             got = runner(sample[bundle.manifest.inputs[0].name])
             comparisons = {
@@ -154,27 +154,15 @@ def _prove(
     return parity
 
 
-def _measure(
-    bundle: Bundle,
-    recipe: Recipe,
-    planned: Planned,
-    runners: Mapping[str, Runner],
-    found: Material,
-    store: Path,
-    workers: int | None,
-    observe: Observer,
-) -> Measured:
+def _engines(bundle: Bundle, planned: Planned, runners: Mapping[str, Runner], observe: Observer) -> Engines:
+    recipe, text = planned.recipe, bundle.text()
     with observe("rewrite"):
         program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
         check_program(bundle, program)
-    text = bundle.text()
-    texts = (
-        TextTower(recipe.model, text_engines(text), text.manifest.model.weights.sha256)
-        if text is not None
-        else TextTower(recipe.model)
-    )
-    engines = Engines(recipe=recipe, planned=planned, program=program, runners=runners, texts=texts)
-    return measure(engines, found, store, observe, workers)
+    texts = TextTower(recipe.model)
+    if text is not None:
+        texts = TextTower(recipe.model, text.runners(), text.manifest.model.weights.sha256)
+    return Engines(planned=planned, program=program, runners=runners, texts=texts)
 
 
 @contextmanager

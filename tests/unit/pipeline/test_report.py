@@ -10,8 +10,8 @@ from PIL import Image
 import exporter
 from exporter.errors import UsageError
 from exporter.models import ModelRequest, Preprocess
-from exporter.pipeline.describe import _cropped, _groups, _open, _write
 from exporter.pipeline.observe import silent
+from exporter.pipeline.report import _cropped, _groups, _open, _write
 from exporter.recipe import Recipe
 from exporter.report import Report
 from exporter.schedule import ScheduleRequest

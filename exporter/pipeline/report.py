@@ -89,7 +89,7 @@ def _groups(
     bundle: Bundle, picture: Image.Image, values: Mapping[str, object], observe: Observer
 ) -> npt.NDArray[np.int32]:
     """What the eager program merges in a picture: (L, B, T), as `merges.npz` has it for the sample."""
-    recipe, planned = plan_bundle(bundle, override(bundle.recipe(), values), observe, values)
+    planned = plan_bundle(bundle, override(bundle.recipe(), values), observe, values)
     if planned.model.preprocess is None or planned.schedule.is_dense:
         why = (
             ""
@@ -100,10 +100,12 @@ def _groups(
             f"--image: expected a bundle that merges tokens of photos, got {bundle.manifest.name}{why}"
         )
     with observe("rewrite"):
-        program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
+        program = rewrite(planned.program, planned.schedule, rewrite_options(planned.recipe, planned.model))
         check_program(bundle, program)
     pixels_BCHW = _cropped(picture, planned.model.preprocess)[None]
-    images = np.repeat(as_input(recipe, pixels_BCHW, planned.model.preprocess), recipe.batch, axis=0)
+    images = np.repeat(
+        as_input(planned.recipe, pixels_BCHW, planned.model.preprocess), planned.recipe.batch, axis=0
+    )
     reference = run_eager(program, {"image": images})["image"]
     return groups_of(program, reference.records, planned.schedule.tokens[0]).numpy()
 

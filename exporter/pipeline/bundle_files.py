@@ -1,0 +1,149 @@
+"""What goes into a bundle beside its engines: sample, recipe, preprocessing, parity and manifest."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+
+from exporter.benchmark import BenchReport
+from exporter.bundle import (
+    ArtifactRecord,
+    Manifest,
+    ModelRecord,
+    ParityRecord,
+    ScheduleRecord,
+    TensorRecord,
+    WeightsRecord,
+    seal,
+    write_sample,
+)
+from exporter.local_path import map_local_paths
+from exporter.models import PREPROCESS_FILE
+from exporter.packages import toolchain
+from exporter.pipeline.compile import Compiled
+from exporter.pipeline.measure import Measured
+from exporter.pipeline.plan import Planned, bundle_name, gmacs
+from exporter.pipeline.stage_options import as_sample
+from exporter.recipe import Recipe, merging_name, portable, recipe_to_yaml
+from exporter.records import BENCH_FILE, VALIDATION_FILE, canonical_json
+from exporter.report.merged_regions import square_patches
+from exporter.targets import Artifact, TensorSpec
+from exporter.validation import ParityResult, groups_of
+
+MERGES_FILE = "merges.npz"
+
+
+def seal_bundle(compiled: Compiled, measured: Measured | None, bench: BenchReport | None) -> Manifest:
+    """Write everything beside the engines into a compiled model's folder, the manifest last.
+
+    Args:
+        compiled: with its engines' files in the folder.
+        measured: on images, where there were any.
+        bench: where a speed was demanded.
+    """
+    _write_files(compiled)
+    if measured is not None:
+        (compiled.folder / VALIDATION_FILE).write_bytes(canonical_json(measured.record))
+    if bench is not None:
+        record = bench.record(merging_name(compiled.recipe))
+        (compiled.folder / BENCH_FILE).write_bytes(canonical_json(record))
+    return seal(compiled.folder, _manifest(compiled))
+
+
+def _write_files(compiled: Compiled) -> None:
+    folder, model, program = compiled.folder, compiled.planned.model, compiled.program
+    write_sample(folder, as_sample(model, compiled.sample))
+    for name, engine in compiled.engines.items():
+        if engine.own is not None:
+            write_sample(folder, as_sample(model, engine.own), name)
+    (folder / "recipe.yaml").write_text(recipe_to_yaml(portable(compiled.recipe)), encoding="utf-8")
+    parity = {
+        name: _parity_tree(engine.parity, compiled.rounding) for name, engine in compiled.engines.items()
+    }
+    (folder / "parity.json").write_bytes(canonical_json(parity))
+    if model.preprocess is not None:
+        (folder / PREPROCESS_FILE).write_bytes(canonical_json(model.preprocess.to_dict()))
+    if program.merging_blocks:
+        groups_LBT = groups_of(program, compiled.sample.records, compiled.planned.schedule.tokens[0])
+        np.savez(folder / MERGES_FILE, groups_LBT=groups_LBT.numpy())
+
+
+def _manifest(compiled: Compiled) -> Manifest:
+    """What the bundle says about itself; hashes are filled in when it is sealed."""
+    recipe, planned = compiled.recipe, compiled.planned
+    model, schedule = planned.model, planned.schedule
+    weights = WeightsRecord(kind=model.weights_kind, sha256=model.weights_sha256)
+    return Manifest(
+        name=bundle_name(recipe, model),
+        model=ModelRecord(source=model.source, id=model.id, weights=weights),
+        tower=recipe.model.tower,
+        method=recipe.method,
+        tokens_protected=planned.anatomy.prefix if planned.anatomy else 0,
+        patch_grid=_patch_grid(planned),
+        schedule=ScheduleRecord(requested=schedule.requested, merged=schedule.merged, tokens=schedule.tokens),
+        gmacs=gmacs(planned, compiled.program.executed_macs),
+        input=recipe.input,
+        layout=recipe.layout,
+        inputs=(_record(compiled.request.input),),
+        outputs=tuple(_record(spec) for spec in compiled.request.outputs),
+        preprocess=model.preprocess.to_dict() if model.preprocess else None,
+        passes=tuple(outcome.name for outcome in compiled.program.passes),
+        artifacts={name: _artifact(recipe, engine.artifact) for name, engine in compiled.engines.items()},
+        parity={
+            name: parity_record(result, result.match_agreement) for name, result in compiled.parity.items()
+        },
+        notes=(*model.notes, *schedule.notes, *_failures(compiled)),
+        toolchain=toolchain(compiled.engines),
+    )
+
+
+def _artifact(recipe: Recipe, artifact: Artifact) -> ArtifactRecord:
+    return ArtifactRecord(
+        file=artifact.file,
+        precision=recipe.precision,
+        opset=artifact.opset,
+        built_from=artifact.built_from or None,
+        details=artifact.details or None,
+        options=_engine_options(recipe, artifact.target),
+    )
+
+
+def parity_record(result: ParityResult, match_agreement: tuple[float, ...]) -> ParityRecord:
+    """What a manifest says of a comparison; the agreement of the matches is measured at export only."""
+    return ParityRecord(
+        max_abs_error=result.max_abs_error,
+        mean_abs_error=result.mean_abs_error,
+        cosine=result.cosine,
+        match_agreement=match_agreement,
+        passed=result.passed,
+    )
+
+
+def _patch_grid(planned: Planned) -> tuple[int, int] | None:
+    """Rows and columns of the patches, where square ones would not give them."""
+    anatomy, shape = planned.anatomy, planned.model.example_input.shape
+    if anatomy is None or anatomy.grid is None or planned.schedule.is_dense or len(shape) != 3:
+        return None
+    squares = square_patches(anatomy.tokens - anatomy.prefix, shape[1], shape[2])
+    is_told = squares is not None and (squares.rows, squares.columns) == anatomy.grid
+    return None if is_told else anatomy.grid
+
+
+def _engine_options(recipe: Recipe, target: str) -> dict[str, object]:
+    """The options that were given for a target, without what names a place on this machine."""
+    options = recipe.engines.get(target)
+    return {} if options is None else asdict(map_local_paths(options, lambda _: None))
+
+
+def _failures(compiled: Compiled) -> list[str]:
+    failures = compiled.failures.items()
+    return [f"{name} was not built (status {error.exit_status})" for name, error in failures]
+
+
+def _parity_tree(result: ParityResult, rounding: Mapping[int, float]) -> dict[str, object]:
+    blocks = [{"block": block, "rounding_error": error} for block, error in rounding.items()]
+    return {**asdict(result), "passed": result.passed, **({"blocks": blocks} if blocks else {})}
+
+
+def _record(spec: TensorSpec) -> TensorRecord:
+    return TensorRecord(name=spec.name, dtype=spec.dtype, shape=spec.shape)

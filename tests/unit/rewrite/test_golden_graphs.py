@@ -27,8 +27,10 @@ TARGET_FORMS = Forms(mask="folded", selection="one-hot")
 GRAPHS = {
     "dense": ((0, 0), OPTIONS),
     "tome": ((4, 0), OPTIONS),
-    "pitome": ((4, 0), replace(OPTIONS, method=method("pitome"))),
-    "tome_fp16_target_forms": ((4, 0), replace(OPTIONS, precision="fp16", forms=TARGET_FORMS)),
+    "pitome_fp16_target_forms": (
+        (4, 0),
+        replace(OPTIONS, method=method("pitome"), precision="fp16", forms=TARGET_FORMS),
+    ),
 }
 
 

@@ -133,5 +133,5 @@ def test_engine_is_named_where_every_graph_agrees(changes: dict[str, Any], suspe
 
     assert found.startswith("the graphs after all 1")
     assert found.endswith(
-        "agree in eager PyTorch, so the engine's own part is wrong; its matches first differ in block 1"
+        "agree in eager PyTorch, so the difference comes from the engine; its matches first differ in block 1"
     )

@@ -76,7 +76,8 @@ def locate_error(suspect: Suspect, images: Tensor, parity: ParityResult) -> str:
     blocks = zip(program.merging_blocks, parity.match_agreement, strict=False)
     differing = [block for block, share in blocks if share < 1]
     place = f"; its matches first differ in {part_name(block_label(differing[0]))}" if differing else ""
-    return f"the graphs after all {len(graphs)} passes agree in eager PyTorch, so the difference comes from the engine{place}"
+    agree = f"the graphs after all {len(graphs)} passes agree in eager PyTorch"
+    return f"{agree}, so the difference comes from the engine{place}"
 
 
 def _rewrite_again(suspect: Suspect) -> tuple[RewrittenProgram, dict[str, fx.GraphModule]]:

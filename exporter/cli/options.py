@@ -62,18 +62,6 @@ def model_option(help: str) -> Callable[[Command], Command]:
     return click.option("--model", "place", metavar="SOURCE", help=help)
 
 
-def output_options(command: Command) -> Command:
-    """Add `--json`, `--quiet` and `--debug`."""
-    return add_options(
-        command,
-        (
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
-            click.option("--quiet", is_flag=True, help="Print no progress and no summary."),
-            click.option("--debug", is_flag=True, help="Show the traceback of a failure."),
-        ),
-    )
-
-
 def current_name(option: str) -> str:
     """The name of an option today, for one that was renamed; its old name works for one version, with a notice."""
     if option not in RENAMED:

@@ -2,19 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from exporter.cli.summary import print_json
 from exporter.errors import GateError
 from exporter.records import canonical_json
 from exporter.sweep import PointResult, Solution, SweepRecord
 
 
-def print_record_json(folder: Path, record: SweepRecord) -> None:
+def record_tree(folder: Path, record: SweepRecord) -> dict[str, Any]:
     """The content of `sweep.json`, and where it is."""
-    print_json({"sweep": str(folder), **json.loads(canonical_json(record))})
+    return {"sweep": str(folder), **json.loads(canonical_json(record))}
 
 
 def failed_status(record: SweepRecord) -> int:

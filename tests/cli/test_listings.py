@@ -91,26 +91,11 @@ def test_help_of_every_command(command: str) -> None:
 def test_help_of_export_has_the_options_of_the_contract() -> None:
     text = run("export", "--help").out
 
-    for option in (
-        "--r ",
-        "--schedule",
-        "--r-per-layer",
-        "--keep-per-layer",
-        "--method",
-        "--target",
-        "--weights",
-        "--seed",
-        "--batch",
-        "--image-size",
-        "--precision",
-        "--data",
-        "--out",
-        "--force",
-        "--json",
-        "--quiet",
-        "--debug",
-    ):
-        assert option in text
+    contract = (
+        "--r --schedule --r-per-layer --keep-per-layer --method --target --weights --seed --batch --image-size "
+        "--precision --data --out --force --json --quiet --debug"
+    )
+    assert all(f"  {option} " in text for option in contract.split())
 
 
 def test_version() -> None:

@@ -6,10 +6,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from exporter.cli import main
 from exporter.cli.options import overrides, recipe_options
 from exporter.errors import UsageError
-from exporter.recipe import recipe_to_mapping
-from exporter.recipe.load import recipe_from_mapping
+from exporter.pipeline import BenchOptions
 
 
 def parsed(*words: str) -> dict[str, object]:
@@ -91,34 +91,18 @@ def test_what_is_no_image_size_is_said_in_one_short_line(text: str) -> None:
     assert len(str(raised.value)) < 200
 
 
-def test_every_recipe_key_has_an_option() -> None:
-    """Only gates on parity have none: whoever loosens them writes it into a recipe."""
-    recipe = recipe_from_mapping({"model": "vit_digits"}, "test")
-    keys = recipe_to_mapping(recipe).keys() - {
-        "schema_version",
-        "model",
-        "parity",
-        "schedule",
-        "validate",
-        "bench",
-    }
-    given = parsed(
-        *("--weights", "random", "--seed", "1", "--image-size", "32", "--tower", "image", "--method", "tome"),
-        *("--method-option", "a=1", "--proportional-attention", "--target", "onnx", "--batch", "1"),
-        *(
-            "--dynamic-batch",
-            "--precision",
-            "fp32",
-            "--input",
-            "float",
-            "--layout",
-            "nchw",
-            "--disable-pass",
-            "a",
-        ),
-        *("--name", "x"),
-        *("--engine-option", "onnx.provider=cpu", "--lowering", "mask=bias", "--calibration", "photos"),
-        "--prepare",
-    )
+@pytest.mark.parametrize("words", [["--launches", "3"], ["--launches=3"], ["--processes", "3"]])
+def test_the_old_name_of_an_option_works_with_a_notice(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
 
-    assert {key.split(".")[0] for key in given} - {"schedule", "validate", "bench"} == keys
+    def bench(bundles: object, options: BenchOptions, values: object, **rest: object) -> None:
+        asked.append(options.launches)
+        raise UsageError("stop here")
+
+    monkeypatch.setattr("exporter.pipeline.bench", bench)
+
+    assert main(["bench", "bundle", *words]) == 2
+    assert asked == [3]
+    assert capsys.readouterr().err.count("--launches is now called --processes") == ("launches" in words[0])

@@ -98,7 +98,7 @@ NO_TRANSFORMER = r"found none.*needs a Vision Transformer"
             ),
             32, WINDOWS, id="Swin",
         ),
-        pytest.param(lambda: pretrained_architecture("hiera_tiny_224"), 224, WINDOWS, id="Hiera"),
+        pytest.param(lambda: pretrained_architecture("hiera_tiny_224", stages=(1, 1, 1, 1)), 224, WINDOWS, id="Hiera"),
         pytest.param(
             lambda: pretrained_architecture("samvit_base_patch16_224", depth=2, embed_dim=96, num_heads=4), 224,
             WINDOWS, id="SAM",
@@ -110,7 +110,8 @@ NO_TRANSFORMER = r"found none.*needs a Vision Transformer"
             lambda: pretrained_architecture("cait_xxs24_224", depth=2), 224, UNKNOWN_ATTENTION, id="CaiT"
         ),
         pytest.param(
-            lambda: pretrained_architecture("levit_128s"), 224, r"at node reshape_as\w*, no rule says", id="LeViT"
+            lambda: pretrained_architecture("levit_128s", depth=(1, 1, 1)), 224,
+            r"at node reshape_as\w*, no rule says", id="LeViT",
         ),
         pytest.param(lambda: pretrained_architecture("resnet18"), 64, NO_TRANSFORMER, id="ResNet"),
         pytest.param(lambda: pretrained_architecture("mixer_s32_224"), 224, NO_TRANSFORMER, id="MLP-Mixer"),

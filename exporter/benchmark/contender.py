@@ -51,6 +51,7 @@ class Contender:
         name: for people; unique within a batch size (`eager dense`, `r8 onnx`).
         kind: what runs it; it decides which of `model`, `program` and `engine` is set.
         batch: images per call.
+        form: which form of the model it runs, `dense` or what distinguishes a reduced one, such as `tome-r8`.
         target: the engine's target; None for PyTorch.
         reduced: whether tokens are merged.
         executed_macs: multiply-accumulates of one image.
@@ -67,6 +68,7 @@ class Contender:
     batch: int
     reduced: bool
     executed_macs: int
+    form: str = "dense"
     target: str | None = None
     model: ModelRequest | None = None
     program: Path | None = None

@@ -68,9 +68,7 @@ class BenchReport:
         own = {
             each.contender.target: each
             for each in reversed(self.measurements)
-            if label is not None
-            if each.contender.target is not None
-            if each.contender.name == f"{label} {each.contender.target}"
+            if each.contender.target is not None and each.contender.form == label
         }
         return BenchRecord(
             own={target: each.contender.name for target, each in own.items()},

@@ -221,15 +221,15 @@ def require_speed(recipe: Recipe, report: BenchReport, label: str) -> None:
     if least is None:
         return
     for missing in report.unavailable:
-        if missing.contender.kind == "engine" and (
-            not missing.contender.reduced or _is_of(missing.contender.name, label)
-        ):
+        contender = missing.contender
+        if contender.kind == "engine" and (not contender.reduced or contender.form == label):
             raise GateError(
-                f"speed: {missing.contender.label} could not be timed ({missing.reason}), expected at least "
+                f"speed: {contender.label} could not be timed ({missing.reason}), expected at least "
                 f"{least:g}x its dense engine; make it run here, or remove bench.min_speedup"
             )
+    own = {each.contender.name for each in report.measurements if each.contender.form == label}
     for each in report.efficiencies:
-        if not _is_of(each.name, label):
+        if each.name not in own:
             continue
         low, speedup, high = (
             each.macs_ratio * value for value in (each.interval[0], each.value, each.interval[1])
@@ -240,11 +240,6 @@ def require_speed(recipe: Recipe, report: BenchReport, label: str) -> None:
                 f"engine (95 % interval {low:.2f} to {high:.2f}), expected at least {least:g}x; merge more, or lower "
                 "bench.min_speedup"
             )
-
-
-def _is_of(contender: str, label: str) -> bool:
-    """Whether this is the name of one of a form's engines: label and target."""
-    return contender.rpartition(" ")[0] == label
 
 
 def _models(
@@ -280,6 +275,7 @@ def _engines(subjects: Iterable[Subject]) -> Iterable[Contender]:
             yield Contender(
                 name=f"{subject.label} {target}",
                 kind="engine",
+                form=subject.label,
                 batch=subject.batch,
                 target=target,
                 reduced=subject.reduced,
@@ -294,6 +290,7 @@ def _programs(subjects: Iterable[Subject], options: BenchOptions) -> Iterable[Co
             yield Contender(
                 name=f"eager {subject.label}, graph" if graph else f"eager {subject.label}",
                 kind="program",
+                form=subject.label,
                 batch=subject.batch,
                 reduced=subject.reduced,
                 executed_macs=subject.executed_macs,

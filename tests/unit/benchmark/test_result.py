@@ -17,7 +17,7 @@ LAUNCHES, ROUNDS = 3, 2
 def contender(name: str, kind: Any, *, batch: int = 1, macs: int = 1000, **fields: Any) -> Contender:
     source: dict[str, Any] = {"model": ModelRequest(model="vit_digits")}
     if kind == "engine":
-        source = {"engine": object(), "target": "onnx"}
+        source = {"engine": object(), "target": "onnx", "form": name.split()[0]}
     if kind == "program":
         source = {"program": object()}
     reduced = fields.pop("reduced", False)

@@ -31,7 +31,14 @@ FILE = EngineFile(target="onnx", path=Path("model.onnx"), input=SPEC, outputs=()
 def engine(name: str, *, reduced: bool) -> Contender:
     macs = 50 if reduced else 100
     return Contender(
-        name=name, kind="engine", target="onnx", batch=1, reduced=reduced, executed_macs=macs, engine=FILE
+        name=name,
+        kind="engine",
+        form=name.split()[0],
+        target="onnx",
+        batch=1,
+        reduced=reduced,
+        executed_macs=macs,
+        engine=FILE,
     )
 
 

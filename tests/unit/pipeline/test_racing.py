@@ -30,7 +30,14 @@ FILE = EngineFile(target="onnx", path=Path("model.onnx"), input=SPEC, outputs=()
 
 def engine(name: str, *, reduced: bool) -> Contender:
     return Contender(
-        name=name, kind="engine", target="onnx", batch=1, reduced=reduced, executed_macs=100, engine=FILE
+        name=name,
+        kind="engine",
+        form=name.split()[0],
+        target="onnx",
+        batch=1,
+        reduced=reduced,
+        executed_macs=100,
+        engine=FILE,
     )
 
 

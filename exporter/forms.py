@@ -1,14 +1,47 @@
 """The forms that one program can take: the same numbers, spelled as an engine likes them best.
 
-A target names the form that was measured to be fastest there; a user may name another. Knows no torch.
+What has several forms is an operation, and each of its forms is one function, listed in `FUNCTIONS`. A target names
+the forms that were measured to be fastest there; a user may name others. Knows no torch: a function is loaded when it
+is asked for.
 """
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What an engine computes in. `int8` is a program in fp32 whose products with weights are quantised."""
+
+Operation = Literal["mask", "selection", "attention", "ranking"]
+"""What has several forms; a field of `Forms` each."""
+
+FUNCTIONS: Mapping[Operation, Mapping[str, str]] = {
+    # Proportional attention: f(queries, keys, values, sizes, *, prefix_change, absent, **options) -> attended.
+    "mask": {
+        "bias": "exporter.reduction.sizes:attend_with_bias",
+        "expanded": "exporter.reduction.sizes:attend_with_expanded_bias",
+        "folded": "exporter.reduction.sizes:attend_with_folded_bias",
+    },
+    # The size-weighted mean: f(tokens, sizes, match, *, absent) -> tokens, sizes.
+    "selection": {
+        "gather": "exporter.reduction.merge:merge_by_lookup",
+        "one-hot": "exporter.reduction.merge:merge_by_product",
+    },
+    # Attention in ONNX: an `AttentionForm`.
+    "attention": {
+        "decomposed": "exporter.targets.onnx.lowering:DECOMPOSED",
+        "op": "exporter.targets.onnx.lowering:OPERATOR",
+        "fused": "exporter.targets.onnx.lowering:FUSED",
+    },
+    # A stable sort: f(values, *, stable, dim, descending) -> values, indices.
+    "ranking": {
+        "sort": "torch:ops.aten.sort.stable",
+        "count": "exporter.rewrite.decompose_stable_sort:sort_by_comparison",
+    },
+}
+"""By operation and form: where its function is, and what every form of the operation is called with. Forms differ in
+how they compute and never in what."""
 
 
 def program_precision(precision: Precision) -> Precision:
@@ -39,3 +72,7 @@ class Forms:
     def choose(self, forms: Mapping[str, Any]) -> Self:
         """The same with some forms replaced, by name."""
         return replace(self, **forms)
+
+    def function(self, operation: Operation) -> Any:
+        """What `FUNCTIONS` names for the chosen form of an operation."""
+        return pkgutil.resolve_name(FUNCTIONS[operation][getattr(self, operation)])

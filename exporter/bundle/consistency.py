@@ -49,6 +49,10 @@ def _of_schedule(manifest: "Manifest") -> Iterator[str]:
     if blocks is not None and len(blocks) != len(merged):
         yield f"gmacs.blocks: expected {len(merged)} numbers, one per block, got {len(blocks)}"
     yield from _range("schedule.merged", merged, 0)
+    if manifest.schedule.dropped is not None:
+        yield from _range("schedule.dropped", manifest.schedule.dropped, 0)
+        if len(manifest.schedule.dropped) != len(merged):
+            yield f"schedule.dropped: expected {len(merged)} counts, got {len(manifest.schedule.dropped)}"
     yield from _range("schedule.tokens", tokens, 1)
     yield from _range("tokens_protected", (manifest.tokens_protected,), 0)
     numbers = (*(blocks or ()), manifest.gmacs.dense, manifest.gmacs.reduced, manifest.gmacs.executed)

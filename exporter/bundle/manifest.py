@@ -39,11 +39,24 @@ class ModelRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRecord:
-    """The request as a phrase; tokens merged per block (L); tokens that enter each, then the rest (L + 1)."""
+    """What leaves each of L blocks.
+
+    Attributes:
+        requested: the request as a phrase.
+        merged: tokens merged per block, length L.
+        tokens: tokens that enter each block, then the final count, length L + 1.
+        dropped: tokens dropped per block, length L; None where none is.
+    """
 
     requested: str
     merged: tuple[int, ...]
     tokens: tuple[int, ...]
+    dropped: tuple[int, ...] | None = field(default=None, metadata=OMIT)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether no token leaves any block."""
+        return not any(self.merged) and not any(self.dropped or ())
 
 
 @dataclass(frozen=True, kw_only=True)

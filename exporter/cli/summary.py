@@ -15,6 +15,7 @@ from exporter.errors import ExportError
 from exporter.pipeline import Exported, Planned, Validated, block_macs, gmacs, parity_record
 from exporter.recipe import merging_name
 from exporter.records import canonical_json, to_tree
+from exporter.schedule import Schedule
 from exporter.validation import ParityResult
 
 
@@ -89,7 +90,7 @@ def planned_tree(planned: Planned) -> dict[str, Any]:
     """What `inspect` knows."""
     tree: dict[str, Any] = {
         "model": {"source": planned.model.source, "id": planned.model.id},
-        "schedule": asdict(planned.schedule),
+        "schedule": _schedule_tree(planned.schedule),
     }
     if planned.anatomy is not None:
         counts = gmacs(planned, 0)
@@ -101,6 +102,11 @@ def planned_tree(planned: Planned) -> dict[str, Any]:
             "refusals": [asdict(refusal) for refusal in planned.anatomy.refusals],
         }
     return tree
+
+
+def _schedule_tree(schedule: Schedule) -> dict[str, Any]:
+    tree = asdict(schedule)
+    return tree if any(schedule.dropped) else {key: value for key, value in tree.items() if key != "dropped"}
 
 
 def print_planned(console: Console, planned: Planned) -> None:

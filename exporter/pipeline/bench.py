@@ -38,6 +38,7 @@ from exporter.pipeline.racing import (
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import Recipe, merging_name, override
 from exporter.records import BENCH_FILE, canonical_json
+from exporter.reduction import method
 from exporter.rewrite import rewrite
 from exporter.schedule import plan
 
@@ -110,7 +111,7 @@ def _planned_as(first: Planned, recipe: Recipe) -> Planned:
     """The model of the first bundle, loaded once, with the recipe and schedule of another one."""
     schedule = first.schedule
     if first.anatomy is not None:
-        schedule = plan(recipe.schedule, first.anatomy.geometry)
+        schedule = plan(recipe.schedule, method(recipe.method).limited(first.anatomy.geometry))
     return replace(first, recipe=replace(recipe, model=first.recipe.model), schedule=schedule)
 
 
@@ -152,7 +153,7 @@ def _subjects(
     """Every bundle at every batch size, with a dense form where no bundle is one; what is missing is compiled."""
     subjects: list[Subject] = []
     labels = _labels(bundles, [each.recipe for each in planned])
-    all_merge = all(any(bundle.manifest.schedule.merged) for bundle in bundles)
+    all_merge = not any(bundle.manifest.schedule.is_dense for bundle in bundles)
     dense: Compiled | None = None
     for batch in dict.fromkeys(options.batches or (each.recipe.batch for each in planned)):
         at_batch = [_at_batch(each, batch) for each in planned]
@@ -175,7 +176,7 @@ def _subject(
 ) -> Subject:
     """A bundle as it is, or compiled again where it was made for another batch size; `folder` does not exist yet."""
     fits = bundle.manifest.inputs[0].shape[0] in (batch, "batch")
-    reduced = any(bundle.manifest.schedule.merged)
+    reduced = not bundle.manifest.schedule.is_dense
     if not fits:
         compiled = _compiled(planned, folder, observe)
         eager = save_program(compiled.program, folder / "eager") if reduced else None

@@ -80,7 +80,12 @@ def _manifest(compiled: Compiled) -> Manifest:
         method=recipe.method,
         tokens_protected=planned.anatomy.prefix if planned.anatomy else 0,
         patch_grid=_patch_grid(planned),
-        schedule=ScheduleRecord(requested=schedule.requested, merged=schedule.merged, tokens=schedule.tokens),
+        schedule=ScheduleRecord(
+            requested=schedule.requested,
+            merged=schedule.merged,
+            tokens=schedule.tokens,
+            dropped=schedule.dropped if any(schedule.dropped) else None,
+        ),
         gmacs=gmacs(planned, compiled.program.executed_macs),
         input=recipe.input,
         layout=recipe.layout,

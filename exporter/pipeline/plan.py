@@ -12,6 +12,7 @@ from exporter.graph.nodes import operands, output_node
 from exporter.models import LoadedModel, load
 from exporter.pipeline.observe import Observer, silent
 from exporter.recipe import Recipe, SpeedGate, Validation, default_name
+from exporter.reduction import method
 from exporter.schedule import Schedule, ScheduleRequest, plan
 
 _SEE_MORE = "try it with torch.export.export(model, (images,)) first; --debug shows where it stopped"
@@ -73,9 +74,9 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
         return Planned(recipe=recipe, model=model, program=program, anatomy=None, schedule=_as_it_is())
     with observe("plan") as note:
         anatomy = examine(program.graph_module)
-        schedule = plan(recipe.schedule, anatomy.geometry)
+        schedule = plan(recipe.schedule, method(recipe.method).limited(anatomy.geometry))
         if strict:
-            anatomy.check_mergeable(schedule.merged)
+            anatomy.check_mergeable(schedule.removed)
         note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
     return Planned(recipe=recipe, model=model, program=program, anatomy=anatomy, schedule=schedule)
 
@@ -126,4 +127,4 @@ def block_macs(planned: Planned) -> list[int]:
 
 
 def _as_it_is() -> Schedule:
-    return Schedule(requested="as it is", merged=(), tokens=())
+    return Schedule(requested="as it is", merged=(), dropped=(), tokens=())

@@ -107,7 +107,7 @@ def bundle_subject(bundle: Bundle, label: str, batch: int, program: Path | None 
     return Subject(
         label=label,
         batch=batch,
-        reduced=any(manifest.schedule.merged),
+        reduced=not manifest.schedule.is_dense,
         executed_macs=round(manifest.gmacs.executed * 1e9),
         engines=engines,
         program=program,

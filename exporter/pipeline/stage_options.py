@@ -18,11 +18,13 @@ from exporter.version import __version__
 
 def rewrite_options(recipe: Recipe, model: LoadedModel) -> RewriteOptions:
     """The rewrite's."""
-    proportional = recipe.proportional_attention
+    chosen, proportional = method(recipe.method), recipe.proportional_attention
     return RewriteOptions(
-        method=method(recipe.method),
+        method=chosen,
         method_options=recipe.method_options,
-        proportional=model.proportional_attention if proportional is None else proportional,
+        proportional=(
+            chosen.proportional and model.proportional_attention if proportional is None else proportional
+        ),
         normalization=_normalization(recipe, model),
         disabled=frozenset(recipe.disable_passes),
         batch=recipe.batch,

@@ -26,8 +26,9 @@ from exporter.pipeline.sweep_conditions import name_of, recorded_weights, sweep_
 from exporter.pipeline.sweep_point import BuildPoint, TimePoint
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe
+from exporter.reduction import method
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
-from exporter.schedule import ScheduleRequest
+from exporter.schedule import Geometry, ScheduleRequest
 from exporter.sweep import (
     Axes,
     Builder,
@@ -237,27 +238,28 @@ class _Sweep:
     def _space(self) -> Space:
         """Where the solver looks, with a latency table of measured engines."""
         assert self.planned.anatomy is not None
-        geometry, axes = self.planned.anatomy.geometry, self.request.axes
+        axes = self.request.axes
+        geometries = {name: method(name).limited(self.planned.anatomy.geometry) for name in axes.methods}
         (target,), (precision,) = axes.targets, axes.precisions
         families = [
             Family(
-                method=method,
+                method=name,
                 method_options=tuple(sorted(options.items())),
                 kind=kind,
                 align=None if align == 1 else align,
                 precision=precision,
                 target=target,
             )
-            for method, options in axes.methods.items()
+            for name, options in axes.methods.items()
             for kind in axes.kinds
             for align in axes.aligns
         ]
-        table = self._table(families[0], rung_counts(geometry))
-        return Space(geometry=geometry, families=families, table=table)
+        table = self._table(families[0], geometries[families[0].method])
+        return Space(geometries=geometries, families=families, table=table)
 
-    def _table(self, family: Family, counts: Sequence[int]) -> LatencyTable:
-        assert self.planned.anatomy is not None
-        rungs = ladder(self.planned.anatomy.geometry, counts)
+    def _table(self, family: Family, geometry: Geometry) -> LatencyTable:
+        counts = rung_counts(geometry)
+        rungs = ladder(geometry, counts)
         points = [family.point(ScheduleRequest(r_per_layer=merged)) for merged in rungs]
         unmeasured = replace(
             self.store.conditions, building={**self.store.conditions.building, "measured": False}

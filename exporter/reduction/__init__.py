@@ -5,7 +5,7 @@ import pkgutil
 
 from exporter.errors import UsageError, nearest
 from exporter.reduction import methods
-from exporter.reduction.method import Method
+from exporter.reduction.method import Method, Site
 
 
 def method_names() -> tuple[str, ...]:
@@ -28,4 +28,4 @@ def method(name: str) -> Method:
     return found
 
 
-__all__ = ["Method", "method", "method_names"]
+__all__ = ["Method", "Site", "method", "method_names"]

@@ -1,34 +1,83 @@
-"""What a reduction method is: the one thing that a new file in `methods/` has to define."""
+"""What a reduction method declares: the one thing that a file in `methods/` has to define."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from exporter.errors import UsageError, nearest
-from exporter.reduction.merge import Match
+from exporter.reduction.match import Match
+from exporter.schedule import Geometry, half_of_patches, none_dropped
+
+Signal = Literal["keys", "queries", "values", "tokens", "sizes", "class_row"]
+"""What a method may read of a block:
+
+keys, queries, values: (B, H, N, D), as they enter the dot product.
+tokens: (B, N, C), the value that is reduced.
+sizes: (B, N, 1) fp32, how many original tokens each one stands for.
+class_row: (B, N) fp32, the class token's attention to every token, mean over heads.
+"""
+
+Place = Literal["after-attention", "block-start", "block-end"]
+"""Where a block's tokens are reduced: between attention and MLP, before the block, or after it."""
+
+
+class Site(NamedTuple):
+    """One reduction: how many tokens leave, and where.
+
+    Attributes:
+        r: tokens that leave, merged or dropped.
+        dropped: how many of them are dropped.
+        prefix: protected tokens in front.
+        depth: block index / number of blocks.
+    """
+
+    r: int
+    dropped: int
+    prefix: int
+    depth: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to choose which tokens merge.
+    """A way to reduce tokens.
 
     Attributes:
         name: as users write it.
         reference: paper and equation.
-        match: `match(metric_BNC, r=..., prefix=..., depth=..., **options) -> Match`, where metric_BNC holds unit
-            vectors, prefix counts the protected tokens in front, and depth is block index / number of blocks.
-        regret: `regret(metric_BNC, match, r=..., prefix=..., depth=..., **options) -> (B,)`: by how much, in units
-            of similarity, a given match misses the method's definition; 0 for its own. It tells a near-tie that
-            rounding flipped from a wrong match.
+        decide: `decide(*signals, at=Site, **options) -> Match`; `signals` are those of `reads`, in that order.
+        regret: `regret(*signals, match, at=Site, **options) -> (B,)` fp32: by how much a given match misses the
+            method's definition, 0 for the method's own; divided by the range of the scores that it compares (1 for
+            cosines), so that one tolerance separates a near-tie that rounding turned from a wrong match.
+        reads: what the two are given; nothing else is computed.
+        combine: `combine(tokens_BNC, sizes_BN1, match, *signals, form=...) -> tokens_BKC, sizes_BK1`, where `form` is
+            the one of `selection`, for `merge`; None for the size-weighted mean.
+        cap: `cap(tokens, prefix)`: how many tokens may leave a block.
+        dropped: `dropped(r, depth)`: how many of r are dropped and not merged.
+        place: where in the block.
+        proportional: whether attention adds log(size), where neither user nor model says otherwise.
+        absent: whether `combine` may return tokens of size 0, which stand for nothing: no one attends to them, and no
+            mean counts them.
         defaults: the options that users may set, with their default values.
     """
 
     name: str
     reference: str
-    match: Callable[..., Match]
+    decide: Callable[..., Match]
     regret: Callable[..., Tensor]
+    reads: tuple[Signal, ...] = ("keys",)
+    combine: Callable[..., tuple[Tensor, Tensor]] | None = None
+    cap: Callable[[int, int], int] = half_of_patches
+    dropped: Callable[[int, float], int] = none_dropped
+    place: Place = "after-attention"
+    proportional: bool = True
+    absent: bool = False
     defaults: Mapping[str, float] = field(default_factory=dict)
+
+    def limited(self, geometry: Geometry) -> Geometry:
+        """A model's geometry with what this method removes at most, and what it drops."""
+        return replace(geometry, cap=self.cap, dropped=self.dropped)
 
     def options(self, given: Mapping[str, float]) -> dict[str, float]:
         """The defaults with the user's values over them.

@@ -7,6 +7,7 @@ What was not run is said to be not run, with the command that runs it.
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from exporter.bundle import Bundle, Manifest
 from exporter.records import BenchRecord, ValidationRecord
@@ -92,11 +93,12 @@ def bundle_content(evidence: Evidence) -> ReportContent:
 def _headlines(evidence: Evidence) -> tuple[Headline, ...]:
     manifest = evidence.manifest
     tokens, counts = manifest.schedule.tokens, manifest.gmacs
-    merged = sum(manifest.schedule.merged)
+    dropped = sum(manifest.schedule.dropped or ())
+    leave = f"{sum(manifest.schedule.merged)} merged" + (f", {dropped} dropped" if dropped else "")
     first = Headline(
         label="Tokens",
         value=f"{tokens[0]} to {tokens[-1]}" if tokens else "as they are",
-        detail=f"{merged} merged in {show.count(len(manifest.schedule.merged), 'block')}",
+        detail=f"{leave} in {show.count(len(manifest.schedule.merged), 'block')}",
     )
     work = Headline(
         label="GMACs per image",
@@ -180,7 +182,7 @@ def _merged_section(evidence: Evidence) -> Section:
 def _why_no_pictures(manifest: Manifest) -> str:
     if manifest.tower == "text":
         return "A text tower has no image to draw."
-    if not any(manifest.schedule.merged):
+    if manifest.schedule.is_dense:
         return "Nothing: this is the dense model."
     return "Not drawn: this bundle does not hold the groups of its tokens (merges.npz)."
 
@@ -298,7 +300,8 @@ def _agreement(manifest: Manifest) -> tuple[Part, ...]:
         return (Paragraph(text="Agreement of the matches: not measured.", tone="absent"),)
     if all(share == 1 for shares in records.values() for share in shares):
         return (Paragraph(text="Every engine merges the same tokens as eager PyTorch, in every block."),)
-    merging = [block for block, merged in enumerate(manifest.schedule.merged) if merged]
+    counts = pairwise(manifest.schedule.tokens)
+    merging = [block for block, (before, after) in enumerate(counts) if before != after]
     rows = tuple(
         (
             str(block),

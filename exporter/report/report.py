@@ -115,7 +115,7 @@ def _pictures(
     bundle: Bundle, image: Image.Image | None, groups_LBT: npt.NDArray[Any] | None
 ) -> tuple[Picture, ...]:
     manifest = bundle.manifest
-    if manifest.tower != "image" or not any(manifest.schedule.merged):
+    if manifest.tower != "image" or manifest.schedule.is_dense:
         return ()
     if groups_LBT is None:
         if MERGES_FILE not in manifest.files:

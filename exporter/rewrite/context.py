@@ -7,7 +7,7 @@ from torch.export import ExportedProgram
 
 from exporter.anatomy import Anatomy
 from exporter.forms import Forms, Precision
-from exporter.reduction import Method
+from exporter.reduction import Method, Site
 from exporter.rewrite.fold_input_normalization import InsertInputNormalization
 from exporter.schedule import Schedule
 
@@ -47,12 +47,12 @@ class PassContext:
         schedule: asked for; its `merged` is empty for a tower that is exported without merging.
         options: asked for.
         anatomy: of the graph with general shapes, before anything is cut or merged; by `AnnotateBlocks`.
-        merged: tokens to merge per block, 0 where nothing reads the difference; by `PlanMerges`.
+        sites: what leaves each block, None where nothing does or nothing reads the difference; by `PlanMerges`.
         exported: the rewritten graph, captured a second time; by `CaptureAgain`, replaced by `DecomposeStableSort`.
     """
 
     schedule: Schedule
     options: RewriteOptions
     anatomy: Anatomy | None = None
-    merged: tuple[int, ...] = ()
+    sites: tuple[Site | None, ...] = ()
     exported: ExportedProgram | None = None

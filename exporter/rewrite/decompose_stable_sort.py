@@ -1,5 +1,6 @@
 """Pass: stable sorts become comparisons of all pairs, for engines whose sort guarantees no order among ties."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -28,22 +29,25 @@ class DecomposeStableSort(GraphPass):
 
     Attributes:
         context: `exported` is replaced.
+        form: computes what the sort does.
     """
 
     context: PassContext
+    form: Callable[..., tuple[Tensor, Tensor]]
     name: ClassVar[str] = "decompose_stable_sort"
 
     @classmethod
     def configured(cls, context: PassContext) -> Self | None:
-        """None where the target ranks by sorting."""
-        return cls(context=context) if context.options.forms.ranking == "count" else None
+        """None where the form of ranking is that sort itself."""
+        form = context.options.forms.function("ranking")
+        return None if form is _STABLE_SORT else cls(context=context, form=form)
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Replace the exported program."""
         exported = self.context.exported
         assert exported is not None
         found = sum(node.target is _STABLE_SORT for node in exported.graph.nodes)
-        self.context.exported = decompose_stable_sort(exported)
+        self.context.exported = decompose_stable_sort(exported, self.form)
         return PassOutcome(name=self.name, rewrites=found)
 
     def result(self, graph_module: fx.GraphModule) -> fx.GraphModule:
@@ -51,16 +55,19 @@ class DecomposeStableSort(GraphPass):
         return eager_module(self.context)
 
 
-def decompose_stable_sort(exported: ExportedProgram) -> ExportedProgram:
-    """The same program with its stable sorts spelled out as comparisons."""
+def decompose_stable_sort(
+    exported: ExportedProgram, form: Callable[..., tuple[Tensor, Tensor]]
+) -> ExportedProgram:
+    """The same program with its stable sorts in another form."""
     with torch.no_grad():
-        decomposed: ExportedProgram = exported.run_decompositions({_STABLE_SORT: _sort_by_comparison})
+        decomposed: ExportedProgram = exported.run_decompositions({_STABLE_SORT: form})
     return decomposed
 
 
-def _sort_by_comparison(
+def sort_by_comparison(
     values_BN: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False
 ) -> tuple[Tensor, Tensor]:
+    """The form `count` of a ranking: `sort` of (B, N) along its second axis, by comparing all pairs."""
     if values_BN.dim() != 2 or dim not in (1, -1) or not descending:
         raise InternalError(f"a stable sort of {values_BN.dim()} axes along {dim}, descending: {descending}")
     order_BN = argsort_distinct(ranks_descending(values_BN))

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from exporter.anatomy.layout import axis_text
 from exporter.anatomy.token_axis import trace_tokens
 from exporter.graph.nodes import input_nodes, shape_of
+from exporter.reduction import Site
 from exporter.rewrite.annotate_blocks import AXIS_KEY, annotations
 
 
@@ -85,6 +86,8 @@ def _argument(value: object) -> str:
     match value:
         case fx.Node():
             return str(value.target) if value.op == "get_attr" else value.name
+        case Site():
+            return str(value)
         case list() | tuple():
             return f"[{', '.join(map(_argument, value))}]"
         case float():

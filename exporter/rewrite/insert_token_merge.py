@@ -1,52 +1,65 @@
-"""Pass: merge tokens at the merge point of every scheduled block."""
+"""Pass: reduce the tokens of every scheduled block."""
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from torch import fx
 
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
+from exporter.errors import UnsupportedGraphError
 from exporter.forms import Forms
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import operand, operands, output_node, scale_of, shape_of
+from exporter.graph.nodes import operand, operands, output_node, scale_of
 from exporter.graph.operators import aten, sdpa
-from exporter.reduction import Method
-from exporter.reduction.merge import (
-    expanded_log_size_bias,
-    fold_log_size,
-    initial_sizes,
-    key_metric,
-    log_size_bias,
-    merge,
-    record_match,
-    weighted_mean,
-)
+from exporter.reduction import Method, Site
+from exporter.reduction.match import record_match
+from exporter.reduction.signals import class_row, split_heads
+from exporter.reduction.sizes import initial_sizes, presence, weighted_mean
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 
 
-@dataclass(frozen=True, kw_only=True)
-class InsertTokenMerge(GraphPass):
-    """Insert the reduction: the last pass, since tokens have no static count behind it.
-
-    Given: the value x (B, N, C) after a block's attention, and that attention's keys.
-    Result: everything behind reads `merge(x, sizes, match(keys))`; later attention over the tokens adds log(size),
-    later means over them weigh by size. Each block's match becomes an extra output.
+class Role(NamedTuple):
+    """What a node does in a block's reduction, in its `meta["role"]`.
 
     Attributes:
-        anatomy: of the graph that this pass runs on; a block without merges is left alone.
-        merged: tokens to merge per block, 0 where nothing behind reads the difference.
-        method: who merges with whom.
+        part: `match`: its value is a `Match`, its arguments are the method's signals; `merge`: tokens and sizes after
+            the reduction.
+        block: index.
+    """
+
+    part: Literal["match", "merge"]
+    block: int
+
+
+def role_of(node: fx.Node) -> Role | None:
+    """The role of a node, None for a node of the model's own."""
+    role = node.meta.get("role")
+    return role if isinstance(role, Role) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsertTokenMerge(GraphPass):
+    """Insert the reduction: the last pass, since token counts are not static after it.
+
+    Given: the value x (B, N, C) that a block's tokens flow through, and what the method reads of the block.
+    Result: everything after it reads `merge(x, sizes, decide(signals))`; later attention over the tokens adds
+    log(size), later means over them weigh by size. Each block's match becomes an extra output.
+
+    Attributes:
+        anatomy: of the graph that this pass runs on.
+        sites: what leaves each block, None where nothing does.
+        method: which tokens leave, and how they are combined.
         options: of the method.
         proportional: whether attention adds log(size).
-        forms: how log(size) and the merge are spelled; the numbers are the same.
+        forms: of attention with sizes and of the merge; the numbers are the same.
     """
 
     anatomy: Anatomy
-    merged: tuple[int, ...]
+    sites: tuple[Site | None, ...]
     method: Method
     options: Mapping[str, float] = field(default_factory=dict)
     proportional: bool = True
@@ -55,13 +68,13 @@ class InsertTokenMerge(GraphPass):
 
     @classmethod
     def configured(cls, context: PassContext) -> Self | None:
-        """As planned; None where no block merges."""
+        """As planned; None where no token leaves."""
         asked = context.options
-        if context.anatomy is None or not any(context.merged):
+        if context.anatomy is None or not any(context.sites):
             return None
         return cls(
             anatomy=context.anatomy,
-            merged=context.merged,
+            sites=context.sites,
             method=asked.method,
             options=asked.method.options(asked.method_options),
             proportional=asked.proportional,
@@ -73,13 +86,17 @@ class InsertTokenMerge(GraphPass):
         return GeneralizeTokenShapes().ensures(graph_module)
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
-        """Walk the graph once, carrying the node that holds the current sizes."""
+        """Walk the graph once, carrying the node that holds the current sizes.
+
+        Raises:
+            UnsupportedGraphError: the method reads what the model does not have.
+        """
         graph = graph_module.graph
         layouts = trace_tokens(graph)
-        merging = {
-            block.merge_point: (index, block, operand(block.attention, 1))
-            for index, (block, r) in enumerate(zip(self.anatomy.blocks, self.merged, strict=True))
-            if r
+        reductions = {
+            block.merge_point: self._reduction(index, block, site)
+            for index, (block, site) in enumerate(zip(self.anatomy.blocks, self.sites, strict=True))
+            if site is not None
         }
         sizes: fx.Node | None = None
         records: list[fx.Node] = []
@@ -87,36 +104,42 @@ class InsertTokenMerge(GraphPass):
             if sizes is not None and node.target is sdpa:
                 self._weigh_keys(node, layouts, sizes)
             elif sizes is not None and node in self.anatomy.pooling:
-                self._weigh_mean(graph, node, layouts, sizes)
-            if node in merging:
-                sizes, record = self._merge(graph, *merging[node], sizes)
+                self._weigh_mean(node, layouts, sizes)
+            if node in reductions:
+                sizes, record = self._reduce(node, reductions[node], sizes)
                 records.append(record)
         output = output_node(graph)
         output.args = ((*operands(output), *records),)
-        return PassOutcome(name=self.name, rewrites=len(merging))
+        return PassOutcome(name=self.name, rewrites=len(reductions))
 
-    def _merge(
-        self, graph: fx.Graph, index: int, block: Block, keys: fx.Node, sizes: fx.Node | None
+    def _reduction(self, index: int, block: Block, site: Site) -> "_Reduction":
+        if "class_row" in self.method.reads and not site.prefix:
+            raise UnsupportedGraphError(
+                f"model: method {self.method.name} reads the class token's attention, and this model has no class "
+                "token; choose another method"
+            )
+        queries, keys, values = (operand(block.attention, position) for position in range(3))
+        return _Reduction(
+            block=index, site=site, queries=queries, keys=keys, values=values, scale=scale_of(block.attention)
+        )
+
+    def _reduce(
+        self, point: fx.Node, reduction: "_Reduction", sizes: fx.Node | None
     ) -> tuple[fx.Node, fx.Node]:
-        point = block.merge_point
+        graph, method, block = point.graph, self.method, reduction.block
         layout = self.anatomy.layouts[point]
         assert isinstance(layout, TokenAxis)
         readers = list(point.users)
         with graph.inserting_before(point.next):
             tokens = graph.call_function(aten.transpose.int, (point, 0, 1)) if layout.axis == 0 else point
             current = sizes or graph.call_function(initial_sizes, (tokens,))
-            metric = graph.call_function(key_metric, (keys, tokens))
-            match = graph.call_function(
-                self.method.match,
-                (metric,),
-                {
-                    "r": self.merged[index],
-                    "prefix": layout.prefix,
-                    "depth": index / len(self.anatomy.blocks),
-                    **self.options,
-                },
+            weighed = self._weights(graph, sizes) if sizes is not None else None
+            signals = tuple(
+                reduction.signal(name, tokens, current, weighed, method.absent) for name in method.reads
             )
-            both = graph.call_function(merge, (tokens, current, match), {"selection": self.forms.selection})
+            match = graph.call_function(method.decide, signals, {"at": reduction.site, **self.options})
+            both = graph.call_function(*self._merge((tokens, current, match), signals))
+            match.meta["role"], both.meta["role"] = Role("match", block), Role("merge", block)
             merged = graph.call_function(operator.getitem, (both, 0))
             merged_sizes = graph.call_function(operator.getitem, (both, 1))
             record = graph.call_function(record_match, (match,))
@@ -125,42 +148,85 @@ class InsertTokenMerge(GraphPass):
             reader.replace_input_with(point, result)
         return merged_sizes, record
 
-    def _weigh_keys(self, attention: fx.Node, layouts: Mapping[fx.Node, Layout], sizes: fx.Node) -> None:
-        keys = layouts.get(operand(attention, 1))
-        if not self.proportional or not isinstance(keys, TokenAxis):
-            return
-        change = keys.prefix - self.anatomy.prefix
-        if self.forms.mask == "folded":
-            _fold_log_size(attention, sizes, change)
-            return
-        spelled = log_size_bias if self.forms.mask == "bias" else expanded_log_size_bias
-        with attention.graph.inserting_before(attention):
-            bias = attention.graph.call_function(spelled, (sizes, attention.args[0], change))
-        attention.kwargs = {**attention.kwargs, "attn_mask": bias}
+    def _merge(
+        self, arguments: tuple[fx.Node, ...], signals: tuple[fx.Node, ...]
+    ) -> tuple[Callable[..., Any], tuple[fx.Node, ...], dict[str, Any]]:
+        """Function, arguments and keywords of the call that combines the tokens."""
+        if self.method.combine is None:
+            return self.forms.function("selection"), arguments, {"absent": self.method.absent}
+        return self.method.combine, (*arguments, *signals), {"form": self.forms.selection}
 
-    def _weigh_mean(
-        self, graph: fx.Graph, mean: fx.Node, layouts: Mapping[fx.Node, Layout], sizes: fx.Node
-    ) -> None:
+    def _weigh_keys(self, attention: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node) -> None:
+        """Let attention over tokens count every key as often as it has originals."""
+        keys = layouts.get(operand(attention, 1))
+        if not isinstance(keys, TokenAxis):
+            return
+        options = {name: value for name, value in attention.kwargs.items() if name != "attn_mask"}
+        change = keys.prefix - self.anatomy.prefix
+        with attention.graph.inserting_before(attention):
+            weights = self._weights(attention.graph, sizes)
+            if weights is None:
+                return
+            weighed = attention.graph.call_function(
+                self.forms.function("mask"),
+                (*attention.args[:3], weights),
+                {"prefix_change": change, "absent": self.method.absent, **options},
+            )
+        _replace(attention, weighed, layouts)
+
+    def _weights(self, graph: fx.Graph, sizes: fx.Node) -> fx.Node | None:
+        """How often attention counts every token; None where it counts each of them once."""
+        if self.proportional:
+            return sizes
+        return graph.call_function(presence, (sizes,)) if self.method.absent else None
+
+    def _weigh_mean(self, mean: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node) -> None:
         values = operand(mean, 0)
         layout = layouts[values]
         assert isinstance(layout, TokenAxis)
         keepdim = bool(mean.args[2]) if len(mean.args) > 2 else bool(mean.kwargs.get("keepdim", False))
-        with graph.inserting_before(mean):
-            weighted = graph.call_function(
-                weighted_mean, (values, sizes, layout.prefix - self.anatomy.prefix, layout.axis, keepdim)
-            )
-        mean.replace_all_uses_with(weighted)
+        change = layout.prefix - self.anatomy.prefix
+        with mean.graph.inserting_before(mean):
+            weighted = mean.graph.call_function(weighted_mean, (values, sizes, change, layout.axis, keepdim))
+        _replace(mean, weighted, layouts)
 
 
-def _fold_log_size(attention: fx.Node, sizes: fx.Node, prefix_change: int) -> None:
-    graph, scale = attention.graph, scale_of(attention)
-    width = shape_of(operand(attention, 2))[-1]
-    readers = list(attention.users)
-    with graph.inserting_before(attention):
-        folded = graph.call_function(fold_log_size, (*attention.args[:3], sizes, prefix_change, scale))
-        padded = [graph.call_function(operator.getitem, (folded, place)) for place in range(3)]
-    attention.args, attention.kwargs = tuple(padded), {**attention.kwargs, "scale": scale}
-    with graph.inserting_after(attention):
-        result = graph.call_function(aten.slice.Tensor, (attention, -1, 0, width))
-    for reader in readers:
-        reader.replace_input_with(attention, result)
+@dataclass(frozen=True, kw_only=True)
+class _Reduction:
+    """The reduction of one block, and what its method may read of the block's attention."""
+
+    block: int
+    site: Site
+    queries: fx.Node
+    keys: fx.Node
+    values: fx.Node
+    scale: float
+
+    def signal(
+        self, name: str, tokens: fx.Node, sizes: fx.Node, weighed: fx.Node | None, absent: bool
+    ) -> fx.Node:
+        """Insert what a method reads; `weighed` are the sizes that attention added the logarithm of."""
+        graph = tokens.graph
+        match name:
+            case "tokens":
+                return tokens
+            case "sizes":
+                return sizes
+            case "class_row":
+                heads = [
+                    graph.call_function(split_heads, (rows, tokens)) for rows in (self.queries, self.keys)
+                ]
+                return graph.call_function(
+                    class_row, (*heads, weighed), {"scale": self.scale, "absent": absent}
+                )
+            case _:
+                return graph.call_function(split_heads, (getattr(self, name), tokens))
+
+
+def _replace(node: fx.Node, other: fx.Node, layouts: dict[fx.Node, Layout]) -> None:
+    """Put another node in a node's place."""
+    other.meta = dict(node.meta)
+    if node in layouts:
+        layouts[other] = layouts[node]
+    node.replace_all_uses_with(other)
+    node.graph.erase_node(node)

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 from torch import fx
 
 from exporter.graph import GraphPass, PassOutcome
+from exporter.reduction import Site
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 
@@ -17,7 +18,7 @@ class PlanMerges(GraphPass):
     It runs before dead tokens are removed, since afterwards the last block no longer shows its tokens.
 
     Attributes:
-        context: `merged` is written.
+        context: `sites` is written.
     """
 
     context: PassContext
@@ -35,12 +36,15 @@ class PlanMerges(GraphPass):
         Raises:
             UnsupportedGraphError: something in the graph cannot follow the merges.
         """
-        anatomy, scheduled = self.context.anatomy, self.context.schedule.merged
+        anatomy, schedule = self.context.anatomy, self.context.schedule
         assert anatomy is not None
-        anatomy.check_mergeable(scheduled)
+        anatomy.check_mergeable(schedule.removed)
         trims = RemoveDeadTokens.name not in self.context.options.disabled
-        self.context.merged = tuple(
-            0 if trims and block.tokens_read is not None else r
-            for block, r in zip(anatomy.blocks, scheduled, strict=True)
+        counts = zip(anatomy.blocks, schedule.removed, schedule.dropped, strict=True)
+        self.context.sites = tuple(
+            None
+            if r == 0 or (trims and block.tokens_read is not None)
+            else Site(r=r, dropped=dropped, prefix=anatomy.prefix, depth=index / len(anatomy.blocks))
+            for index, (block, r, dropped) in enumerate(counts)
         )
         return PassOutcome(name=self.name, rewrites=0)

@@ -4,7 +4,7 @@ In: a `Program` and a `Schedule`. Out: a `RewrittenProgram`: an `ExportedProgram
 `torch.export`, which returns the matches as well, for the parity check.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,8 @@ from exporter.capture import Program
 from exporter.errors import UsageError
 from exporter.graph import PassOutcome, copy_graph, run_passes
 from exporter.graph.nodes import operands, output_node
-from exporter.reduction import Method
+from exporter.reduction import Method, Site
+from exporter.reduction.match import Match, read_match
 from exporter.rewrite.capture_again import eager_module
 from exporter.rewrite.context import PassContext, RewriteOptions
 from exporter.rewrite.pipeline import PASSES, SWITCHES, check_name, configured_passes
@@ -33,8 +34,7 @@ class RewrittenProgram:
         merging: the graph that was captured, where each merge still is a call of the reduction's functions.
         method: whose matches they are.
         outputs: how many of its results are the model's.
-        merging_blocks: which block each match belongs to.
-        merged: tokens really merged per block; a scheduled merge that nothing reads is not executed.
+        sites: what leaves each block, None where nothing does; one that nothing reads is not executed.
         merge_points: by block, the node in `merging` whose value merges, or would; where dead tokens left one.
         executed_macs: multiply-accumulates of one image.
         passes: what each pass did, apart from those that only record something.
@@ -45,8 +45,7 @@ class RewrittenProgram:
     merging: fx.GraphModule
     method: Method
     outputs: int
-    merging_blocks: tuple[int, ...]
-    merged: tuple[int, ...]
+    sites: tuple[Site | None, ...]
     merge_points: Mapping[int, str]
     executed_macs: int
     passes: tuple[PassOutcome, ...]
@@ -56,6 +55,24 @@ class RewrittenProgram:
         with torch.no_grad():
             results = self.eager(*inputs)
         return tuple(results)
+
+    @property
+    def merged(self) -> tuple[int, ...]:
+        """Tokens that merge in each block."""
+        return tuple(site.r - site.dropped if site else 0 for site in self.sites)
+
+    @property
+    def merging_blocks(self) -> tuple[int, ...]:
+        """Which block each match belongs to."""
+        return tuple(block for block, site in enumerate(self.sites) if site)
+
+    def matches(self, records: Iterable[Tensor]) -> dict[int, Match]:
+        """By block, the matches that this program recorded, or an engine."""
+        sites = [(block, site) for block, site in enumerate(self.sites) if site]
+        return {
+            block: read_match(record, site.r, site.dropped)
+            for (block, site), record in zip(sites, records, strict=False)
+        }
 
 
 def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> RewrittenProgram:
@@ -71,7 +88,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     context = PassContext(schedule=schedule, options=options)
     graph_module = copy_graph(program.graph_module)
     outcomes = run_passes(graph_module, configured_passes(context))
-    eager, merged = eager_module(context), context.merged
+    eager = eager_module(context)
     assert context.exported is not None
     return RewrittenProgram(
         exported=context.exported,
@@ -79,8 +96,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
         merging=graph_module,
         method=options.method,
         outputs=len(operands(output_node(program.graph_module.graph))),
-        merging_blocks=tuple(block for block, r in enumerate(merged) if r),
-        merged=merged,
+        sites=context.sites,
         merge_points=_merge_points(graph_module, context.anatomy),
         executed_macs=executed_macs(eager.graph),
         passes=(*program.outcomes, *_rewriting(outcomes)),

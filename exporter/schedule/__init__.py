@@ -1,7 +1,26 @@
-"""Schedules: which block merges how many tokens, and what that costs. Pure integers, no torch."""
+"""Schedules: how many tokens leave each block, and what the rest costs. Pure integers, no torch."""
 
-from exporter.schedule.plan import Geometry, Schedule, plan, spread
+from exporter.schedule.plan import (
+    Geometry,
+    Schedule,
+    all_patches_but_one,
+    half_of_patches,
+    none_dropped,
+    plan,
+    spread,
+)
 from exporter.schedule.request import ScheduleKind, ScheduleRequest
 from exporter.schedule.workload import Workload
 
-__all__ = ["Geometry", "Schedule", "ScheduleKind", "ScheduleRequest", "Workload", "plan", "spread"]
+__all__ = [
+    "Geometry",
+    "Schedule",
+    "ScheduleKind",
+    "ScheduleRequest",
+    "Workload",
+    "all_patches_but_one",
+    "half_of_patches",
+    "none_dropped",
+    "plan",
+    "spread",
+]

@@ -1,30 +1,53 @@
-"""From a request to tokens merged in every block: pure integers.
+"""From a request to token counts in every block: pure integers.
 
-In: a `ScheduleRequest` and the model's geometry. Out: a `Schedule`, the only thing that the rewrite reads. A token
-merges into another one, and protected tokens never do, so a block with T tokens merges at most (T - protected) // 2
-(ToMe, section 3; PiToMe splits 2r mergeable tokens in halves, which gives the same cap).
+In: a `ScheduleRequest` and the model's geometry. Out: a `Schedule`, which the rewrite reads. How many tokens may leave
+a block, and how many of them are dropped and not merged, is the method's to say.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from exporter.errors import UsageError
 from exporter.schedule.request import ScheduleRequest
 
 
+def half_of_patches(tokens: int, protected: int) -> int:
+    """Most tokens that can merge into another one at once (ToMe, section 3; PiToMe splits 2r tokens in halves)."""
+    return max(tokens - protected, 0) // 2
+
+
+def all_patches_but_one(tokens: int, protected: int) -> int:
+    """Most tokens that can leave where those that stay need not be as many: one patch is left."""
+    return max(tokens - protected - 1, 0)
+
+
+def none_dropped(removed: int, depth: float) -> int:
+    """How many of the tokens that leave a block are dropped: none, all of them merge."""
+    return 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """What a schedule has to know of a model.
+    """What a schedule has to know of a model and of the method that reduces it.
 
     Attributes:
         tokens: tokens that enter the first block, prefix tokens included.
-        protected: prefix tokens, which never merge.
+        protected: prefix tokens, which never leave.
         blocks: attention blocks.
+        cap: `cap(tokens, protected)`: most tokens that may leave a block.
+        dropped: `dropped(removed, depth)`: how many of them are dropped; depth is block index / number of blocks.
     """
 
     tokens: int
     protected: int
     blocks: int
+    cap: Callable[[int, int], int] = half_of_patches
+    dropped: Callable[[int, float], int] = none_dropped
+
+    def most(self, tokens: int) -> int:
+        """How many of so many tokens may leave a block."""
+        return self.cap(tokens, self.protected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +57,26 @@ class Schedule:
     Attributes:
         requested: the request as a phrase.
         merged: tokens merged in each block, length L.
+        dropped: tokens dropped in each block, length L.
         tokens: tokens that enter each block, then the final count, length L + 1.
         notes: visible lines, one for each way in which the outcome differs from what was asked.
     """
 
     requested: str
     merged: tuple[int, ...]
+    dropped: tuple[int, ...]
     tokens: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
     @property
+    def removed(self) -> tuple[int, ...]:
+        """Tokens that leave each block, merged or dropped."""
+        return tuple(before - after for before, after in pairwise(self.tokens))
+
+    @property
     def is_dense(self) -> bool:
-        """Whether nothing is merged at all."""
-        return not any(self.merged)
+        """Whether no token leaves at all."""
+        return not any(self.removed)
 
 
 def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
@@ -62,13 +92,19 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
             "schedule: --align moves a schedule that is spread by --r, and cannot move an explicit list"
         )
     if request.r_per_layer is not None:
-        merged = _explicit(request.r_per_layer, geometry)
+        removed = _explicit(request.r_per_layer, geometry)
     elif request.keep_per_layer is not None:
-        merged = _explicit(_merges_of_keeps(request.keep_per_layer, geometry), geometry)
+        removed = _explicit(_removed_of_keeps(request.keep_per_layer, geometry), geometry)
     else:
-        merged, notes = _spread(request, geometry)
-    tokens = tuple(accumulate(merged, lambda count, r: count - r, initial=geometry.tokens))
-    return Schedule(requested=request.describe(), merged=merged, tokens=tokens, notes=notes)
+        removed, notes = _spread(request, geometry)
+    dropped = tuple(geometry.dropped(r, block / geometry.blocks) for block, r in enumerate(removed))
+    return Schedule(
+        requested=request.describe(),
+        merged=tuple(r - gone for r, gone in zip(removed, dropped, strict=True)),
+        dropped=dropped,
+        tokens=_counts(removed, geometry),
+        notes=notes,
+    )
 
 
 def spread(r: int, inflect: float, blocks: int) -> tuple[int, ...]:
@@ -99,16 +135,16 @@ def _spread(request: ScheduleRequest, geometry: Geometry) -> tuple[tuple[int, ..
     return aligned, notes + _align_note(possible, aligned, request.align)
 
 
-def _cap(tokens: int, geometry: Geometry) -> int:
-    return max(tokens - geometry.protected, 0) // 2
+def _counts(removed: Iterable[int], geometry: Geometry) -> tuple[int, ...]:
+    return tuple(accumulate(removed, lambda count, r: count - r, initial=geometry.tokens))
 
 
 def _capped(asked: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
-    merged, tokens = [], geometry.tokens
+    removed, tokens = [], geometry.tokens
     for r in asked:
-        merged.append(min(r, _cap(tokens, geometry)))
-        tokens -= merged[-1]
-    return tuple(merged)
+        removed.append(min(r, geometry.most(tokens)))
+        tokens -= removed[-1]
+    return tuple(removed)
 
 
 def _cap_note(asked: tuple[int, ...], possible: tuple[int, ...]) -> tuple[str, ...]:
@@ -116,8 +152,8 @@ def _cap_note(asked: tuple[int, ...], possible: tuple[int, ...]) -> tuple[str, .
         return ()
     first = next(block for block, (a, p) in enumerate(zip(asked, possible, strict=True)) if a != p)
     return (
-        f"schedule capped: a block merges at most half of its unprotected tokens, so from block {first} on "
-        f"{sum(possible[first:])} tokens merge where {sum(asked[first:])} were asked ({_listed(possible)})",
+        f"schedule capped: from block {first} on {sum(possible[first:])} tokens are removed where "
+        f"{sum(asked[first:])} were asked, the most that the method allows ({_listed(possible)})",
     )
 
 
@@ -125,48 +161,46 @@ def _align_note(asked: tuple[int, ...], aligned: tuple[int, ...], multiple: int)
     if asked == aligned:
         return ()
     return (
-        f"schedule aligned: {sum(aligned)} tokens merge where {sum(asked)} were asked, so that the counts after a "
-        f"merge are multiples of {multiple} ({_listed(aligned)})",
+        f"schedule aligned: {sum(aligned)} tokens are removed where {sum(asked)} were asked, so that the counts that "
+        f"change are multiples of {multiple} ({_listed(aligned)})",
     )
 
 
 def _aligned(asked: tuple[int, ...], geometry: Geometry, multiple: int) -> tuple[int, ...]:
-    """Move every count that follows a merge to the multiple nearest to what was asked (the larger on a tie)."""
-    merged, tokens, wanted = [], geometry.tokens, geometry.tokens
+    """Move every count that a reduction leaves to the multiple nearest to what was asked (the larger on a tie)."""
+    removed, tokens, wanted = [], geometry.tokens, geometry.tokens
     for r in asked:
         wanted -= r
-        least = tokens - _cap(tokens, geometry)
+        least = tokens - geometry.most(tokens)
         nearest = (wanted + multiple // 2) // multiple * multiple
         lowest_reachable = -(-least // multiple) * multiple
         after = max(nearest, lowest_reachable)
-        merged.append(tokens - after if r and after < tokens else 0)
-        tokens -= merged[-1]
-    return tuple(merged)
+        removed.append(tokens - after if r and after < tokens else 0)
+        tokens -= removed[-1]
+    return tuple(removed)
 
 
-def _merges_of_keeps(keeps: tuple[int, ...] | tuple[float, ...], geometry: Geometry) -> tuple[int, ...]:
-    merged, tokens = [], geometry.tokens
+def _removed_of_keeps(keeps: tuple[int, ...] | tuple[float, ...], geometry: Geometry) -> tuple[int, ...]:
+    removed, tokens = [], geometry.tokens
     for keep in keeps:
-        merged.append(tokens - keep if isinstance(keep, int) else int(tokens * (1 - keep) + 1e-9))
-        tokens -= int(merged[-1])
-    return tuple(int(r) for r in merged)
+        removed.append(tokens - keep if isinstance(keep, int) else int(tokens * (1 - keep) + 1e-9))
+        tokens -= int(removed[-1])
+    return tuple(int(r) for r in removed)
 
 
-def _explicit(merged: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
-    if len(merged) != geometry.blocks:
+def _explicit(removed: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
+    if len(removed) != geometry.blocks:
         raise UsageError(
-            f"schedule: expected one entry for each of the model's {geometry.blocks} blocks, got {len(merged)}"
+            f"schedule: expected one entry for each of the model's {geometry.blocks} blocks, got {len(removed)}"
         )
-    tokens = geometry.tokens
-    for block, r in enumerate(merged):
-        if not 0 <= r <= _cap(tokens, geometry):
+    for block, (r, tokens) in enumerate(zip(removed, _counts(removed, geometry), strict=False)):
+        if not 0 <= r <= geometry.most(tokens):
             raise UsageError(
-                f"schedule: block {block} has {tokens} tokens ({geometry.protected} protected) and can merge 0 to "
-                f"{_cap(tokens, geometry)}, got {r}; lower this entry or merge less before it"
+                f"schedule: block {block} has {tokens} tokens ({geometry.protected} protected) and can remove 0 to "
+                f"{geometry.most(tokens)}, got {r}; lower this entry or remove less before it"
             )
-        tokens -= r
-    return merged
+    return removed
 
 
-def _listed(merged: tuple[int, ...]) -> str:
-    return ",".join(map(str, merged))
+def _listed(removed: tuple[int, ...]) -> str:
+    return ",".join(map(str, removed))

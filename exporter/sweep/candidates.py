@@ -4,7 +4,7 @@ Where it stands on the road: between the latency table and the solvers. In: fami
 geometry. Out: `Candidate`s, least merging first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.errors import UsageError
@@ -66,13 +66,13 @@ class Space:
     """Where a solver looks.
 
     Attributes:
-        geometry: of the model.
+        geometries: of the model, by method, with its limits.
         families: to look through.
         table: latency per token count; with it, counts are lifted to the tops of their steps.
-        largest_r: the search's end, None for half of the unprotected tokens.
+        largest_r: the search's end, None for the most that a method removes in one block.
     """
 
-    geometry: Geometry
+    geometries: Mapping[str, Geometry]
     families: Sequence[Family]
     table: LatencyTable | None = None
     largest_r: int | None = None
@@ -80,19 +80,19 @@ class Space:
 
 def candidates(space: Space, family: Family) -> tuple[Candidate, ...]:
     """The distinct merging schedules of a family, least merging first."""
-    geometry = space.geometry
-    largest = space.largest_r or (geometry.tokens - geometry.protected) // 2
+    geometry = space.geometries[family.method]
+    largest = space.largest_r or geometry.most(geometry.tokens)
     found: dict[tuple[int, ...], Candidate] = {}
     for r in range(1, largest + 1):
         request = ScheduleRequest(kind=family.kind, r=r, align=family.align)
         schedule = plan(request, geometry)
-        better = _lifted(schedule, space)
-        if better.merged != schedule.merged:
-            schedule, request = better, ScheduleRequest(r_per_layer=better.merged)
+        better = _lifted(schedule, space, geometry)
+        if better.tokens != schedule.tokens:
+            schedule, request = better, ScheduleRequest(r_per_layer=better.removed)
         if not schedule.is_dense:
             predicted = _predicted(schedule, space)
             candidate = Candidate(point=family.point(request), schedule=schedule, predicted_speedup=predicted)
-            found.setdefault(schedule.merged, candidate)
+            found.setdefault(schedule.removed, candidate)
     return tuple(sorted(found.values(), key=lambda each: -sum(each.schedule.tokens)))
 
 
@@ -113,14 +113,14 @@ def checked_families(space: Space) -> Sequence[Family]:
     return space.families
 
 
-def _lifted(schedule: Schedule, space: Space) -> Schedule:
+def _lifted(schedule: Schedule, space: Space, geometry: Geometry) -> Schedule:
     if space.table is None or not space.table.covers(schedule.tokens):
         return schedule
-    return lift(schedule, space.table, space.geometry)
+    return lift(schedule, space.table, geometry)
 
 
 def _predicted(schedule: Schedule, space: Space) -> float | None:
     if space.table is None or not space.table.covers(schedule.tokens):
         return None
-    dense = space.table.predict((space.geometry.tokens,) * len(schedule.tokens))
+    dense = space.table.predict(schedule.tokens[:1] * len(schedule.tokens))
     return dense / space.table.predict(schedule.tokens)

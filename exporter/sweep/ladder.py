@@ -66,14 +66,17 @@ def lift(schedule: Schedule, table: LatencyTable, geometry: Geometry) -> Schedul
     tokens = list(schedule.tokens)
     for block in reversed(range(1, len(tokens))):
         top = min(table.plateau_top(tokens[block]), geometry.tokens)
-        if block == len(schedule.merged):
+        if block == len(schedule.removed):
             tokens[block] = top
-        elif schedule.merged[block] == 0:
+        elif schedule.removed[block] == 0:
             tokens[block] = tokens[block + 1]
         else:
-            tokens[block] = min(top, 2 * tokens[block + 1] - geometry.protected)
-    merged = tuple(before - after for before, after in pairwise(tokens))
-    return plan(ScheduleRequest(r_per_layer=merged), geometry)
+            reachable = range(top, tokens[block + 1] - 1, -1)
+            tokens[block] = next(
+                each for each in reachable if each - geometry.most(each) <= tokens[block + 1]
+            )
+    removed = tuple(before - after for before, after in pairwise(tokens))
+    return plan(ScheduleRequest(r_per_layer=removed), geometry)
 
 
 def _rung(geometry: Geometry, wanted: Sequence[int], count: int, then: int) -> tuple[int, ...]:
@@ -88,7 +91,7 @@ def _rung(geometry: Geometry, wanted: Sequence[int], count: int, then: int) -> t
             return tuple(before - after for before, after in pairwise(tokens))
     raise UsageError(
         f"latency table: {count} tokens cannot be reached from {geometry.tokens} ({geometry.protected} "
-        f"protected) in {geometry.blocks} blocks; a block merges at most half of its unprotected tokens"
+        f"protected) in {geometry.blocks} blocks; a method limits how many leave a block"
     )
 
 
@@ -105,4 +108,4 @@ def _way_down(geometry: Geometry, stops: Sequence[int], count: int, then: int) -
 
 
 def _least_after(tokens: int, geometry: Geometry) -> int:
-    return tokens - max(tokens - geometry.protected, 0) // 2
+    return tokens - geometry.most(tokens)

@@ -228,7 +228,7 @@ def _said(evaluation: Evaluation | None) -> str:
 def _evaluation(candidate: Candidate) -> Evaluation:
     return Evaluation(
         name=candidate.point.name,
-        r_per_layer=candidate.schedule.merged,
+        r_per_layer=candidate.schedule.removed,
         predicted_speedup=candidate.predicted_speedup,
     )
 

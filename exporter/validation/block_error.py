@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from exporter.errors import ParityError
-from exporter.reduction.merge import Match, take
+from exporter.reduction.match import Match
+from exporter.reduction.merge import take
 
 
 def initial_groups(batch: int, tokens: int) -> Tensor:
@@ -32,7 +33,7 @@ def follow_groups(groups_BT: Tensor, match: Match) -> Tensor:
     Returns:
         int64 (B, T), positions in the merge's output order.
     """
-    kept_BK, source_BR, target_BR = match
+    kept_BK, source_BR, target_BR, _ = match
     stays_BK = torch.arange(kept_BK.shape[1], device=kept_BK.device).expand_as(kept_BK)
     place_BN = torch.cat((stays_BK, target_BR), dim=1)
     order_BN = torch.cat((kept_BK, source_BR), dim=1)

@@ -1,19 +1,20 @@
 """Run the eager program along an engine's own matches.
 
-Rounding can flip a near-tie: the engine then merges other tokens than eager PyTorch does, and every number behind
+Rounding can flip a near-tie: the engine then merges other tokens than eager PyTorch does, and every later number
 differs, although nothing was miscompiled. So where matches differ, eager PyTorch is run again with the engine's
-matches put in place of its own. Two things are measured: whether the numbers agree then, and by how much each match
+matches in place of its own. Two things are measured: whether the numbers agree then, and by how much each match
 misses the method's definition (its regret), which for a near-tie is a rounding error and for a wrong match is not.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from exporter.reduction.merge import Match, read_match
+from exporter.reduction.match import Match, is_partition, matched_pairs
 from exporter.rewrite import RewrittenProgram
+from exporter.rewrite.insert_token_merge import Role, role_of
 
 
 def follow_matches(
@@ -24,12 +25,28 @@ def follow_matches(
     Args:
         program: rewritten.
         images: one batch.
-        records: the engine's matches, one per merging block, as `record_match` has them.
+        records: the engine's matches, one per merging block (`record_match`).
     """
-    follower = _Follower(program, records)
+    follower = _Follower(program, program.matches(records))
     with torch.no_grad():
         results = follower.run(images)
     return tuple(results[: program.outputs]), follower.regret
+
+
+def agreements(program: RewrittenProgram, engine: Sequence[Tensor], eager: Sequence[Tensor]) -> list[float]:
+    """Per merging block the share of the engine's (source, target) pairs that are among eager PyTorch's.
+
+    Args:
+        program: whose matches were recorded.
+        engine: records of the engine; none where it does not return them.
+        eager: records of eager PyTorch.
+    """
+    shares = []
+    both = zip(program.matches(engine).values(), program.matches(eager).values(), strict=False)
+    for pairs, own_pairs in (map(matched_pairs, matches) for matches in both):
+        same = (pairs[:, :, None, :] == own_pairs[:, None, :, :]).all(dim=-1).any(dim=-1)
+        shares.append(float(same.float().mean()))
+    return shares
 
 
 def rounding_errors(program: RewrittenProgram, typed: RewrittenProgram, images: Tensor) -> dict[int, float]:
@@ -43,51 +60,69 @@ def rounding_errors(program: RewrittenProgram, typed: RewrittenProgram, images: 
         images: one batch.
     """
     points = {name: block for block, name in program.merge_points.items()}
-    narrow = _Follower(typed, None, points)
+
+    def place(node: fx.Node) -> int | None:
+        return points.get(node.name)
+
+    narrow = Recorder(typed.merging, place)
     with torch.no_grad():
         results = narrow.run(images)
-        wide = _Follower(program, results[typed.outputs :], points)
+        wide = _Follower(program, typed.matches(results[typed.outputs :]), place)
         wide.run(images)
     return {
-        points[name]: float((value - narrow.kept[name].double()).norm() / value.norm())
-        for name, value in ((name, kept.double()) for name, kept in wide.kept.items())
+        block: float((value - narrow.kept[block].double()).norm() / value.norm())
+        for block, value in ((block, kept.double()) for block, kept in wide.kept.items())
     }
 
 
-class _Follower(fx.Interpreter):
-    """Executes the merging graph, with the matching replaced by a record of it, if one is given.
+class Recorder(fx.Interpreter):
+    """Executes a graph and keeps the values of those nodes to which `key` gives a key.
 
     Attributes:
-        regret: the largest of any match in the record.
-        kept: values of the nodes that are wanted, by name.
+        kept: values by key.
+    """
+
+    def __init__(self, graph_module: fx.GraphModule, key: Callable[[fx.Node], Any]) -> None:
+        super().__init__(graph_module)
+        self._key = key
+        self.kept: dict[Any, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Execute one node."""
+        result = super().run_node(n)
+        key = self._key(n)
+        if key is not None:
+            self.kept[key] = result
+        return result
+
+
+class _Follower(Recorder):
+    """Executes the merging graph with given matches in place of the method's own.
+
+    Attributes:
+        regret: the largest of any of them.
     """
 
     def __init__(
-        self, program: RewrittenProgram, records: Sequence[Tensor] | None, wanted: Container[str] = ()
+        self,
+        program: RewrittenProgram,
+        matches: Mapping[int, Match],
+        key: Callable[[fx.Node], Any] = lambda node: None,
     ) -> None:
-        super().__init__(program.merging)
-        self._method = program.method
-        self._records = None if records is None else iter(records)
-        self._wanted = wanted
+        super().__init__(program.merging, key)
+        self._regret = program.method.regret
+        self._matches = matches
         self.regret = 0.0
-        self.kept: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name in self._wanted:
-            self.kept[n.name] = result
-        return result
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target is not self._method.match or self._records is None:
-            return super().call_function(target, args, kwargs)
-        match = read_match(next(self._records), kwargs["r"])
-        regret = self._method.regret(*args, match, **kwargs).max() if _is_partition(match) else float("inf")
-        self.regret = max(self.regret, float(regret))
-        return match
-
-
-def _is_partition(match: Match) -> bool:
-    """Whether every token either stays or merges, once."""
-    order_BN = torch.cat((match.kept_BK, match.source_BR), dim=1)
-    return bool((order_BN.sort(dim=1).values == torch.arange(order_BN.shape[1])).all())
+        match role_of(n):
+            case Role(part="match", block=block):
+                given = self._matches[block]
+                signals, options = self.fetch_args_kwargs_from_env(n)
+                sound = is_partition(given)
+                regret = (
+                    float(self._regret(*signals, match=given, **options).max()) if sound else float("inf")
+                )
+                self.regret = max(self.regret, regret)
+                return given
+        return super().run_node(n)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from exporter.forms import Precision
-from exporter.reduction.merge import matched_pairs, read_match
+from exporter.reduction.match import is_readable
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Artifact
-from exporter.validation.follow import follow_matches
+from exporter.validation.follow import agreements, follow_matches
 from exporter.validation.reference import Reference
 
 
@@ -153,19 +153,17 @@ def prove(
         tolerances: the gate.
     """
     comparisons: dict[str, Comparison] = {}
-    agreements: list[list[float]] = []
+    shares: list[list[float]] = []
     followed: list[str] = []
     regret = 0.0
     for name, reference in references.items():
         got, expected = artifact.runner(reference.images), reference.outputs
         records = _engine_records(program, artifact, reference.images)
-        readable = all(map(_is_match, records, reference.records))
-        agreements.append(
-            _agreements(program, records, reference.records) if readable else [0.0] * len(records)
-        )
+        readable = _are_readable(program, records, reference.records)
+        shares.append(agreements(program, records, reference.records) if readable else [0.0] * len(records))
         if not readable:
             regret = float("inf")
-        elif any(share < 1 for share in agreements[-1]):
+        elif any(share < 1 for share in shares[-1]):
             expected, worst = follow_matches(program, torch.from_numpy(reference.images), records)
             followed.append(name)
             regret = max(regret, worst)
@@ -173,7 +171,7 @@ def prove(
             comparisons[f"{name}/{output}"] = compare(array, tensor.numpy())
     return ParityResult(
         comparisons=comparisons,
-        match_agreement=tuple(float(np.mean(block)) for block in zip(*agreements, strict=True)),
+        match_agreement=tuple(float(np.mean(block)) for block in zip(*shares, strict=True)),
         followed=tuple(followed),
         tie_regret=regret,
         tolerances=tolerances,
@@ -227,16 +225,9 @@ def _engine_records(program: RewrittenProgram, artifact: Artifact, images: Array
     return [torch.from_numpy(record) for record in results[program.outputs :]]
 
 
-def _is_match(record: Tensor, own: Tensor) -> bool:
-    """Whether an engine's record has the shape and the range of a match, so that it can be read at all."""
-    return record.shape == own.shape and bool(((record >= 0) & (record <= own.max())).all())
-
-
-def _agreements(program: RewrittenProgram, engine: Sequence[Tensor], eager: Sequence[Tensor]) -> list[float]:
-    """Per merging block the share of the engine's (source, destination) pairs that are among eager PyTorch's."""
-    shares = []
-    for block, record, own in zip(program.merging_blocks, engine, eager, strict=False):
-        pairs, own_pairs = (matched_pairs(read_match(each, program.merged[block])) for each in (record, own))
-        same = (pairs[:, :, None, :] == own_pairs[:, None, :, :]).all(dim=-1).any(dim=-1)
-        shares.append(float(same.float().mean()))
-    return shares
+def _are_readable(program: RewrittenProgram, engine: Sequence[Tensor], eager: Sequence[Tensor]) -> bool:
+    """Whether an engine's records have the shape and the range of matches, so that they can be read at all."""
+    return all(
+        record.shape == own.shape and is_readable(record, site.r)
+        for record, own, site in zip(engine, eager, filter(None, program.sites), strict=False)
+    )

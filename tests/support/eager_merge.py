@@ -116,9 +116,11 @@ def merging_forward(block: nn.Module, state: MergeState) -> Forward:
     def forward(x_BNC: Tensor, *_masks: object, **_options: object) -> Tensor:
         state.begin(x_BNC)
         q_BHND, k_BHND, v_BHND = parts.qkv(x_BNC)
-        attended_BHND = attention(q_BHND, k_BHND, v_BHND, parts.scale, state.key_bias(x_BNC.shape[1]))
+        bias_B11N = state.key_bias(x_BNC.shape[1])
+        attended_BHND = attention(q_BHND, k_BHND, v_BHND, parts.scale, bias_B11N)
+        row_BH1N = (q_BHND[:, :, :1] @ k_BHND.transpose(2, 3) * parts.scale + bias_B11N).softmax(dim=-1)
         x_BNC = x_BNC + parts.project(attended_BHND.transpose(1, 2).flatten(2))
-        x_BNC = state.merge(x_BNC, k_BHND.mean(dim=1))
+        x_BNC = state.merge(x_BNC, k_BHND.mean(dim=1), row_BH1N.mean(dim=1)[:, 0])
         return x_BNC + parts.mlp(x_BNC)
 
     return forward

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tests.support.matching import Matching, Method, match, merge
+from tests.support.matching import Matching, Method, drop_least_attended, match, merge
 
 
 class MergeState:
@@ -39,19 +39,23 @@ class MergeState:
         size_BN1 = self.size_BN[:, -x_BNC.shape[1] :, None]
         return (x_BNC * size_BN1).sum(dim=1) / size_BN1.sum(dim=1)
 
-    def merge(self, x_BNC: Tensor, metric_BNC: Tensor) -> Tensor:
+    def merge(self, x_BNC: Tensor, metric_BNC: Tensor, row_BN: Tensor) -> Tensor:
         """Merge the tokens of every image as this block's schedule says."""
         assert self.size_BN is not None
         block = len(self.matchings)
         matchings, xs, sizes = [], [], []
-        for x_NC, metric_NC, size_N in zip(x_BNC, metric_BNC, self.size_BN, strict=True):
-            matching = match(
-                metric_NC,
-                method=self.method,
-                merged=self.merged[block],
-                prefix=self.prefix,
-                block=block,
-                blocks=len(self.merged),
+        for x_NC, metric_NC, row_N, size_N in zip(x_BNC, metric_BNC, row_BN, self.size_BN, strict=True):
+            matching = (
+                drop_least_attended(row_N.tolist(), r=self.merged[block], prefix=self.prefix)
+                if self.method == "drop"
+                else match(
+                    metric_NC,
+                    method=self.method,
+                    merged=self.merged[block],
+                    prefix=self.prefix,
+                    block=block,
+                    blocks=len(self.merged),
+                )
             )
             x_MC, size_M = merge(x_NC, size_N, matching.groups)
             matchings.append(matching)

@@ -13,14 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Method = Literal["tome", "pitome"]
+Method = Literal["tome", "pitome", "drop"]
+"""`drop` is `tests.support.drop_by_class_attention`, a method that the product does not have."""
 
 PITOME_FIRST_MARGIN = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matching:
-    """Groups of one image, and how far the nearest other decision was.
+    """Groups of one image, and how far the nearest other decision was. A token in no group was dropped.
 
     `margin` is the smallest difference of scores that decided anything: what rounding must
     reach to change a group.
@@ -106,6 +107,18 @@ def match_pitome(similarity: Sequence[Sequence[float]], *, r: int, prefix: int, 
     margins = [lead(similarity[source], destinations) for source in sources]
     margins += [energy[patch] - energy[next_one] for patch, next_one in pairwise(ranked[: 2 * r + 1])]
     return Matching(groups=groups, margin=min(margins))
+
+
+def drop_least_attended(row: Sequence[float], *, r: int, prefix: int) -> Matching:
+    """Keep the patches that the class token attends to most (Liang et al. 2022), in order of position."""
+    r = min(r, len(row) - prefix - 1)
+    if r == 0:
+        return keep_all(len(row))
+    # sorted() is stable: at equal attention the lower patch stays in front
+    ranked = sorted(range(prefix, len(row)), key=lambda patch: -row[patch])
+    kept, dropped = ranked[: len(ranked) - r], ranked[len(ranked) - r :]
+    groups = [[token] for token in [*range(prefix), *sorted(kept)]]
+    return Matching(groups=groups, margin=row[kept[-1]] - row[dropped[0]])
 
 
 def best_destination(scores: Sequence[float], destinations: Sequence[int]) -> int:

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "graph": ("errors",),
     "capture": ("models", "graph"),
     "schedule": ("errors", "recipe_key"),
-    "reduction": ("errors",),
+    "reduction": ("errors", "schedule", "forms"),
     "anatomy": ("capture", "schedule"),
     "rewrite": ("anatomy", "schedule", "reduction", "capture", "forms"),
     "targets": ("local_path", "rewrite", "lint", "machine"),

@@ -107,4 +107,4 @@ class Programs:
 
 def without_matches(program: RewrittenProgram) -> RewrittenProgram:
     """The same program without the matches that only validation reads: what is shipped, and so what is timed."""
-    return replace(program, exported=first_results(program.exported, program.outputs), merging_blocks=())
+    return replace(program, exported=first_results(program.exported, program.outputs), sites=())

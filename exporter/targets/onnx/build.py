@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 from exporter.errors import InternalError
 from exporter.rewrite.annotate_blocks import annotations
 from exporter.targets.onnx.flatten_heads import FlattenHeadsPass
-from exporter.targets.onnx.lowering import opset, translations
+from exporter.targets.onnx.lowering import attention_form, opset, translations
 from exporter.targets.onnx.opset import convert, translated_opset
 from exporter.targets.target import EmitRequest
 
@@ -35,7 +35,7 @@ def build(exported: ExportedProgram, request: EmitRequest, asked: int | None = N
     Args:
         exported: results are the request's outputs, then matches.
         request: names, metadata, and how attention is spelled.
-        asked: the opset of the default domain; None for the one that the lowering and the precision need.
+        asked: the opset of the default domain; None for the one that the forms and the precision need.
 
     Raises:
         UsageError: the program cannot be said in the opset asked for.
@@ -45,7 +45,7 @@ def build(exported: ExportedProgram, request: EmitRequest, asked: int | None = N
     names = [*(output.name for output in request.outputs), *(f"match_{index}" for index in range(matches))]
     model = _translate(exported, request, names, written)
     _simplify(model)
-    if request.forms.attention != "decomposed":
+    if attention_form(request.forms).of_rows:
         FlattenHeadsPass()(model)
     _name_by_block(model, annotations(exported.graph))
     common.ClearMetadataAndDocStringPass()(model)

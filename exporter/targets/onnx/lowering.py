@@ -1,9 +1,7 @@
-"""How operators are spelled in ONNX where the exporter's own spelling is longer than it needs to be.
-
-The one place where this target chooses its forms. All of them are standard operators of the default domain.
-"""
+"""How operators are written in ONNX where the exporter of torch writes more than is needed; the forms of attention."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,10 +27,31 @@ BFLOAT16_OPSET = 22
 """The first one whose convolution takes bfloat16."""
 
 
-def opset(lowering: Forms, precision: Precision = "fp32") -> int:
-    """The opset of the default domain that a lowering and a precision need."""
-    needed = BFLOAT16_OPSET if precision == "bf16" else OPSET
-    return max(needed, ATTENTION_OPSET) if lowering.attention == "op" else needed
+@dataclass(frozen=True, kw_only=True)
+class AttentionForm:
+    """One form of attention in ONNX.
+
+    Attributes:
+        translate: of the operator of torch.
+        opset: of the default domain that it needs.
+        of_rows: whether it takes (B, N, H * D) and splits the heads itself.
+    """
+
+    translate: Callable[..., Any]
+    opset: int = 0
+    of_rows: bool = False
+
+
+def attention_form(forms: Forms) -> AttentionForm:
+    """The form of attention that was chosen."""
+    chosen = forms.function("attention")
+    assert isinstance(chosen, AttentionForm)
+    return chosen
+
+
+def opset(forms: Forms, precision: Precision = "fp32") -> int:
+    """The opset of the default domain to write, for these forms and this precision."""
+    return max(BFLOAT16_OPSET if precision == "bf16" else OPSET, attention_form(forms).opset)
 
 
 def attention(
@@ -199,7 +218,12 @@ _COMMON: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-def translations(lowering: Forms) -> dict[Callable[..., Any], Callable[..., Any]]:
+DECOMPOSED = AttentionForm(translate=attention)
+OPERATOR = AttentionForm(translate=attention_operator, opset=ATTENTION_OPSET, of_rows=True)
+FUSED = AttentionForm(translate=fused_attention, of_rows=True)
+
+
+def translations(forms: Forms) -> dict[Callable[..., Any], Callable[..., Any]]:
     """How operators of torch are translated, where not as the exporter of torch does."""
-    spelled = {"decomposed": attention, "op": attention_operator, "fused": fused_attention}
-    return {**_COMMON, torch.ops.aten.scaled_dot_product_attention.default: spelled[lowering.attention]}
+    attends = torch.ops.aten.scaled_dot_product_attention.default
+    return {**_COMMON, attends: attention_form(forms).translate}

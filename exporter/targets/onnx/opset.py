@@ -9,7 +9,7 @@ from onnx import defs, helper
 
 from exporter.errors import InternalError, UsageError
 from exporter.lint.ort_rules import OPSETS
-from exporter.targets.onnx.lowering import ATTENTION_OPSET, BFLOAT16_OPSET
+from exporter.targets.onnx.lowering import BFLOAT16_OPSET, attention_form
 from exporter.targets.target import EmitRequest
 
 OLDEST = 17
@@ -39,10 +39,11 @@ def check_opset(request: EmitRequest, opset: int) -> None:
             f"onnx.opset: bf16 needs {BFLOAT16_OPSET}, whose convolution is the first to take it, got {opset}; "
             f"ask for {BFLOAT16_OPSET}, or for fp16"
         )
-    if request.forms.attention == "op" and opset < ATTENTION_OPSET:
+    needed = attention_form(request.forms).opset
+    if opset < needed:
         raise UsageError(
-            f"onnx.opset: lowering attention=op needs {ATTENTION_OPSET}, the first one with an Attention operator, "
-            f"got {opset}; ask for {ATTENTION_OPSET}, or for attention=decomposed"
+            f"onnx.opset: lowering attention={request.forms.attention} needs {needed}, the first one with an Attention "
+            f"operator, got {opset}; ask for {needed}, or for attention=decomposed"
         )
 
 

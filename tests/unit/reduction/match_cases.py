@@ -6,7 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from exporter.reduction.merge import Match
+from exporter.reduction import Site
+from exporter.reduction.match import Match
 
 
 def exact_unit_vectors() -> list[list[float]]:
@@ -28,11 +29,30 @@ class MatchCase:
     r: int
 
     @property
+    def keys_BHND(self) -> Tensor:
+        """The vectors as the keys of one head, (1, 1, N, C)."""
+        return keys_of(self.metric_NC)
+
+    def site(self, depth: float = 0.25) -> Site:
+        """All r tokens merge."""
+        return site(self.r, self.prefix, depth)
+
+    @property
     def similarity(self) -> list[list[float]]:
         """Cosines of all pairs in float64."""
         metric_NC = self.metric_NC.double()
         cosines: list[list[float]] = (metric_NC @ metric_NC.T).tolist()
         return cosines
+
+
+def keys_of(metric_NC: Tensor) -> Tensor:
+    """Return vectors as the keys of one image and one head."""
+    return metric_NC[None, None]
+
+
+def site(r: int, prefix: int, depth: float = 0.25) -> Site:
+    """Return a place where r tokens merge."""
+    return Site(r=r, dropped=0, prefix=prefix, depth=depth)
 
 
 @st.composite
@@ -59,7 +79,7 @@ def _case(draw: st.DrawFn, metric_NC: Tensor) -> MatchCase:
 
 def groups_of(match: Match, image: int = 0) -> list[list[int]]:
     """Return the tokens that leave, in order, each as the list of tokens that it is made of, itself first."""
-    kept, sources, targets = (part[image].tolist() for part in match)
+    kept, sources, targets = (part[image].tolist() for part in match[:3])
     return [
         [token, *(source for source, target in zip(sources, targets, strict=True) if target == slot)]
         for slot, token in enumerate(kept)

@@ -8,14 +8,10 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from exporter.reduction import method
-from exporter.reduction.merge import (
-    initial_sizes,
-    key_metric,
-    log_size_bias,
-    matched_pairs,
-    merge,
-    weighted_mean,
-)
+from exporter.reduction.match import matched_pairs
+from exporter.reduction.merge import merge_by_lookup
+from exporter.reduction.sizes import initial_sizes, log_size_bias, weighted_mean
+from tests.unit.reduction.match_cases import site
 
 BATCH, HEADS, TOKENS, WIDTH = 2, 3, 17, 8
 
@@ -28,10 +24,8 @@ class EveryOperation(nn.Module):
         self.method, self.prefix = method(name), prefix
 
     def match_and_merge(self, keys: Tensor, tokens: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        match = self.method.match(
-            key_metric(keys, tokens), r=4, prefix=self.prefix, depth=0.5, **self.method.options({})
-        )
-        return *merge(tokens, sizes, match), matched_pairs(match)
+        match = self.method.decide(keys, at=site(4, self.prefix), **self.method.options({}))
+        return *merge_by_lookup(tokens, sizes, match), matched_pairs(match)
 
     def forward(self, keys: Tensor) -> tuple[Tensor, ...]:
         tokens = keys.transpose(1, 2).flatten(2)

@@ -11,22 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import UsageError
-from exporter.reduction import method, method_names, methods
-from exporter.reduction.merge import Match, merge
-from tests.unit.reduction.match_cases import MatchCase, random_cases, tied_cases
+from exporter.reduction import Site, method, method_names, methods
+from exporter.reduction.match import Match
+from exporter.reduction.merge import merge_by_lookup
+from tests.unit.reduction.match_cases import MatchCase, random_cases, site, tied_cases
 
 METHODS = st.sampled_from(["tome", "pitome"])
 CASES = st.one_of(tied_cases(), random_cases())
 
 
-def matched(name: str, metric_BNC: torch.Tensor, *, r: int, prefix: int) -> Match:
+def matched(name: str, keys_BHND: torch.Tensor, at: Site) -> Match:
     chosen = method(name)
-    return chosen.match(metric_BNC, r=r, prefix=prefix, depth=0.25, **chosen.options({}))
+    return chosen.decide(keys_BHND, at=at, **chosen.options({}))
 
 
 @given(name=METHODS, case=CASES)
 def test_every_token_is_kept_or_merges_and_the_prefix_stays_in_front(name: str, case: MatchCase) -> None:
-    kept, sources, targets = matched(name, case.metric_NC.unsqueeze(0), r=case.r, prefix=case.prefix)
+    kept, sources, targets, dropped = matched(name, case.keys_BHND, case.site())
 
     tokens = len(case.metric_NC)
     assert kept.shape == (1, tokens - case.r)
@@ -36,6 +37,7 @@ def test_every_token_is_kept_or_merges_and_the_prefix_stays_in_front(name: str, 
     assert kept[0, : case.prefix].tolist() == list(range(case.prefix))
     assert targets.min() >= case.prefix
     assert targets.max() < tokens - case.r
+    assert dropped == 0
 
 
 @given(name=METHODS, case=CASES, seed=st.integers(0, 1000))
@@ -45,9 +47,8 @@ def test_sizes_and_weighted_tokens_add_up_to_what_entered(name: str, case: Match
     tokens_BNC = torch.randn(1, tokens, 3, generator=generator)
     sizes_BN1 = torch.randint(1, 6, (1, tokens, 1), generator=generator).float()
 
-    merged, merged_sizes = merge(
-        tokens_BNC, sizes_BN1, matched(name, case.metric_NC.unsqueeze(0), r=case.r, prefix=case.prefix)
-    )
+    match = matched(name, case.keys_BHND, case.site())
+    merged, merged_sizes = merge_by_lookup(tokens_BNC, sizes_BN1, match)
 
     assert merged.shape == (1, tokens - case.r, 3)
     assert merged_sizes.sum() == sizes_BN1.sum()
@@ -59,14 +60,12 @@ def test_sizes_and_weighted_tokens_add_up_to_what_entered(name: str, case: Match
 
 @given(name=METHODS, seed=st.integers(0, 1000), order=st.permutations(range(4)))
 def test_images_of_a_batch_do_not_see_each_other(name: str, seed: int, order: list[int]) -> None:
-    metric = torch.nn.functional.normalize(
-        torch.randn(4, 17, 5, generator=torch.Generator().manual_seed(seed)), dim=-1
-    )
+    keys = torch.randn(4, 2, 17, 5, generator=torch.Generator().manual_seed(seed))
 
-    together = matched(name, metric, r=4, prefix=1)
-    permuted = matched(name, metric[order], r=4, prefix=1)
+    together = matched(name, keys, site(4, 1))
+    permuted = matched(name, keys[order], site(4, 1))
 
-    for part, permuted_part in zip(together, permuted, strict=True):
+    for part, permuted_part in zip(together[:3], permuted[:3], strict=True):
         assert torch.equal(part[order], permuted_part)
 
 
@@ -103,21 +102,21 @@ NEW_METHOD = '''
 
 import torch
 
-from exporter.reduction.merge import Match
+from exporter.reduction.match import Match
 from exporter.reduction.method import Method
 
 
-def match(metric_BNC, *, r, prefix, depth):
-    kept = torch.arange(metric_BNC.shape[1] - r).expand(metric_BNC.shape[0], -1)
-    source = torch.arange(metric_BNC.shape[1] - r, metric_BNC.shape[1]).expand(metric_BNC.shape[0], -1)
-    return Match(kept, source, torch.full_like(source, prefix))
+def decide(tokens_BNC, *, at):
+    batch, count, _ = tokens_BNC.shape
+    kept, source = torch.arange(count).expand(batch, -1).split([count - at.r, at.r], dim=1)
+    return Match(kept, source, torch.full_like(source, at.prefix))
 
 
-def regret(metric_BNC, match, *, r, prefix, depth):
-    return metric_BNC.new_zeros(len(metric_BNC))
+def regret(tokens_BNC, *, match, at):
+    return tokens_BNC.new_zeros(len(tokens_BNC))
 
 
-METHOD = Method(name="tail", reference="a test", match=match, regret=regret)
+METHOD = Method(name="tail", reference="a test", decide=decide, regret=regret, reads=("tokens",))
 '''
 
 
@@ -134,4 +133,4 @@ def folder_with_a_new_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("folder_with_a_new_method")
 def test_new_file_is_a_new_method_and_needs_no_registration() -> None:
     assert method_names() == ("pitome", "tail", "tome")
-    assert matched("tail", torch.zeros(1, 4, 2), r=1, prefix=1).source_BR.tolist() == [[3]]
+    assert matched("tail", torch.zeros(1, 4, 2), site(1, 1)).source_BR.tolist() == [[3]]

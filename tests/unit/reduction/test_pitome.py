@@ -6,17 +6,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exporter.reduction import method
-from exporter.reduction.merge import Match
-from exporter.reduction.methods.pitome import match
+from exporter.reduction.match import Match
+from exporter.reduction.methods.pitome import decide
 from tests.support.matching import match_pitome
-from tests.unit.reduction.match_cases import MatchCase, groups_of, random_cases, tied_cases
+from tests.unit.reduction.match_cases import MatchCase, groups_of, keys_of, random_cases, site, tied_cases
 
 # Below every cosine: ELU is the identity there, and energies of the exact unit vectors are exact as well.
 EXACT_MARGIN = -1.0
 
 
 def matched(case: MatchCase, *, depth: float, margin: float) -> Match:
-    return match(case.metric_NC.unsqueeze(0), r=case.r, prefix=case.prefix, depth=depth, margin=margin)
+    return decide(case.keys_BHND, at=case.site(depth), margin=margin)
 
 
 @given(case=tied_cases())
@@ -41,9 +41,9 @@ def test_equal_tokens_are_dealt_alternately_by_position(
 ) -> None:
     total = tokens + prefix
     r = data.draw(st.integers(1, tokens // 2))
-    metric = torch.full((1, total, 64), 64**-0.5)
+    keys = torch.full((1, 1, total, 64), 64**-0.5)
 
-    kept, sources, targets = match(metric, r=r, prefix=prefix, depth=0.0, margin=0.9)
+    kept, sources, targets, _ = decide(keys, at=site(r, prefix), margin=0.9)
 
     dealt, protected = range(prefix, prefix + 2 * r), range(prefix + 2 * r, total)
     assert sources.tolist() == [list(dealt[0::2])]
@@ -52,13 +52,11 @@ def test_equal_tokens_are_dealt_alternately_by_position(
 
 
 def test_prefix_tokens_have_no_part_in_the_energy() -> None:
-    patches = torch.nn.functional.normalize(
-        torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(3)), dim=-1
-    )
-    like_patch_0, unlike = patches[:, :1], -patches[:, :1]
+    patches = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
+    like_patch_0, unlike = patches[:1], -patches[:1]
 
     found = [
-        groups_of(match(torch.cat((prefix, patches), dim=1), r=3, prefix=1, depth=0.0, margin=0.9))
+        groups_of(decide(keys_of(torch.cat((prefix, patches))), at=site(3, 1), margin=0.9))
         for prefix in (like_patch_0, unlike)
     ]
 
@@ -78,11 +76,9 @@ def test_margin_decides_who_is_in_a_large_cluster(margin: float) -> None:
     # Two pairs of near tokens and a loose cluster of three: counted from a cosine of 0 the loose three have the
     # most neighbours, counted from 0.9 only the near pairs have any.
     angles = torch.tensor([0.0, 1.0, 90.0, 91.0, 200.0, 230.0, 260.0]).deg2rad()
-    metric = torch.stack((angles.cos(), angles.sin()), dim=1).unsqueeze(0)
+    metric = torch.stack((angles.cos(), angles.sin()), dim=1)
 
-    found = match(metric, r=1, prefix=0, depth=0.0, margin=margin)
+    found = decide(keys_of(metric), at=site(1, 0, 0.0), margin=margin)
 
-    expected = match_pitome(
-        (metric[0].double() @ metric[0].T.double()).tolist(), r=1, prefix=0, margin=margin
-    )
+    expected = match_pitome((metric.double() @ metric.T.double()).tolist(), r=1, prefix=0, margin=margin)
     assert groups_of(found) == expected.groups

@@ -7,26 +7,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from exporter.reduction import method
-from exporter.reduction.merge import Match
-from tests.unit.reduction.match_cases import MatchCase, random_cases, tied_cases
+from exporter.reduction.match import Match
+from tests.unit.reduction.match_cases import MatchCase, random_cases, site, tied_cases
 
 EAST, NORTH, NEAR_EAST, NEAR_NORTH = [1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8]
 CLASS = [0.0, -1.0]
 
 
-def regret_of(name: str, metric_BNC: Tensor, match: Match, *, r: int, prefix: int) -> list[float]:
+def regret_of(name: str, metric_BND: Tensor, match: Match, *, r: int, prefix: int = 1) -> list[float]:
     chosen = method(name)
-    regrets: list[float] = chosen.regret(
-        metric_BNC, match, r=r, prefix=prefix, depth=0.25, **chosen.options({})
-    ).tolist()
-    return regrets
+    regrets = chosen.regret(metric_BND[:, None], match=match, at=site(r, prefix), **chosen.options({}))
+    found: list[float] = regrets.tolist()
+    return found
 
 
 @given(name=st.sampled_from(["tome", "pitome"]), case=st.one_of(tied_cases(), random_cases()))
 def test_own_match_has_no_regret(name: str, case: MatchCase) -> None:
     metric = case.metric_NC.unsqueeze(0)
     chosen = method(name)
-    own = chosen.match(metric, r=case.r, prefix=case.prefix, depth=0.25, **chosen.options({}))
+    own = chosen.decide(metric[:, None], at=case.site(), **chosen.options({}))
 
     (regret,) = regret_of(name, metric, own, r=case.r, prefix=case.prefix)
 
@@ -52,7 +51,7 @@ def tome_match(source: int, stays: int, target: int) -> Match:
     ],
 )
 def test_tome_regret_is_the_similarity_that_was_given_away(match: Match, regret: float) -> None:
-    (found,) = regret_of("tome", TOME_METRIC, match, r=1, prefix=1)
+    (found,) = regret_of("tome", TOME_METRIC, match, r=1)
 
     assert found == pytest.approx(regret, abs=1e-6)
 
@@ -61,15 +60,15 @@ def test_tome_regret_is_the_similarity_that_was_given_away(match: Match, regret:
     "target", [pytest.param(0, id="the class token"), pytest.param(1, id="a token of the same side")]
 )
 def test_tome_regrets_a_destination_that_is_none(target: int) -> None:
-    (found,) = regret_of("tome", TOME_METRIC, tome_match(2, 4, target), r=1, prefix=1)
+    (found,) = regret_of("tome", TOME_METRIC, tome_match(2, 4, target), r=1)
 
     assert found > 0.1
 
 
 def test_tome_regret_is_per_image() -> None:
-    both = Match(*(torch.cat(parts) for parts in zip(tome_match(2, 4, 3), tome_match(2, 4, 2), strict=True)))
+    both = Match(*map(torch.cat, zip(tome_match(2, 4, 3)[:3], tome_match(2, 4, 2)[:3], strict=True)))
 
-    found = regret_of("tome", TOME_METRIC.expand(2, -1, -1), both, r=1, prefix=1)
+    found = regret_of("tome", TOME_METRIC.expand(2, -1, -1), both, r=1)
 
     assert found == pytest.approx([0.0, 0.16], abs=1e-6)
 
@@ -79,10 +78,10 @@ def test_pitome_regrets_a_partner_that_is_not_the_best() -> None:
     angles = torch.tensor([0.0, 0.0, 4.0, 90.0, 97.0]).deg2rad()
     metric = torch.stack((angles.cos(), angles.sin()), dim=1).unsqueeze(0)
     pitome = method("pitome")
-    own = pitome.match(metric, r=2, prefix=1, depth=0.25, **pitome.options({}))
+    own = pitome.decide(metric[:, None], at=site(2, 1), **pitome.options({}))
     swapped = own._replace(target_BR=own.target_BR.flip(1))
 
-    (found,) = regret_of("pitome", metric, swapped, r=2, prefix=1)
+    (found,) = regret_of("pitome", metric, swapped, r=2)
 
     assert own.target_BR[0, 0] != own.target_BR[0, 1]
     assert found > 0.5
@@ -94,6 +93,6 @@ def test_pitome_regrets_merging_an_informative_token() -> None:
     metric = torch.stack((angles.cos(), angles.sin()), dim=1).unsqueeze(0)
     wrong = Match(torch.tensor([[0, 1, 3, 2]]), torch.tensor([[4]]), torch.tensor([[3]]))
 
-    (found,) = regret_of("pitome", metric, wrong, r=1, prefix=1)
+    (found,) = regret_of("pitome", metric, wrong, r=1)
 
     assert found > 0.1

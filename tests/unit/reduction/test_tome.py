@@ -6,15 +6,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exporter.reduction import method
-from exporter.reduction.merge import Match
-from exporter.reduction.methods.tome import match
+from exporter.reduction.match import Match
+from exporter.reduction.methods.tome import decide
 from tests.support.compiled import ordered
 from tests.support.matching import match_tome
-from tests.unit.reduction.match_cases import MatchCase, groups_of, random_cases, tied_cases
+from tests.unit.reduction.match_cases import MatchCase, groups_of, keys_of, random_cases, site, tied_cases
 
 
 def matched(case: MatchCase) -> Match:
-    return match(case.metric_NC.unsqueeze(0), r=case.r, prefix=case.prefix, depth=0.0)
+    return decide(case.keys_BHND, at=case.site())
 
 
 @given(case=tied_cases())
@@ -38,9 +38,9 @@ def test_equal_tokens_merge_from_the_lowest_even_into_the_lowest_odd(
 ) -> None:
     total = tokens + prefix
     r = data.draw(st.integers(1, tokens // 2))
-    metric = torch.full((1, total, 64), 64**-0.5)
+    keys = torch.full((1, 1, total, 64), 64**-0.5)
 
-    kept, sources, targets = match(metric, r=r, prefix=prefix, depth=0.0)
+    kept, sources, targets, _ = decide(keys, at=site(r, prefix))
 
     even = [token for token in range(prefix, total) if token % 2 == 0]
     odd = [token for token in range(prefix, total) if token % 2 == 1]
@@ -52,10 +52,10 @@ def test_equal_tokens_merge_from_the_lowest_even_into_the_lowest_odd(
 def test_duplicated_tokens_merge_with_their_duplicate_first() -> None:
     # 1 and 4 are equal, 2 and 3 are equal; of two equally good sources, 2 is the lower.
     east, north, south_west = [1.0, 0.0], [0.0, 1.0], [-0.6, -0.8]
-    metric = torch.tensor([[south_west, east, north, north, east, south_west]])
+    keys = keys_of(torch.tensor([south_west, east, north, north, east, south_west]))
 
-    match_of_one = match(metric, r=1, prefix=1, depth=0.0)
-    match_of_two = match(metric, r=2, prefix=1, depth=0.0)
+    match_of_one = decide(keys, at=site(1, 1))
+    match_of_two = decide(keys, at=site(2, 1))
 
     assert groups_of(match_of_one) == [[0], [4], [1], [3, 2], [5]]
     assert groups_of(match_of_two) == [[0], [1, 4], [3, 2], [5]]
@@ -63,11 +63,11 @@ def test_duplicated_tokens_merge_with_their_duplicate_first() -> None:
 
 @pytest.mark.parametrize("depth", [0.0, 0.5])
 def test_depth_changes_nothing(depth: float) -> None:
-    metric = torch.nn.functional.normalize(torch.randn(1, 9, 4), dim=-1)
+    keys = torch.randn(1, 2, 9, 4)
 
-    found = match(metric, r=2, prefix=1, depth=depth)
+    found = decide(keys, at=site(2, 1, depth))
 
-    assert groups_of(found) == groups_of(match(metric, r=2, prefix=1, depth=0.9))
+    assert groups_of(found) == groups_of(decide(keys, at=site(2, 1, 0.9)))
 
 
 def test_method_has_no_options_and_names_its_source() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from exporter.errors import InternalError
 from exporter.reduction.ranking import order_descending
-from exporter.rewrite.decompose_stable_sort import decompose_stable_sort
+from exporter.rewrite.decompose_stable_sort import decompose_stable_sort, sort_by_comparison
 
 
 class Order(nn.Module):
@@ -39,7 +39,7 @@ def test_sort_is_gone_attention_is_whole_and_ties_are_by_position(free_batch: bo
     exported = torch.export.export(Order(), (tied_scores(3),), dynamic_shapes=shapes)
     assert "aten.sort.stable" in operators(exported)
 
-    decomposed = decompose_stable_sort(exported)
+    decomposed = decompose_stable_sort(exported, sort_by_comparison)
 
     assert not [operator for operator in operators(decomposed) if "sort" in operator]
     assert "aten.scaled_dot_product_attention.default" in operators(decomposed)
@@ -52,4 +52,4 @@ def test_another_stable_sort_is_not_taken_for_this_one() -> None:
     exported = torch.export.export(Rising(), (tied_scores(2),))
 
     with pytest.raises(InternalError, match="descending: False"):
-        decompose_stable_sort(exported)
+        decompose_stable_sort(exported, sort_by_comparison)

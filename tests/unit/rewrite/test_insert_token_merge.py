@@ -9,10 +9,11 @@ from exporter.capture import Program, capture
 from exporter.errors import InternalError
 from exporter.forms import Forms
 from exporter.graph import copy_graph, run_passes
-from exporter.graph.nodes import calls, mask_of
+from exporter.graph.nodes import calls
 from exporter.graph.operators import sdpa
-from exporter.reduction import method
-from exporter.reduction.merge import key_metric, read_match
+from exporter.reduction import Site, method
+from exporter.reduction.match import read_match
+from exporter.reduction.sizes import attend_with_bias
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.insert_token_merge import InsertTokenMerge
 from tests.unit.rewrite.small_models import Block, SmallVit, images, seeded
@@ -24,6 +25,14 @@ def captured(model: nn.Module) -> Program:
     program = capture(seeded(model), images())
     run_passes(program.graph_module, [GeneralizeTokenShapes()])
     return program
+
+
+def sites(merged: tuple[int, ...], *, dropped: int = 0, prefix: int = 1) -> tuple[Site | None, ...]:
+    """Return a place for every block in which tokens leave."""
+    return tuple(
+        Site(r=r, dropped=min(r, dropped), prefix=prefix, depth=block / len(merged)) if r else None
+        for block, r in enumerate(merged)
+    )
 
 
 def with_merges(
@@ -38,7 +47,7 @@ def with_merges(
     chosen = method(name)
     merge = InsertTokenMerge(
         anatomy=examine(graph_module),
-        merged=merged,
+        sites=sites(merged, prefix=examine(graph_module).prefix),
         method=chosen,
         options=chosen.options({}),
         proportional=proportional,
@@ -105,17 +114,6 @@ def test_every_form_merges_the_same_tokens_to_the_same_numbers(
         torch.testing.assert_close(value, expected, atol=1e-5, rtol=0.0)
 
 
-def test_folded_sizes_leave_no_mask_and_the_metric_is_of_the_keys_alone() -> None:
-    program = captured(SmallVit(Block(), Block(), Block()))
-
-    graph_module = with_merges(program, (5, 4, 0), forms=Forms(mask="folded"))
-
-    attentions = calls(graph_module.graph, sdpa)
-    assert not any(mask_of(node) for node in attentions)
-    metrics = calls(graph_module.graph, key_metric)
-    assert [metric.args[0] in attentions[place].args for place, metric in enumerate(metrics)] == [True, False]
-
-
 def test_without_proportional_attention_merged_tokens_lose_their_weight() -> None:
     program = captured(SmallVit(Block(), Block(), positions=False))
 
@@ -159,12 +157,8 @@ def test_recorded_matches_are_of_patches_each_source_once() -> None:
 def test_only_attention_behind_a_merge_is_weighed_by_size() -> None:
     graph_module = with_merges(captured(SmallVit(Block(), Block(), Block(), Block())), (0, 5, 0, 0))
 
-    assert [mask_of(node) is not None for node in calls(graph_module.graph, sdpa)] == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    attentions = calls(graph_module.graph, sdpa, attend_with_bias)
+    assert [node.target for node in attentions] == [sdpa, sdpa, attend_with_bias, attend_with_bias]
 
 
 def test_token_counts_fall_block_by_block() -> None:
@@ -173,7 +167,7 @@ def test_token_counts_fall_block_by_block() -> None:
 
     class Watch(fx.Interpreter):
         def run_node(self, n: fx.Node) -> object:
-            if n.target is sdpa:
+            if n.target in (sdpa, attend_with_bias):
                 counts.append(self.env[n.all_input_nodes[0]].shape[-2])
             return super().run_node(n)
 
@@ -200,7 +194,7 @@ def test_registers_are_protected() -> None:
 
 def test_literal_token_counts_are_a_missing_requirement() -> None:
     graph_module = capture(seeded(SmallVit(Block())), images()).graph_module
-    merge = InsertTokenMerge(anatomy=examine(graph_module), merged=(4,), method=method("tome"))
+    merge = InsertTokenMerge(anatomy=examine(graph_module), sites=sites((4,)), method=method("tome"))
 
     with pytest.raises(
         InternalError, match=r"pass insert_token_merge requires: .* still names its token count"

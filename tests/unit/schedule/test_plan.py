@@ -62,7 +62,8 @@ def test_cap_note_names_the_block_and_both_totals() -> None:
 
     assert schedule.merged == (6, 5, 2, 1)
     (note,) = schedule.notes
-    assert "from block 1 on 8 tokens merge where 18 were asked (6,5,2,1)" in note
+    assert "from block 1 on 8 tokens are removed where 18 were asked" in note
+    assert note.endswith("(6,5,2,1)")
 
 
 def test_paper_s_decreasing_schedule_fits_vit_b_uncapped() -> None:
@@ -134,12 +135,12 @@ def test_explicit_merges_are_taken_as_they_are() -> None:
         pytest.param((1,) * 5, "each of the model's 4 blocks, got 5", id="too long"),
         pytest.param((), "each of the model's 4 blocks, got 0", id="empty"),
         pytest.param(
-            (9, 0, 0, 0), r"block 0 has 17 tokens \(1 protected\) and can merge 0 to 8, got 9", id="first"
+            (9, 0, 0, 0), r"block 0 has 17 tokens \(1 protected\) and can remove 0 to 8, got 9", id="first"
         ),
         pytest.param(
-            (8, 4, 3, 0), r"block 2 has 5 tokens \(1 protected\) and can merge 0 to 2, got 3", id="later"
+            (8, 4, 3, 0), r"block 2 has 5 tokens \(1 protected\) and can remove 0 to 2, got 3", id="later"
         ),
-        pytest.param((4, -1, 0, 0), "block 1 has 13 tokens .* can merge 0 to 6, got -1", id="negative"),
+        pytest.param((4, -1, 0, 0), "block 1 has 13 tokens .* can remove 0 to 6, got -1", id="negative"),
     ],
 )
 def test_explicit_merges_that_cannot_be_met_are_refused_in_one_line(

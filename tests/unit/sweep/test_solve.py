@@ -80,7 +80,7 @@ def everything(space: Space) -> list[Candidate]:
     return [each for family in space.families for each in candidates(space, family)]
 
 
-SPACE = Space(geometry=VIT_B, families=FAMILIES, table=LINE, largest_r=16)
+SPACE = Space(geometries={"tome": VIT_B, "pitome": VIT_B}, families=FAMILIES, table=LINE, largest_r=16)
 TOME_ONLY = replace(SPACE, families=(TOME,))
 
 

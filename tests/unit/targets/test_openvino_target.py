@@ -152,7 +152,7 @@ def test_attention_that_is_not_fused_is_not_counted_as_fused(folder: Path, artif
 
 
 def test_programs_without_matches_need_no_probe(program: RewrittenProgram, tmp_path: Path) -> None:
-    assert emit(replace(program, merging_blocks=()), tmp_path).probe is None
+    assert emit(replace(program, sites=()), tmp_path).probe is None
 
 
 def kinds_of(runner: Any) -> set[tuple[str, str]]:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import ParityError
-from exporter.reduction.merge import Match, initial_sizes, merge
+from exporter.reduction.match import Match
+from exporter.reduction.merge import merge_by_lookup
+from exporter.reduction.sizes import initial_sizes
 from exporter.validation.block_error import follow_groups, initial_groups, relative_error
 
 
@@ -73,12 +75,12 @@ def test_groups_are_the_united_sets(case: tuple[int, int, list[Match]]) -> None:
 
 @given(case=roads(), seed=st.integers(0, 99))
 def test_merged_token_is_the_mean_of_its_group(case: tuple[int, int, list[Match]], seed: int) -> None:
-    """What `merge` computes, step by step with sizes, is the plain mean over the originals that the groups name."""
+    """What a merge computes, step by step with sizes, is the plain mean over the originals that the groups name."""
     batch, tokens, road = case
     dense = torch.randn(batch, tokens, 3, generator=torch.Generator().manual_seed(seed))
     reduced, sizes = dense, initial_sizes(dense)
     for match in road:
-        reduced, sizes = merge(reduced, sizes, match)
+        reduced, sizes = merge_by_lookup(reduced, sizes, match)
 
     groups = followed(batch, tokens, road)
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from exporter.capture import EXAMPLE_BATCH
 from exporter.reduction import method
-from exporter.reduction.merge import Match
-from exporter.reduction.method import Method
+from exporter.reduction.match import Match
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact
@@ -153,10 +152,10 @@ def with_match(change: str, name: str) -> RewrittenProgram:
     """The program of a method whose every match is broken in a consistent way: reported and executed alike."""
     sound = method(name)
 
-    def broken(metric_BNC: Tensor, **options: Any) -> Match:
-        kept_BK, source_BR, target_BR = sound.match(metric_BNC, **options)
+    def broken(keys_BHND: Tensor, **options: Any) -> Match:
+        kept_BK, source_BR, target_BR, _ = sound.decide(keys_BHND, **options)
         if change == "half of the metric":
-            return sound.match(metric_BNC[..., : metric_BNC.shape[-1] // 2], **options)
+            return sound.decide(keys_BHND[..., : keys_BHND.shape[-1] // 2], **options)
         if change == "token kept twice":
             kept_BK = torch.cat((kept_BK[:, :1], kept_BK[:, 2:3], kept_BK[:, 2:]), dim=1)
         elif change == "order of kept tokens":
@@ -166,9 +165,7 @@ def with_match(change: str, name: str) -> RewrittenProgram:
             target_BR = torch.cat((target_BR[:, :1], target_BR[:, :1], target_BR[:, 2:]), dim=1)
         return Match(kept_BK, source_BR, target_BR)
 
-    custom = Method(
-        name=name, reference=sound.reference, match=broken, regret=sound.regret, defaults=sound.defaults
-    )
+    custom = replace(sound, decide=broken)
     captured = captured_family("timm_vit")
     options = RewriteOptions(method=custom, batch=EXAMPLE_BATCH)
     return rewrite(captured.program, captured.schedule(ScheduleRequest(r=4)), options)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from exporter.reduction import Site
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.torch_trt import library
 from tests.support.compiled import REQUESTS, captured_family
@@ -37,7 +38,9 @@ def small(program: RewrittenProgram) -> RewrittenProgram:
     exported = torch.export.export(Small().requires_grad_(False), (torch.zeros(2, 3, 4, 4),))
     eager = exported.module(check_guards=False)
     assert isinstance(eager, fx.GraphModule)
-    return replace(program, exported=exported, eager=eager, outputs=1, merging_blocks=(0,), merged=(1,))
+    return replace(
+        program, exported=exported, eager=eager, outputs=1, sites=(Site(r=1, dropped=0, prefix=1, depth=0.0),)
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""What a method reads of a block, from what the graph holds. See `method.Signal` for the shapes.
+
+Shapes: B images, H heads, N tokens, D channels of a head, C channels.
+"""
+
+import torch
+from torch import Tensor
+
+from exporter.reduction.sizes import log_size_bias
+
+
+def split_heads(rows: Tensor, tokens_BNC: Tensor) -> Tensor:
+    """(B, H, N, D), or (B * H, N, D) for the batch of `tokens_BNC`, as (B, H, N, D)."""
+    return rows if rows.dim() == 4 else rows.reshape(tokens_BNC.shape[0], -1, *rows.shape[1:])
+
+
+def mean_key(keys_BHND: Tensor) -> Tensor:
+    """The similarity metric of ToMe: the mean of the attention keys over heads.
+
+    Returns:
+        (B, N, D) fp32, normalised to unit length, so that products are cosines.
+    """
+    metric_BND = keys_BHND.float().mean(1)
+    length_BN1: Tensor = torch.linalg.vector_norm(metric_BND, dim=-1, keepdim=True)
+    return metric_BND / length_BN1.clamp_min(1e-12)
+
+
+def class_row(
+    queries_BHMD: Tensor, keys_BHND: Tensor, sizes_BN1: Tensor | None, *, scale: float, absent: bool
+) -> Tensor:
+    """The class token's attention to every token: softmax(q_0 k^T * scale + log size), mean over heads.
+
+    Args:
+        queries_BHMD: the first one is the class token's.
+        keys_BHND: of all tokens.
+        sizes_BN1: of the tokens, None where attention does not add log(size).
+        scale: of attention.
+        absent: as in `log_size_bias`.
+
+    Returns:
+        (B, N) fp32; every row sums to 1.
+    """
+    logits_BH1N = (queries_BHMD[:, :, :1] @ keys_BHND.transpose(2, 3)) * scale
+    if sizes_BN1 is not None:
+        logits_BH1N = logits_BH1N + log_size_bias(sizes_BN1, queries_BHMD, 0, absent=absent)
+    return logits_BH1N.float().softmax(dim=-1).mean(dim=1).squeeze(1)

@@ -1,0 +1,162 @@
+"""A method that drops tokens, through the whole compiler: against the eager reference, and along other decisions."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from exporter.errors import UnsupportedGraphError
+from exporter.forms import FUNCTIONS, Forms
+from exporter.reduction import Site
+from exporter.reduction.match import Match
+from exporter.reduction.merge import merge
+from exporter.rewrite import RewriteOptions, rewrite
+from exporter.schedule import ScheduleRequest
+from exporter.validation import TOLERANCES, block_errors, groups_of, prove, run_eager
+from exporter.validation.follow import follow_matches
+from tests.parity.test_onnx_parity import emit
+from tests.support.compiled import (
+    captured_family,
+    compiled_groups,
+    max_abs_error,
+    reference,
+    reference_groups,
+)
+from tests.support.drop_by_class_attention import DROP
+from tests.support.families import Family, family
+
+REQUEST = ScheduleRequest(r_per_layer=(4, 0, 21, 5))
+"""Block 2 drops 21 of 33 tokens, more than could merge; the last block has no reader for what it drops."""
+
+KINDS = [
+    pytest.param(family("timm_vit"), id="class token"),
+    pytest.param(family("torchvision_vit"), id="folded token axis"),
+    pytest.param(family("hf_dinov2_registers"), id="registers"),
+    pytest.param(family("timm_mean_pool"), id="mean of the patches"),
+    pytest.param(family("hf_vit"), id="three projections"),
+]
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_rewritten_program_equals_the_reference(family: Family) -> None:
+    captured = captured_family(family.name)
+    schedule = captured.schedule(REQUEST, "drop")
+    run = reference(family, schedule.removed, "drop", proportional=False)
+    program = captured.compile(REQUEST, "drop", proportional=False)
+
+    output, *records = program(family.images())
+
+    assert max_abs_error(output, run.output) < 1e-5
+    assert (schedule.merged, schedule.dropped) == ((0, 0, 0, 0), (4, 0, 21, 5))
+    assert list(schedule.tokens) == run.tokens
+    for block, match in program.matches(records).items():
+        kept = [[group[0] for group in groups] for groups in reference_groups(run, block)]
+        assert match.kept_BK.tolist() == kept
+
+
+@pytest.mark.parametrize("selection", list(FUNCTIONS["selection"]))
+def test_onnx_runtime_drops_the_same_tokens_and_passes(selection: str, tmp_path: Path) -> None:
+    vit, captured = family("timm_vit"), captured_family("timm_vit")
+    forms = Forms().choose({"selection": selection})
+    program = captured.compile(REQUEST, "drop", proportional=False, forms=forms)
+    artifact = emit(program, vit, tmp_path, forms=forms)
+
+    result = prove(
+        program, artifact, run_eager(program, {"images": vit.images().numpy()}), TOLERANCES["fp32"]
+    )
+
+    assert result.passed
+    assert result.match_agreement == (1.0, 1.0)
+    run = reference(vit, (4, 0, 21, 5), "drop", proportional=False)
+    output = torch.from_numpy(artifact.runner(vit.images().numpy())[vit.output_name])
+    assert max_abs_error(output, run.output) < 1e-4
+
+
+def swapped(record: Tensor, r: int) -> Tensor:
+    """The record of a match that keeps the best attended of the dropped tokens in place of the last that stays."""
+    kept = record.shape[1] - 2 * r
+    other = record.clone()
+    other[:, kept - 1], other[:, kept] = record[:, kept], record[:, kept - 1]
+    other[:, :kept] = other[:, :kept].sort(dim=1).values
+    return other
+
+
+def test_another_decision_is_followed_and_its_regret_measured() -> None:
+    vit, captured = family("timm_vit"), captured_family("timm_vit")
+    program = captured.compile(REQUEST, "drop", proportional=False)
+    own_output, *records = program(vit.images())
+
+    (own, *_), none = follow_matches(program, vit.images(), records)
+    (other, *_), regret = follow_matches(program, vit.images(), [swapped(records[0], 4), *records[1:]])
+
+    assert torch.equal(own, own_output)
+    assert none < 1e-6
+    assert regret > 1e-3
+    assert not torch.allclose(other, own_output, atol=1e-4)
+
+
+def test_dropped_tokens_belong_to_the_token_that_their_match_names() -> None:
+    vit, captured = family("timm_vit"), captured_family("timm_vit")
+    program = captured.compile(REQUEST, "drop", proportional=False)
+    records = program(vit.images())[1:]
+
+    groups_LBT = groups_of(program, records, 37)
+
+    for image in range(2):
+        groups = compiled_groups(records[0], 4)[image]
+        members = [(groups_LBT[0, image] == place).nonzero().flatten().tolist() for place in range(33)]
+        assert members == [sorted(group) for group in groups]
+    errors = block_errors(
+        program, captured.program.graph_module, captured.anatomy, vit.images(), vit.images()
+    )
+    assert list(errors) == [0, 2]
+    assert all(0 < error < 2 for error in errors.values())
+
+
+def leave_absent(
+    tokens_BNC: Tensor, sizes_BN1: Tensor, match: Match, row_BN: Tensor, *signals: Tensor, form: str
+) -> tuple[Tensor, Tensor]:
+    """Drop the match's tokens and make the two least attended of the others absent."""
+    tokens, sizes = merge(tokens_BNC, sizes_BN1, match, form=form, absent=True)
+    row_BK = row_BN.gather(1, match.kept_BK).index_fill(1, torch.tensor([0]), torch.inf)
+    row_BK = torch.where(sizes[..., 0] > 0, row_BK, torch.inf)
+    least_B2 = row_BK.topk(2, dim=1, largest=False).indices
+    places_K = torch.arange(row_BK.shape[1])
+    gone_BK = (places_K == least_B2[:, :1]) | (places_K == least_B2[:, 1:])
+    return tokens, torch.where(gone_BK.unsqueeze(2), 0.0, sizes)
+
+
+@pytest.mark.parametrize("mask", list(FUNCTIONS["mask"]))
+@pytest.mark.parametrize("name", ["timm_vit", "timm_mean_pool"])
+def test_absent_tokens_are_as_good_as_dropped(name: str, mask: str) -> None:
+    vit, captured = family(name), captured_family(name)
+    fewer, more = (ScheduleRequest(r_per_layer=(r, 0, 0, 0)) for r in (3, 5))
+    absent = replace(DROP, combine=leave_absent, absent=True)
+    forms = Forms().choose({"mask": mask})
+    options = RewriteOptions(method=absent, proportional=False, batch=2, forms=forms)
+
+    with_slots = rewrite(captured.program, captured.schedule(fewer, "drop"), options)
+
+    expected = captured.compile(more, "drop", proportional=False)
+    assert max_abs_error(with_slots(vit.images())[0], expected(vit.images())[0]) < 1e-5
+
+
+def test_model_without_a_class_token_is_refused() -> None:
+    captured = captured_family("hf_siglip")
+
+    with pytest.raises(UnsupportedGraphError, match="method drop reads the class token's attention"):
+        captured.compile(REQUEST, "drop")
+
+
+def test_site_says_what_is_dropped() -> None:
+    program = captured_family("timm_vit").compile(REQUEST, "drop")
+
+    assert program.sites == (
+        Site(r=4, dropped=4, prefix=1, depth=0.0),
+        None,
+        Site(r=21, dropped=21, prefix=1, depth=0.5),
+        None,
+    )
+    assert program.merged == (0, 0, 0, 0)

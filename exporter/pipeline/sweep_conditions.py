@@ -1,4 +1,4 @@
-"""What decides the results of a sweep beside its points, and so which finished points are still good.
+"""What decides the results of a sweep besides its points, and so which finished points are still valid.
 
 In: the recipe that all points share, its model and images. Out: `Conditions`, the key of the sweep's cache.
 """
@@ -23,14 +23,14 @@ def recorded_weights(folder: Path) -> str | None:
 
 
 def name_of(model: str) -> str:
-    """What a model is called by its name on the command line, wherever it lies: `hf:./my-clip` is `my-clip`."""
+    """A model's name without its folder: `my-clip` for `hf:./my-clip`."""
     place = local_place(model, here=True)
     last = place[1] if place is not None else model.rpartition(":")[2]
     return safe_name(Path(last).name.removesuffix(".pt2"))
 
 
 def _identity(request: ModelRequest, model: LoadedModel) -> dict[str, object]:
-    """What decides a model beside its weights: of a local one not where it lies, but what it says of its images."""
+    """What decides a model besides its weights; for a local model its preprocessing instead of its path."""
     place = local_place(request.model, here=True)
     return {
         **asdict(request),
@@ -50,7 +50,7 @@ def shared_values(recipe: Recipe) -> dict[str, object]:
 def sweep_conditions(
     recipe: Recipe, planned: Planned, found: Material | None, targets: Sequence[str], options: BenchOptions
 ) -> Conditions:
-    """What all points of a sweep share: change any of it, and finished points are not taken for the same.
+    """What all points of a sweep share; results under other conditions are not reused.
 
     Args:
         recipe: of the points.

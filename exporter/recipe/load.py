@@ -1,7 +1,7 @@
 """From a recipe file, a mapping or overriding options to a checked `Recipe`, and from there back to YAML.
 
-Where it stands on the road: the way in for `run` and for every command-line option, and the way out for the
-`recipe.yaml` of a bundle. There is one check for all of them, the schema's.
+`run` and every command-line option read recipes here, and the `recipe.yaml` of a bundle is written here. One schema
+checks them all.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,8 +31,7 @@ _SCHEDULE_FORMS = ("r", "r_per_layer", "keep_per_layer")
 def load_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe file.
 
-    Relative paths in it (weights, a local model, what to validate on) are taken from the folder that the recipe
-    lies in.
+    Relative paths in it (weights, a local model, images to validate on) are taken from the recipe's folder.
 
     Raises:
         RecipeError: the file is missing, unreadable, too large, not UTF-8, not plain YAML, or asks for
@@ -42,7 +41,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read and check a recipe file, with its paths as they stand there: for a bundle's, which says where things lay.
+    """Read and check a recipe file without resolving its paths; for the recipe of a bundle, which may have moved.
 
     Raises:
         RecipeError: as `load_recipe` does.

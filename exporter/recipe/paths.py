@@ -1,4 +1,4 @@
-"""Paths in a recipe: found from where the recipe lies, and kept out of what leaves this machine.
+"""Paths in a recipe: resolved from the recipe's folder, and kept out of what leaves this machine.
 
 A recipe can name local things: a weights file, a local model (a folder of a library, or a .pt2 program), how photos
 become its input, images and texts to validate on, images to calibrate on, files of engines. `resolve_paths` finds them
@@ -32,10 +32,9 @@ def portable(recipe: Recipe) -> Recipe:
 
     A weights file and a local model are named as they were typed where that is a relative path that leads downwards
     (`./my-clip`, `models/x.pt2`); of any other (an absolute one, one from the home folder, one that leaves through
-    `..`) only the last name is left. Whoever comes back to the bundle finds them by that name, or says where they lie
-    with `--model` and `--weights`. Of a preprocessing file the bundle has its own copy. What to validate and to
-    calibrate on and files of engines are left out; the gates stay, so whoever rebuilds gives `--data` or lifts the gate
-    knowingly.
+    `..`) only the last name is left; a rebuild finds them by that name, or by `--model` and `--weights`. Of a
+    preprocessing file the bundle has its own copy. Images to validate and to calibrate on and files of engines are left
+    out; the gates stay, so a rebuild needs `--data` or has to lift the gate explicitly.
     """
     bare = _map_paths(recipe, _published, here=True)
     preprocess = PREPROCESS_FILE if bare.model.preprocess is not None else None

@@ -1,8 +1,5 @@
 """YAML text to plain values and back: a small, safe part of YAML 1.2, the same in both directions.
 
-Where it stands on the road: `load` hands in the text of a recipe and gets dicts, lists and scalars for the
-schema.
-
 Only mappings with text keys, sequences and plain scalars pass. Anchors, aliases and tags are refused rather
 than expanded, keys may not repeat, and depth and size are bounded, so a hostile file costs milliseconds.
 Words resolve as in YAML 1.2's core schema (`no` is text, `1e-3` a number, `010` text), without infinities and

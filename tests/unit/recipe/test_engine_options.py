@@ -15,7 +15,6 @@ from exporter.recipe import (
     recipe_from_mapping,
     recipe_schema,
     recipe_to_yaml,
-    yaml_value,
 )
 from exporter.targets import TARGETS, find_target
 from exporter.targets.onnx.options import OnnxOptions
@@ -97,25 +96,15 @@ def test_schema_describes_the_options_of_every_target() -> None:
     assert set(properties) == set(TARGETS)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("4096", 4096),
-        ("0.5", 0.5),
-        ("true", True),
-        ("null", None),
-        ("[1, 8, 64]", [1, 8, 64]),
-        ("cuda", "cuda"),
-    ],
-)
-def test_value_of_an_option_reads_as_yaml(text: str, value: object) -> None:
-    assert yaml_value(text, "test") == value
-
-
 def test_options_of_the_command_line_become_recipe_keys() -> None:
     values = overrides(
         {
-            "engine_option": ("onnx.provider=cuda", "trt.workspace_mb=4096"),
+            "engine_option": (
+                "onnx.provider=cuda",
+                "trt.workspace_mb=4096",
+                "trt.tf32=true",
+                "trt.opt_batch=null",
+            ),
             "lowering": ("mask=folded,selection=one-hot", "attention=op"),
             "calibration": "photos",
             "calibration_images": 9,
@@ -125,6 +114,8 @@ def test_options_of_the_command_line_become_recipe_keys() -> None:
     assert values == {
         "engines.onnx.provider": "cuda",
         "engines.trt.workspace_mb": 4096,
+        "engines.trt.tf32": True,
+        "engines.trt.opt_batch": None,
         "lowering": {"mask": "folded", "selection": "one-hot", "attention": "op"},
         "calibration.data": "photos",
         "calibration.images": 9,

@@ -76,7 +76,7 @@ class RaceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a race is: `done` of `steps`, and what it does next."""
+    """Progress of a race: `done` of `steps`, and the next step in words."""
 
     done: int
     steps: int
@@ -125,7 +125,7 @@ def race(
         contenders: names are unique within a batch size.
         inputs: input batches by batch size, as `.npy` files.
         options: how.
-        on_progress: told before each step; an exception that it raises ends the race.
+        on_progress: called before each step; an exception that it raises ends the race.
 
     Raises:
         UsageError: options or contenders make no sense, an input batch is missing, or memory cannot hold the
@@ -178,7 +178,7 @@ class _Ground:
         self._environment = worker_environment(options.threads, options.work)
 
     def launch(self, number: int, entries: list[_Entry]) -> None:
-        """One fresh process per contender that is still in the race; all are gone afterwards, whatever happens."""
+        """Start a fresh process per contender that has not failed, time them, and kill all of them in any case."""
         runners: list[_Runner] = []
         try:
             for entry in self._shuffle.sample(entries, len(entries)):
@@ -196,7 +196,7 @@ class _Ground:
                 runner.process.kill()
 
     def _attempt(self, number: int, entry: _Entry, verb: str, step: Callable[[], None]) -> None:
-        """Take one step of a contender, unless it failed before; a failure is its last step."""
+        """Run one step of a contender, unless it failed before; record a failure."""
         label = entry.contender.label
         if verb:
             doing = f"{verb} {label} (launch {number + 1} of {self._options.launches})"
@@ -257,7 +257,7 @@ class _Ground:
         )
 
     def _profile(self, runner: _Runner) -> None:
-        """Ask an engine where its time goes. What was timed stands, whether or not it can tell."""
+        """Profile an engine by block. A failure is noted, and what was timed is kept."""
         if runner.entry.contender.engine is None or runner.entry.failure is not None:
             return
         request = {"ask": "profile", "folder": str(self._options.work.absolute())}
@@ -294,7 +294,7 @@ def worker_environment(threads: int, work: Path) -> dict[str, str]:
 def _check(
     contenders: Sequence[Contender], inputs: Mapping[int, Path], options: RaceOptions
 ) -> tuple[int, ...]:
-    """The cores to use, once everything that can be known beforehand is right."""
+    """The cores to use, if options, contenders, inputs and memory allow the race."""
     if options.launches < LEAST_LAUNCHES:
         raise UsageError(f"launches: expected at least {LEAST_LAUNCHES}, got {options.launches}")
     if options.rounds < 1 or not 1 <= options.min_calls <= options.max_calls:

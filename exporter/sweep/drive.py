@@ -144,12 +144,12 @@ class _Run:
                 self._built[point] = built.value
             if timed.value is not None:
                 self._timed[point] = timed.value
-        self._drop_what_is_gone()
+        self._drop_missing_engines()
         for point in self.points:
             if point in self._built and (point in self._timed or self._stages == 1):
                 self._tell("reused", point)
 
-    def _drop_what_is_gone(self) -> None:
+    def _drop_missing_engines(self) -> None:
         """Forgets engines that timing needs and that are no longer there."""
         if self._work is None or self._stages == 1:
             return

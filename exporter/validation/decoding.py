@@ -85,10 +85,10 @@ def decode(
 
 
 def _start(loader: "DataLoader[DecodedChunk]") -> Iterator[DecodedChunk]:
-    """Start the workers, which leave alone whatever garbage this process has.
+    """Start the workers with a frozen heap, so that they do not collect this process's garbage.
 
-    They are forks: were their garbage collector to destroy an engine's session that nobody holds, its destructor would
-    wait for threads that a fork does not have, for ever.
+    They are forks: if their garbage collector destroyed an engine's session, its destructor would wait without end for
+    threads that a fork does not have.
     """
     if loader.num_workers == 0:
         return iter(loader)

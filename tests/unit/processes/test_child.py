@@ -88,6 +88,46 @@ def test_failure_says_what_happened(code: str, words: str, start: Start) -> None
         start(code).ask({"ask": "prepare"}, timeout_s=0.3 if "60" in code else 30)
 
 
+SERVER = """
+import os, sys
+from exporter.errors import UsageError
+from exporter.processes.serving import serve
+
+def answer(request):
+    print("noise of a library")
+    os.write(1, b"noise of native code")
+    if request["ask"] == "fail":
+        raise UsageError("sweep: no room")
+    return {"got": request["ask"], "value": float(request["ask"])}
+
+serve(answer)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ask", "message", "status"),
+    [
+        pytest.param("fail", "sweep: no room", 2, id="error of the user"),
+        pytest.param("one", "ValueError: could not convert string to float: 'one'", 70, id="bug"),
+        pytest.param("nan", "ValueError: Out of range float values are not JSON compliant", 70, id="no JSON"),
+    ],
+)
+def test_served_errors_have_their_status_and_traceback(
+    ask: str, message: str, status: int, tmp_path: Path
+) -> None:
+    served = Child((sys.executable, "-c", SERVER), os.environ, tmp_path / "log")
+    try:
+        assert served.ask({"ask": "1"}, timeout_s=60) == {"got": "1", "value": 1.0}
+        with pytest.raises(ChildFailure, match=message) as failed:
+            served.ask({"ask": ask}, timeout_s=60)
+    finally:
+        served.kill()
+
+    assert failed.value.exit_status == status
+    assert "Traceback" in failed.value.details
+    assert (tmp_path / "log").read_text(encoding="utf-8").count("noise of native code") == 2
+
+
 def test_kill_takes_the_children_along(start: Start) -> None:
     """As a compiler that the worker started would be."""
     process = start(

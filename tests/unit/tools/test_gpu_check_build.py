@@ -17,7 +17,7 @@ from tools.gpu.kernels import MOST_KERNELS, summed
 from tools.gpu.programs import PICTURES, Programs, without_matches
 
 WAYS = (
-    Way(kind="model", precision="bf16"),
+    Way(kind="model", precision="fp32"),
     Way(kind="program", merging="r4", precision="fp32"),
     Way(kind="onnx", merging="r4", precision="fp32"),
     Way(kind="trt", merging="r4"),
@@ -49,7 +49,7 @@ def test_builder_builds_and_checks_what_runs_here(
     assert [each.file is not None and each.file.exists() for each in built] == [False, True, True]
     assert built[1].executed_macs < built[0].executed_macs
     assert all(each["facts"]["parity"]["passed"] for each in (model, program, engine))
-    assert program["facts"]["parity"]["max_abs_error"] < 1e-4 < model["facts"]["parity"]["max_abs_error"]
+    assert max(each["facts"]["parity"]["max_abs_error"] for each in (model, program, engine)) < 1e-4
     assert program["facts"]["along_own_matches"]["passed"]
     assert sum(row["share"] for row in program["facts"]["kernels"]) == pytest.approx(1.0, abs=1e-3)
 

@@ -97,11 +97,8 @@ def test_merge_that_breaks_a_block_is_seen_where_the_next_one_merges(
 def test_wrong_order_of_the_legalised_sort_is_seen_in_the_first_match(
     suspect: Suspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lowest_first(values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        order = values.argsort(dim=1)
-        return values.gather(1, order), order
-
-    monkeypatch.setattr(decompose_stable_sort, "_sort_by_comparison", lowest_first)
+    ranks = decompose_stable_sort.ranks_descending
+    monkeypatch.setattr(decompose_stable_sort, "ranks_descending", lambda scores: ranks(-scores))
     counted = replace(OPTIONS, forms=Forms(ranking="count"))
 
     found = locate_error(replace(suspect, options=counted), images(), FAILED)

@@ -5,6 +5,7 @@ import sys
 from exporter.processes.interrupts import ignore_signals, interrupt_on_signals
 
 _INTERRUPTED = 130
+_NOT_AVAILABLE = 7
 
 
 def run() -> int:
@@ -29,7 +30,13 @@ def _guarded() -> int:
     guard_streams()
     try:
         from exporter.cli import main
-
+    except ModuleNotFoundError as missing:
+        sys.stderr.write(
+            f"error: {missing.name} is not installed: the command line comes with the compiler; "
+            'pip install "exporter[compiler]"\n'
+        )
+        return _NOT_AVAILABLE
+    try:
         status = main()
         sys.stdout.flush()
     except OutputLost as lost:

@@ -26,15 +26,15 @@ class Package:
 
 
 PACKAGES = (
-    Package(name="torch"),
-    Package(name="torchvision"),
-    Package(name="timm"),
+    Package(name="torch", extra="compiler"),
+    Package(name="torchvision", extra="compiler"),
+    Package(name="timm", extra="compiler"),
     Package(name="transformers", extra="hf"),
     Package(name="open_clip_torch", extra="open-clip"),
     Package(name="numpy"),
-    Package(name="onnx"),
-    Package(name="onnx-ir"),
-    Package(name="onnxscript"),
+    Package(name="onnx", extra="compiler"),
+    Package(name="onnx-ir", extra="compiler"),
+    Package(name="onnxscript", extra="compiler"),
     Package(name="onnxruntime"),
     Package(name="openvino", extra="openvino", target="openvino"),
     Package(name="tensorrt", extra="trt", target="trt"),

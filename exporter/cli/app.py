@@ -14,6 +14,7 @@ from exporter.errors import (
     LONGEST_QUOTE,
     ExportError,
     InternalError,
+    TargetUnavailableError,
     machine_failure,
     one_line,
     quoted,
@@ -63,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_INTERRUPTED, EXIT_INTERRUPTED, given)
     except (ExportError, InternalError) as error:
         return _fail(str(error), error.exit_status, given)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "exporter":
+            raise
+        message = f'{error.name} is not installed; pip install "exporter[compiler]"'
+        return _fail(message, TargetUnavailableError.exit_status, given)
     except Exception as error:
         if failure := machine_failure(error):
             return _fail(str(failure), failure.exit_status, given)

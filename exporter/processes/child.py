@@ -17,7 +17,6 @@ from typing import Any
 
 import psutil
 
-import exporter
 from exporter.errors import InternalError
 
 _CHUNK_BYTES = 1 << 16
@@ -164,7 +163,7 @@ def kill_children(pid: int) -> None:
 
 
 def _python_path(environment: Mapping[str, str]) -> str:
-    parts = (str(Path(exporter.__file__).parents[1]), environment.get("PYTHONPATH"))
+    parts = (str(Path(__file__).resolve().parents[2]), environment.get("PYTHONPATH"))
     return os.pathsep.join(part for part in parts if part)
 
 

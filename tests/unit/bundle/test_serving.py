@@ -20,30 +20,44 @@ from exporter.targets.openvino.options import OpenVinoOptions
 
 ROOT = Path(__file__).resolve().parents[3]
 
-SERVE = """
+BLOCK = """
 import sys
 
 BLOCKED = {"torch", "torchvision", "timm", "onnx", "onnx_ir", "onnxscript", "transformers", "open_clip", "sklearn",
-           "scipy", "matplotlib", "jinja2", "safetensors", "huggingface_hub", "click", "rich", "yaml"}
+           "scipy", "matplotlib", "jinja2", "safetensors", "huggingface_hub", "click", "rich", "psutil"}
 
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in BLOCKED:
-            raise ImportError(f"{name} is not installed here")
+            raise ModuleNotFoundError(name + " is not installed here", name=name)
 
 
 sys.meta_path.insert(0, Blocked())
+"""
+
+SERVE = f"""{BLOCK}
 import numpy as np
 import exporter
 
 bundle = exporter.load_bundle(sys.argv[1])
 sample = bundle.sample()
 outputs = bundle.runner(sys.argv[2])(sample["images"])
-assert outputs.keys() == {"logits"}
+assert outputs.keys() == {{"logits"}}
 assert np.abs(outputs["logits"] - sample["logits"]).max() < 1e-4
 assert bundle.preprocess().image_size == (32, 32)
 """
+
+
+def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +73,24 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_an_engine_runs_without_torch_timm_and_onnx(bundle: Bundle, target: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SERVE, str(bundle.path), target],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = python(SERVE, str(bundle.path), target)
+
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("missing", ["click", "torch"])
+def test_command_line_without_the_compiler_says_how_to_install_it(missing: str) -> None:
+    block = BLOCK.replace("BLOCKED = {", f"BLOCKED = {{{missing!r}}} or {{")
+    done = python(
+        block
+        + "\nfrom exporter.__main__ import run\nsys.argv[1:] = ['inspect', 'vit_digits']\nsys.exit(run())"
+    )
+
+    assert (done.returncode, done.stdout) == (7, "")
+    (line,) = done.stderr.splitlines()
+    assert (
+        line.startswith(f"error: {missing} is not installed") and 'pip install "exporter[compiler]"' in line
+    )
 
 
 def test_the_manifest_records_engine_options_and_no_path_of_this_machine(bundle: Bundle) -> None:

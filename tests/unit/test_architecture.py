@@ -14,19 +14,19 @@ MOST_LINES = 400
 # Which rooms each room imports, edge by edge. An edge that is not here is a decision to make; one that is no longer
 # used goes. `__init__` stands for `import exporter` itself.
 IMPORTS: dict[str, str] = {
-    "errors": "",
     "version": "",
-    "machine": "",
+    "errors": "",
     "forms": "",
+    "machine": "",
     "local_path": "",
     "recipe_key": "",
+    "packages": "version",
     "arrays": "errors",
     "graph": "errors",
     "lint": "errors",
     "processes": "errors",
     "records": "errors",
     "streams": "errors",
-    "packages": "version",
     "models": "errors recipe_key",
     "schedule": "errors recipe_key",
     "capture": "errors graph",

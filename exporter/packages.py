@@ -1,12 +1,13 @@
 """The packages that decide what is built and how fast it runs: one list for manifests, benchmarks and `doctor`.
 
-Below every room. In: nothing. Out: installed versions by distribution name.
+In: the cards of the targets, which name what each engine needs. Out: installed versions by distribution name.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from exporter.targets import cards
 from exporter.version import __version__
 
 
@@ -25,7 +26,7 @@ class Package:
     target: str | None = None
 
 
-PACKAGES = (
+_COMPILER = (
     Package(name="torch", extra="compiler"),
     Package(name="torchvision", extra="compiler"),
     Package(name="timm", extra="compiler"),
@@ -35,10 +36,16 @@ PACKAGES = (
     Package(name="onnx", extra="compiler"),
     Package(name="onnx-ir", extra="compiler"),
     Package(name="onnxscript", extra="compiler"),
-    Package(name="onnxruntime"),
-    Package(name="openvino", extra="openvino", target="openvino"),
-    Package(name="tensorrt", extra="trt", target="trt"),
-    Package(name="torch-tensorrt", extra="torch-trt", target="torch-trt"),
+)
+"""What models and the compiler are made of."""
+
+PACKAGES = (
+    *_COMPILER,
+    *(
+        Package(name=name, extra=card.extra, target=card.name if card.extra else None)
+        for card in cards()
+        for name in card.distributions
+    ),
 )
 
 

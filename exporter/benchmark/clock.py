@@ -5,9 +5,10 @@ Used by the worker. A clock returns the call's outputs as well, so that they exi
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-Device = Literal["cpu", "cuda"]
+from exporter.targets import Device as Device
+
 Call = Callable[[], object]
 
 
@@ -54,28 +55,3 @@ class EventClock:
 def open_clock(device: Device) -> Clock:
     """The clock of a device."""
     return EventClock() if device == "cuda" else wall_clock
-
-
-def graphed(call: Call) -> Call:
-    """The same work as one replay of a captured CUDA graph; inputs and outputs stay where they were captured.
-
-    Args:
-        call: launches on the current stream, with static shapes and no synchronisation.
-    """
-    import torch
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # lazy initialisation must not be captured
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = call()
-
-    def replay() -> object:
-        graph.replay()
-        return outputs
-
-    return replay

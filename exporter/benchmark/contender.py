@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from exporter.errors import InternalError
 from exporter.forms import Precision
 from exporter.models import ModelRequest
-from exporter.targets import TensorSpec
+from exporter.targets import Signature
 
 Kind = Literal["module", "compiled", "program", "engine"]
 """Eager PyTorch; `torch.compile` of a model or a program; a saved `ExportedProgram` in eager PyTorch; an artifact."""
@@ -31,15 +31,13 @@ class EngineFile:
     Attributes:
         target: its name.
         path: of the artifact's main file.
-        input: the images.
-        outputs: in order.
+        signature: of the model.
         options: of the target, as plain values; empty for its defaults.
     """
 
     target: str
     path: Path
-    input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
+    signature: Signature
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

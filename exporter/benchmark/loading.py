@@ -1,10 +1,11 @@
-"""Bring a contender to life in this process: something to call without arguments that runs its input batch once.
+"""Load a contender; return a callable that runs its batch once.
 
 Used by the worker. Each kind imports what it needs and nothing else: an engine's process never imports PyTorch,
 whose threads and memory would be measured with it.
 """
 
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.arrays import ArrayForm, read_array
-from exporter.benchmark.clock import Call, Device, graphed
+from exporter.arrays import ArrayForm, read_archive, read_array
+from exporter.benchmark.clock import Call
 from exporter.benchmark.contender import EngineFile
 from exporter.benchmark.messages import Job
 from exporter.errors import BundleError, InternalError, TargetUnavailableError, UsageError
-from exporter.targets import Array, find_target, open_runner
+from exporter.targets import Array, Device, Inputs, open_runner, options_from
+from exporter.targets.cuda_graph import recorded
 
 if TYPE_CHECKING:
     import torch
@@ -34,32 +36,53 @@ class Loaded:
     Attributes:
         call: runs the input batch; returns when the outputs are there, or on CUDA when they are on their way.
         notes: what is not as asked for, each as `name: what`.
-        profile: given a folder to work in, milliseconds of a call by block; None where the engine cannot tell.
+        profile: given a folder to work in, milliseconds of a call by block, or None; only of engines on a CPU.
     """
 
     call: Call
     notes: tuple[str, ...] = ()
-    profile: Callable[[Path], Mapping[str, float]] | None = None
+    profile: Callable[[Path], Mapping[str, float] | None] | None = None
 
 
-def read_images(job: Job) -> Array:
+def write_inputs(path: Path, inputs: Mapping[str, Array]) -> Path:
+    """Write a batch for workers to read: a `.npy` file, or an `.npz` file where there are several inputs."""
+    if len(inputs) == 1:
+        (array,) = inputs.values()
+        np.save(path, array)
+        return path
+    archive = path.with_suffix(".npz")
+    np.savez(archive, **inputs)  # type: ignore[arg-type]
+    return archive
+
+
+def read_inputs(job: Job) -> Inputs:
     """The input batch.
 
     Raises:
-        UsageError: the file is no array, or of another batch size.
+        UsageError: the file holds no array, or another batch size.
     """
     path, batch = job.images, job.contender.batch
     try:
-        images = read_array(path, ArrayForm(dtype="numbers", shape=None), "write it with numpy.save")
+        inputs = _read_inputs(path)
     except BundleError as error:
         raise UsageError(f"expected an input batch: {error}") from None
-    found = len(images) if images.ndim else 0
-    if found != batch:
-        raise UsageError(f"{path.name}: expected {batch} images for {job.contender.label}, got {found}")
-    return images
+    for array in arrays_of(inputs):
+        found = len(array) if array.ndim else 0
+        if found != batch:
+            raise UsageError(f"{path.name}: expected {batch} images for {job.contender.label}, got {found}")
+    return inputs
 
 
-def load_contender(job: Job, images: Array) -> Loaded:
+def _read_inputs(path: Path) -> Inputs:
+    form, remedy = ArrayForm(dtype="numbers", shape=None), "write it with numpy.save"
+    if path.suffix != ".npz":
+        return read_array(path, form, remedy)
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    return read_archive(path, dict.fromkeys(names, form), remedy)
+
+
+def load_contender(job: Job, inputs: Inputs) -> Loaded:
     """Load a contender onto its device.
 
     Raises:
@@ -67,8 +90,8 @@ def load_contender(job: Job, images: Array) -> Loaded:
         ExportError: whatever loading the model or the engine raises.
     """
     if job.contender.engine is not None:
-        return _load_engine(job, job.contender.engine, images)
-    return _load_pytorch(job, images)
+        return _load_engine(job, job.contender.engine, inputs)
+    return _load_pytorch(job, inputs)
 
 
 def arrays_of(outputs: object) -> list[Array]:
@@ -85,52 +108,44 @@ def arrays_of(outputs: object) -> list[Array]:
     return [to_numpy().float().cpu().numpy()]
 
 
-def _load_engine(job: Job, file: EngineFile, images: Array) -> Loaded:
-    options = find_target(file.target).options(**{key: _held(value) for key, value in file.options.items()})
-    runner: Any = open_runner(file.target, file.path, input=file.input, outputs=file.outputs, options=options)
-    if job.device != getattr(runner, "device", "cpu"):
+def _load_engine(job: Job, file: EngineFile, inputs: Inputs) -> Loaded:
+    options = options_from(file.target, file.options)
+    runner = open_runner(file.target, file.path, signature=file.signature, options=options)
+    if job.device != runner.device:
         raise TargetUnavailableError(
             f"target {file.target}: expected {job.device}, got a runner on the CPU; race it with device cpu"
         )
-    notes = []
-    if hasattr(runner, "threads"):
+    notes: tuple[str, ...] = ()
+    if runner.threads is None:
+        notes = (f"threads: the runner of target {file.target} chooses its own number of threads",)
+    else:
         runner.threads = job.threads
-    else:
-        notes.append(f"threads: the runner of target {file.target} chooses its own number of threads")
-    if hasattr(runner, "load"):
-        runner.load()
-    else:
-        notes.append(f"load-time: target {file.target} loads with the first inference; first_ms holds both")
-    profile = getattr(runner, "profile_blocks", None) if job.device == "cpu" else None
+    runner.load()
+    if job.device == "cuda":
+        return Loaded(call=runner.enqueue(inputs, cuda_graph=job.contender.cuda_graph), notes=notes)
     return Loaded(
-        call=runner.on_device(images, job.contender.cuda_graph)
-        if job.device == "cuda"
-        else lambda: runner(images),
-        notes=tuple(notes),
-        profile=None if profile is None else lambda folder: profile(images, PROFILED_CALLS, folder),
+        call=lambda: runner(inputs),
+        notes=notes,
+        profile=lambda folder: runner.profile(inputs, calls=PROFILED_CALLS, folder=folder),
     )
 
 
-def _held(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _load_pytorch(job: Job, images: Array) -> Loaded:
+def _load_pytorch(job: Job, inputs: Inputs) -> Loaded:
     import torch
 
     if job.device == "cuda" and not torch.cuda.is_available():
         raise TargetUnavailableError("device cuda: expected a CUDA device that PyTorch can use, got none")
     torch.set_num_threads(job.threads)
     model = _module(job)
-    given = torch.from_numpy(images).to(job.device)
+    given = [torch.from_numpy(array).to(job.device) for array in arrays_of(inputs)]
     if job.contender.precision != "fp32":
-        given = given.to(_dtype(job))
+        given = [tensor.to(_dtype(job)) for tensor in given]
     call = _calling(model, given, torch.inference_mode)
     if not job.contender.cuda_graph:
         return Loaded(call=call)
     if job.device != "cuda":
         raise TargetUnavailableError(f"{job.contender.label}: CUDA graphs need device cuda, got {job.device}")
-    return Loaded(call=graphed(call))
+    return Loaded(call=recorded(call))
 
 
 def _module(job: Job) -> "torch.nn.Module":
@@ -172,10 +187,12 @@ def _placed(program: "ExportedProgram", device: Device) -> "torch.nn.Module":
 
 
 def _calling(
-    model: "torch.nn.Module", images: "torch.Tensor", mode: Callable[[], AbstractContextManager[Any]]
+    model: "torch.nn.Module",
+    inputs: "Sequence[torch.Tensor]",
+    mode: Callable[[], AbstractContextManager[Any]],
 ) -> Call:
     def call() -> object:
         with mode():
-            return model(images)
+            return model(*inputs)
 
     return call

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from exporter.benchmark.clock import Clock, open_clock
-from exporter.benchmark.loading import Loaded, arrays_of, load_contender, read_images
+from exporter.benchmark.loading import Loaded, arrays_of, load_contender, read_inputs
 from exporter.benchmark.memory import Peak, forget_peak, peak_resident
 from exporter.benchmark.messages import Job, WarmUp
 from exporter.errors import InternalError, UsageError
@@ -55,8 +55,7 @@ class Worker:
     def _prepare(self, job: Job) -> dict[str, Any]:
         os.sched_setaffinity(0, job.cores)
         started = time.perf_counter_ns()
-        images = read_images(job)
-        self._job, self._loaded = job, load_contender(job, images)
+        self._job, self._loaded = job, load_contender(job, read_inputs(job))
         load_ms = (time.perf_counter_ns() - started) / 1e6
         self._clock = open_clock(job.device)
         self._forget_peak()
@@ -97,7 +96,8 @@ class Worker:
 
     def _profile(self, folder: Path) -> dict[str, Any]:
         profile = self._loaded.profile if self._loaded is not None else None
-        return {"block_ms": dict(profile(folder)) if profile is not None else {}}
+        found = profile(folder) if profile is not None else None
+        return {"block_ms": dict(found or {})}
 
     def _timed(self) -> float:
         if self._loaded is None or self._clock is None:

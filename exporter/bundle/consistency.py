@@ -66,10 +66,9 @@ def _range(key: str, values: Sequence[int], least: int) -> Iterator[str]:
 
 
 def _of_tensors(manifest: "Manifest") -> Iterator[str]:
-    if len(manifest.inputs) != 1:
-        yield f"inputs: expected one, got {len(manifest.inputs)}"
-    if not manifest.outputs:
-        yield "outputs: expected at least one, got none"
+    for key in ("inputs", "outputs"):
+        if not getattr(manifest, key):
+            yield f"{key}: expected at least one, got none"
     names = [record.name for record in (*manifest.inputs, *manifest.outputs)]
     if len(set(names)) < len(names) or not all(names):
         yield "inputs and outputs: expected a name of its own for each"

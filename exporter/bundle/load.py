@@ -22,11 +22,12 @@ from exporter.bundle.locks import wait_for_writer
 from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, TensorRecord, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
+from exporter.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
     from exporter.models import Preprocess
     from exporter.recipe import Recipe
-    from exporter.targets import Runner, TensorSpec
+    from exporter.targets import Runner
 
 RECIPE_FILE = "recipe.yaml"
 TEXT_FOLDER = "text"
@@ -54,6 +55,14 @@ class Bundle:
         note = extras_note(self.extras)
         return () if note is None else (note,)
 
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs of every engine, and of the model."""
+        return Signature(
+            inputs=tuple(_spec(record) for record in self.manifest.inputs),
+            outputs=tuple(_spec(record) for record in self.manifest.outputs),
+        )
+
     def runner(self, target: str = "onnx") -> "Runner":
         """The engine of a target: numpy in, numpy out; it is loaded on first use, or by its `load`.
 
@@ -74,8 +83,7 @@ class Bundle:
         return open_runner(
             target,
             self.path / artifacts[target].file,
-            input=_spec(self.manifest.inputs[0]),
-            outputs=tuple(_spec(record) for record in self.manifest.outputs),
+            signature=self.signature,
             options=self.engine_options(target),
         )
 
@@ -291,7 +299,5 @@ def _more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def _spec(record: TensorRecord) -> "TensorSpec":
-    from exporter.targets import TensorSpec
-
+def _spec(record: TensorRecord) -> TensorSpec:
     return TensorSpec(name=record.name, dtype=record.dtype, shape=record.shape)

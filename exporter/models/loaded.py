@@ -1,6 +1,6 @@
 """What this room gives to `capture`: a frozen module, its input and outputs, its weights' origin."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-InputName = Literal["images", "input_ids"]
 OutputName = Literal["logits", "embedding", "features"]
 
 ClassNames = tuple[tuple[str, ...], ...]
@@ -26,7 +25,7 @@ Tokenize = Callable[[Sequence[str]], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleInput:
-    """Shape of one item (without the batch axis), its dtype, and the vocabulary size of token ids."""
+    """Of one input: shape of an item (without the batch axis), dtype, and the vocabulary size of token ids."""
 
     shape: tuple[int, ...]
     dtype: "torch.dtype"
@@ -38,14 +37,13 @@ class LoadedModel:
     """A model with its weights, ready to be captured.
 
     Attributes:
-        module: In eval mode, fp32, nothing requires grad; takes one tensor, returns a tensor or a tuple.
+        module: In eval mode, fp32, nothing requires grad; takes a tensor for every input, returns a tensor or a tuple.
         source: Which library it is from: `timm`, `torchvision`, `hf`, `open_clip`, `pt2` or `exporter`.
         id: Its name there.
         alias: The alias it was asked by, if any.
         name: A file-system safe name for folders and files.
-        input_name: `images` or `input_ids`.
+        inputs: What each input looks like, by name (`images`, `input_ids`), in the order of the call.
         output_names: One per output tensor.
-        example_input: What the one input looks like.
         preprocess: How to make the input from a photo; None for texts and for programs that do not say.
         weights_kind: Where the parameters are from.
         weights_tag: The pinned tag or commit of pretrained weights, if there is one.
@@ -63,9 +61,8 @@ class LoadedModel:
     id: str
     alias: str | None
     name: str
-    input_name: InputName
+    inputs: Mapping[str, ExampleInput]
     output_names: tuple[OutputName, ...]
-    example_input: ExampleInput
     preprocess: Preprocess | None
     weights_kind: WeightsKind
     weights_tag: str | None
@@ -74,6 +71,11 @@ class LoadedModel:
     class_names: ClassNames | None = None
     notes: tuple[str, ...] = ()
     tokenize: Tokenize | None = None
+
+    @property
+    def example_input(self) -> ExampleInput:
+        """The first input: the images, or the token ids."""
+        return next(iter(self.inputs.values()))
 
     @property
     def channels_of_no_photo(self) -> int | None:

@@ -130,7 +130,12 @@ def _check_alike(bundles: Sequence[Bundle]) -> None:
     def model(bundle: Bundle) -> tuple[object, ...]:
         manifest = bundle.manifest
         engines = {(target, record.precision) for target, record in manifest.artifacts.items()}
-        taken = (manifest.tower, manifest.input, manifest.layout, manifest.inputs[0].shape[1:])
+        taken = (
+            manifest.tower,
+            manifest.input,
+            manifest.layout,
+            tuple(each.shape[1:] for each in manifest.inputs),
+        )
         return manifest.model, engines, taken
 
     if len({bundle.path.resolve() for bundle in bundles}) < len(bundles):
@@ -175,7 +180,7 @@ def _subject(
     label: str, batch: int, bundle: Bundle, planned: Planned, folder: Path, observe: Observer
 ) -> Subject:
     """A bundle as it is, or compiled again where it was made for another batch size; `folder` does not exist yet."""
-    fits = bundle.manifest.inputs[0].shape[0] in (batch, "batch")
+    fits = bundle.signature.batch in (batch, "batch")
     reduced = not bundle.manifest.schedule.is_dense
     if not fits:
         compiled = _compiled(planned, folder, observe)

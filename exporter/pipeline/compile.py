@@ -4,12 +4,9 @@ In: a `Planned` and the targets that can be built here. Out: a `Compiled`, with 
 that fails leaves nothing in the folder and does not stop the others.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from exporter.errors import ExportError, ParityError
 from exporter.forms import Forms, Precision, program_precision
@@ -25,7 +22,7 @@ from exporter.pipeline.stage_options import (
 )
 from exporter.recipe import Recipe
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
-from exporter.targets import PREPARED, Array, Artifact, EmitRequest, Runner, Target, find_target, target
+from exporter.targets import Array, Artifact, Emit, EmitRequest, Runner, Target, find_target, target
 from exporter.validation import (
     ParityResult,
     Reference,
@@ -38,8 +35,6 @@ from exporter.validation import (
     rounding_errors,
     run_eager,
 )
-
-Emit = Callable[[RewrittenProgram, EmitRequest, Path], Artifact]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,12 +179,10 @@ def worst(failures: Iterable[ExportError]) -> ExportError:
 
 def _preparing(name: str, recipe: Recipe) -> TargetHere | None:
     """How a target that cannot be built here is prepared, if that was asked for and is possible."""
-    if not recipe.prepare or name not in PREPARED:
+    found = find_target(name)
+    if not recipe.prepare or found.prepared is None or recipe.precision not in found.precisions:
         return None
-    found: Any = find_target(name)
-    if recipe.precision not in found.precisions:
-        return None
-    return TargetHere(target=found, name=PREPARED[name], emit=found.prepare)
+    return TargetHere(target=found, name=found.prepared.name, emit=found.prepared.emit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,10 +210,11 @@ class _Compiler:
 
     def _engine(self, here: TargetHere, calibration: Array | None) -> CompiledEngine:
         recipe, compiled = self.compiled.recipe, self.compiled
+        options = recipe.engines.get(here.target.name, here.target.options())
         request = replace(
             compiled.request,
-            options=recipe.engines.get(here.target.name, here.target.options()),
-            forms=here.target.forms.choose(recipe.lowering),
+            options=options,
+            forms=here.target.default_forms(options).choose(recipe.lowering),
             calibration=calibration,
         )
         artifact = self._emit(here, self._lowered(request), request)
@@ -281,7 +275,7 @@ class _Compiler:
             options=self._options(_form(request.precision, request.forms)),
             reference=compiled.program,
         )
-        return locate_error(suspect, torch.from_numpy(compiled.references[first].images), result)
+        return locate_error(suspect, compiled.references[first].tensors, result)
 
     def _rounding(self) -> Mapping[int, float]:
         """The error of 16 bits, block by block, on the first input; it is the same for every engine."""
@@ -289,8 +283,8 @@ class _Compiler:
         if not typed:
             return {}
         with self.observe("rounding per block") as note:
-            images = torch.from_numpy(self.compiled.sample.images)
-            errors = rounding_errors(self.compiled.program, typed[0], images)
+            inputs = self.compiled.sample.tensors
+            errors = rounding_errors(self.compiled.program, typed[0], inputs)
             note(f"{max(errors.values(), default=0.0):.1e} at most")
         return errors
 

@@ -8,7 +8,6 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from exporter.bundle import Bundle
 from exporter.errors import WeightsError
@@ -18,6 +17,7 @@ from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.whereabouts import located
 from exporter.recipe import Recipe
 from exporter.rewrite import RewrittenProgram
+from exporter.validation import tensors_of
 
 SAME_MODEL_COSINE = 0.999
 """Below this, an output is another model's. The same one on another machine may decide near-ties among tokens
@@ -63,7 +63,7 @@ def check_program(bundle: Bundle, program: RewrittenProgram) -> None:
         WeightsError: the program computes something else.
     """
     sample = bundle.sample()
-    results = program(torch.from_numpy(sample[bundle.manifest.inputs[0].name]))[: program.outputs]
+    results = program(*tensors_of(bundle.signature.inputs_of(sample)))[: program.outputs]
     for record, result in zip(bundle.manifest.outputs, results, strict=True):
         got, expected = (np.asarray(each, np.float64).reshape(-1) for each in (result, sample[record.name]))
         norms = float(np.linalg.norm(got) * np.linalg.norm(expected))

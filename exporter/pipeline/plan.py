@@ -66,9 +66,11 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
         model = load(recipe.model)
         note(f"{model.source}:{model.id}, {model.weights_kind} weights")
     with observe("capture") as note:
-        example = torch.zeros((EXAMPLE_BATCH, *model.example_input.shape), dtype=model.example_input.dtype)
+        examples = [
+            torch.zeros((EXAMPLE_BATCH, *each.shape), dtype=each.dtype) for each in model.inputs.values()
+        ]
         with library_failures(UnsupportedGraphError, "model: its graph cannot be captured", _SEE_MORE):
-            program = capture(model.module, example)
+            program = capture(model.module, *examples)
         note(f"{len(program.graph_module.graph.nodes)} nodes")
     if recipe.model.tower == "text":
         return Planned(recipe=recipe, model=model, program=program, anatomy=None, schedule=_as_it_is())

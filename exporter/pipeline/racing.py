@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from exporter.benchmark import (
@@ -24,6 +23,7 @@ from exporter.benchmark import (
     report_on,
 )
 from exporter.benchmark.cores import pick_cores
+from exporter.benchmark.loading import write_inputs
 from exporter.benchmark.race import LEAST_LAUNCHES
 from exporter.bundle import Bundle
 from exporter.errors import GateError, TargetUnavailableError, UsageError
@@ -34,7 +34,6 @@ from exporter.pipeline.plan import Planned
 from exporter.pipeline.stage_options import parity_inputs
 from exporter.recipe import Recipe, absolute, merging_name
 from exporter.rewrite import RewrittenProgram
-from exporter.targets import TensorSpec
 
 PROGRAM_FILE = "program.pt2"
 
@@ -98,8 +97,7 @@ def bundle_subject(bundle: Bundle, label: str, batch: int, program: Path | None 
         name: EngineFile(
             target=name,
             path=bundle.path / record.file,
-            input=TensorSpec(**vars(manifest.inputs[0])),
-            outputs=tuple(TensorSpec(**vars(each)) for each in manifest.outputs),
+            signature=bundle.signature,
             options=asdict(options[name]) if options[name] is not None else {},
         )
         for name, record in manifest.artifacts.items()
@@ -121,8 +119,7 @@ def compiled_subject(compiled: Compiled, label: str, batch: int, program: Path |
         name: EngineFile(
             target=name,
             path=compiled.folder / engine.artifact.file,
-            input=request.input,
-            outputs=request.outputs,
+            signature=request.signature,
             options=asdict(given[name]) if name in given else {},
         )
         for name, engine in compiled.engines.items()
@@ -307,9 +304,7 @@ def _graphs(options: BenchOptions) -> tuple[bool, ...]:
 def _write_input(planned: Planned, batch: int, path: Path) -> Path:
     """A real photo (or noise, for a model that does not take photos), as often as the batch asks."""
     at_batch = replace(planned.recipe, batch=batch, dynamic_batch=False)
-    images = next(iter(parity_inputs(at_batch, planned.model).values()))
-    np.save(path, images)
-    return path
+    return write_inputs(path, next(iter(parity_inputs(at_batch, planned.model).values())))
 
 
 def check_options(options: BenchOptions) -> None:

@@ -106,7 +106,7 @@ def _groups(
     images = np.repeat(
         as_input(planned.recipe, pixels_BCHW, planned.model.preprocess), planned.recipe.batch, axis=0
     )
-    reference = run_eager(program, {"image": images})["image"]
+    reference = run_eager(program, {"image": {"images": images}})["image"]
     return groups_of(program, reference.records, planned.schedule.tokens[0]).numpy()
 
 

@@ -11,8 +11,8 @@ from exporter.pipeline.plan import Planned, bundle_name
 from exporter.recipe import Recipe
 from exporter.reduction import method
 from exporter.rewrite import InsertInputNormalization, RewriteOptions
-from exporter.targets import Array, EmitRequest, TensorSpec
-from exporter.validation import TOLERANCES, Reference, Tolerances, image_inputs, tensor_inputs
+from exporter.targets import Array, EmitRequest, Signature, TensorSpec
+from exporter.validation import TOLERANCES, Cases, Reference, Tolerances, image_inputs, tensor_inputs
 from exporter.version import __version__
 
 
@@ -32,25 +32,27 @@ def rewrite_options(recipe: Recipe, model: LoadedModel) -> RewriteOptions:
     )
 
 
-def parity_inputs(recipe: Recipe, model: LoadedModel) -> Mapping[str, Array]:
-    """The inputs that parity is proven on."""
+def parity_inputs(recipe: Recipe, model: LoadedModel) -> Cases:
+    """The inputs that parity is verified on."""
     batch = EXAMPLE_BATCH if recipe.dynamic_batch else recipe.batch
     if model.preprocess is None:
-        return tensor_inputs(model.example_input, batch=batch)
-    return image_inputs(
+        return tensor_inputs(model.inputs, batch=batch)
+    (name,) = model.inputs
+    cases = image_inputs(
         model.preprocess,
         batch=batch,
         as_bytes=recipe.input == "uint8",
         channels_last=recipe.layout == "nhwc",
     )
+    return {case: {name: images} for case, images in cases.items()}
 
 
 def as_sample(model: LoadedModel, reference: Reference) -> dict[str, Array]:
-    """An input and the eager outputs for it, by the model's own names, the input first."""
+    """An input and the eager outputs for it, by the model's own names, inputs first."""
     named: dict[str, Array] = {
         name: output.numpy() for name, output in zip(model.output_names, reference.outputs, strict=True)
     }
-    return {model.input_name: reference.images, **named}
+    return {**reference.inputs, **named}
 
 
 def tolerances(recipe: Recipe) -> Tolerances:
@@ -60,16 +62,16 @@ def tolerances(recipe: Recipe) -> Tolerances:
 
 
 def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) -> EmitRequest:
-    """What every target is asked for; `sample` holds the input first, then the outputs. Options are each target's."""
+    """What every target is asked for; `sample` holds inputs, then outputs. Options are each target's."""
     batch: int | str = "batch" if recipe.dynamic_batch else recipe.batch
     model = planned.model
+    count = len(model.inputs)
     specs = [
         TensorSpec(name=name, dtype=array.dtype.name, shape=(batch, *array.shape[1:]))
         for name, array in sample.items()
     ]
     return EmitRequest(
-        input=specs[0],
-        outputs=tuple(specs[1:]),
+        signature=Signature(inputs=tuple(specs[:count]), outputs=tuple(specs[count:])),
         precision=recipe.precision,
         options=None,
         metadata={

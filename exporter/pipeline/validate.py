@@ -144,7 +144,7 @@ def _verify(
     for name, runner in runners.items():
         with observe(f"verify {name}") as note:
             sample = bundle.sample(name)
-            got = runner(sample[bundle.manifest.inputs[0].name])
+            got = runner(bundle.signature.inputs_of(sample))
             comparisons = {
                 f"sample/{output}": compare(array, sample[output]) for output, array in got.items()
             }

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from exporter.errors import TargetUnavailableError, UsageError, nearest
-from exporter.targets.target import Array, Artifact, EmitRequest, Progress, Runner, Target, TensorSpec
+from exporter.signature import Array, Inputs, Signature, TensorSpec
+from exporter.targets.runner import Device, Runner
+from exporter.targets.target import Artifact, Emit, EmitRequest, Progress, Target
 
 TARGETS = ("onnx", "trt", "torch-trt", "aoti", "openvino")
-"""The engines, by name; the folder of each is its name with underscores."""
+"""The engines, by name; the folder of each is its name with underscores, and its card the `TARGET` in `target.py`."""
 
 
-PREPARED = {"trt": "trt-onnx"}
-"""What a target leaves in a bundle where its engine can only be prepared: an ONNX model, run by ONNX Runtime."""
-
-_RUN_BY = dict.fromkeys(PREPARED.values(), "onnx")
+def cards() -> tuple[Target, ...]:
+    """Every engine's card, whether or not the engine is here; imports no engine."""
+    return tuple(_card(name) for name in TARGETS)
 
 
 def find_target(name: str) -> Target:
@@ -25,9 +26,17 @@ def find_target(name: str) -> Target:
     Raises:
         UsageError: there is no such target.
     """
-    name = _RUN_BY.get(name, name)
     if name not in TARGETS:
-        raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got {name}.{nearest(name, TARGETS)}")
+        prepared = {card.prepared.name: card.prepared.run_by for card in cards() if card.prepared}
+        if name not in prepared:
+            raise UsageError(
+                f"target: expected one of {', '.join(TARGETS)}, got {name}.{nearest(name, TARGETS)}"
+            )
+        name = prepared[name]
+    return _card(name)
+
+
+def _card(name: str) -> Target:
     found: Target = importlib.import_module(f"{__name__}.{name.replace('-', '_')}.target").TARGET
     return found
 
@@ -78,35 +87,36 @@ def _fits(value: object, hint: Any) -> bool:
     return type(value) is hint
 
 
-def open_runner(
-    name: str, path: Path, *, input: TensorSpec, outputs: tuple[TensorSpec, ...], options: Any = None
-) -> Runner:
+def open_runner(name: str, path: Path, *, signature: Signature, options: Any = None) -> Runner:
     """A runner over an artifact on disk; whether it runs here shows when it is loaded.
 
     Args:
         name: of the target.
         path: of the artifact's main file.
-        input: the model's input.
-        outputs: the model's outputs.
+        signature: of the model.
         options: of the target's own type, None for its defaults.
 
     Raises:
         UsageError: there is no such target.
     """
     found = find_target(name)
-    return found.open(path, input, outputs, found.options() if options is None else options)
+    return found.open(path, signature, found.options() if options is None else options)
 
 
 __all__ = [
-    "PREPARED",
     "TARGETS",
     "Array",
     "Artifact",
+    "Device",
+    "Emit",
     "EmitRequest",
+    "Inputs",
     "Progress",
     "Runner",
+    "Signature",
     "Target",
     "TensorSpec",
+    "cards",
     "find_target",
     "open_runner",
     "options_from",

@@ -2,25 +2,26 @@
 
 from pathlib import Path
 
-from exporter.errors import UnsupportedGraphError
-from exporter.lint import Device, Engine, lint
-from exporter.targets.target import Details
+from exporter.errors import InternalError, UnsupportedGraphError
+from exporter.lint import Device, lint
+from exporter.targets.target import Details, Target
 
 
-def require_supported(target: str, path: Path, engine: Engine, device: Device = "cpu") -> Details:
+def require_supported(target: Target, path: Path, device: Device = "cpu") -> Details:
     """The lint's counts, for the manifest, of a model that breaks no rule that forbids a build.
 
     Args:
-        target: that is to be built, for the message.
+        target: that is to be built, with rules.
         path: of the ONNX model.
-        engine: whose rules count.
         device: where ONNX Runtime is to run it.
 
     Raises:
         UnsupportedGraphError: the engine would refuse the model, or compute something else; naming the first place.
     """
-    report = lint(path, engine, device=device)
+    if target.lint is None:
+        raise InternalError(f"target {target.name} has no lint")
+    report = lint(path, target.lint, device=device)
     if report.errors:
         more = f" (and {len(report.errors) - 1} more)" if len(report.errors) > 1 else ""
-        raise UnsupportedGraphError(f"target {target}: {report.errors[0]}{more}")
-    return {"lint": {"engine": engine, "device": device, **report.counts}}
+        raise UnsupportedGraphError(f"target {target.name}: {report.errors[0]}{more}")
+    return {"lint": {"engine": target.lint, "device": device, **report.counts}}

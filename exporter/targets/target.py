@@ -1,37 +1,27 @@
-"""What a target is: emit a rewritten program, run what was emitted.
+"""What a target is: everything that the rest of the compiler knows of an engine, on one card.
 
-In: a `RewrittenProgram`. Out: an `Artifact` in a folder, and a `Runner` over it. Whoever only runs artifacts imports
-no torch.
+In: a `RewrittenProgram`. Out: an `Artifact` in a folder, and a `Runner` over it. A card imports neither its engine nor
+torch; its functions import what they need when they are called.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from exporter.forms import Forms, Precision
+from exporter.signature import Array, Signature
+from exporter.targets.runner import Device, Runner
 
 if TYPE_CHECKING:
+    from exporter.lint import Engine
     from exporter.rewrite import RewrittenProgram
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 Details = Mapping[str, Any]
 """JSON values for the manifest."""
 
 Progress = Callable[[int, int], None]
-"""Told how many steps of how many are done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorSpec:
-    """An input or output: its name, numpy dtype name, and shape, where a free batch axis is the word "batch"."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
+"""Called with the steps done and the steps in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +29,17 @@ class EmitRequest:
     """What is emitted beside the program itself.
 
     Attributes:
-        input: the model's input.
-        outputs: the model's outputs; the program's further results are matches.
+        signature: the model's inputs and outputs; the program's further results are matches.
         metadata: key and value texts to embed where the format has a place for them.
         precision: that the engine computes in. The program is typed already, but for `int8`, where the target
             quantises a program in fp32.
         forms: the form that the program was rewritten in; a target's part is the attention.
         options: of the target's own `options` type.
-        calibration: images as the engine takes them (n, ...), for `int8`.
-        progress: told how far a long build is.
+        calibration: inputs as the engine takes them (n, ...), for `int8`.
+        progress: called during a long build.
     """
 
-    input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
+    signature: Signature
     metadata: Mapping[str, str] = field(default_factory=dict)
     precision: Precision = "fp32"
     forms: Forms = field(default_factory=Forms)
@@ -60,16 +48,8 @@ class EmitRequest:
     progress: Progress | None = None
 
 
-class Runner(Protocol):
-    """Runs an artifact on any number of images; picklable; the engine is loaded on first use."""
-
-    def __call__(self, images: Array) -> dict[str, Array]:
-        """Outputs by name, as many rows as images."""
-        ...
-
-    def load(self) -> None:
-        """Load the engine now, which the first call does otherwise."""
-        ...
+Probe = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""Runs one batch of inputs by name; outputs and matches by name, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,33 +70,64 @@ class Artifact:
     file: str
     opset: int | None = None
     runner: Runner
-    probe: Callable[[Array], dict[str, Array]] | None = None
+    probe: Probe | None = None
     built_from: Mapping[str, str] = field(default_factory=dict)
     details: Details = field(default_factory=dict)
 
 
-class Target(Protocol):
-    """One engine. A target is a module's `TARGET`, found through the table in `exporter.targets`."""
+Emit = Callable[["RewrittenProgram", EmitRequest, Path], Artifact]
+"""Writes the artifact of a program into a folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """How an engine is prepared on a machine that cannot build it.
+
+    Attributes:
+        name: of the artifact, in manifests and file names.
+        run_by: name of the target that runs what is prepared.
+        emit: writes it, with what builds the engine elsewhere.
+    """
+
+    name: str
+    run_by: str
+    emit: Emit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One engine. A target is a folder whose `target` module has a `TARGET`, and its name in `TARGETS`.
+
+    Attributes:
+        name: as users write it.
+        precisions: that it can be built in.
+        distributions: on the package index, that run it; their versions are part of its manifests.
+        extra: of this package that installs them; None where they always come along.
+        lint: the lint's rules for it, checked before a build; None where there are none.
+        options: its own choices: a frozen dataclass of plain values, all with defaults.
+        forms: those that were measured to be fastest, by device.
+        device: that an engine with given options runs on.
+        check_available: raises a TargetUnavailableError that says what is missing and the line that installs it.
+        describe: what runs the artifacts here, for people: library, version, devices.
+        emit: writes the artifact.
+        open: a runner over an artifact written earlier, with options of the target's own type.
+        prepared: what is done where its engine cannot be built; None for nothing.
+    """
 
     name: str
     precisions: tuple[Precision, ...]
+    distributions: tuple[str, ...] = ()
+    extra: str | None = None
+    lint: "Engine | None" = None
     options: type
-    """Its own choices: a frozen dataclass of plain values, all with defaults."""
-    forms: Forms
-    """The form that was measured to be fastest."""
+    forms: Mapping[Device, Forms]
+    device: Callable[[Any], Device]
+    check_available: Callable[[], None]
+    describe: Callable[[], str]
+    emit: Emit
+    open: Callable[[Path, Signature, Any], Runner]
+    prepared: Prepared | None = None
 
-    def check_available(self) -> None:
-        """Raise a TargetUnavailableError that says what is missing and the one line that installs it."""
-        ...
-
-    def describe(self) -> str:
-        """What runs the artifacts here, for people: library, version, devices."""
-        ...
-
-    def emit(self, program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Artifact:
-        """Write the artifact into `folder`."""
-        ...
-
-    def open(self, path: Path, input: TensorSpec, outputs: tuple[TensorSpec, ...], options: Any) -> Runner:
-        """A runner over an artifact written earlier; `options` are of the target's own type."""
-        ...
+    def default_forms(self, options: Any) -> Forms:
+        """The fastest forms on the device that these options name."""
+        return self.forms[self.device(options)]

@@ -15,7 +15,7 @@ from exporter.validation.follow import rounding_errors
 from exporter.validation.gate import require, require_finite
 from exporter.validation.image_set import ImagePairs, ImageSet, image_arrays
 from exporter.validation.images import image_pairs, open_images
-from exporter.validation.inputs import image_inputs, tensor_inputs
+from exporter.validation.inputs import Cases, image_inputs, tensor_inputs
 from exporter.validation.locate_error import Suspect, locate_error
 from exporter.validation.outputs import Contender, Outputs, collect
 from exporter.validation.parity import (
@@ -27,7 +27,7 @@ from exporter.validation.parity import (
     compare,
     prove,
 )
-from exporter.validation.reference import Reference, run_eager
+from exporter.validation.reference import Reference, run_eager, tensors_of
 from exporter.validation.retrieval import (
     Ranks,
     RetrievalReport,
@@ -41,6 +41,7 @@ from exporter.validation.zero_shot import class_embeddings, zero_shot_logits
 __all__ = [
     "TOLERANCES",
     "AccuracyReport",
+    "Cases",
     "Comparison",
     "Contender",
     "Hits",
@@ -85,5 +86,6 @@ __all__ = [
     "rounding_errors",
     "run_eager",
     "tensor_inputs",
+    "tensors_of",
     "zero_shot_logits",
 ]

@@ -18,18 +18,18 @@ from exporter.rewrite.insert_token_merge import Role, role_of
 
 
 def follow_matches(
-    program: RewrittenProgram, images: Tensor, records: Sequence[Tensor]
+    program: RewrittenProgram, inputs: Sequence[Tensor], records: Sequence[Tensor]
 ) -> tuple[tuple[Tensor, ...], float]:
     """The eager outputs under given matches, and the largest regret of any of them.
 
     Args:
         program: rewritten.
-        images: one batch.
+        inputs: one batch, in the order of the call.
         records: the engine's matches, one per merging block (`record_match`).
     """
     follower = _Follower(program, program.matches(records))
     with torch.no_grad():
-        results = follower.run(images)
+        results = follower.run(*inputs)
     return tuple(results[: program.outputs]), follower.regret
 
 
@@ -49,7 +49,9 @@ def agreements(program: RewrittenProgram, engine: Sequence[Tensor], eager: Seque
     return shares
 
 
-def rounding_errors(program: RewrittenProgram, typed: RewrittenProgram, images: Tensor) -> dict[int, float]:
+def rounding_errors(
+    program: RewrittenProgram, typed: RewrittenProgram, inputs: Sequence[Tensor]
+) -> dict[int, float]:
     """What computing in 16 bits costs, by block: relative error of the tokens, || wide - narrow || / || wide ||.
 
     The wide program merges what the narrow one merges, so that a near-tie that rounding flips counts as no error.
@@ -57,7 +59,7 @@ def rounding_errors(program: RewrittenProgram, typed: RewrittenProgram, images: 
     Args:
         program: in fp32.
         typed: the same program in 16 bits.
-        images: one batch.
+        inputs: one batch, in the order of the call.
     """
     points = {name: block for block, name in program.merge_points.items()}
 
@@ -66,9 +68,9 @@ def rounding_errors(program: RewrittenProgram, typed: RewrittenProgram, images: 
 
     narrow = Recorder(typed.merging, place)
     with torch.no_grad():
-        results = narrow.run(images)
+        results = narrow.run(*inputs)
         wide = _Follower(program, typed.matches(results[typed.outputs :]), place)
-        wide.run(images)
+        wide.run(*inputs)
     return {
         block: float((value - narrow.kept[block].double()).norm() / value.norm())
         for block, value in ((block, kept.double()) for block, kept in wide.kept.items())

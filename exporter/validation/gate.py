@@ -14,7 +14,6 @@ from exporter.errors import ParityError
 from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.rewrite.annotate_blocks import HEAD, annotations, part_name
-from exporter.targets import Array
 from exporter.validation.parity import ParityResult
 from exporter.validation.reference import Reference
 
@@ -34,7 +33,7 @@ def require_finite(program: RewrittenProgram, references: Mapping[str, Reference
             continue
         raise ParityError(
             f"parity: the model itself gives values that are not finite for {name} in eager PyTorch in fp32, first in "
-            f"{_first_overflow(program, reference.images)}; its weights are finite, so a value grows beyond fp32 "
+            f"{_first_overflow(program, reference)}; its weights are finite, so a value grows beyond fp32 "
             "there: look at that part, and at mean and std of the preprocessing"
         )
 
@@ -76,11 +75,11 @@ def _advice(result: ParityResult, precision: Precision) -> str:
     return f"{wider}if this much is acceptable, set parity.max_abs_error, mean_abs_error and cosine in the recipe"
 
 
-def _first_overflow(program: RewrittenProgram, images: Array) -> str:
+def _first_overflow(program: RewrittenProgram, reference: Reference) -> str:
     """The part of the model, in words, where a value is not-a-number or infinite first; minus infinity is for masks."""
     finder = _OverflowFinder(program.merging)
     with torch.no_grad():
-        finder.run(torch.from_numpy(images))
+        finder.run(*reference.tensors)
     label = annotations(program.merging.graph).get(finder.found or "", HEAD)
     return part_name(label)
 

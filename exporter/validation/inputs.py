@@ -1,4 +1,4 @@
-"""What parity is shown: a real photo, noise, and one flat colour.
+"""The inputs of a parity check: a real photo, noise, and one flat colour.
 
 The photo is what engines are for; noise exercises every channel; a flat colour makes all patches equal, so that
 every choice among tokens is a tie or close to one.
@@ -15,6 +15,9 @@ from exporter.models import ExampleInput, Preprocess, preprocess_image
 from exporter.models.preprocessing.preprocess import crop_image
 from exporter.targets import Array
 
+Cases = Mapping[str, Mapping[str, Array]]
+"""By case (`photo`, `noise`, `flat`), a batch for every input of the model by name."""
+
 _PHOTOS = ("china.jpg", "flower.jpg")
 _SHIFT_PIXELS = 7
 _FLAT = (128, 96, 64, 192)  # bytes of a gray, an RGB and an RGBA image, as many as there are channels
@@ -23,7 +26,7 @@ _FLAT = (128, 96, 64, 192)  # bytes of a gray, an RGB and an RGBA image, as many
 def image_inputs(
     preprocess: Preprocess, *, batch: int, as_bytes: bool, channels_last: bool
 ) -> Mapping[str, Array]:
-    """Named batches (B, C, H, W) or (B, H, W, C), preprocessed as the model expects.
+    """By case, a batch (B, C, H, W) or (B, H, W, C), preprocessed as the model expects.
 
     Args:
         preprocess: of the model.
@@ -41,21 +44,35 @@ def image_inputs(
     }
     make = crop_image if as_bytes else preprocess_image
     batches = {
-        name: np.stack([make(image, preprocess) for image in images]) for name, images in pictures.items()
+        case: np.stack([make(image, preprocess) for image in images]) for case, images in pictures.items()
     }
     if channels_last:
-        return {name: np.ascontiguousarray(images.transpose(0, 2, 3, 1)) for name, images in batches.items()}
+        return {case: np.ascontiguousarray(images.transpose(0, 2, 3, 1)) for case, images in batches.items()}
     return batches
 
 
-def tensor_inputs(example: ExampleInput, *, batch: int) -> Mapping[str, Array]:
-    """Named batches for a model that does not say how it takes photos: token ids, or a program's raw tensors."""
+def tensor_inputs(examples: Mapping[str, ExampleInput], *, batch: int) -> Cases:
+    """Batches for a model that does not say how it takes photos: token ids, or a program's raw tensors.
+
+    Args:
+        examples: of every input.
+        batch: rows in each.
+    """
     generator = np.random.default_rng(0)
-    if example.vocabulary is not None:
-        shape = (batch, *example.shape)
-        return {"noise": generator.integers(1, example.vocabulary, shape, dtype=np.int64)}
-    noise = generator.standard_normal((batch, *example.shape), dtype=np.float32)
-    return {"noise": noise, "flat": np.full_like(noise, 0.25)}
+    noise = {name: _noise(example, batch, generator) for name, example in examples.items()}
+    if all(example.vocabulary is not None for example in examples.values()):
+        return {"noise": noise}
+    flat = {
+        name: each if each.dtype == np.int64 else np.full_like(each, 0.25) for name, each in noise.items()
+    }
+    return {"noise": noise, "flat": flat}
+
+
+def _noise(example: ExampleInput, batch: int, generator: np.random.Generator) -> Array:
+    shape = (batch, *example.shape)
+    if example.vocabulary is None:
+        return generator.standard_normal(shape, dtype=np.float32)
+    return generator.integers(1, example.vocabulary, shape, dtype=np.int64)
 
 
 def _opened(images_BHWC: Array) -> list[Image.Image]:

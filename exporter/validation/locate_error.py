@@ -53,20 +53,20 @@ class _Stage:
     name: str
     precision: Precision
     graph_module: fx.GraphModule
-    images: Tensor
+    inputs: Sequence[Tensor]
     results: Sequence[Tensor]
 
 
-def locate_error(suspect: Suspect, images: Tensor, parity: ParityResult) -> str:
+def locate_error(suspect: Suspect, inputs: Sequence[Tensor], parity: ParityResult) -> str:
     """Where the numbers part, as a phrase.
 
     Args:
         suspect: the engine's rewrite.
-        images: one batch, as the engine takes it.
+        inputs: one batch, as the engine takes it, in the order of the call.
         parity: the failed check of the engine.
     """
     program, graphs = _rewrite_again(suspect)
-    stages = _stages(suspect, graphs, images)
+    stages = _stages(suspect, graphs, inputs)
     before = captured = next(stages)
     for stage in stages:
         if not _agrees(suspect.reference, captured, stage):
@@ -91,21 +91,23 @@ def _rewrite_again(suspect: Suspect) -> tuple[RewrittenProgram, dict[str, fx.Gra
     return program, graphs
 
 
-def _stages(suspect: Suspect, graphs: Mapping[str, fx.GraphModule], images: Tensor) -> Iterator[_Stage]:
+def _stages(
+    suspect: Suspect, graphs: Mapping[str, fx.GraphModule], inputs: Sequence[Tensor]
+) -> Iterator[_Stage]:
     """The captured model first, on the images normalised outside of it."""
     normalization, precision = suspect.options.normalization, suspect.options.precision
-    given = images if normalization is None else normalization.normalized(images)
+    given = inputs if normalization is None else [normalization.normalized(*inputs)]
     typed = PASS_NAMES.index(ConvertPrecision.name)
     for name, graph_module in {"": suspect.program.graph_module, **graphs}.items():
-        taken = images if name else given
+        taken = inputs if name else given
         with torch.no_grad():
-            results = graph_module(taken)
+            results = graph_module(*taken)
         is_typed = bool(name) and precision in _ROUNDING and PASS_NAMES.index(name) >= typed
         yield _Stage(
             name=name,
             precision=precision if is_typed else "fp32",
             graph_module=graph_module,
-            images=taken,
+            inputs=taken,
             results=results,
         )
 
@@ -114,7 +116,7 @@ def _agrees(reference: RewrittenProgram, captured: _Stage, stage: _Stage) -> boo
     outputs, records = stage.results[: reference.outputs], stage.results[reference.outputs :]
     allowed, expected, regret = TOLERANCES[stage.precision], captured.results, 0.0
     if records:
-        expected, regret = follow_matches(reference, stage.images, records)
+        expected, regret = follow_matches(reference, stage.inputs, records)
     return regret <= allowed.tie and not any(
         compare(got.numpy(), wanted.numpy()).shortfalls(allowed)
         for got, wanted in zip(outputs, expected, strict=True)
@@ -133,7 +135,7 @@ def _first_wrong(
     limit = _ROUNDING[stage.precision]
     if records:
         merging = replace(program, merging=stage.graph_module)
-        errors = rounding_errors(reference, merging, stage.images)
+        errors = rounding_errors(reference, merging, stage.inputs)
         wrong = (block for block, error in errors.items() if not error <= limit)
         return next((f"before the merge of block {block}" for block in wrong), f"in {part_name(HEAD)}")
     labels = annotations(reference.merging.graph)
@@ -148,7 +150,7 @@ def _first_wrong(
 def _values(stage: _Stage, names: Container[str]) -> dict[str, Tensor]:
     recorder = _Recorder(stage.graph_module, names)
     with torch.no_grad():
-        recorder.run(stage.images)
+        recorder.run(*stage.inputs)
     return recorder.values
 
 

@@ -157,14 +157,14 @@ def prove(
     followed: list[str] = []
     regret = 0.0
     for name, reference in references.items():
-        got, expected = artifact.runner(reference.images), reference.outputs
-        records = _engine_records(program, artifact, reference.images)
+        got, expected = artifact.runner(reference.inputs), reference.outputs
+        records = _engine_records(program, artifact, reference)
         readable = _are_readable(program, records, reference.records)
         shares.append(agreements(program, records, reference.records) if readable else [0.0] * len(records))
         if not readable:
             regret = float("inf")
         elif any(share < 1 for share in shares[-1]):
-            expected, worst = follow_matches(program, torch.from_numpy(reference.images), records)
+            expected, worst = follow_matches(program, reference.tensors, records)
             followed.append(name)
             regret = max(regret, worst)
         for (output, array), tensor in zip(got.items(), expected, strict=True):
@@ -184,8 +184,8 @@ def along_matches(program: RewrittenProgram, artifact: Artifact, reference: Refe
     Where a near-tie went the other way, this and not the reference itself is what a later run of the artifact has to
     be compared with.
     """
-    records = _engine_records(program, artifact, reference.images)
-    outputs, _ = follow_matches(program, torch.from_numpy(reference.images), records)
+    records = _engine_records(program, artifact, reference)
+    outputs, _ = follow_matches(program, reference.tensors, records)
     return replace(reference, outputs=outputs, records=tuple(records))
 
 
@@ -218,10 +218,10 @@ def _above(what: str, value: float, limit: float) -> list[str]:
     return [] if value <= limit else [f"{what} {value:.3g} above {limit:.3g}"]
 
 
-def _engine_records(program: RewrittenProgram, artifact: Artifact, images: Array) -> list[Tensor]:
+def _engine_records(program: RewrittenProgram, artifact: Artifact, reference: Reference) -> list[Tensor]:
     if artifact.probe is None:
         return []
-    results = list(artifact.probe(images).values())
+    results = list(artifact.probe(reference.inputs).values())
     return [torch.from_numpy(record) for record in results[program.outputs :]]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array
+from exporter.validation.inputs import Cases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,22 +16,32 @@ class Reference:
     """One input and what eager PyTorch makes of it.
 
     Attributes:
-        images: a batch of the program's input.
+        inputs: a batch of every input by name, in the order of the call.
         outputs: the model's outputs.
         records: the match of every merging block, as `record_match` has it.
     """
 
-    images: Array
+    inputs: Mapping[str, Array]
     outputs: tuple[Tensor, ...]
     records: tuple[Tensor, ...]
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The inputs as PyTorch takes them."""
+        return tensors_of(self.inputs)
 
-def run_eager(program: RewrittenProgram, inputs: Mapping[str, Array]) -> dict[str, Reference]:
-    """Run a program on named batches."""
+
+def tensors_of(inputs: Mapping[str, Array]) -> tuple[Tensor, ...]:
+    """Inputs by name, in the order of the call, as PyTorch takes them."""
+    return tuple(torch.from_numpy(array) for array in inputs.values())
+
+
+def run_eager(program: RewrittenProgram, cases: Cases) -> dict[str, Reference]:
+    """Run a program on every case."""
     references = {}
-    for name, images in inputs.items():
-        results = program(torch.from_numpy(images))
+    for name, inputs in cases.items():
+        results = program(*tensors_of(inputs))
         references[name] = Reference(
-            images=images, outputs=results[: program.outputs], records=results[program.outputs :]
+            inputs=inputs, outputs=results[: program.outputs], records=results[program.outputs :]
         )
     return references

@@ -31,7 +31,10 @@ def test_package_and_probe_equal_the_eager_program(program: RewrittenProgram, ar
     expected = program(images)
     assert artifact.probe is not None
 
-    shipped, probed = artifact.runner(images.numpy()), list(artifact.probe(images.numpy()).values())
+    shipped, probed = (
+        artifact.runner(images.numpy()),
+        list(artifact.probe({"images": images.numpy()}).values()),
+    )
 
     assert max_abs_error(torch.from_numpy(shipped["logits"]), expected[0]) < TOLERANCE
     assert max_abs_error(torch.from_numpy(probed[0]), expected[0]) < TOLERANCE
@@ -43,7 +46,7 @@ def test_call_on_the_device_computes_the_same(artifact: Artifact, cuda_graph: bo
     images = family("timm_vit").images(2).numpy()
     assert isinstance(artifact.runner, AotiRunner)
 
-    results = artifact.runner.on_device(images, cuda_graph)()
+    results = artifact.runner.enqueue(images, cuda_graph=cuda_graph)()
     torch.cuda.synchronize()
 
     assert isinstance(results, list)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, TensorSpec, target
+from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, target
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.providers import PROVIDERS
 from exporter.targets.onnx.runner import OnnxRunner
@@ -37,8 +37,10 @@ def emit(name: Any, folder: Path, request: ScheduleRequest | None = None) -> tup
     """Return an artifact, images, and what eager PyTorch makes of them."""
     program = captured_family("timm_vit").compile(request or ScheduleRequest(r=4))
     asked = EmitRequest(
-        input=TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+        signature=Signature(
+            inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+        ),
         options=OnnxOptions(provider=name),
     )
     images = family("timm_vit").images()
@@ -50,7 +52,7 @@ def test_outputs_and_matches_are_those_of_pytorch(name: str, tmp_path: Path) -> 
     artifact, images, (logits, *matches) = emit(name, tmp_path)
     assert artifact.probe is not None
 
-    probed = artifact.probe(images)
+    probed = artifact.probe({"images": images})
 
     np.testing.assert_allclose(artifact.runner(images)["logits"], logits.numpy(), atol=TOLERANCE)
     for index, match in enumerate(matches):
@@ -64,7 +66,7 @@ def test_a_call_on_the_device_gives_the_same_on_any_stream(
 ) -> None:
     artifact, images, _ = emit(name, tmp_path)
     assert isinstance(artifact.runner, OnnxRunner)
-    call: Any = artifact.runner.on_device(images, cuda_graph)
+    call: Any = artifact.runner.enqueue(images, cuda_graph=cuda_graph)
     expected = artifact.runner(images)["logits"]
 
     for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):

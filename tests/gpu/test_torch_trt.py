@@ -42,7 +42,10 @@ def test_engine_and_probe_equal_the_eager_program(program: RewrittenProgram, art
     expected = program(images)
     assert artifact.probe is not None
 
-    shipped, probed = artifact.runner(images.numpy()), list(artifact.probe(images.numpy()).values())
+    shipped, probed = (
+        artifact.runner(images.numpy()),
+        list(artifact.probe({"images": images.numpy()}).values()),
+    )
 
     assert max_abs_error(torch.from_numpy(shipped["logits"]), expected[0]) < TOLERANCE
     assert all(np.array_equal(got, want.numpy()) for got, want in zip(probed[1:], expected[1:], strict=True))
@@ -53,7 +56,7 @@ def test_call_on_the_device_computes_the_same(artifact: Artifact, cuda_graph: bo
     images = family("timm_vit").images(2).numpy()
     assert isinstance(artifact.runner, TorchTrtRunner)
 
-    results = artifact.runner.on_device(images, cuda_graph)()
+    results = artifact.runner.enqueue(images, cuda_graph=cuda_graph)()
     torch.cuda.synchronize()
 
     assert isinstance(results, tuple | list)

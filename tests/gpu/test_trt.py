@@ -16,7 +16,7 @@ from exporter.pipeline import build
 from exporter.recipe import Recipe
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, target
+from exporter.targets import Artifact, Signature, target
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.runner import TrtRunner
 from exporter.validation import TOLERANCES, prove, run_eager
@@ -34,7 +34,7 @@ def emit(program: RewrittenProgram, folder: Path, **options: object) -> Artifact
 
 
 def shortfalls(program: RewrittenProgram, artifact: Artifact) -> list[str]:
-    references = run_eager(program, {"images": family("timm_vit").images(2).numpy()})
+    references = run_eager(program, {"images": {"images": family("timm_vit").images(2).numpy()}})
     return prove(program, artifact, references, TOLERANCES["fp32"]).shortfalls
 
 
@@ -134,7 +134,7 @@ def test_call_on_the_device_computes_what_the_runner_does(
     assert isinstance(runner, TrtRunner)
     images = family("timm_vit").images(2).numpy()
 
-    call: Any = runner.on_device(images, cuda_graph)
+    call: Any = runner.enqueue(images, cuda_graph=cuda_graph)
     (logits,) = call()
     torch.cuda.synchronize()
 
@@ -157,8 +157,10 @@ def test_free_batch_is_served_within_its_profile(tmp_path: Path) -> None:
     open_batch = captured_family("timm_vit").compile(ScheduleRequest(r=4), dynamic_batch=True)
     request = replace(
         REQUEST,
-        input=replace(REQUEST.input, shape=("batch", 3, 24, 24)),
-        outputs=(replace(REQUEST.outputs[0], shape=("batch", 10)),),
+        signature=Signature(
+            inputs=(replace(REQUEST.signature.inputs[0], shape=("batch", 3, 24, 24)),),
+            outputs=(replace(REQUEST.signature.outputs[0], shape=("batch", 10)),),
+        ),
         options=TrtOptions(min_batch=2, opt_batch=4, max_batch=8),
     )
     runner = target("trt").emit(open_batch, request, tmp_path).runner

@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from exporter.targets import EmitRequest, TensorSpec
+from exporter.targets import EmitRequest, Signature, TensorSpec
 from tests.support.families import IMAGE_SIZE
 
 
 def request_of(options: Any) -> EmitRequest:
     """A request with a target's own options."""
     return EmitRequest(
-        input=TensorSpec(name="images", dtype="float32", shape=(2, 3, IMAGE_SIZE, IMAGE_SIZE)),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+        signature=Signature(
+            inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, IMAGE_SIZE, IMAGE_SIZE)),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+        ),
         options=options,
     )

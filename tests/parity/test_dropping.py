@@ -64,7 +64,10 @@ def test_onnx_runtime_drops_the_same_tokens_and_passes(selection: str, tmp_path:
     artifact = emit(program, vit, tmp_path, forms=forms)
 
     result = prove(
-        program, artifact, run_eager(program, {"images": vit.images().numpy()}), TOLERANCES["fp32"]
+        program,
+        artifact,
+        run_eager(program, {"images": {"images": vit.images().numpy()}}),
+        TOLERANCES["fp32"],
     )
 
     assert result.passed
@@ -88,8 +91,8 @@ def test_another_decision_is_followed_and_its_regret_measured() -> None:
     program = captured.compile(REQUEST, "drop", proportional=False)
     own_output, *records = program(vit.images())
 
-    (own, *_), none = follow_matches(program, vit.images(), records)
-    (other, *_), regret = follow_matches(program, vit.images(), [swapped(records[0], 4), *records[1:]])
+    (own, *_), none = follow_matches(program, [vit.images()], records)
+    (other, *_), regret = follow_matches(program, [vit.images()], [swapped(records[0], 4), *records[1:]])
 
     assert torch.equal(own, own_output)
     assert none < 1e-6

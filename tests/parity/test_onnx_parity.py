@@ -8,7 +8,7 @@ import torch
 
 from exporter.forms import Forms
 from exporter.rewrite import RewrittenProgram
-from exporter.targets import Artifact, EmitRequest, TensorSpec, target
+from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, target
 from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import (
     REQUESTS,
@@ -34,8 +34,10 @@ def emit(
     forms: Forms = DEFAULT,
 ) -> Artifact:
     request = EmitRequest(
-        input=TensorSpec(name="images", dtype="float32", shape=(batch, *IMAGES[1:])),
-        outputs=(TensorSpec(name=family.output_name, dtype="float32", shape=(batch, 10)),),
+        signature=Signature(
+            inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, *IMAGES[1:])),),
+            outputs=(TensorSpec(name=family.output_name, dtype="float32", shape=(batch, 10)),),
+        ),
         options=OnnxOptions(),
         forms=forms,
     )
@@ -61,7 +63,7 @@ def test_onnx_runtime_equals_the_reference(
     assert artifact.probe is not None
 
     shipped = artifact.runner(family.images().numpy())
-    probed = artifact.probe(family.images().numpy())
+    probed = artifact.probe({"images": family.images().numpy()})
 
     assert list(shipped) == [family.output_name]
     assert max_abs_error(torch.from_numpy(shipped[family.output_name]), run.output) < TOLERANCE

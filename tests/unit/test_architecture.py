@@ -20,11 +20,12 @@ IMPORTS: dict[str, str] = {
     "machine": "",
     "local_path": "",
     "recipe_key": "",
-    "packages": "version",
+    "packages": "targets version",
     "arrays": "errors",
     "graph": "errors",
     "lint": "errors",
     "processes": "errors",
+    "signature": "errors",
     "records": "errors",
     "streams": "errors",
     "models": "errors recipe_key",
@@ -34,14 +35,14 @@ IMPORTS: dict[str, str] = {
     "reduction": "errors forms schedule",
     "sweep": "errors machine processes records schedule",
     "rewrite": "anatomy capture errors forms graph reduction schedule",
-    "targets": "capture errors forms graph lint local_path machine models rewrite",
+    "targets": "capture errors forms graph lint local_path machine models rewrite signature",
     "benchmark": "arrays errors forms machine models packages processes records targets",
     "recipe": "errors forms local_path models recipe_key reduction rewrite schedule targets",
     "validation": (
         "anatomy arrays capture errors forms graph machine models processes records reduction "
         "rewrite schedule targets"
     ),
-    "bundle": "arrays errors models processes recipe records targets",
+    "bundle": "arrays errors models processes recipe records signature targets",
     "report": "arrays bundle errors models records sweep validation",
     "pipeline": (
         "anatomy benchmark bundle capture errors forms graph local_path machine models packages "

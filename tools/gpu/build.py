@@ -19,11 +19,12 @@ from exporter.benchmark import Contender, Device, EngineFile, WarmUp
 from exporter.benchmark.loading import arrays_of, load_contender
 from exporter.benchmark.messages import Job as Loading
 from exporter.errors import ExportError, InternalError, TargetUnavailableError
+from exporter.forms import Forms
 from exporter.machine import cpu_model, cuda_facts, usable_cores
 from exporter.processes.serving import serve
 from exporter.records import to_tree
 from exporter.rewrite import RewrittenProgram
-from exporter.targets import Array, EmitRequest, TensorSpec, target
+from exporter.targets import Array, EmitRequest, Signature, TensorSpec, target
 from exporter.validation import TOLERANCES, compare
 from exporter.validation.follow import follow_matches
 from tools.gpu.jobs import LISTS, MODELS, RACED_AS, Job, Way
@@ -101,7 +102,7 @@ class Builder:
         self, programs: Programs, job: Job, way: Way
     ) -> tuple[Contender, RewrittenProgram, dict[str, Any]]:
         """A contender, the program that it runs or that says how much work it is, and facts of its engine."""
-        forms = way.forms if way.kind in RACED_AS else way.forms or target(way.kind, way.precision).forms
+        forms = way.forms if way.kind in RACED_AS else way.forms or _default_forms(way, self.device)
         program = programs.program(way.merging, way.precision, job.batch, forms)
         contender = partial(
             Contender,
@@ -126,26 +127,28 @@ class Builder:
         self, programs: Programs, job: Job, way: Way, program: RewrittenProgram, folder: Path
     ) -> tuple[EngineFile, dict[str, Any]]:
         engine, model = target(way.kind, way.precision), programs.model
-        given = _ENGINE_OPTIONS.get(way.kind, {}) if self.device == "cuda" else {}
+        given = _options(way, self.device)
         expected = programs.expected(way.merging, programs.images(job.batch))
         request = EmitRequest(
-            input=TensorSpec(
-                name=model.input_name, dtype="float32", shape=(job.batch, *model.example_input.shape)
-            ),
-            outputs=tuple(
-                TensorSpec(name=name, dtype="float32", shape=array.shape)
-                for name, array in zip(model.output_names, expected, strict=True)
+            signature=Signature(
+                inputs=tuple(
+                    TensorSpec(name=name, dtype="float32", shape=(job.batch, *each.shape))
+                    for name, each in model.inputs.items()
+                ),
+                outputs=tuple(
+                    TensorSpec(name=name, dtype="float32", shape=array.shape)
+                    for name, array in zip(model.output_names, expected, strict=True)
+                ),
             ),
             precision=way.precision,
-            forms=way.forms or engine.forms,
+            forms=way.forms or _default_forms(way, self.device),
             options=engine.options(**given),
         )
         artifact = engine.emit(without_matches(program), request, folder)
         file = EngineFile(
             target=way.kind,
             path=folder / artifact.file,
-            input=request.input,
-            outputs=request.outputs,
+            signature=request.signature,
             options=dict(given),
         )
         return file, dict(artifact.details)
@@ -157,9 +160,18 @@ class Builder:
         results = programs.run(program, pictures)
         outputs, records = results[: program.outputs], results[program.outputs :]
         wide = programs.program(way.merging, "fp32", len(pictures))
-        followed, regret = follow_matches(wide, torch.from_numpy(pictures), records)
+        followed, regret = follow_matches(wide, [torch.from_numpy(pictures)], records)
         found = parity(outputs, tuple(each.numpy() for each in followed), way.precision)
         return found | {"tie_regret": regret if np.isfinite(regret) else None}
+
+
+def _options(way: Way, device: Device) -> Mapping[str, Any]:
+    return _ENGINE_OPTIONS.get(way.kind, {}) if device == "cuda" else {}
+
+
+def _default_forms(way: Way, device: Device) -> Forms:
+    engine = target(way.kind, way.precision)
+    return engine.default_forms(engine.options(**_options(way, device)))
 
 
 def parity(outputs: object, expected: tuple[Array, ...], precision: str) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
     return replace(
         loaded,
         output_names=("features",) if tower.output_name == "logits" and not classes else loaded.output_names,
-        example_input=ExampleInput(shape=(tower.channels, *size), dtype=torch.float32),
+        inputs={"images": ExampleInput(shape=(tower.channels, *size), dtype=torch.float32)},
         preprocess=preprocess,
         class_names=class_names,
         notes=(*notes, *_size_notes(asked, tower.image_size, size), *guessed, *unnamed),
@@ -126,19 +126,19 @@ def _load_text(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
 def _loaded(weights: Weights, tower: HFTower, config: Any, module: nn.Module) -> LoadedModel:
     """What both towers have in common; of an image tower, the input and its preprocessing are still to be said."""
     asked, place = weights.asked, weights.place
-    is_text = asked.request.tower == "text"
-    context = getattr(tower.config, "max_position_embeddings", 0)
+    ids = ExampleInput(
+        shape=(getattr(tower.config, "max_position_embeddings", 0),),
+        dtype=torch.int64,
+        vocabulary=getattr(tower.config, "vocab_size", None),
+    )
     return LoadedModel(
         module=module,
         source=asked.source,
         id=place.name if place.folder else asked.id,
         alias=None,
         name=safe_name(place.name),
-        input_name="input_ids" if is_text else "images",
         output_names=(tower.output_name,),
-        example_input=ExampleInput(
-            shape=(context,), dtype=torch.int64, vocabulary=getattr(tower.config, "vocab_size", None)
-        ),
+        inputs={"input_ids": ids},
         preprocess=None,
         weights_kind=asked.weights_kind,
         weights_tag=place.commit if asked.weights_kind == "pretrained" else None,

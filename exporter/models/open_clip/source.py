@@ -72,9 +72,8 @@ def load_open_clip(asked: ResolvedRequest) -> LoadedModel:
         id=model.id,
         alias=alias,
         name=safe_name((alias or model.title) + ("-text" if is_text else "")),
-        input_name="input_ids" if is_text else "images",
         output_names=("embedding",),
-        example_input=_example_input(model.config, size, is_text=is_text),
+        inputs=_inputs(model.config, size, is_text=is_text),
         preprocess=preprocess,
         weights_kind=asked.weights_kind,
         weights_tag=model.tag or None if asked.weights_kind == "pretrained" else None,
@@ -196,13 +195,12 @@ def _tokenize(model: OpenClipModel) -> Tokenize:
     return tokenize
 
 
-def _example_input(config: Mapping[str, Any], size: tuple[int, int], *, is_text: bool) -> ExampleInput:
+def _inputs(config: Mapping[str, Any], size: tuple[int, int], *, is_text: bool) -> dict[str, ExampleInput]:
     if not is_text:
-        return ExampleInput(shape=(3, *size), dtype=torch.float32)
+        return {"images": ExampleInput(shape=(3, *size), dtype=torch.float32)}
     text = config["text_cfg"]
-    return ExampleInput(
-        shape=(text.get("context_length", 77),), dtype=torch.int64, vocabulary=text.get("vocab_size", 49408)
-    )
+    shape, vocabulary = (text.get("context_length", 77),), text.get("vocab_size", 49408)
+    return {"input_ids": ExampleInput(shape=shape, dtype=torch.int64, vocabulary=vocabulary)}
 
 
 def describe_preprocess(config: Mapping[str, Any], size: tuple[int, int]) -> Preprocess:

@@ -82,9 +82,8 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
         id=asked.id,
         alias=asked.alias.name if asked.alias else None,
         name=safe_name(asked.id + ("-text" if is_text else "")),
-        input_name="input_ids" if is_text else "images",
         output_names=(model.output_name,),
-        example_input=_example_input(is_text=is_text),
+        inputs=_inputs(is_text=is_text),
         preprocess=None if is_text else DIGITS_PREPROCESS,
         weights_kind="embedded" if kind == "pretrained" else kind,
         weights_tag=None,
@@ -106,7 +105,8 @@ def _build(asked: ResolvedRequest, model: Embedded) -> tuple[nn.Module, tuple[st
     return (whole if len(model.towers) == 1 else whole.get_submodule(asked.request.tower)), notes
 
 
-def _example_input(*, is_text: bool) -> ExampleInput:
+def _inputs(*, is_text: bool) -> dict[str, ExampleInput]:
     if is_text:
-        return ExampleInput(shape=(CONTEXT,), dtype=torch.int64, vocabulary=len(VOCABULARY))
-    return ExampleInput(shape=(3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.float32)
+        ids = ExampleInput(shape=(CONTEXT,), dtype=torch.int64, vocabulary=len(VOCABULARY))
+        return {"input_ids": ids}
+    return {"images": ExampleInput(shape=(3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.float32)}

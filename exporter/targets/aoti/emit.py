@@ -9,45 +9,54 @@ from pathlib import Path
 
 import torch
 
-from exporter.errors import UsageError
+from exporter.errors import TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.aoti.compile import compile_package, compiler
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.package import read_metadata
 from exporter.targets.aoti.runner import AotiRunner
-from exporter.targets.target import Artifact, EmitRequest, TensorSpec
+from exporter.targets.target import Artifact, EmitRequest, Target
 
 FILE = "model_aoti.pt2"
 
 
-def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
     """Compile `model_aoti.pt2`; the probe is the same code, or with `matches: dropped` a second package.
 
     Args:
-        name: the target's.
+        target: the card.
         program: what to compile, typed and lowered.
         request: names, metadata and options.
         folder: to write into.
 
     Raises:
         UsageError: an option that says nothing on the device asked for.
-        TargetUnavailableError: AOTInductor or the C++ compiler fails on this machine.
+        TargetUnavailableError: no GPU where one is asked for; or AOTInductor or the C++ compiler fails on this machine.
     """
     options: AotiOptions = request.options
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise TargetUnavailableError(
+            f"target aoti: aoti.device is cuda, and PyTorch {torch.__version__} sees no GPU here; "
+            "use --engine-option aoti.device=cpu"
+        )
     if options.device == "cuda" and options.instructions != "native":
         raise UsageError(f"aoti.instructions: expected native on a GPU, got {options.instructions}")
     matches = len(program.merging_blocks)
     shipped = program.outputs + (matches if options.matches == "kept" else 0)
     path = folder / FILE
     compile_package(program.exported, shipped, path, options, request.metadata)
-    runner = AotiRunner(path=path, input=request.input, outputs=request.outputs, device=options.device)
+    runner = AotiRunner(path=path, signature=request.signature, device=options.device)
     runner.load()
     prober = None
     if matches:
         same = shipped == program.outputs + matches
-        prober = _with_matches(runner, matches) if same else _second(program, request, runner)
+        prober = (
+            replace(runner, signature=runner.signature.with_matches(matches))
+            if same
+            else _second(program, request, runner)
+        )
     return Artifact(
-        target=name,
+        target=target.name,
         file=FILE,
         runner=runner,
         probe=prober,
@@ -56,22 +65,13 @@ def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Pat
     )
 
 
-def _with_matches(runner: AotiRunner, matches: int) -> AotiRunner:
-    """The same package, already loaded, read to its last result."""
-    batch = runner.input.shape[0]
-    further = (
-        TensorSpec(name=f"match_{index}", dtype="int64", shape=(batch, "tokens")) for index in range(matches)
-    )
-    return replace(runner, outputs=(*runner.outputs, *further))
-
-
 def _second(program: RewrittenProgram, request: EmitRequest, runner: AotiRunner) -> AotiRunner:
     """A package with the matches, loaded and never shipped."""
     matches = len(program.merging_blocks)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / FILE
         compile_package(program.exported, program.outputs + matches, path, request.options, request.metadata)
-        prober = _with_matches(replace(runner, path=path, _package=None), matches)
+        prober = replace(runner, path=path, signature=runner.signature.with_matches(matches), _engine=None)
         prober.load()
     return prober
 

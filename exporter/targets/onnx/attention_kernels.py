@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
-from exporter.targets.target import Array
+from exporter.signature import Array
 
 _VARIABLE = "ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO"
 

@@ -41,8 +41,8 @@ def build(exported: ExportedProgram, request: EmitRequest, asked: int | None = N
         UsageError: the program cannot be said in the opset asked for.
     """
     written = opset(request.forms, request.precision) if asked is None else translated_opset(asked)
-    matches = len(exported.graph_signature.user_outputs) - len(request.outputs)
-    names = [*(output.name for output in request.outputs), *(f"match_{index}" for index in range(matches))]
+    matches = len(exported.graph_signature.user_outputs) - len(request.signature.outputs)
+    names = [*request.signature.output_names, *(f"match_{index}" for index in range(matches))]
     model = _translate(exported, request, names, written)
     _simplify(model)
     if attention_form(request.forms).of_rows:
@@ -59,7 +59,7 @@ def build(exported: ExportedProgram, request: EmitRequest, asked: int | None = N
 
 def without_matches(model: ir.Model, request: EmitRequest) -> None:
     """Drop the outputs that exist for the proof, and what only they need, in place."""
-    del model.graph.outputs[len(request.outputs) :]
+    del model.graph.outputs[len(request.signature.outputs) :]
     common.RemoveUnusedNodesPass()(model)
 
 
@@ -71,7 +71,7 @@ def _translate(
             exported,
             dynamo=True,
             opset_version=written,
-            input_names=[request.input.name],
+            input_names=[spec.name for spec in request.signature.inputs],
             output_names=list(output_names),
             custom_translation_table=translations(request.forms),
             optimize=False,
@@ -125,7 +125,7 @@ def _name_by_block(model: ir.Model, blocks: Mapping[str, str]) -> None:
 
 def _name_batch(model: ir.Model, request: EmitRequest) -> None:
     """Call a free batch axis what the request calls it, where the exporter of torch made up a symbol."""
-    wanted, traced = request.input.shape[0], model.graph.inputs[0].shape
+    wanted, traced = request.signature.batch, model.graph.inputs[0].shape
     if isinstance(wanted, int) or traced is None or isinstance(traced[0], int):
         return
     symbol = str(traced[0].value)

@@ -15,24 +15,24 @@ from exporter.targets.onnx.providers import check_provider
 from exporter.targets.onnx.quantize import calibration_images, quantize
 from exporter.targets.onnx.runner import OnnxRunner
 from exporter.targets.onnx.save import check, save
-from exporter.targets.target import Artifact, EmitRequest
+from exporter.targets.target import Artifact, EmitRequest, Target
 
 __all__ = ["FILE", "check", "emit", "save"]
 
 FILE = "model.onnx"
 
 
-def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
     """Write `model.onnx`; the probe is the same model with its matches as further outputs, in memory.
 
     Args:
-        name: the target's.
+        target: the card.
         program: what to write.
         request: names, metadata, precision and options.
         folder: to write into.
 
     Raises:
-        TargetUnavailableError: the provider that is to prove the model is not here.
+        TargetUnavailableError: the provider that is to verify the model is not here.
         UsageError: int8 without calibration images, or in integers that the provider does not read; an opset that
             cannot say the program.
         UnsupportedGraphError: ONNX Runtime would refuse the model.
@@ -55,16 +55,15 @@ def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Pat
     on_cpu = (
         request.options.provider == "cpu" and request.precision != "bf16"
     )  # which the runner widens there
-    details = require_supported(name, folder / FILE, "ort", "cpu" if on_cpu else "cuda")
+    details = require_supported(target, folder / FILE, "cpu" if on_cpu else "cuda")
     runner = OnnxRunner(
         path=folder / FILE,
-        input=request.input,
-        outputs=request.outputs,
+        signature=request.signature,
         options=request.options,
         spinning=False,
     )
     return Artifact(
-        target=name,
+        target=target.name,
         file=FILE,
         opset=model.opset_imports[""],
         runner=runner,

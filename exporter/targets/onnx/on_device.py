@@ -4,20 +4,23 @@ torch's tensors are bound by their addresses, and nothing waits: the work stands
 of any operator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from exporter.signature import Array, TensorSpec
 from exporter.targets.onnx.providers import Stream
-from exporter.targets.target import Array, TensorSpec
 
 _WARM_UP_CALLS = 3
 """Allocation, algorithm search, and the capture of the graph."""
 
 
 def on_device(
-    open_on: Callable[[Stream], Any], images: Array, outputs: tuple[TensorSpec, ...], cuda_graph: bool
+    open_on: Callable[[Stream], Any],
+    inputs: Mapping[str, Array],
+    outputs: tuple[TensorSpec, ...],
+    cuda_graph: bool,
 ) -> Callable[[], object]:
     """A call without arguments that enqueues one batch on torch's current stream.
 
@@ -26,8 +29,8 @@ def on_device(
 
     Args:
         open_on: opens the session on a stream.
-        images: one batch; copied to the GPU now.
-        outputs: shapes and dtypes; a free batch axis is that of the images.
+        inputs: one batch by name; copied to the GPU now.
+        outputs: shapes and dtypes; a free batch axis is that of the inputs.
         cuda_graph: whether ONNX Runtime captures its launches and replays them.
 
     Returns:
@@ -38,15 +41,17 @@ def on_device(
 
     stream = torch.cuda.Stream()
     session = open_on(Stream(handle=stream.cuda_stream, cuda_graph=cuda_graph))
-    given = torch.from_numpy(np.ascontiguousarray(images)).cuda()
+    given = {name: torch.from_numpy(array).cuda() for name, array in inputs.items()}
+    first = next(iter(given.values()))
     results = {
         spec.name: torch.empty(
-            (len(images), *map(int, spec.shape[1:])), dtype=getattr(torch, spec.dtype), device=given.device
+            (len(first), *map(int, spec.shape[1:])), dtype=getattr(torch, spec.dtype), device=first.device
         )
         for spec in outputs
     }
     binding = session.io_binding()
-    bind(binding.bind_input, session.get_inputs()[0].name, given)
+    for name, tensor in given.items():
+        bind(binding.bind_input, name, tensor)
     for name, tensor in results.items():
         bind(binding.bind_output, name, tensor)
     unwaiting = RunOptions()

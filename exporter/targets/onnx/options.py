@@ -25,3 +25,8 @@ class OnnxOptions:
     engine_cache: LocalPath | None = None
     activations: Literal["uint8", "int8"] = "uint8"
     opset: int | None = None
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the provider computes."""
+        return "cpu" if self.provider == "cpu" else "cuda"

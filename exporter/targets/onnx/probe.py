@@ -4,16 +4,17 @@ The probe is the shipped model before its matches are dropped, on the same provi
 Runtime where they are: writing them out a second time would cost more than the proof.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 
+from exporter.signature import Array
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.providers import open_session
 from exporter.targets.onnx.session import ModelInMemory, in_memory, session_settings
 from exporter.targets.onnx.widen_bfloat16 import holds_bfloat16, widen_bfloat16
-from exporter.targets.target import Array
 
 
 @dataclass(kw_only=True)
@@ -33,11 +34,9 @@ class OnnxProbe:
     static: bool
     _session: Any = field(default=None, repr=False, compare=False)
 
-    def __call__(self, images: Array) -> dict[str, Array]:
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name, for one batch of the model's own size."""
-        session = self._open()
-        (given,) = session.get_inputs()
-        return dict(zip(self.outputs, session.run(list(self.outputs), {given.name: images}), strict=True))
+        return dict(zip(self.outputs, self._open().run(list(self.outputs), dict(inputs)), strict=True))
 
     def _open(self) -> Any:
         if self._session is None:

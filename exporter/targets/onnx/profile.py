@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.targets.target import Array
+from exporter.signature import Array
 
 _KERNEL = "_kernel_time"
 

@@ -19,8 +19,8 @@ import numpy as np
 import onnx_ir as ir
 
 from exporter.errors import UsageError
+from exporter.signature import Array
 from exporter.targets.onnx.save import is_large, save
-from exporter.targets.target import Array
 
 _READY = "onnx.quant.pre_process"
 """Tells ONNX Runtime's quantiser that a model is simplified and has its shapes, so that it does not advise either."""

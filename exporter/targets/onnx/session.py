@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.errors import BundleError
+from exporter.signature import Array
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.providers import Stream, open_session
-from exporter.targets.target import Array
 
 if TYPE_CHECKING:
     import onnx_ir as ir

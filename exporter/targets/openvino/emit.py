@@ -23,7 +23,7 @@ from exporter.targets.openvino.naming import name_by_place
 from exporter.targets.openvino.options import OpenVinoOptions
 from exporter.targets.openvino.probe import OpenVinoProbe
 from exporter.targets.openvino.runner import OpenVinoRunner
-from exporter.targets.target import Artifact, Details, EmitRequest
+from exporter.targets.target import Artifact, Details, EmitRequest, Target
 
 FOLDER = "openvino"
 FILE = f"{FOLDER}/model.xml"
@@ -32,11 +32,11 @@ _ACTIVATIONS: Literal["uint8", "int8"] = "uint8"
 """x86 multiplies bytes without a sign by bytes with one."""
 
 
-def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
     """Write the two files; the probe is the same model with its matches as further outputs, in memory.
 
     Args:
-        name: the target's.
+        target: the card.
         program: what to write.
         request: names, metadata, precision and options.
         folder: to write into; the files get a folder of their own in it.
@@ -49,17 +49,15 @@ def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Pat
     options: OpenVinoOptions = request.options
     check_options(options)
     require_device(shared_core(), options.device, [request.precision])
-    model, linted = _translate(program, request, folder)
+    model, linted = _translate(target, program, request, folder)
     shipped = _without_matches(model, request)
     path = folder / FILE
     path.parent.mkdir()
     _save(shipped, path)
-    runner = OpenVinoRunner(
-        path=path, input=request.input, outputs=request.outputs, options=options, threads=options.threads
-    )
+    runner = OpenVinoRunner(path=path, signature=request.signature, options=options, threads=options.threads)
     fused, attentions = attention_kernels(shipped, runner.runtime_model())
     return Artifact(
-        target=name,
+        target=target.name,
         file=FILE,
         runner=runner,
         probe=OpenVinoProbe(model=model, options=options) if program.merging_blocks else None,
@@ -67,7 +65,9 @@ def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Pat
     )
 
 
-def _translate(program: RewrittenProgram, request: EmitRequest, folder: Path) -> tuple[Any, Details]:
+def _translate(
+    target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path
+) -> tuple[Any, Details]:
     """The program as OpenVINO's model, by way of files that do not stay, and the lint's counts.
 
     Its weights are as they will be stored.
@@ -79,7 +79,7 @@ def _translate(program: RewrittenProgram, request: EmitRequest, folder: Path) ->
         if request.precision == "int8":
             translated = quantize(translated, request.calibration, folder, _ACTIVATIONS)
         save(translated, path)
-        linted = require_supported("openvino", path, "openvino")
+        linted = require_supported(target, path)
         model = core.read_model(path)
         if request.options.compress_weights:
             _save(model, path.with_name("compressed.xml"), compress=True)
@@ -90,7 +90,7 @@ def _translate(program: RewrittenProgram, request: EmitRequest, folder: Path) ->
 
 def _without_matches(model: Any, request: EmitRequest) -> Any:
     shipped = model.clone()
-    for match in shipped.get_results()[len(request.outputs) :]:
+    for match in shipped.get_results()[len(request.signature.outputs) :]:
         shipped.remove_result(match)
     return shipped
 

@@ -5,28 +5,28 @@ is named after the node that needs it, or has a name of its own and counts to th
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from exporter.targets.target import Array
+from exporter.signature import Array
 
 _BLOCK = re.compile(r"(?:^|_)(stem|block_\d+|head)/")
 
 
-def profile_blocks(compiled: Any, images: Array, calls: int) -> dict[str, float]:
+def profile_blocks(compiled: Any, inputs: Mapping[str, Array], calls: int) -> dict[str, float]:
     """Milliseconds of one call by block, the median over calls; the first call does not count.
 
     Args:
         compiled: with its counters switched on.
-        images: one batch.
+        inputs: one batch by name.
         calls: to take the median over.
     """
     request = compiled.create_infer_request()
     runs = []
     for _ in range(calls + 1):
-        request.infer({0: images})
+        request.infer(dict(inputs))
         runs.append(
             by_block(
                 (entry.node_name, entry.real_time.total_seconds() * 1000) for entry in request.profiling_info

@@ -5,6 +5,7 @@ In: a prepared program. Out: a graph of engines and, where the gate allows it, P
 
 import inspect
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,18 @@ _MEBIBYTE = 1 << 20
 
 
 def build(
-    library: Any, prepared: ExportedProgram, example: Tensor, precision: Precision, options: TorchTrtOptions
+    library: Any,
+    prepared: ExportedProgram,
+    examples: Sequence[Tensor],
+    precision: Precision,
+    options: TorchTrtOptions,
 ) -> fx.GraphModule:
     """Partition and convert.
 
     Args:
         library: Torch-TensorRT.
         prepared: on the GPU.
-        example: one batch (B, ...) on the GPU; only its shape and dtype matter.
+        examples: one batch (B, ...) for every input, on the GPU; only shapes and dtypes matter.
         precision: that the program is typed in.
         options: how to build.
 
@@ -43,7 +48,7 @@ def build(
             settings["use_explicit_typing"] = True  # the only way from 2.12 on, where the switch is gone
         try:
             with quiet(), torch.no_grad():
-                compiled = compiler(prepared, arg_inputs=[example], **settings)
+                compiled = compiler(prepared, arg_inputs=list(examples), **settings)
         except OSError:
             raise  # no space, no permission: reported as such
         except Exception as error:  # converters and builder have no common error type

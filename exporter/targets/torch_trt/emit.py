@@ -17,7 +17,7 @@ from exporter.capture import export_graph
 from exporter.errors import UsageError
 from exporter.models.quiet import quiet
 from exporter.rewrite import RewrittenProgram
-from exporter.targets.target import Artifact, EmitRequest, TensorSpec
+from exporter.targets.target import Artifact, EmitRequest, Target
 from exporter.targets.torch_trt.archive import ABOUT
 from exporter.targets.torch_trt.build import build
 from exporter.targets.torch_trt.coverage import Coverage, read_coverage, require
@@ -35,12 +35,12 @@ _SAYS_WHERE = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node",
 
 
 def emit(
-    name: str, program: RewrittenProgram, request: EmitRequest, folder: Path, device: Device = "cuda"
+    target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path, device: Device = "cuda"
 ) -> Artifact:
     """Build the engines and write `model_trt.pt2`; the probe is the same file, or with `matches: dropped` another.
 
     Args:
-        name: the target's.
+        target: the card.
         program: what to build, typed and lowered.
         request: names, metadata and options.
         folder: to write into.
@@ -52,7 +52,7 @@ def emit(
         GateError: more operators stay in PyTorch than the options allow.
     """
     options: TorchTrtOptions = request.options
-    if isinstance(request.input.shape[0], str):
+    if isinstance(request.signature.batch, str):
         raise UsageError("target torch-trt: expected a static batch, got a dynamic one; use --batch N")
     library = load_library()
     matches = len(program.merging_blocks)
@@ -61,8 +61,7 @@ def emit(
     coverage = _write(library, program, shipped, request, folder / FILE, about, device)
     runner = TorchTrtRunner(
         path=folder / FILE,
-        input=request.input,
-        outputs=request.outputs,
+        signature=request.signature,
         cuda_graph=options.cuda_graph,
         device=device,
     )
@@ -71,7 +70,7 @@ def emit(
     if matches:
         same = options.matches == "kept"
         prober = (
-            _with_matches(runner, matches)
+            replace(runner, signature=runner.signature.with_matches(matches))
             if same
             else _second(library, program, request, runner, about, device)
         )
@@ -82,7 +81,7 @@ def emit(
     }
     built_from = about | {"precision": request.precision}
     return Artifact(
-        target=name, file=FILE, runner=runner, probe=prober, built_from=built_from, details=details
+        target=target.name, file=FILE, runner=runner, probe=prober, built_from=built_from, details=details
     )
 
 
@@ -96,13 +95,15 @@ def _write(
     device: Device,
 ) -> Coverage:
     prepared = prepare(program.exported, results, device)
-    shape = [int(size) for size in request.input.shape]
-    example = torch.zeros(shape, dtype=getattr(torch, request.input.dtype), device=device)
-    compiled = build(library, prepared, example, request.precision, request.options)
+    examples = [
+        torch.zeros([int(size) for size in spec.shape], dtype=getattr(torch, spec.dtype), device=device)
+        for spec in request.signature.inputs
+    ]
+    compiled = build(library, prepared, examples, request.precision, request.options)
     coverage = read_coverage(compiled)
     require(coverage, request.options.max_fallback)
     with quiet():
-        saved = export_graph(compiled, example, dynamic_batch=False)
+        saved = export_graph(compiled, *examples, dynamic_batch=False)
         _forget_where(saved)
         library.save(
             saved,
@@ -120,15 +121,6 @@ def _forget_where(saved: ExportedProgram) -> None:
                 node.meta.pop(note, None)
 
 
-def _with_matches(runner: TorchTrtRunner, matches: int) -> TorchTrtRunner:
-    """The same program, already loaded, read to its last result."""
-    batch = runner.input.shape[0]
-    further = (
-        TensorSpec(name=f"match_{index}", dtype="int64", shape=(batch, "tokens")) for index in range(matches)
-    )
-    return replace(runner, outputs=(*runner.outputs, *further))
-
-
 def _second(
     library: Any,
     program: RewrittenProgram,
@@ -142,6 +134,6 @@ def _second(
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / FILE
         _write(library, program, program.outputs + matches, request, path, about, device)
-        prober = _with_matches(replace(runner, path=path, _module=None), matches)
+        prober = replace(runner, path=path, signature=runner.signature.with_matches(matches), _engine=None)
         prober.load()
     return prober

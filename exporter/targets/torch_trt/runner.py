@@ -1,97 +1,56 @@
-"""Run a saved program of TensorRT engines: numpy in, numpy out, on the GPU in between."""
+"""Run a saved program of TensorRT engines, on the GPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from exporter.errors import BundleError
-from exporter.targets.batches import one_batch, run_in_batches
-from exporter.targets.target import Array, TensorSpec
+from exporter.signature import Array, Inputs
+from exporter.targets.runner import Device, Runner
 
 
 @dataclass(kw_only=True)
-class TorchTrtRunner:
-    """Calls the engines on any number of images, in batches of their static size.
-
-    The last batch is padded by repeating its last row, and the padding is cut off again. The loaded program does not
-    travel with a pickle; each process loads its own on first use.
+class TorchTrtRunner(Runner):
+    """Calls a saved program of engines.
 
     Attributes:
-        path: of the saved program.
-        input: shape, dtype and name of the images.
-        outputs: names to return, in the order of the program's results; further results are matches, left out.
         cuda_graph: whether Torch-TensorRT records each engine's kernels once, and replays the recording.
-        device: where it runs: a GPU, but for a library that only stands in.
     """
 
-    path: Path
-    input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
+    device: Device = "cuda"
+    threads: int | None = None
     cuda_graph: bool = False
-    device: Literal["cpu", "cuda"] = "cuda"
-    _module: Any = field(default=None, repr=False, compare=False)
 
-    def __call__(self, images: Array) -> dict[str, Array]:
-        """Outputs by name, one row per image.
-
-        Raises:
-            UsageError: images of another shape or dtype than the engines take, or none at all.
-            BundleError: the file is damaged, or holds what could run as Python.
-            TargetUnavailableError: no Torch-TensorRT or GPU here, or others than those it was built for.
-        """
-        return run_in_batches(images, self.input, self.outputs, self._run)
-
-    def load(self) -> None:
-        """Load the engines now, which the first call does otherwise.
-
-        Raises:
-            BundleError: the file is damaged, or holds what could run as Python.
-            TargetUnavailableError: no Torch-TensorRT or GPU here, or others than those it was built for.
-        """
-        self._open()
-
-    def on_device(self, images: Array, cuda_graph: bool) -> Callable[[], object]:
-        """One call on a batch that lies on the GPU, enqueued on PyTorch's current stream.
-
-        Args:
-            images: one batch; it is copied to the GPU now.
-            cuda_graph: replay a recording of the engine's kernels. Torch-TensorRT keeps that switch per process: it
-                stays as it is set here.
-
-        Raises:
-            UsageError: not a batch of the engine's.
-        """
+    def enqueue(self, inputs: Inputs, *, cuda_graph: bool) -> Callable[[], object]:
+        """See `Runner`; Torch-TensorRT keeps the switch for recordings per process: it stays as it is set here."""
         import torch
 
-        given = torch.from_numpy(one_batch(images, self.input)).to(self.device)
-        module = self._open()
+        given = [torch.from_numpy(array).to(self.device) for array in self._one_batch(inputs).values()]
+        module = self.engine
         if cuda_graph and not self.cuda_graph:
             module = _recording(module, ExitStack())
 
         def call() -> object:
             with torch.no_grad():
-                return module(given)
+                return module(*given)
 
         return call
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_module": None}
-
-    def _run(self, images: Array) -> Sequence[Array]:
+    def _run(self, engine: Any, batches: Sequence[Mapping[str, Array]]) -> Sequence[Sequence[Array]]:
         import torch
 
-        module = self._open()
+        answers = []
         with torch.no_grad():
-            results = module(torch.from_numpy(images).to(self.device))
-        return [result.cpu().numpy() for result in results[: len(self.outputs)]]
+            for batch in batches:
+                results = engine(*(torch.from_numpy(array).to(self.device) for array in batch.values()))
+                answers.append([each.cpu().numpy() for each in results[: len(self.signature.outputs)]])
+        return answers
 
     def _open(self) -> Any:
-        if self._module is None:
-            module = load_program(self.path).module()
-            self._module = _recording(module, ExitStack()) if self.cuda_graph else module
-        return self._module
+        module = load_program(self.path).module()
+        return _recording(module, ExitStack()) if self.cuda_graph else module
 
 
 def load_program(path: Path) -> Any:

@@ -30,14 +30,14 @@ class BuildRequest:
     """What is built, beside the model.
 
     Attributes:
-        input: the model's only input.
+        inputs: names of the model's inputs.
         options: the target's.
         device: built on.
         cache: what the timing cache holds; empty for a new one.
         progress: told how far it is.
     """
 
-    input: str
+    inputs: tuple[str, ...]
     options: TrtOptions
     device: Device
     cache: bytes = b""
@@ -166,14 +166,18 @@ def _flags(trt: Any, options: TrtOptions) -> Iterator[Any]:
 
 def _add_profile(builder: Any, network: Any, config: Any, request: BuildRequest) -> None:
     """The range of batches; a network without a free axis needs none (`check_options`)."""
-    if network.num_inputs != 1:
-        raise InternalError(f"TensorRT sees {network.num_inputs} inputs in the ONNX, not one")
-    shape = tuple(network.get_input(0).shape)
+    if network.num_inputs != len(request.inputs):
+        raise InternalError(
+            f"TensorRT sees {network.num_inputs} inputs in the ONNX, expected {len(request.inputs)}"
+        )
+    found = [network.get_input(place) for place in range(network.num_inputs)]
+    shapes = {name: tuple(each.shape) for name, each in zip(request.inputs, found, strict=True)}
     asked = request.options.profile
-    if -1 not in shape or asked is None:
+    if asked is None or all(-1 not in shape for shape in shapes.values()):
         return
     profile = builder.create_optimization_profile()
-    profile.set_shape(request.input, *((batch, *shape[1:]) for batch in asked))
+    for name, shape in shapes.items():
+        profile.set_shape(name, *((batch, *shape[1:]) for batch in asked))
     if config.add_optimization_profile(profile) < 0:
         raise UsageError(f"trt.min_batch, opt_batch, max_batch: TensorRT refuses the profile {asked}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.onnx.save import save
-from exporter.targets.target import Artifact, EmitRequest
+from exporter.targets.target import Artifact, EmitRequest, Target
 from exporter.targets.trt import device, timing_cache
 from exporter.targets.trt.build import BuildRequest, check_options
 from exporter.targets.trt.build_files import build_files
@@ -21,11 +21,11 @@ from exporter.targets.trt.probe import TrtProbe
 from exporter.targets.trt.runner import TrtRunner
 
 
-def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
     """Write `model_trt.onnx`, build `model.engine` from it, and look at what became of the graph.
 
     Args:
-        name: the target's.
+        target: the card.
         program: what to write.
         request: names, metadata and options.
         folder: to write into.
@@ -36,25 +36,25 @@ def emit(name: str, program: RewrittenProgram, request: EmitRequest, folder: Pat
         TargetUnavailableError: TensorRT or a GPU is missing, or no engine can be built.
     """
     trt, here, options = tensorrt(), device.current_device(), request.options
-    check_options(options, request.input.shape[0], here)
+    check_options(options, request.signature.batch, here)
     cache = _cache_path(options)
     wanted = BuildRequest(
-        input=request.input.name,
+        inputs=tuple(spec.name for spec in request.signature.inputs),
         options=options,
         device=here,
         cache=timing_cache.read(cache) if cache else b"",
         progress=request.progress,
     )
-    written = write_onnx(program, request, folder)
+    written = write_onnx(target, program, request, folder)
     files = build_files(trt, folder, wanted, written.attention)
     if cache:
         timing_cache.write(cache, files.built.cache)
     probing = replace(wanted, cache=files.built.cache)
     return Artifact(
-        target=name,
+        target=target.name,
         file=ENGINE,
         opset=written.opset,
-        runner=TrtRunner(path=folder / ENGINE, input=request.input, outputs=request.outputs, options=options),
+        runner=TrtRunner(path=folder / ENGINE, signature=request.signature, options=options),
         probe=_probe(written.whole, request, probing) if program.merging_blocks else None,
         built_from=files.identity.entries(),
         details={**files.details, **written.details},
@@ -72,6 +72,5 @@ def _probe(model: Any, request: EmitRequest, wanted: BuildRequest) -> TrtProbe:
         model=model,
         save=save,
         wanted=replace(wanted, options=options, progress=None),
-        input=request.input,
-        outputs=tuple(str(output.name) for output in model.graph.outputs),
+        signature=request.signature.with_matches(len(model.graph.outputs) - len(request.signature.outputs)),
     )

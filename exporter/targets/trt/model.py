@@ -9,7 +9,7 @@ from exporter.targets.linted import require_supported
 from exporter.targets.onnx.build import build, without_matches
 from exporter.targets.onnx.quantize import quantize
 from exporter.targets.onnx.save import check, save
-from exporter.targets.target import Details, EmitRequest
+from exporter.targets.target import Details, EmitRequest, Target
 from exporter.targets.trt.files import ONNX
 from exporter.targets.trt.inspect import count_attention
 
@@ -31,7 +31,7 @@ class Written:
     details: Details
 
 
-def write_onnx(program: RewrittenProgram, request: EmitRequest, folder: Path) -> Written:
+def write_onnx(target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Written:
     """Write `model_trt.onnx`.
 
     Raises:
@@ -49,5 +49,5 @@ def write_onnx(program: RewrittenProgram, request: EmitRequest, folder: Path) ->
         whole=whole,
         opset=model.opset_imports[""],
         attention=count_attention([node.op_type for node in model.graph.all_nodes()]),
-        details=require_supported("trt", folder / ONNX, "trt", "cuda"),
+        details=require_supported(target, folder / ONNX, "cuda"),
     )

@@ -1,6 +1,6 @@
 """What another machine needs to build and verify the engine, where TensorRT is not here.
 
-In: a rewritten program. Out: `model_trt.onnx`, proven here by ONNX Runtime before it travels; TensorRT's lint of it;
+In: a rewritten program. Out: `model_trt.onnx`, verified here by ONNX Runtime before it travels; TensorRT's lint of it;
 and `build_trt.py`, the module of that name beside this one with the recipe filled in, which needs nothing of this
 package. The script compares with the bundle's sample, under the tolerances in the bundle's `parity.json`.
 """
@@ -19,7 +19,7 @@ from exporter.rewrite import RewrittenProgram
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.probe import probe
 from exporter.targets.onnx.runner import OnnxRunner
-from exporter.targets.target import Artifact, EmitRequest
+from exporter.targets.target import Artifact, EmitRequest, Target
 from exporter.targets.trt.build import check_options
 from exporter.targets.trt.device import Device
 from exporter.targets.trt.files import ONNX, onnx_sha256, options_text
@@ -36,11 +36,11 @@ _ANY_GPU = Device(name="the GPU there", capability=(sys.maxsize, 0))
 """The GPU is not known here; TensorRT refuses what it cannot do when it builds."""
 
 
-def prepare(name: str, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
+def prepare(target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
     """Write the ONNX model, its lint, and the script that builds an engine from it.
 
     Args:
-        name: of the artifact; what its parity and its own sample are filed under.
+        target: the card; its `prepared` names the artifact.
         program: what to write.
         request: names, metadata, and the target's options.
         folder: to write into.
@@ -49,15 +49,17 @@ def prepare(name: str, program: RewrittenProgram, request: EmitRequest, folder: 
         UsageError: options that exclude each other or the batch; int8 without images.
         UnsupportedGraphError: TensorRT would refuse the model.
     """
-    check_options(request.options, request.input.shape[0], _ANY_GPU)
-    written = write_onnx(program, request, folder)
+    if target.prepared is None or len(request.signature.inputs) != 1:
+        raise InternalError(f"{SCRIPT} is for a prepared target and one input")
+    name = target.prepared.name
+    check_options(request.options, request.signature.batch, _ANY_GPU)
+    written = write_onnx(target, program, request, folder)
     found = lint(folder / ONNX, "trt", device="cuda").to_tree()
     (folder / LINT).write_text(f"{json.dumps(found, indent=2, sort_keys=True)}\n", encoding="utf-8")
     write_script(folder, script_recipe(name, request, folder / ONNX, written.attention))
     runner = OnnxRunner(
         path=folder / ONNX,
-        input=request.input,
-        outputs=request.outputs,
+        signature=request.signature,
         options=OnnxOptions(),
         spinning=False,
     )
@@ -80,13 +82,13 @@ def script_recipe(name: str, request: EmitRequest, onnx: Path, attention: int) -
         onnx: the model.
         attention: how many attentions it has.
     """
-    batch, options = request.input.shape[0], request.options
+    batch, options = request.signature.batch, request.options
     return {
         "artifact": name,
         "onnx_sha256": onnx_sha256(onnx),
         "samples": [f"sample-{name}.npz", "sample.npz"],
-        "input": request.input.name,
-        "outputs": [spec.name for spec in request.outputs],
+        "input": request.signature.inputs[0].name,
+        "outputs": request.signature.output_names,
         "batches": list(options.profile or (batch,)),
         "attention": attention,
         "options": json.loads(options_text(options)),

@@ -4,13 +4,13 @@ The probe is a second engine, of the same graph with its matches as outputs. It 
 the first one's timing cache, so that the same kernels are chosen for the same layers, and leaves nothing behind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from exporter.targets.target import Array, TensorSpec
+from exporter.signature import Array, Signature
 from exporter.targets.trt.build import BuildRequest
 from exporter.targets.trt.build_files import build_files
 from exporter.targets.trt.files import ENGINE, ONNX
@@ -26,31 +26,28 @@ class TrtProbe:
         model: an `onnx_ir.Model` with its matches, in memory.
         save: writes such a model.
         wanted: how to build it.
-        input: as the shipped engine's.
-        outputs: names to return, in order.
+        signature: with the matches.
     """
 
     model: Any
     save: Callable[[Any, Path], None]
     wanted: BuildRequest
-    input: TensorSpec
-    outputs: tuple[str, ...]
+    signature: Signature
     _runner: TrtRunner | None = field(default=None, repr=False, compare=False)
     _folder: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
 
-    def __call__(self, images: Array) -> dict[str, Array]:
-        """All outputs by name, as many rows as images."""
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name, as many rows as the inputs have."""
         if self._runner is None:
             self._runner = self._build()
-        return self._runner(images)
+        return self._runner(inputs)
 
     def _build(self) -> TrtRunner:
         self._folder = TemporaryDirectory(prefix="exporter-trt-probe-")
         folder = Path(self._folder.name)
         self.save(self.model, folder / ONNX)
         build_files(tensorrt(), folder, self.wanted, attention=0)
-        specs = tuple(TensorSpec(name=name, dtype="", shape=()) for name in self.outputs)
-        runner = TrtRunner(path=folder / ENGINE, input=self.input, outputs=specs, options=self.wanted.options)
+        runner = TrtRunner(path=folder / ENGINE, signature=self.signature, options=self.wanted.options)
         runner.load()
         self._folder.cleanup()  # the engine is in memory now
         return runner

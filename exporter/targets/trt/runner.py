@@ -1,6 +1,6 @@
-"""Run an engine: numpy in and out for everybody, torch tensors in and out for who has them on the GPU."""
+"""Run an engine: numpy in and out through `Runner`, torch tensors in and out where they lie on the GPU already."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.errors import UsageError
-from exporter.targets.batches import check_images, padded
-from exporter.targets.target import Array, TensorSpec
+from exporter.signature import Array, Inputs
+from exporter.targets.runner import Device, Runner
 from exporter.targets.trt.options import TrtOptions
 
 if TYPE_CHECKING:
@@ -19,96 +19,56 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class TrtRunner:
-    """Calls an engine on any number of images, in batches that its profile contains.
-
-    A short batch is padded by repeating its last row, and the padding is cut off again. Engines do not travel with a
-    pickle; each process loads its own on first use.
+class TrtRunner(Runner):
+    """Calls an engine, in batches that its profile contains.
 
     Attributes:
-        path: of the engine.
-        input: shape, dtype and name of the images.
-        outputs: names to return, in order.
         options: `cuda_graph` and `version_compatible` are read here.
-        device: that it runs on.
     """
 
-    path: Path
-    input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
+    device: Device = "cuda"
+    threads: int | None = None
     options: TrtOptions = field(default_factory=TrtOptions)
-    device: str = "cuda"
-    _session: "Session | None" = field(default=None, repr=False, compare=False)
     _graph: "Launch | None" = field(default=None, repr=False, compare=False)
 
-    def __call__(self, images: Array) -> dict[str, Array]:
-        """Outputs by name, one row per image.
+    def close(self) -> None:
+        """Let go of the engine, its recording and their memory."""
+        super().close()
+        self._graph = None
 
-        Raises:
-            UsageError: images of another shape or dtype than the engine takes, or none at all.
-            BundleError, TargetUnavailableError: as `load` does.
-        """
-        check_images(images, self.input)
-        smallest, largest = self._open().batches
-        declared = self.input.shape[0]
-        size = min(len(images), largest) if isinstance(declared, str) else declared
-        chunks = [images[start : start + size] for start in range(0, len(images), size)]
-        parts = [
-            self._run(chunk, max(smallest, len(chunk)) if isinstance(declared, str) else size)
-            for chunk in chunks
-        ]
-        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.outputs}
-
-    def load(self) -> None:
-        """Load the engine now, which the first call does otherwise.
-
-        Raises:
-            TargetUnavailableError: TensorRT or a GPU is missing, or the engine was built for others of them.
-            BundleError: the engine is damaged, or is not of this model.
-            UsageError: its profile does not contain the batch.
-        """
-        self._open()
-
-    def forward(self, images: "Tensor") -> "dict[str, Tensor]":
+    def forward(self, inputs: "Tensor | Mapping[str, Tensor]") -> "dict[str, Tensor]":
         """Outputs by name for one batch that lies on the GPU, enqueued on torch's current stream.
 
         Args:
-            images: (B, ...), with B in the engine's profile.
+            inputs: (B, ...) for every input, with B in the engine's profile.
 
         Raises:
-            UsageError: a batch outside of the profile, or another shape or dtype.
+            UsageError: a batch outside of the profile, or other names, shapes or dtypes.
         """
-        check_images(images, self.input)
-        self._check_batch(len(images), self._open().batches)
+        given = self.signature.named(inputs)
+        session: Session = self.engine
+        self._check_batch(len(next(iter(given.values()))), session.batches)
         if not self.options.cuda_graph:
-            return self._open().run(images)
-        if self._graph is None or self._graph.images.shape != images.shape:
+            return session.run(given)
+        shapes = {name: tensor.shape for name, tensor in given.items()}
+        if self._graph is None or {name: each.shape for name, each in self._graph.inputs.items()} != shapes:
             self._graph = None  # only the latest is kept; this one's memory is free for the next
-            self._graph = self._open().prepare(images.clone(), cuda_graph=True)
-        self._graph.images.copy_(images)
+            copies = {name: tensor.clone() for name, tensor in given.items()}
+            self._graph = session.prepare(copies, cuda_graph=True)
+        for name, tensor in given.items():
+            self._graph.inputs[name].copy_(tensor)
         return {name: output.clone() for name, output in self._graph().items()}
 
-    def on_device(self, images: Array, cuda_graph: bool) -> Callable[[], object]:
-        """A call without arguments that enqueues one batch on torch's current stream: no copies, no waiting.
-
-        Args:
-            images: (B, ...), with B in the engine's profile; copied to the GPU now.
-            cuda_graph: replay a captured graph.
-
-        Returns:
-            The call; it returns the output tensors, which the next one overwrites.
-        """
-        import torch
-
-        check_images(images, self.input)
-        session = self._open()
-        self._check_batch(len(images), session.batches)
-        given = torch.from_numpy(np.ascontiguousarray(images)).to(session.device.place)
-        launch = session.prepare(given, cuda_graph=cuda_graph)
+    def enqueue(self, inputs: Inputs, *, cuda_graph: bool) -> Callable[[], object]:
+        """See `Runner`; any batch of the profile."""
+        session: Session = self.engine
+        given = self.signature.named(inputs)
+        self._check_batch(len(next(iter(given.values()))), session.batches)
+        launch = session.prepare(_placed(given, session), cuda_graph=cuda_graph)
 
         def call() -> object:
             written = launch()
-            return tuple(written[spec.name] for spec in self.outputs)
+            return tuple(written[name] for name in self.signature.output_names)
 
         return call
 
@@ -118,28 +78,30 @@ class TrtRunner:
         Raises:
             BundleError: TensorRT refuses them.
         """
-        self._open().replace_weights(onnx)
+        self.engine.replace_weights(onnx)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None, "_graph": None}
+        return {**super().__getstate__(), "_graph": None}
 
-    def _run(self, images: Array, size: int) -> dict[str, Array]:
-        import torch
+    def _batches(self) -> tuple[int, int]:
+        batch = self.signature.batch
+        batches: tuple[int, int] = self.engine.batches
+        return (batch, batch) if isinstance(batch, int) else batches
 
-        given = torch.from_numpy(padded(images, size)).to(self._open().device.place)
-        return {name: result[: len(images)].cpu().numpy() for name, result in self.forward(given).items()}
+    def _run(self, engine: "Session", batches: Sequence[Mapping[str, Array]]) -> Sequence[Sequence[Array]]:
+        answers = []
+        for batch in batches:
+            written = self.forward(_placed(batch, engine))
+            answers.append([written[name].cpu().numpy() for name in self.signature.output_names])
+        return answers
 
     def _open(self) -> "Session":
-        if self._session is None:
-            from exporter.targets.trt.session import open_session
+        from exporter.targets.trt.session import open_session
 
-            names = [spec.name for spec in self.outputs]
-            session = open_session(self.path, self.input.name, names, self.options)
-            declared = self.input.shape[0]
-            if isinstance(declared, int):
-                self._check_batch(declared, session.batches)
-            self._session = session
-        return self._session
+        session = open_session(self.path, self.signature, self.options)
+        if isinstance(self.signature.batch, int):
+            self._check_batch(self.signature.batch, session.batches)
+        return session
 
     def _check_batch(self, batch: int, batches: tuple[int, int]) -> None:
         smallest, largest = batches
@@ -149,3 +111,12 @@ class TrtRunner:
                 f"{self.path.name}: expected a batch of {expected}, which is the engine's profile, got {batch}; "
                 "build an engine whose trt.min_batch and trt.max_batch contain it"
             )
+
+
+def _placed(inputs: Mapping[str, Array], session: "Session") -> "dict[str, Tensor]":
+    import torch
+
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array)).to(session.device.place)
+        for name, array in inputs.items()
+    }

@@ -4,7 +4,7 @@ The engine reads and writes the memory of torch's tensors, in the order of torch
 and nothing waits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from exporter.errors import BundleError, TargetUnavailableError
+from exporter.signature import Signature
 from exporter.targets.trt import device
 from exporter.targets.trt.device import Device
 from exporter.targets.trt.engine import Engine, open_engine, refit
@@ -26,17 +27,17 @@ _ALIGNMENT_BYTES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A call whose input and outputs lie where they lie; each overwrites the outputs of the one before.
+    """A call whose inputs and outputs lie where they lie; each overwrites the outputs of the one before.
 
     Attributes:
         start: enqueues it.
-        images: what is read.
+        inputs: what is read, by name.
         outputs: what is written, by name.
         context: of the call; has to live as long, like the tensors.
     """
 
     start: Callable[[], object]
-    images: Tensor
+    inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     context: Any
 
@@ -52,7 +53,6 @@ class Session:
 
     Attributes:
         name: of its file, for messages.
-        input: the input's name.
         engine: the handle and what keeps it alive.
         device: that it runs on.
         dtypes: dtype of every output, by name.
@@ -61,28 +61,28 @@ class Session:
     """
 
     name: str
-    input: str
     engine: Engine
     device: Device
     dtypes: dict[str, torch.dtype]
     batches: tuple[int, int]
     context: Any
 
-    def run(self, images: Tensor) -> dict[str, Tensor]:
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by name for one batch that lies on the GPU."""
-        given = aligned(images)
+        given = {name: aligned(tensor) for name, tensor in inputs.items()}
         outputs = self.bind(self.context, given)
         self.enqueue(self.context)
         return outputs
 
-    def prepare(self, images: Tensor, *, cuda_graph: bool) -> Launch:
+    def prepare(self, inputs: Mapping[str, Tensor], *, cuda_graph: bool) -> Launch:
         """A call on one batch that lies on the GPU, with a context of its own, so that no other call gets in its way.
 
         Args:
-            images: (B, ...).
+            inputs: (B, ...) by name.
             cuda_graph: capture it, so that it is one launch instead of one per kernel.
         """
-        given, context = aligned(images), make_context(self.engine, self.name, self.device)
+        given = {name: aligned(tensor) for name, tensor in inputs.items()}
+        context = make_context(self.engine, self.name, self.device)
         outputs = self.bind(context, given)
         start: Callable[[], object] = partial(self.enqueue, context)
         if cuda_graph:
@@ -91,18 +91,19 @@ class Session:
             with torch.cuda.graph(graph):
                 start()
             start = graph.replay
-        return Launch(start=start, images=given, outputs=outputs, context=context)
+        return Launch(start=start, inputs=given, outputs=outputs, context=context)
 
-    def bind(self, context: Any, images: Tensor) -> dict[str, Tensor]:
-        """Tell a context where its input is and where its outputs go, which are allocated here."""
-        self._demand(
-            context.set_input_shape(self.input, tuple(images.shape)), "refuses the shape of its input"
-        )
+    def bind(self, context: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tell a context where its inputs are and where its outputs go, which are allocated here."""
+        for name, tensor in inputs.items():
+            taken = context.set_input_shape(name, tuple(tensor.shape))
+            self._demand(taken, f"refuses the shape of {name}")
+        place = next(iter(inputs.values())).device
         outputs = {
-            name: torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device=images.device)
+            name: torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device=place)
             for name, dtype in self.dtypes.items()
         }
-        for name, tensor in {self.input: images, **outputs}.items():
+        for name, tensor in {**inputs, **outputs}.items():
             self._demand(context.set_tensor_address(name, tensor.data_ptr()), f"refuses the memory of {name}")
         return outputs
 
@@ -121,13 +122,12 @@ class Session:
             raise TargetUnavailableError(f"{self.name}: TensorRT {otherwise}: {reason}")
 
 
-def open_session(path: Path, input: str, outputs: Sequence[str], options: TrtOptions) -> Session:
+def open_session(path: Path, signature: Signature, options: TrtOptions) -> Session:
     """Load an engine and look at its tensors.
 
     Args:
         path: of the engine.
-        input: the input's name.
-        outputs: names of outputs to allocate.
+        signature: its inputs, and the outputs to allocate.
         options: of the runner.
 
     Raises:
@@ -139,19 +139,19 @@ def open_session(path: Path, input: str, outputs: Sequence[str], options: TrtOpt
     handle = engine.handle
     names = [handle.get_tensor_name(index) for index in range(handle.num_io_tensors)]
     inputs = [name for name in names if handle.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    if inputs != [input] or not set(outputs) < set(names):
+    wanted, outputs = [spec.name for spec in signature.inputs], signature.output_names
+    if set(inputs) != set(wanted) or not set(outputs) < set(names):
         raise BundleError(
-            f"{path.name}: expected input {input} and outputs {', '.join(outputs)}, "
+            f"{path.name}: expected input {', '.join(wanted)} and outputs {', '.join(outputs)}, "
             f"got an engine of {', '.join(names)}"
         )
     kinds = _dtypes(trt)
     return Session(
         name=path.name,
-        input=input,
         engine=engine,
         device=here,
         dtypes={name: kinds[handle.get_tensor_dtype(name)] for name in _written(names, inputs, outputs)},
-        batches=_batches(handle, input),
+        batches=_batches(handle, wanted[0]),
         context=make_context(engine, path.name, here),
     )
 

@@ -1,65 +1,65 @@
-"""The TensorRT target."""
+"""The TensorRT target: an engine built from ONNX by TensorRT's Python builder, for the GPU that is here."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from exporter.forms import Forms, Precision
-from exporter.targets.target import Artifact, EmitRequest, Runner, TensorSpec
+from exporter.forms import Forms
+from exporter.signature import Signature
+from exporter.targets.runner import Runner
+from exporter.targets.target import Artifact, EmitRequest, Prepared, Target
 from exporter.targets.trt.options import TrtOptions
-from exporter.targets.trt.runner import TrtRunner
 
 if TYPE_CHECKING:
     from exporter.rewrite import RewrittenProgram
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrtTarget:
-    """An engine built from ONNX by TensorRT's Python builder, for the GPU that is here."""
+def _check_available() -> None:
+    """TensorRT's package, in a supported version, and a GPU that torch can use."""
+    from exporter.targets.trt import device, library
 
-    name: str = "trt"
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
-    options: type = TrtOptions
-    forms: Forms = field(default_factory=lambda: Forms(mask="expanded", ranking="count"))
-    """Not measured: no GPU has run it. The scale is on q and the mask is over queries and keys, as TensorRT's pages ask
-    of attention that is fused; no order among ties is promised there."""
-
-    def check_available(self) -> None:
-        """TensorRT's package, in a supported version, and a GPU that torch can use.
-
-        Raises:
-            TargetUnavailableError: one of them is missing; with the line that installs it.
-        """
-        from exporter.targets.trt import device, library
-
-        library.tensorrt()
-        device.current_device()
-
-    def describe(self) -> str:
-        """TensorRT's version and the GPU."""
-        from exporter.targets.trt import device, library
-
-        self.check_available()
-        here = device.current_device()
-        version = library.tensorrt().__version__
-        return f"TensorRT {version}: {here.name}, compute capability {here.capability_text}"
-
-    def emit(self, program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Artifact:
-        """Write `model_trt.onnx` and `model.engine`; see `emit.emit`."""
-        from exporter.targets.trt.emit import emit
-
-        return emit(self.name, program, request, folder)
-
-    def prepare(self, program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Artifact:
-        """Write `model_trt.onnx` and the script that builds an engine from it elsewhere; see `prepare.prepare`."""
-        from exporter.targets import PREPARED
-        from exporter.targets.trt.prepare import prepare
-
-        return prepare(PREPARED[self.name], program, request, folder)
-
-    def open(self, path: Path, input: TensorSpec, outputs: tuple[TensorSpec, ...], options: Any) -> Runner:
-        """TensorRT over an engine; nothing of what made it is imported."""
-        return TrtRunner(path=path, input=input, outputs=outputs, options=options)
+    library.tensorrt()
+    device.current_device()
 
 
-TARGET = TrtTarget()
+def _describe() -> str:
+    from exporter.targets.trt import device, library
+
+    version, here = library.tensorrt().__version__, device.current_device()
+    return f"TensorRT {version}: {here.name}, compute capability {here.capability_text}"
+
+
+def _emit(program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Artifact:
+    from exporter.targets.trt.emit import emit
+
+    return emit(TARGET, program, request, folder)
+
+
+def _prepare(program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Artifact:
+    from exporter.targets.trt.prepare import prepare
+
+    return prepare(TARGET, program, request, folder)
+
+
+def _open(path: Path, signature: Signature, options: TrtOptions) -> Runner:
+    from exporter.targets.trt.runner import TrtRunner
+
+    return TrtRunner(path=path, signature=signature, options=options)
+
+
+TARGET = Target(
+    name="trt",
+    precisions=("fp32", "fp16", "bf16", "int8"),
+    distributions=("tensorrt",),
+    extra="trt",
+    lint="trt",
+    options=TrtOptions,
+    # Not measured: no GPU has run it. The scale is on q and the mask is over queries and keys, as TensorRT's pages
+    # ask of attention that is fused; no order among ties is promised there.
+    forms={"cuda": Forms(mask="expanded", ranking="count")},
+    device=lambda _: "cuda",
+    check_available=_check_available,
+    describe=_describe,
+    emit=_emit,
+    open=_open,
+    prepared=Prepared(name="trt-onnx", run_by="onnx", emit=_prepare),
+)

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.benchmark import EngineFile
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 from tests.unit.benchmark.contenders import BATCH, SIZE
 
 Weights = list[npt.NDArray[np.float32]]
@@ -52,8 +52,10 @@ def engine(folder: Path, weights: Weights) -> EngineFile:
     return EngineFile(
         target="onnx",
         path=folder / "model.onnx",
-        input=TensorSpec(name="images", dtype="float32", shape=shape),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=shape),),
+        signature=Signature(
+            inputs=(TensorSpec(name="images", dtype="float32", shape=shape),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=shape),),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from exporter.benchmark import Contender, EngineFile, Race, environment
-from exporter.benchmark.clock import graphed, open_clock, wall_clock
+from exporter.benchmark.clock import open_clock, wall_clock
 from exporter.benchmark.cores import LoadMeter, pick_cores
 from exporter.benchmark.memory import (
     ENGINE_BYTES,
@@ -23,6 +23,7 @@ from exporter.benchmark.memory import (
 )
 from exporter.errors import UsageError
 from exporter.models import ModelRequest
+from exporter.targets.cuda_graph import recorded
 from tests.unit.benchmark.contenders import as_engine
 
 MIB = 2**20
@@ -136,7 +137,7 @@ def test_graph_replays_the_work_and_events_time_it() -> None:
         seen.append(images @ images)
         return seen[-1]
 
-    replay = graphed(call)
+    replay = recorded(call)
     captured = len(seen)
     images.fill_(2.0)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from exporter.benchmark import Contender, EngineFile, WarmUp
-from exporter.benchmark.loading import arrays_of, load_contender, read_images
+from exporter.benchmark.loading import arrays_of, load_contender, read_inputs, write_inputs
 from exporter.benchmark.messages import Job
 from exporter.benchmark.race import WORKER, worker_environment
 from exporter.benchmark.worker import Worker, run_round, run_window, warm_up
@@ -21,6 +21,7 @@ from exporter.errors import InternalError, TargetUnavailableError, UsageError
 from exporter.models import ModelRequest, load
 from exporter.processes.child import Child, ChildFailure
 from exporter.records import message_from, to_tree
+from tests.support.fake_runner import FakeRunner
 from tests.unit.benchmark.contenders import BATCH, QUICK, SIZE, as_engine, as_program
 
 DIGITS = ModelRequest(model="vit_digits")
@@ -95,7 +96,7 @@ def test_engine_and_program_compute_the_model(
 
     for contender in (as_engine("onnx", engine), as_program("eager", program)):
         asked = job(contender, images)
-        (got,) = arrays_of(load_contender(asked, read_images(asked)).call())
+        (got,) = arrays_of(load_contender(asked, read_inputs(asked)).call())
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -114,7 +115,7 @@ def test_module_computes_what_its_source_loads(digit_images: Path) -> None:
     assert isinstance(module, nn.Module)
     asked = job(contender, digit_images)
 
-    (got,) = arrays_of(load_contender(asked, read_images(asked)).call())
+    (got,) = arrays_of(load_contender(asked, read_inputs(asked)).call())
 
     expected = module(torch.from_numpy(np.load(digit_images)))
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5, atol=1e-6)
@@ -134,7 +135,7 @@ def test_compiled_is_torch_compile_of_the_module(digit_images: Path, monkeypatch
     )
     asked = job(contender, digit_images)
 
-    (got,) = arrays_of(load_contender(asked, read_images(asked)).call())
+    (got,) = arrays_of(load_contender(asked, read_inputs(asked)).call())
 
     assert [(type(module), options) for module, options in seen] == [
         (type(load(DIGITS).module), {"dynamic": False})
@@ -149,7 +150,7 @@ def test_module_is_cast_with_its_images(precision: Any, digit_images: Path) -> N
     )
     asked = job(contender, digit_images)
 
-    outputs = load_contender(asked, read_images(asked)).call()
+    outputs = load_contender(asked, read_inputs(asked)).call()
 
     assert isinstance(outputs, torch.Tensor)
     assert outputs.dtype == {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
@@ -163,7 +164,7 @@ def test_compiled_program_is_torch_compile_of_it(
     compiled = replace(asked, contender=replace(asked.contender, kind="compiled"))
 
     (plain,), (negated,) = (
-        arrays_of(load_contender(each, read_images(each)).call()) for each in (asked, compiled)
+        arrays_of(load_contender(each, read_inputs(each)).call()) for each in (asked, compiled)
     )
 
     np.testing.assert_allclose(negated, -plain)
@@ -189,7 +190,7 @@ def test_wrong_input_batch_is_refused(
         np.save(tmp_path / "images.npy", array)
 
     with pytest.raises(UsageError) as caught:
-        read_images(job(as_engine("onnx", engine), tmp_path / "images.npy"))
+        read_inputs(job(as_engine("onnx", engine), tmp_path / "images.npy"))
 
     assert [word for word in words if word not in str(caught.value)] == []
 
@@ -198,7 +199,7 @@ def test_pickled_input_batch_is_never_opened(engine: EngineFile, tmp_path: Path)
     np.save(tmp_path / "images.npy", np.array([object()] * BATCH), allow_pickle=True)
 
     with pytest.raises(UsageError, match="got object of shape"):
-        read_images(job(as_engine("onnx", engine), tmp_path / "images.npy"))
+        read_inputs(job(as_engine("onnx", engine), tmp_path / "images.npy"))
 
 
 def test_outputs_that_are_not_numbers_are_not_timed(
@@ -216,7 +217,7 @@ def test_engine_that_computes_on_the_cpu_is_unavailable_on_cuda(engine: EngineFi
     asked = job(as_engine("onnx", engine), images, device="cuda")
 
     with pytest.raises(TargetUnavailableError, match="expected cuda, got a runner on the CPU"):
-        load_contender(asked, read_images(asked))
+        load_contender(asked, read_inputs(asked))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
@@ -224,40 +225,48 @@ def test_pytorch_on_cuda_is_unavailable_without_cuda(program: Path, images: Path
     asked = job(as_program("eager", program), images, device="cuda")
 
     with pytest.raises(TargetUnavailableError, match="device cuda"):
-        load_contender(asked, read_images(asked))
+        load_contender(asked, read_inputs(asked))
 
 
 def test_graph_is_unavailable_on_the_cpu(program: Path, images: Path) -> None:
     asked = job(replace(as_program("eager", program), cuda_graph=True), images)
 
     with pytest.raises(TargetUnavailableError, match="CUDA graphs need device cuda"):
-        load_contender(asked, read_images(asked))
+        load_contender(asked, read_inputs(asked))
 
 
 @pytest.mark.parametrize(
-    ("offers", "names"),
-    [
-        pytest.param(["threads", "load"], [], id="all there is"),
-        pytest.param(["load"], ["threads"], id="no thread count"),
-        pytest.param(["threads"], ["load-time"], id="no loading by itself"),
-    ],
+    ("threads", "names"),
+    [pytest.param(0, [], id="told"), pytest.param(None, ["threads"], id="cannot be told")],
 )
-def test_what_a_runner_cannot_be_told_is_noted(
-    offers: list[str], names: list[str], engine: EngineFile, images: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_that_cannot_be_told_its_threads_is_noted(
+    threads: int | None,
+    names: list[str],
+    engine: EngineFile,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    loads: list[str] = []
-    runner = {"threads": 0, "load": staticmethod(lambda: loads.append("loaded"))}
-    fields = {name: runner[name] for name in offers} | {"__call__": lambda self, array: {"out": array}}
-    monkeypatch.setattr(
-        "exporter.benchmark.loading.open_runner", lambda *names, **specs: type("R", (), fields)()
-    )
+    runner = FakeRunner(compute=lambda array: {"out": array}, threads=threads)
+    monkeypatch.setattr("exporter.benchmark.loading.open_runner", lambda *names, **specs: runner)
     asked = job(as_engine("onnx", engine), images)
 
-    loaded = load_contender(asked, read_images(asked))
+    loaded = load_contender(asked, read_inputs(asked))
 
     assert [note.split(":")[0] for note in loaded.notes] == names
-    assert loads == (["loaded"] if "load" in offers else [])
+    assert runner.threads == (None if threads is None else asked.threads)
+    assert loaded.profile is not None and loaded.profile(images.parent) is None
     np.testing.assert_array_equal(arrays_of(loaded.call())[0], np.load(images))
+
+
+def test_several_inputs_travel_to_a_worker_by_name(engine: EngineFile, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"ids": np.ones((BATCH, 3), np.int64), "mask": np.zeros((BATCH, 4), np.float32)}
+    path = write_inputs(tmp_path / "inputs.npy", given)
+
+    got = read_inputs(job(as_engine("onnx", engine), path))
+
+    assert isinstance(got, dict) and list(got) == list(given)
+    for name, array in given.items():
+        np.testing.assert_array_equal(got[name], array)
 
 
 def test_graph_breaks_of_the_compiler_are_noted(
@@ -362,7 +371,9 @@ def test_program_worker_answers_the_whole_protocol(program: Path, images: Path, 
 def test_worker_says_why_it_cannot_load(engine: EngineFile, images: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     broken = EngineFile(
-        target="onnx", path=tmp_path / "broken.onnx", input=engine.input, outputs=engine.outputs
+        target="onnx",
+        path=tmp_path / "broken.onnx",
+        signature=engine.signature,
     )
     process = Child(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
     try:

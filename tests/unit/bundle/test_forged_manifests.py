@@ -79,7 +79,7 @@ FORGED = [
         "expected at most 2 shares",
         id="long agreement",
     ),
-    pytest.param(at("inputs", value=[]), "inputs: expected one, got 0", id="no input"),
+    pytest.param(at("inputs", value=[]), "inputs: expected at least one, got none", id="no input"),
     pytest.param(at("outputs", value=[]), "outputs: expected at least one", id="no output"),
     pytest.param(at("outputs", 0, "name", value="images"), "a name of its own for each", id="same name"),
     pytest.param(at("inputs", 0, "dtype", value="object"), "inputs[0].dtype: expected one of", id="objects"),

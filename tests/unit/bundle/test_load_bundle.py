@@ -15,6 +15,7 @@ from exporter.bundle import Bundle, load_bundle, recorded_weights_sha256
 from exporter.bundle.manifest import Manifest
 from exporter.errors import BundleError, UsageError
 from exporter.models import Preprocess
+from exporter.signature import Signature, TensorSpec
 
 FILES = [
     "manifest.json",
@@ -107,12 +108,14 @@ def test_a_sample_that_would_unpickle_is_refused(bundle_path: Path, manifest: Ma
 def test_a_runner_is_opened_on_the_artifact_with_the_manifests_tensors(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    targets = SimpleNamespace(TensorSpec=SimpleNamespace, open_runner=lambda *given, **named: (given, named))
+    targets = SimpleNamespace(open_runner=lambda *given, **named: (given, named))
     monkeypatch.setitem(sys.modules, "exporter.targets", targets)
     (target, path), named = cast(Any, load_bundle(bundle_path).runner("openvino"))
     assert (target, path) == ("openvino", bundle_path / "openvino/model.xml")
-    assert named["input"] == SimpleNamespace(name="images", dtype="float32", shape=("batch", 3, 8, 8))
-    assert named["outputs"] == (SimpleNamespace(name="logits", dtype="float32", shape=("batch", 10)),)
+    assert named["signature"] == Signature(
+        inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 8, 8)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 10)),),
+    )
 
 
 def test_a_target_that_is_not_there_is_refused_with_those_that_are(bundle_path: Path) -> None:

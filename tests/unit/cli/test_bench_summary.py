@@ -22,10 +22,10 @@ from exporter.models import ModelRequest
 from exporter.pipeline import Benched
 from exporter.schedule import ScheduleRequest
 from exporter.sweep import Built, Evaluation, Failure, Point, PointResult, Solution, SweepRecord, Timed
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 
 SPEC = TensorSpec(name="images", dtype="float32", shape=(1, 3, 8, 8))
-FILE = EngineFile(target="onnx", path=Path("model.onnx"), input=SPEC, outputs=())
+FILE = EngineFile(target="onnx", path=Path("model.onnx"), signature=Signature(inputs=(SPEC,), outputs=()))
 
 
 def engine(name: str, *, reduced: bool) -> Contender:

@@ -175,8 +175,16 @@ def test_towers_bring_their_weights_and_say_what_they_take() -> None:
         "clip_digits",
         "clip_digits",
     )
-    assert (image.input_name, image.example_input.shape, image.tokenize) == ("images", (3, 32, 32), None)
-    assert (text.name, text.input_name, text.example_input.shape) == ("clip_digits-text", "input_ids", (16,))
+    assert (next(iter(image.inputs)), image.example_input.shape, image.tokenize) == (
+        "images",
+        (3, 32, 32),
+        None,
+    )
+    assert (text.name, next(iter(text.inputs)), text.example_input.shape) == (
+        "clip_digits-text",
+        "input_ids",
+        (16,),
+    )
     assert (text.example_input.dtype, text.example_input.vocabulary) == (torch.int64, len(VOCABULARY))
     assert image.output_names == text.output_names == ("embedding",)
     assert image.weights_sha256 != text.weights_sha256

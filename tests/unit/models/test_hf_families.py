@@ -103,7 +103,7 @@ def test_text_towers_compute_what_transformers_does(name: str, saved: Saved) -> 
         expected = model.get_text_features(ids).pooler_output
     assert_computes(loaded, expected, ids)
     assert loaded.output_names == ("embedding",)
-    assert (loaded.input_name, loaded.example_input.shape, loaded.notes) == ("input_ids", (16,), ())
+    assert (next(iter(loaded.inputs)), loaded.example_input.shape, loaded.notes) == ("input_ids", (16,), ())
 
 
 @pytest.mark.parametrize("name", ["ChineseCLIPModel", "AltCLIPModel", "BlipModel"])

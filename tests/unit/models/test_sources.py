@@ -83,7 +83,12 @@ def test_an_hf_folder_computes_what_the_saved_model_does(
     with torch.no_grad():
         torch.testing.assert_close(output, pick(model, example_of(loaded, batch=3)), rtol=1e-5, atol=1e-5)
     assert loaded.output_names == (output_name,)
-    assert (loaded.input_name, loaded.source, loaded.name, loaded.id) == ("images", "hf", family, family)
+    assert (next(iter(loaded.inputs)), loaded.source, loaded.name, loaded.id) == (
+        "images",
+        "hf",
+        family,
+        family,
+    )
     assert loaded.proportional_attention
 
 
@@ -106,7 +111,11 @@ def test_an_hf_text_tower_embeds_token_ids(
         torch.testing.assert_close(output, pick(model, example_of(loaded, batch=3)), rtol=1e-5, atol=1e-5)
     assert loaded.example_input.shape == (16,)
     assert (loaded.example_input.vocabulary, loaded.example_input.dtype) == (99, torch.int64)
-    assert (loaded.input_name, loaded.preprocess, loaded.name) == ("input_ids", None, f"{family}-text")
+    assert (next(iter(loaded.inputs)), loaded.preprocess, loaded.name) == (
+        "input_ids",
+        None,
+        f"{family}-text",
+    )
 
 
 def test_mae_weights_turn_proportional_attention_off(hf_model: HFModel) -> None:

@@ -1,6 +1,6 @@
 """Several targets of one recipe: each in its own form, and one that fails does not stop the others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,22 @@ from exporter.pipeline import build
 from exporter.recipe import Recipe
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Array, Artifact, EmitRequest, Runner, TensorSpec
+from exporter.targets import Array, Artifact, EmitRequest
 from exporter.targets.onnx.options import OnnxOptions
+from tests.support.fake_runner import FakeRunner
 from tests.support.families import family
 
 Broken = Callable[[Array], Array]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EagerRunner:
+def eager_runner(program: RewrittenProgram, names: Sequence[str], broken: Broken | None = None) -> FakeRunner:
     """Runs the program in eager PyTorch, and breaks its first output if it is told to."""
 
-    program: RewrittenProgram
-    names: tuple[str, ...]
-    broken: Broken | None = None
+    def compute(images: Array) -> dict[str, Array]:
+        first, *others = [each.numpy() for each in program(torch.from_numpy(images))[: len(names)]]
+        return dict(zip(names, [broken(first) if broken else first, *others], strict=True))
 
-    def __call__(self, images: Array) -> dict[str, Array]:
-        results = [each.numpy() for each in self.program(torch.from_numpy(images))[: len(self.names)]]
-        first, *others = results
-        return dict(zip(self.names, [self.broken(first) if self.broken else first, *others], strict=True))
-
-    def load(self) -> None:
-        """There is nothing to load."""
+    return FakeRunner(compute=compute)
 
 
 @dataclass(kw_only=True)
@@ -75,17 +69,16 @@ class EagerTarget:
         (folder / self.name / "engine.bin").write_bytes(b"engine")
         if self.refusal is not None:
             raise self.refusal
-        names = tuple(spec.name for spec in request.outputs)
         return Artifact(
             target=self.name,
             file=f"{self.name}/engine.bin",
-            runner=EagerRunner(program=program, names=names, broken=self.broken),
+            runner=eager_runner(program, request.signature.output_names, self.broken),
             built_from={"maker": "test"},
             details={"fused": 3},
         )
 
-    def open(self, path: Path, input: TensorSpec, outputs: tuple[TensorSpec, ...], options: Any) -> Runner:
-        raise NotImplementedError
+    def default_forms(self, options: object) -> Forms:
+        return self.forms
 
 
 @pytest.fixture(scope="module")

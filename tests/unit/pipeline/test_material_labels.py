@@ -20,9 +20,8 @@ MODEL = LoadedModel(
     id="pets",
     alias=None,
     name="pets",
-    input_name="images",
+    inputs={"images": ExampleInput(shape=(3, 8, 8), dtype=torch.float32)},
     output_names=("logits",),
-    example_input=ExampleInput(shape=(3, 8, 8), dtype=torch.float32),
     preprocess=Preprocess(
         image_size=(8, 8), interpolation="bicubic", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
     ),

@@ -21,6 +21,7 @@ from exporter.recipe import AccuracyGate, AgreementGate, Recipe, Validation
 from exporter.records import Accuracy, DataRecord, Difference, Fidelity, ValidationRecord
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Array
+from tests.support.fake_runner import FakeRunner
 from tests.support.families import family
 from tests.unit.pipeline.conftest import ClipDigits
 
@@ -201,36 +202,25 @@ def test_files_of_the_bundle_hold_what_was_measured(tiny: Tiny) -> None:
     assert sorted(path.name for path in tiny.bundle.path.iterdir() if path.is_dir()) == []
 
 
-class Taker:
-    """An engine of two outputs that notes down what it is given."""
-
-    def __init__(self) -> None:
-        self.seen: list[Array] = []
-
-    def __call__(self, images: Array) -> dict[str, Array]:
-        """Logits, then features."""
-        self.seen.append(images)
-        return {"logits": np.ones((2, 5), np.float16), "features": np.zeros((2, 7), np.float32)}
-
-    def load(self) -> None:
-        """Nothing to load."""
-
-
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("kind", ["float", "uint8"])
 def test_an_engine_is_given_what_its_recipe_takes(kind: str, layout: str) -> None:
     pixels_BCHW = np.random.default_rng(1).integers(0, 256, (2, 3, 24, 24), dtype=np.uint8)
-    runner = Taker()
+    outputs: dict[str, Array] = {
+        "logits": np.ones((2, 5), np.float16),
+        "features": np.zeros((2, 7), np.float32),
+    }
+    runner = FakeRunner(compute=lambda images: outputs)
     recipe = Recipe(model=ModelRequest(model="m"), input=kind, layout=layout)  # type: ignore[arg-type]
-    outputs = engine_contender(recipe, runner, PREPROCESS)(pixels_BCHW)
+    got = engine_contender(recipe, runner, PREPROCESS)(pixels_BCHW)
 
     mean_C11, std_C11 = (np.array(each)[:, None, None] for each in (PREPROCESS.mean, PREPROCESS.std))
     expected = pixels_BCHW if kind == "uint8" else (pixels_BCHW / 255 - mean_C11) / std_C11
     expected = expected.transpose(0, 2, 3, 1) if layout == "nhwc" else expected
     np.testing.assert_allclose(runner.seen[0], expected, rtol=1e-5, atol=1e-6)
     assert runner.seen[0].dtype == (np.uint8 if kind == "uint8" else np.float32)
-    assert outputs.shape == (2, 5)
-    assert outputs.dtype == np.float32
+    assert got.shape == (2, 5)
+    assert got.dtype == np.float32
 
 
 # Two towers -----------------------------------------------------------------------------------------

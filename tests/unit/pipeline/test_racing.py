@@ -22,10 +22,10 @@ from exporter.pipeline.plan import dense_recipe, unguarded
 from exporter.pipeline.racing import check_options, require_speed
 from exporter.recipe import AccuracyGate, Recipe, SpeedGate, Validation
 from exporter.schedule import ScheduleRequest
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 
 SPEC = TensorSpec(name="images", dtype="float32", shape=(1, 3, 8, 8))
-FILE = EngineFile(target="onnx", path=Path("model.onnx"), input=SPEC, outputs=())
+FILE = EngineFile(target="onnx", path=Path("model.onnx"), signature=Signature(inputs=(SPEC,), outputs=()))
 
 
 def engine(name: str, *, reduced: bool) -> Contender:

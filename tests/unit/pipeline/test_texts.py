@@ -9,31 +9,22 @@ from exporter.errors import UsageError
 from exporter.models import ModelRequest
 from exporter.pipeline.texts import TextTower
 from exporter.targets import Array
+from tests.support.fake_runner import FakeRunner
 from tests.unit.pipeline.conftest import ClipDigits
 
 REQUEST = ModelRequest(model="clip_digits")
 
 
-class Spy:
-    """A text engine that notes down what it is given and answers with the length of each text."""
-
-    def __init__(self) -> None:
-        self.seen: list[Array] = []
-
-    def __call__(self, images: Array) -> dict[str, Array]:
-        """Return (N, 1) doubles."""
-        self.seen.append(images)
-        return {"embedding": (images != 0).sum(axis=1, keepdims=True).astype(np.float64)}
-
-    def load(self) -> None:
-        """Nothing to load."""
+def lengths(ids: Array) -> dict[str, Array]:
+    """In place of a text engine: the length of each text, (N, 1) doubles."""
+    return {"embedding": (ids != 0).sum(axis=1, keepdims=True).astype(np.float64)}
 
 
 TEXTS = ("a scan of the digit seven", "the handwritten digit two", "a thin narrow scan of the digit one")
 
 
 def test_a_target_with_a_text_engine_embeds_by_it(clip: ClipDigits) -> None:
-    spy = Spy()
+    spy = FakeRunner(compute=lengths)
 
     embeddings = TextTower(REQUEST, {"onnx": spy}).embed_with("onnx")(TEXTS)
 
@@ -46,7 +37,7 @@ def test_a_target_with_a_text_engine_embeds_by_it(clip: ClipDigits) -> None:
 
 @pytest.mark.parametrize("contender", ["dense", "openvino"])
 def test_others_embed_by_eager_pytorch(clip: ClipDigits, contender: str) -> None:
-    spy = Spy()
+    spy = FakeRunner(compute=lengths)
 
     embeddings = TextTower(REQUEST, {"onnx": spy}).embed_with(contender)(TEXTS)
 

@@ -7,7 +7,7 @@ import torch
 
 from exporter.rewrite.annotate_blocks import annotations
 from exporter.schedule import ScheduleRequest
-from exporter.targets import EmitRequest, TensorSpec
+from exporter.targets import EmitRequest, Signature, TensorSpec
 from exporter.targets.onnx.build import build
 from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import REQUESTS, captured_family
@@ -75,8 +75,10 @@ def test_nodes_of_the_onnx_model_are_named_after_their_block() -> None:
     model = build(
         program.exported,
         EmitRequest(
-            input=TensorSpec(name="images", dtype="float32", shape=shape),
-            outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+            signature=Signature(
+                inputs=(TensorSpec(name="images", dtype="float32", shape=shape),),
+                outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+            ),
             options=OnnxOptions(),
         ),
     )

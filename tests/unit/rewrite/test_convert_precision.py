@@ -182,7 +182,7 @@ def test_means_and_attention_pooling_over_merged_tokens_are_weighed_in_fp32(name
     captured, images = captured_family(name), family(name).images(2)
     wide, typed = (captured.compile(ScheduleRequest(r=4), precision=each) for each in ("fp32", "fp16"))
 
-    errors = rounding_errors(wide, typed, images)
+    errors = rounding_errors(wide, typed, [images])
 
     assert max(errors.values()) < 0.01
 
@@ -196,7 +196,7 @@ def test_typed_program_stays_close_to_the_wide_one_along_its_matches(
     request = ScheduleRequest(r=4)
     wide, typed = captured.compile(request), captured.compile(request, precision=precision)
 
-    errors = rounding_errors(wide, typed, images)
+    errors = rounding_errors(wide, typed, [images])
 
     assert list(errors)[:3] == [0, 1, 2]
     assert all(0 < error < (1 - cosine**2) ** 0.5 for error in errors.values())
@@ -210,8 +210,8 @@ def test_rounding_error_is_zero_for_the_same_program_and_shows_a_damaged_one() -
     damaged = replace(typed, merging=deepcopy(typed.merging))
     max(damaged.merging.buffers(), key=torch.Tensor.numel).zero_()
 
-    assert set(rounding_errors(program, program, images).values()) == {0.0}
-    assert max(rounding_errors(program, damaged, images).values()) > 0.1
+    assert set(rounding_errors(program, program, [images]).values()) == {0.0}
+    assert max(rounding_errors(program, damaged, [images]).values()) > 0.1
 
 
 def test_output_nodes_are_wide_where_a_product_ends_the_graph() -> None:

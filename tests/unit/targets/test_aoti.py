@@ -13,12 +13,13 @@ import torch
 
 from exporter.errors import UsageError
 from exporter.rewrite import RewrittenProgram
+from exporter.signature import Signature, TensorSpec
 from exporter.targets.aoti.emit import FILE
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.package import read_metadata
 from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.aoti.target import TARGET
-from exporter.targets.target import Artifact, EmitRequest, TensorSpec
+from exporter.targets.target import Artifact, EmitRequest
 from tests.support.compiled import (
     REQUESTS,
     captured_family,
@@ -34,6 +35,7 @@ FAMILY = "timm_vit"
 NAME = family(FAMILY).output_name
 INPUT = TensorSpec(name="images", dtype="float32", shape=("batch", 3, IMAGE_SIZE, IMAGE_SIZE))
 OUTPUTS = (TensorSpec(name=NAME, dtype="float32", shape=("batch", 10)),)
+SIGNATURE = Signature(inputs=(INPUT,), outputs=OUTPUTS)
 
 
 QUICKER = {"cpp.vec_isa_ok": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
@@ -57,7 +59,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder, scratch = tmp_path_factory.mktemp("aoti"), tmp_path_factory.mktemp("scratch")
     program = captured_family(FAMILY).compile(REQUESTS["constant"], dynamic_batch=True)
     request = EmitRequest(
-        input=INPUT, outputs=OUTPUTS, metadata={"name": "vit for a test"}, options=AotiOptions()
+        signature=SIGNATURE,
+        metadata={"name": "vit for a test"},
+        options=AotiOptions(),
     )
     before = dict(os.environ)
     with pytest.MonkeyPatch.context() as patched, torch._inductor.config.patch(QUICKER):
@@ -104,7 +108,7 @@ def test_shipped_code_makes_the_matches_of_the_reference(built: Built) -> None:
     run = reference(family(FAMILY), merged, "tome")
     assert built.artifact.probe is not None
 
-    probed = built.artifact.probe(images(2))
+    probed = built.artifact.probe({"images": images(2)})
 
     assert list(probed) == [NAME, *(f"match_{index}" for index in range(len(built.program.merging_blocks)))]
     for index, block in enumerate(built.program.merging_blocks):
@@ -117,7 +121,9 @@ def test_runner_returns_the_outputs_only(built: Built) -> None:
 
 
 def test_short_last_batch_is_padded_and_cut_off_again(built: Built) -> None:
-    static = replace(runner_of(built), input=replace(INPUT, shape=(2, *INPUT.shape[1:])))
+    static = replace(
+        runner_of(built), signature=replace(SIGNATURE, inputs=(replace(INPUT, shape=(2, *INPUT.shape[1:])),))
+    )
 
     outputs = static(images(3))
 
@@ -159,7 +165,7 @@ def test_images_that_the_code_would_misread_are_refused(
 def test_threads_are_set_when_the_package_is_loaded(built: Built) -> None:
     before = torch.get_num_threads()
     try:
-        replace(runner_of(built), threads=2, _package=None).load()
+        replace(runner_of(built), threads=2, _engine=None).load()
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -194,6 +200,6 @@ def test_package_says_what_it_was_built_from(built: Built) -> None:
 
 
 def test_what_was_written_can_be_opened_without_what_wrote_it(built: Built) -> None:
-    opened = TARGET.open(built.folder / FILE, INPUT, OUTPUTS, AotiOptions())
+    opened = TARGET.open(built.folder / FILE, SIGNATURE, AotiOptions())
 
     np.testing.assert_array_equal(opened(images(1))[NAME], built.artifact.runner(images(1))[NAME])

@@ -15,6 +15,7 @@ import torch
 
 from exporter.errors import BundleError, ExportError, TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
+from exporter.signature import Signature, TensorSpec
 from exporter.targets.aoti import compile as aoti_compile
 from exporter.targets.aoti import machine
 from exporter.targets.aoti.compile import CACHES, compile_package
@@ -22,12 +23,13 @@ from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.aoti.target import TARGET
 from exporter.targets.results import first_results
-from exporter.targets.target import EmitRequest, TensorSpec
+from exporter.targets.target import EmitRequest
 from tests.support.compiled import REQUESTS, captured_family
 from tests.support.families import IMAGE_SIZE, family
 
 INPUT = TensorSpec(name="images", dtype="float32", shape=(2, 3, IMAGE_SIZE, IMAGE_SIZE))
 OUTPUTS = (TensorSpec(name="logits", dtype="float32", shape=(2, 10)),)
+SIGNATURE = Signature(inputs=(INPUT,), outputs=OUTPUTS)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def package(folder: Path, **differing: str) -> AotiRunner:
         archive.writestr("model_aoti/data/aotinductor/model/x.wrapper.so", b"not a library")
         archive.writestr("model_aoti/archive_format", "pt2")
         archive.writestr("model_aoti/archive_version", "0")
-    return AotiRunner(path=path, input=INPUT, outputs=OUTPUTS)
+    return AotiRunner(path=path, signature=SIGNATURE)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_damaged_package_is_a_damaged_bundle(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
 
     with pytest.raises(BundleError, match="expected an AOTInductor package"):
-        AotiRunner(path=path, input=INPUT, outputs=OUTPUTS).load()
+        AotiRunner(path=path, signature=SIGNATURE).load()
 
 
 def test_archive_without_metadata_is_no_package(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_archive_without_metadata_is_no_package(tmp_path: Path) -> None:
         archive.writestr("other/archive_format", "pt2")
 
     with pytest.raises(BundleError, match="found no wrapper_metadata.json"):
-        AotiRunner(path=tmp_path / "other.pt2", input=INPUT, outputs=OUTPUTS).load()
+        AotiRunner(path=tmp_path / "other.pt2", signature=SIGNATURE).load()
 
 
 def test_kernels_for_another_gpu_are_refused() -> None:
@@ -234,12 +236,16 @@ def test_gpu_that_is_not_there_is_refused_before_compiling(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: error is UsageError)
 
     with pytest.raises(error, match="aoti\\.(device|instructions)"):
-        TARGET.emit(program, EmitRequest(input=INPUT, outputs=OUTPUTS, options=options), tmp_path)
+        TARGET.emit(
+            program,
+            EmitRequest(signature=SIGNATURE, options=options),
+            tmp_path,
+        )
 
 
 def test_call_on_a_gpu_needs_a_package_for_one(tmp_path: Path) -> None:
     with pytest.raises(TargetUnavailableError, match="compiled for the CPU"):
-        package(tmp_path).on_device(np.zeros((2, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32), cuda_graph=False)
+        package(tmp_path).enqueue(np.zeros((2, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32), cuda_graph=False)
 
 
 def test_program_cut_down_to_its_outputs_computes_the_same(program: RewrittenProgram) -> None:

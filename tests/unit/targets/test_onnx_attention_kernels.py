@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporter.errors import UsageError
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 from exporter.targets.onnx.attention_kernels import attention_kernels, read_kernels
 from exporter.targets.onnx.runner import OnnxRunner
 from tests.support.hand_made_onnx import write_product
@@ -60,7 +60,9 @@ def test_environment_and_output_are_put_back_after_a_failure(capfd: pytest.Captu
 
 def test_products_tell_nothing(tmp_path: Path) -> None:
     spec = TensorSpec(name="x", dtype="float32", shape=(2, 2))
-    runner = OnnxRunner(path=write_product(tmp_path / "model.onnx"), input=spec, outputs=(spec,))
+    runner = OnnxRunner(
+        path=write_product(tmp_path / "model.onnx"), signature=Signature(inputs=(spec,), outputs=(spec,))
+    )
 
     assert runner.attention_kernels(np.zeros((2, 2), np.float32)) == {}
     with pytest.raises(UsageError, match="expected a batch of 2, got 3 images"):

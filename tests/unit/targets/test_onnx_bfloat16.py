@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.errors import BundleError, InternalError
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.probe import probe
 from exporter.targets.onnx.providers import PROVIDERS
@@ -71,7 +71,10 @@ def runner(model: onnx.ModelProto, folder: Path, **options: Any) -> OnnxRunner:
     onnx.save(model, str(folder / "model.onnx"))
     given, made = (TensorSpec(name=name, dtype="float32", shape=tuple(SHAPES[name])) for name in SHAPES)
     return OnnxRunner(
-        path=folder / "model.onnx", input=given, outputs=(made,), options=OnnxOptions(**options), threads=1
+        path=folder / "model.onnx",
+        signature=Signature(inputs=(given,), outputs=(made,)),
+        options=OnnxOptions(**options),
+        threads=1,
     )
 
 
@@ -101,7 +104,7 @@ def test_probe_and_copies_of_the_runner_compute_the_same(model: onnx.ModelProto,
     shipped = runner(model, tmp_path)
     before = ir.from_proto(model)
 
-    probed = probe(before, OnnxOptions())(images)
+    probed = probe(before, OnnxOptions())({"x": images})
     copied = pickle.loads(pickle.dumps(shipped))(images)
 
     np.testing.assert_array_equal(probed["y"], shipped(images)["y"])

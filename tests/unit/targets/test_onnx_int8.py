@@ -14,7 +14,7 @@ from exporter.models import ModelRequest, load, normalize, shipped_data
 from exporter.models.shipped.digits import enlarge_scans, held_out_scans
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, TensorSpec, target
+from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, target
 from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import capture_model
 
@@ -60,8 +60,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def artifact(program: RewrittenProgram, folder: Path) -> Artifact:
     request = EmitRequest(
-        input=TensorSpec(name="images", dtype="float32", shape=(BATCH, 3, 32, 32)),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(BATCH, 10)),),
+        signature=Signature(
+            inputs=(TensorSpec(name="images", dtype="float32", shape=(BATCH, 3, 32, 32)),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=(BATCH, 10)),),
+        ),
         metadata={"name": "vit_digits"},
         options=OnnxOptions(),
         precision="int8",
@@ -88,7 +90,7 @@ def test_probe_is_the_quantised_model(artifact: Artifact, program: RewrittenProg
     images = images_and_labels()[0][:BATCH]
     assert artifact.probe is not None
 
-    probed = artifact.probe(images)
+    probed = artifact.probe({"images": images})
 
     np.testing.assert_array_equal(probed["logits"], artifact.runner(images)["logits"])
     assert len(probed) == 1 + len(program.merging_blocks)

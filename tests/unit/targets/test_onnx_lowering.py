@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from exporter.forms import Forms
 from exporter.reduction.ranking import order_descending
+from exporter.signature import Signature, TensorSpec
 from exporter.targets.onnx.build import build
 from exporter.targets.onnx.lowering import ATTENTION_OPSET, OPSET, opset
-from exporter.targets.target import EmitRequest, TensorSpec
+from exporter.targets.target import EmitRequest
 
 BATCH, HEADS, TOKENS, WIDTH = 2, 3, 9, 8
 CHANNELS = HEADS * WIDTH
@@ -22,8 +23,10 @@ WHOLE = {"op": "Attention", "fused": "MultiHeadAttention"}
 def lowered(model: nn.Module, given: Tensor, form: str) -> ir.Model:
     exported = torch.export.export(model.eval().requires_grad_(False), (given,))
     request = EmitRequest(
-        input=TensorSpec(name="given", dtype="float32", shape=tuple(given.shape)),
-        outputs=(TensorSpec(name="result", dtype="float32", shape=()),),
+        signature=Signature(
+            inputs=(TensorSpec(name="given", dtype="float32", shape=tuple(given.shape)),),
+            outputs=(TensorSpec(name="result", dtype="float32", shape=()),),
+        ),
         forms=Forms(attention=form),  # type: ignore[arg-type]
         options=None,
     )

@@ -69,7 +69,7 @@ def test_calls_are_ordered_by_events_and_wait_for_nothing(
 
     images = np.array([[1.0, 1.0], [2.0, 0.0]], np.float32)
     spec = TensorSpec(name="y", dtype="float32", shape=("batch", 2))
-    call: Any = on_device(open_on, images, (spec,), cuda_graph)
+    call: Any = on_device(open_on, {"x": images}, (spec,), cuda_graph)
 
     assert [(stream.handle, stream.cuda_graph) for stream in opened] == [(1234, cuda_graph)]
     assert notes[-1] == "synchronize"

@@ -15,7 +15,7 @@ from exporter.forms import Forms
 from exporter.lint.ort_rules import NEWEST_IR, OPSETS
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import EmitRequest, TensorSpec, target
+from exporter.targets import EmitRequest, Signature, TensorSpec, target
 from exporter.targets.onnx.opset import convert, newest
 from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import captured_family
@@ -25,8 +25,10 @@ from tests.support.families import family
 IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
 
 REQUEST = EmitRequest(
-    input=TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),
-    outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    signature=Signature(
+        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    ),
     options=OnnxOptions(),
 )
 
@@ -69,7 +71,7 @@ def test_opset_changes_the_words_and_not_the_numbers(
     wanted = program(images)[0].numpy()
     assert np.abs(got - wanted).max() < (1e-5 if precision == "fp32" else 0.2 * np.abs(wanted).max())
     assert artifact.probe is not None
-    assert len(artifact.probe(images.numpy())) == 1 + len(program.merging_blocks)
+    assert len(artifact.probe({"images": images.numpy()})) == 1 + len(program.merging_blocks)
 
 
 @pytest.mark.parametrize(

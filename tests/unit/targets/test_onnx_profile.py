@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 from exporter.targets.onnx.profile import _runs
 from exporter.targets.onnx.runner import OnnxRunner
 
@@ -35,8 +35,10 @@ def runner(tmp_path: Path) -> OnnxRunner:
     onnx.save(model, tmp_path / "model.onnx")
     return OnnxRunner(
         path=tmp_path / "model.onnx",
-        input=TensorSpec(name="x0", dtype="float32", shape=(SIDE, SIDE)),
-        outputs=(TensorSpec(name=f"x{len(places)}", dtype="float32", shape=(SIDE, SIDE)),),
+        signature=Signature(
+            inputs=(TensorSpec(name="x0", dtype="float32", shape=(SIDE, SIDE)),),
+            outputs=(TensorSpec(name=f"x{len(places)}", dtype="float32", shape=(SIDE, SIDE)),),
+        ),
         threads=1,
     )
 
@@ -44,7 +46,7 @@ def runner(tmp_path: Path) -> OnnxRunner:
 def test_every_block_has_its_time_and_no_file_stays(runner: OnnxRunner, tmp_path: Path) -> None:
     images = np.ones((SIDE, SIDE), np.float32)
 
-    times = runner.profile_blocks(images, 5, tmp_path)
+    times = runner.profile(images, calls=5, folder=tmp_path)
 
     assert list(times) == ["stem", "block_00", "block_01", "head"]
     assert all(spent >= 0 for spent in times.values())

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from exporter.errors import BundleError, TargetUnavailableError
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.providers import PROVIDERS, Stream, check_provider, open_session, provider_options
 from exporter.targets.onnx.runner import OnnxRunner
@@ -45,7 +45,11 @@ def settings() -> Any:
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_provider_that_this_build_lacks_is_not_available(provider: Any, model: Path) -> None:
     spec = TensorSpec(name="x", dtype="float32", shape=(2, 2))
-    runner = OnnxRunner(path=model, input=spec, outputs=(spec,), options=OnnxOptions(provider=provider))
+    runner = OnnxRunner(
+        path=model,
+        signature=Signature(inputs=(spec,), outputs=(spec,)),
+        options=OnnxOptions(provider=provider),
+    )
 
     with pytest.raises(TargetUnavailableError, match="pip install onnxruntime-gpu") as caught:
         runner.load()
@@ -183,8 +187,10 @@ def test_time_by_block_and_calls_on_the_device_are_for_their_own_providers(model
     images = np.zeros((2, 2), np.float32)
 
     with pytest.raises(TargetUnavailableError, match="expected a provider on a GPU"):
-        OnnxRunner(path=model, input=spec, outputs=(spec,)).on_device(images, False)
+        OnnxRunner(path=model, signature=Signature(inputs=(spec,), outputs=(spec,))).enqueue(
+            images, cuda_graph=False
+        )
     with pytest.raises(TargetUnavailableError, match="expected provider cpu"):
-        OnnxRunner(path=model, input=spec, outputs=(spec,), options=CUDA).profile_blocks(
-            images, 1, model.parent
+        OnnxRunner(path=model, signature=Signature(inputs=(spec,), outputs=(spec,)), options=CUDA).profile(
+            images, calls=1, folder=model.parent
         )

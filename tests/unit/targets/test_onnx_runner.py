@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from exporter.errors import BundleError, UsageError
-from exporter.targets import TensorSpec, open_runner
+from exporter.targets import Signature, TensorSpec, open_runner
 from exporter.targets.onnx.runner import OnnxRunner
 
 
@@ -40,7 +40,7 @@ def write_model(path: Path, batch: int | str) -> OnnxRunner:
     outputs = tuple(
         TensorSpec(name=name, dtype="float32", shape=(batch, 2)) for name in ("doubled", "centred")
     )
-    runner = open_runner("onnx", path, input=spec, outputs=outputs)
+    runner = open_runner("onnx", path, signature=Signature(inputs=(spec,), outputs=outputs))
     assert isinstance(runner, OnnxRunner)
     return runner
 
@@ -131,9 +131,9 @@ def test_a_file_that_is_no_model_is_a_damaged_bundle(tmp_path: Path, content: by
 
 def test_running_an_engine_imports_no_torch() -> None:
     source = (
-        "import sys; from pathlib import Path; from exporter.targets import TensorSpec, open_runner; "
+        "import sys; from pathlib import Path; from exporter.targets import Signature, TensorSpec, open_runner; "
         "spec = TensorSpec(name='x', dtype='float32', shape=(1, 2)); "
-        "open_runner('onnx', Path('model.onnx'), input=spec, outputs=(spec,)); "
+        "open_runner('onnx', Path('model.onnx'), signature=Signature(inputs=(spec,), outputs=(spec,))); "
         "print('torch' in sys.modules)"
     )
 
@@ -153,10 +153,12 @@ def test_running_an_engine_reports_to_nobody_and_writes_nothing(tmp_path: Path) 
     home = tmp_path / "home"
     home.mkdir()
     source = (
-        "import numpy as np; from pathlib import Path; from exporter.targets import TensorSpec, open_runner; "
+        "import numpy as np; from pathlib import Path; "
+        "from exporter.targets import Signature, TensorSpec, open_runner; "
         "spec = TensorSpec(name='images', dtype='float32', shape=(1, 2)); "
         "out = (TensorSpec(name='doubled', dtype='float32', shape=(1, 2)),); "
-        f"runner = open_runner('onnx', Path({str(tmp_path / 'model.onnx')!r}), input=spec, outputs=out); "
+        "signature = Signature(inputs=(spec,), outputs=out); "
+        f"runner = open_runner('onnx', Path({str(tmp_path / 'model.onnx')!r}), signature=signature); "
         "runner.load(); print(runner(np.ones((1, 2), np.float32))['doubled'].tolist())"
     )
     inherited = {

@@ -13,14 +13,16 @@ import torch
 from exporter.errors import TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, TensorSpec, target
+from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, target
 from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import captured_family
 from tests.support.families import family
 
 REQUEST = EmitRequest(
-    input=TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),
-    outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    signature=Signature(
+        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    ),
     metadata={"name": "tiny", "method": "tome", "exporter": "1.2.3"},
     options=OnnxOptions(),
 )
@@ -60,7 +62,7 @@ def test_probe_returns_the_matches_as_well(program: RewrittenProgram, artifact: 
     assert artifact.probe is not None
     images = family("timm_vit").images()
 
-    outputs = artifact.probe(images.numpy())
+    outputs = artifact.probe({"images": images.numpy()})
     expected = program(torch.as_tensor(images))
 
     assert list(outputs) == ["logits", *(f"match_{index}" for index in range(len(program.merging_blocks)))]
@@ -134,7 +136,7 @@ def test_half_precision_computes_what_the_typed_program_computes(tmp_path: Path)
 
     artifact = target("onnx").emit(program, replace(REQUEST, precision="fp16"), tmp_path)
     assert artifact.probe is not None
-    probed = artifact.probe(images.numpy())
+    probed = artifact.probe({"images": images.numpy()})
 
     np.testing.assert_allclose(artifact.runner(images.numpy())["logits"], expected.numpy(), atol=1e-2)
     for index, match in enumerate(matches):

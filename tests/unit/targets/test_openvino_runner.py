@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from exporter.errors import BundleError, TargetUnavailableError, UsageError
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 from exporter.targets.openvino import device
 from exporter.targets.openvino.library import load_library
 from exporter.targets.openvino.options import OpenVinoOptions
@@ -78,7 +78,9 @@ def store(graph: Any, folder: Path, spec: TensorSpec, **options: Any) -> OpenVin
     outputs = tuple(
         TensorSpec(name=name, dtype="float32", shape=spec.shape) for name in ("doubled", "centred")
     )
-    runner = TARGET.open(folder / "model.xml", spec, outputs, OpenVinoOptions(**options))
+    runner = TARGET.open(
+        folder / "model.xml", Signature(inputs=(spec,), outputs=outputs), OpenVinoOptions(**options)
+    )
     assert isinstance(runner, OpenVinoRunner)
     return runner
 
@@ -317,7 +319,7 @@ def test_making_and_running_files_reports_to_nobody_and_imports_no_torch(tmp_pat
     source = (
         "import sys; calls = []; "
         "sys.addaudithook(lambda event, _: calls.append(event) if event.startswith('socket.') else None); "
-        "import numpy as np; from pathlib import Path; from exporter.targets import TensorSpec; "
+        "import numpy as np; from pathlib import Path; from exporter.targets import Signature, TensorSpec; "
         "from exporter.targets.openvino.target import TARGET; "
         "from exporter.targets.openvino.library import load_library; "
         f"folder = Path({str(tmp_path)!r}); library = load_library(); "
@@ -325,7 +327,7 @@ def test_making_and_running_files_reports_to_nobody_and_imports_no_torch(tmp_pat
         "library.save_model(model, folder / 'model.xml', compress_to_fp16=False); "
         "spec = TensorSpec(name='images', dtype='float32', shape=(1, 2)); "
         "out = (TensorSpec(name='doubled', dtype='float32', shape=(1, 2)),); "
-        "runner = TARGET.open(folder / 'model.xml', spec, out, TARGET.options()); "
+        "runner = TARGET.open(folder / 'model.xml', Signature(inputs=(spec,), outputs=out), TARGET.options()); "
         "print(runner(np.ones((1, 2), np.float32))['doubled'].tolist(), calls, 'torch' in sys.modules, "
         "[name for name in sys.modules if name.startswith('openvino_telemetry')]); "
         "import openvino; print(openvino.tools.ovc.telemetry.__class__.__module__)"

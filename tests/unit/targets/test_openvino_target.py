@@ -16,7 +16,7 @@ from exporter.errors import TargetUnavailableError
 from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, TensorSpec
+from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec
 from exporter.targets.onnx.build import build as translate_to_onnx
 from exporter.targets.openvino import device
 from exporter.targets.openvino.attention_kernels import attention_kernels
@@ -31,8 +31,10 @@ pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO 
 SCHEDULE = ScheduleRequest(r_per_layer=(4, 4, 0, 0))
 BLOCKS = len(captured_family("timm_vit").anatomy.blocks)
 REQUEST = EmitRequest(
-    input=TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),
-    outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    signature=Signature(
+        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    ),
     metadata={"name": "tiny", "method": "tome", "exporter": "1.2.3"},
     options=OpenVinoOptions(),
 )
@@ -109,7 +111,7 @@ def test_probe_returns_the_matches_as_well(
 ) -> None:
     assert artifact.probe is not None
 
-    outputs = artifact.probe(images.numpy())
+    outputs = artifact.probe({"images": images.numpy()})
     expected = program(images)
 
     assert list(outputs) == ["logits", *(f"match_{index}" for index in range(len(program.merging_blocks)))]
@@ -134,7 +136,7 @@ def test_nodes_are_named_by_block_and_timed_by_block(
 ) -> None:
     runner: Any = artifact.runner
 
-    times = runner.profile_blocks(images.numpy(), 2, tmp_path)
+    times = runner.profile(images.numpy(), calls=2, folder=tmp_path)
 
     assert list(times) == ["stem", *(f"block_{block:02}" for block in range(BLOCKS)), "head"]
     assert all(spent > 0 for spent in times.values())
@@ -169,8 +171,10 @@ def test_bf16_keeps_the_matching_in_fp32_and_a_free_batch_takes_any_number_of_im
     request = replace(
         REQUEST,
         precision="bf16",
-        input=replace(REQUEST.input, shape=("batch", 3, 24, 24)),
-        outputs=(replace(REQUEST.outputs[0], shape=("batch", 10)),),
+        signature=Signature(
+            inputs=(replace(REQUEST.signature.inputs[0], shape=("batch", 3, 24, 24)),),
+            outputs=(replace(REQUEST.signature.outputs[0], shape=("batch", 10)),),
+        ),
     )
     typed = captured_family("timm_vit").compile(SCHEDULE, precision="bf16", dynamic_batch=True)
     five = torch.cat([images, images.flip(3), images[:1].flip(2)])
@@ -181,7 +185,7 @@ def test_bf16_keeps_the_matching_in_fp32_and_a_free_batch_takes_any_number_of_im
     wanted = torch.cat([program(pair)[0] for pair in (five[:2], five[2:4], five[3:])])[[0, 1, 2, 3, 5]]
     assert 1e-4 < np.abs(got - wanted.numpy()).max() < 0.1
     assert artifact.probe is not None
-    assert artifact.probe(five.numpy())["match_0"].shape == (5, *program(images)[1].shape[1:])
+    assert artifact.probe({"images": five.numpy()})["match_0"].shape == (5, *program(images)[1].shape[1:])
     kinds = kinds_of(artifact.runner)
     assert {precision for kind, precision in kinds if kind == "FullyConnected"} == {"bf16"}
     assert {precision for kind, precision in kinds if kind == "TopK"} <= {"f32", "i32"}
@@ -227,7 +231,7 @@ def test_compressed_weights_take_half_the_place_and_are_the_probes_as_well(
     assert smaller.probe is not None
     got = smaller.runner(images.numpy())["logits"]
     np.testing.assert_allclose(got, program(images)[0].numpy(), atol=1e-2)
-    np.testing.assert_allclose(got, smaller.probe(images.numpy())["logits"], atol=1e-6)
+    np.testing.assert_allclose(got, smaller.probe({"images": images.numpy()})["logits"], atol=1e-6)
     assert np.abs(got - artifact.runner(images.numpy())["logits"]).max() > 1e-5
 
 

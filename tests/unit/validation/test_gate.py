@@ -129,7 +129,7 @@ def test_a_model_that_overflows_itself_is_named_with_the_part_where_it_does(
     parameter: str, place: str
 ) -> None:
     program = overflowing(parameter)
-    references = run_eager(program, {"photo": family("timm_vit").images(EXAMPLE_BATCH).numpy()})
+    references = run_eager(program, {"photo": {"images": family("timm_vit").images(EXAMPLE_BATCH).numpy()}})
     with pytest.raises(
         ParityError, match=f"not finite for photo in eager PyTorch in fp32, first in {place};"
     ):
@@ -146,4 +146,6 @@ def overflowing(parameter: str) -> RewrittenProgram:
 
 def test_a_sound_model_passes() -> None:
     program = captured_family("timm_vit").compile(ScheduleRequest(r=4))
-    require_finite(program, run_eager(program, {"photo": family("timm_vit").images(EXAMPLE_BATCH).numpy()}))
+    require_finite(
+        program, run_eager(program, {"photo": {"images": family("timm_vit").images(EXAMPLE_BATCH).numpy()}})
+    )

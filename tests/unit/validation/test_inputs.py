@@ -67,7 +67,8 @@ def test_inputs_are_the_same_every_time() -> None:
 def test_token_ids_are_within_the_vocabulary() -> None:
     example = ExampleInput(shape=(77,), dtype=torch.int64, vocabulary=99)
 
-    (ids,) = tensor_inputs(example, batch=3).values()
+    (case,) = tensor_inputs({"input_ids": example}, batch=3).values()
+    ids = case["input_ids"]
 
     assert ids.shape == (3, 77)
     assert ids.dtype == np.int64
@@ -76,7 +77,9 @@ def test_token_ids_are_within_the_vocabulary() -> None:
 
 
 def test_raw_tensors_for_a_program_that_says_nothing() -> None:
-    inputs = tensor_inputs(ExampleInput(shape=(3, 8, 8), dtype=torch.float32), batch=2)
+    example = ExampleInput(shape=(3, 8, 8), dtype=torch.float32)
+    cases = tensor_inputs({"images": example}, batch=2)
+    inputs = {case: each["images"] for case, each in cases.items()}
 
     assert {each.shape for each in inputs.values()} == {(2, 3, 8, 8)}
     assert {each.dtype for each in inputs.values()} == {np.dtype(np.float32)}

@@ -76,7 +76,7 @@ def test_broken_pass_and_block_are_named(
 ) -> None:
     monkeypatch.setattr(graph_pass, "call", broken(graph_pass.call, block))
 
-    found = locate_error(replace(suspect, options=replace(OPTIONS, **changes)), images(), FAILED)
+    found = locate_error(replace(suspect, options=replace(OPTIONS, **changes)), [images()], FAILED)
 
     assert found == f"in eager PyTorch the numbers part after pass {graph_pass.name}, in block {block}"
 
@@ -86,7 +86,7 @@ def test_merge_that_breaks_a_block_is_seen_where_the_next_one_merges(
 ) -> None:
     monkeypatch.setattr(InsertTokenMerge, "call", broken(InsertTokenMerge.call, 0))
 
-    found = locate_error(suspect, images(), FAILED)
+    found = locate_error(suspect, [images()], FAILED)
 
     assert (
         found
@@ -101,7 +101,7 @@ def test_wrong_order_of_the_legalised_sort_is_seen_in_the_first_match(
     monkeypatch.setattr(decompose_stable_sort, "ranks_descending", lambda scores: ranks(-scores))
     counted = replace(OPTIONS, forms=Forms(ranking="count"))
 
-    found = locate_error(replace(suspect, options=counted), images(), FAILED)
+    found = locate_error(replace(suspect, options=counted), [images()], FAILED)
 
     assert (
         found == "in eager PyTorch the numbers part after pass decompose_stable_sort, in the match of block 0"
@@ -126,7 +126,7 @@ def test_engine_is_named_where_every_graph_agrees(changes: dict[str, Any], suspe
         )
         reference = rewrite(suspect.program, suspect.schedule, options)
 
-    found = locate_error(replace(suspect, options=options, reference=reference), given, FAILED)
+    found = locate_error(replace(suspect, options=options, reference=reference), [given], FAILED)
 
     assert found.startswith("the graphs after all 1")
     assert found.endswith(

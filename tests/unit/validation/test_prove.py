@@ -1,7 +1,7 @@
 """The proof of an engine, shown honest engines, flipped near-ties, and engines that merge wrongly."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact
 from exporter.validation import (
     TOLERANCES,
+    Cases,
     ParityResult,
     Tolerances,
     along_matches,
@@ -27,6 +28,7 @@ from exporter.validation import (
     run_eager,
 )
 from tests.support.compiled import Captured, capture_model, captured_family
+from tests.support.fake_runner import FakeRunner
 from tests.support.families import family
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -35,39 +37,32 @@ METHODS = ("tome", "pitome")
 FP32 = TOLERANCES["fp32"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FakeEngine:
-    """Runs a program in eager PyTorch, in place of an engine; `offset` is added to what it returns.
+def fake_engine(
+    program: RewrittenProgram, results: int, *, flipped: bool = False, offset: float = 0.0
+) -> FakeRunner:
+    """Runs a program in eager PyTorch, in place of an engine.
 
-    Attributes:
+    Args:
         program: what it computes.
         results: how many results it returns.
         flipped: whether it reports that the first source of the first match went to the last destination.
         offset: added to the outputs.
     """
 
-    program: RewrittenProgram
-    results: int
-    flipped: bool = False
-    offset: float = 0.0
+    def compute(images: npt.NDArray[Any]) -> Arrays:
+        found = [each.clone() for each in program(torch.from_numpy(images))]
+        found[0] += offset
+        if flipped and results > 1:
+            r = program.merged[program.merging_blocks[0]]
+            found[1][:, -r] = found[1].shape[1] - 2 * r - 1
+        return {f"result_{index}": each.numpy() for index, each in enumerate(found[:results])}
 
-    def __call__(self, images: npt.NDArray[Any]) -> Arrays:
-        """The results by name."""
-        results = [each.clone() for each in self.program(torch.from_numpy(images))]
-        results[0] += self.offset
-        if self.flipped and self.results > 1:
-            record = results[1]
-            r = self.program.merged[self.program.merging_blocks[0]]
-            record[:, -r] = record.shape[1] - 2 * r - 1
-        return {f"result_{index}": each.numpy() for index, each in enumerate(results[: self.results])}
-
-    def load(self) -> None:
-        """Nothing to load."""
+    return FakeRunner(compute=compute)
 
 
 def artifact(program: RewrittenProgram, **behaviour: Any) -> Artifact:
-    probe = FakeEngine(program=program, results=1 + len(program.merging_blocks), **behaviour)
-    runner = FakeEngine(program=program, results=1, **behaviour)
+    probe = fake_engine(program, 1 + len(program.merging_blocks), **behaviour)
+    runner = fake_engine(program, 1, **behaviour)
     return Artifact(target="fake", file="fake", opset=None, runner=runner, probe=probe)
 
 
@@ -77,7 +72,11 @@ def proven(
     inputs: Mapping[str, npt.NDArray[Any]],
     tolerances: Tolerances,
 ) -> ParityResult:
-    return prove(program, engine, run_eager(program, inputs), tolerances)
+    return prove(program, engine, run_eager(program, cases(inputs)), tolerances)
+
+
+def cases(images: Mapping[str, npt.NDArray[Any]]) -> Cases:
+    return {case: {"images": each} for case, each in images.items()}
 
 
 def photo() -> Mapping[str, npt.NDArray[np.float32]]:
@@ -198,11 +197,11 @@ def test_engine_that_loses_or_reorders_tokens_fails(change: str, name: str) -> N
 def test_outputs_along_matches_are_what_the_engine_computes(name: str) -> None:
     engine, own = (
         artifact(with_match("half of the metric", name)),
-        run_eager(compiled(name), photo())["photo"],
+        run_eager(compiled(name), cases(photo()))["photo"],
     )
 
     (along,) = along_matches(compiled(name), engine, own).outputs
-    got = engine.runner(own.images)["result_0"]
+    got = engine.runner(own.inputs)["result_0"]
 
     assert compare(got, along.numpy()).max_abs_error < 1e-5
     assert compare(got, own.outputs[0].numpy()).max_abs_error > 1e-3
@@ -213,10 +212,10 @@ def test_match_that_cannot_be_read_fails_on_that_input() -> None:
     assert honest.probe is not None
     inputs = {"photo": photo()["photo"], "negative": -photo()["photo"]}
 
-    def probe(images: npt.NDArray[Any]) -> Arrays:
+    def probe(given: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         assert honest.probe is not None
-        results = dict(honest.probe(images))
-        if np.array_equal(images, inputs["negative"]):
+        results = dict(honest.probe(given))
+        if np.array_equal(given["images"], inputs["negative"]):
             results["result_1"] = np.full_like(results["result_1"], 10**6)
         return results
 

@@ -12,7 +12,8 @@ import torch
 
 from exporter.errors import BundleError, GateError, TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
-from exporter.targets.target import Artifact, EmitRequest, TensorSpec
+from exporter.signature import Signature, TensorSpec
+from exporter.targets.target import Artifact, EmitRequest
 from exporter.targets.torch_trt import library
 from exporter.targets.torch_trt.emit import FILE, emit
 from exporter.targets.torch_trt.options import TorchTrtOptions
@@ -33,6 +34,7 @@ from tests.unit.targets.torch_trt.stand_in import VERSIONS, StandIn
 TOLERANCE = 1e-4
 INPUT = TensorSpec(name="images", dtype="float32", shape=(2, 3, 4, 4))
 OUTPUTS = (TensorSpec(name="logits", dtype="float32", shape=(2, 16)),)
+SIGNATURE = Signature(inputs=(INPUT,), outputs=OUTPUTS)
 ROOT = Path(__file__).resolve().parents[4]
 
 
@@ -44,9 +46,11 @@ def build(
 ) -> Artifact:
     given = replace(INPUT, shape=shape)
     request = EmitRequest(
-        input=given, outputs=OUTPUTS, metadata={"name": "vit"}, options=options or TorchTrtOptions()
+        signature=Signature(inputs=(given,), outputs=OUTPUTS),
+        metadata={"name": "vit"},
+        options=options or TorchTrtOptions(),
     )
-    return emit(TARGET.name, program, request, folder, device="cpu")
+    return emit(TARGET, program, request, folder, device="cpu")
 
 
 def images(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -65,7 +69,7 @@ def test_saved_program_equals_the_reference_with_its_matches(
 
     artifact = build(program, tmp_path, shape=vit_images.shape)
     assert artifact.probe is not None
-    shipped, probed = artifact.runner(vit_images), artifact.probe(vit_images)
+    shipped, probed = artifact.runner(vit_images), artifact.probe({"images": vit_images})
 
     assert list(shipped) == ["logits"] and [path.name for path in tmp_path.iterdir()] == [FILE]
     assert max_abs_error(torch.from_numpy(shipped["logits"]), run.output) < TOLERANCE
@@ -81,7 +85,7 @@ def test_dropped_matches_are_read_from_a_second_program(
     artifact = build(small, tmp_path, TorchTrtOptions(matches="dropped"))
     assert artifact.probe is not None
 
-    probed = artifact.probe(images(2))
+    probed = artifact.probe({"images": images(2)})
 
     assert len(stand_in.settings) == 2
     assert len(torch.export.load(str(tmp_path / FILE)).graph_signature.user_outputs) == 1
@@ -200,13 +204,13 @@ def test_cuda_graphs_are_the_librarys_own(stand_in: StandIn, small: RewrittenPro
     runner = build(small, tmp_path, TorchTrtOptions(cuda_graph=True)).runner
     assert stand_in.cuda_graphs == 1
 
-    plain = TARGET.open(tmp_path / FILE, INPUT, OUTPUTS, TorchTrtOptions())
+    plain = TARGET.open(tmp_path / FILE, SIGNATURE, TorchTrtOptions())
     assert isinstance(plain, TorchTrtRunner)
-    results = replace(plain, device="cpu").on_device(images(2), cuda_graph=True)()
+    results = replace(plain, device="cpu").enqueue(images(2), cuda_graph=True)()
 
     assert stand_in.cuda_graphs == 2
     with pytest.raises(UsageError, match="expected a batch of 2, got 3 images"):
-        plain.on_device(images(3), cuda_graph=False)
+        plain.enqueue(images(3), cuda_graph=False)
     assert isinstance(results, tuple | list)
     np.testing.assert_allclose(results[0].numpy(), runner(images(2))["logits"], atol=TOLERANCE)
 
@@ -218,7 +222,7 @@ def test_engine_of_another_gpu_is_refused(
     monkeypatch.setattr(library, "compute_capability", lambda: "80")
 
     with pytest.raises(TargetUnavailableError, match="built with compute_capability 90, and this is 80"):
-        TARGET.open(tmp_path / FILE, INPUT, OUTPUTS, TorchTrtOptions()).load()
+        TARGET.open(tmp_path / FILE, SIGNATURE, TorchTrtOptions()).load()
 
 
 def test_compatible_engine_is_loaded_on_another_gpu(
@@ -227,7 +231,7 @@ def test_compatible_engine_is_loaded_on_another_gpu(
     build(small, tmp_path, TorchTrtOptions(hardware_compatible=True))
     monkeypatch.setattr(library, "compute_capability", lambda: "80")
 
-    TARGET.open(tmp_path / FILE, INPUT, OUTPUTS, TorchTrtOptions()).load()
+    TARGET.open(tmp_path / FILE, SIGNATURE, TorchTrtOptions()).load()
 
 
 def test_program_that_the_library_cannot_load_is_a_damaged_bundle(
@@ -241,7 +245,7 @@ def test_program_that_the_library_cannot_load_is_a_damaged_bundle(
     monkeypatch.setattr(library.load_library(), "load", fail)
 
     with pytest.raises(BundleError, match="cannot load it: not a program$"):
-        TARGET.open(tmp_path / FILE, INPUT, OUTPUTS, TorchTrtOptions()).load()
+        TARGET.open(tmp_path / FILE, SIGNATURE, TorchTrtOptions()).load()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not an archive"], ids=["missing", "empty", "garbage"])
@@ -250,4 +254,4 @@ def test_damaged_file_is_a_damaged_bundle(tmp_path: Path, content: bytes | None)
         (tmp_path / FILE).write_bytes(content)
 
     with pytest.raises(BundleError, match="expected a program saved by this package"):
-        TARGET.open(tmp_path / FILE, INPUT, OUTPUTS, TorchTrtOptions()).load()
+        TARGET.open(tmp_path / FILE, SIGNATURE, TorchTrtOptions()).load()

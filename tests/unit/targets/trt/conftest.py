@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 from exporter.targets.trt import device
 from exporter.targets.trt.build import BuildRequest
 from exporter.targets.trt.build_files import build_files
@@ -101,7 +101,7 @@ def build_runner(folder: Path, batch: int | str = 2, **options: Any) -> TrtRunne
     """An engine of that model, and a runner over it."""
     chosen = TrtOptions(**options)
     write_model(folder / ONNX, batch)
-    wanted = BuildRequest(input="images", options=chosen, device=device.current_device())
+    wanted = BuildRequest(inputs=("images",), options=chosen, device=device.current_device())
     build_files(stand_in, folder, wanted, attention=0)
     return open_runner(folder, batch, chosen)
 
@@ -109,9 +109,11 @@ def build_runner(folder: Path, batch: int | str = 2, **options: Any) -> TrtRunne
 def open_runner(folder: Path, batch: int | str, options: TrtOptions) -> TrtRunner:
     return TrtRunner(
         path=folder / ENGINE,
-        input=TensorSpec(name="images", dtype="float32", shape=(batch, 2)),
-        outputs=tuple(
-            TensorSpec(name=name, dtype="float32", shape=(batch, 2)) for name in ("doubled", "centred")
+        signature=Signature(
+            inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 2)),),
+            outputs=tuple(
+                TensorSpec(name=name, dtype="float32", shape=(batch, 2)) for name in ("doubled", "centred")
+            ),
         ),
         options=options,
     )

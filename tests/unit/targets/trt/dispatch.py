@@ -25,7 +25,7 @@ import tensorrt_bindings as trt  # type: ignore[import-not-found]
 import torch
 
 from exporter.errors import BundleError, UnsupportedGraphError
-from exporter.targets import TensorSpec
+from exporter.targets import Signature, TensorSpec
 from exporter.targets.trt import device, engine
 from exporter.targets.trt.build import BuildRequest, build_plan
 from exporter.targets.trt.build_files import build_files
@@ -138,7 +138,7 @@ def build(folder: Path) -> None:
         ),
     ):
         (folder / ONNX).write_bytes(b"model")
-        wanted = BuildRequest(input="images", options=options, device=HERE, cache=b"cache")
+        wanted = BuildRequest(inputs=("images",), options=options, device=HERE, cache=b"cache")
         build_files(trt, folder, wanted, attention=1)
 
 
@@ -146,7 +146,7 @@ def refuse(folder: Path) -> None:
     """A parser that complains, and a refitter that does."""
     RETURNED["OnnxParser.parse_from_file"] = False
     try:
-        build_plan(trt, folder / ONNX, BuildRequest(input="images", options=TrtOptions(), device=HERE))
+        build_plan(trt, folder / ONNX, BuildRequest(inputs=("images",), options=TrtOptions(), device=HERE))
         raise AssertionError("the parser's refusal went by")
     except UnsupportedGraphError:
         pass
@@ -163,8 +163,10 @@ def open_runner(folder: Path, **options: Any) -> TrtRunner:
     shape = ("batch", 3, 4, 4)
     return TrtRunner(
         path=folder / ENGINE,
-        input=TensorSpec(name="images", dtype="float32", shape=shape),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 10)),),
+        signature=Signature(
+            inputs=(TensorSpec(name="images", dtype="float32", shape=shape),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 10)),),
+        ),
         options=TrtOptions(**options),
     )
 
@@ -173,7 +175,7 @@ def run(folder: Path) -> None:
     """A stripped engine, its weights, a call."""
     outputs = open_runner(folder).forward(torch.zeros(2, 3, 4, 4))
     assert list(outputs) == ["logits"]
-    open_runner(folder).on_device(np.zeros((2, 3, 4, 4), np.float32), cuda_graph=False)()
+    open_runner(folder).enqueue(np.zeros((2, 3, 4, 4), np.float32), cuda_graph=False)()
     loaded = engine._load(trt, b"plan", "model.engine", HERE, host_code=True)
     assert loaded.runtime.engine_host_code_allowed
 

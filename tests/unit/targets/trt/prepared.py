@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.targets import EmitRequest, TensorSpec
+from exporter.targets import EmitRequest, Signature, TensorSpec
 from exporter.targets.trt.files import ONNX
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.prepare import script_recipe, write_script
@@ -27,9 +27,11 @@ def prepared_folder(folder: Path, batch: int | str = 2, images: Any = IMAGES, **
     folder.mkdir()
     write_model(folder / ONNX, batch)
     request = EmitRequest(
-        input=TensorSpec(name="images", dtype="float32", shape=(batch, 2)),
-        outputs=tuple(
-            TensorSpec(name=name, dtype="float32", shape=(batch, 2)) for name in ("doubled", "centred")
+        signature=Signature(
+            inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 2)),),
+            outputs=tuple(
+                TensorSpec(name=name, dtype="float32", shape=(batch, 2)) for name in ("doubled", "centred")
+            ),
         ),
         options=TrtOptions(**options),
     )

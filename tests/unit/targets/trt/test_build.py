@@ -22,7 +22,7 @@ VOLTA = Device(name="NVIDIA V100", capability=(7, 0))
 def build(folder: Path, batch: int | str = 2, **further: Any) -> Any:
     path = folder / "model_trt.onnx"
     write_model(path, batch)
-    request = BuildRequest(input="images", options=TrtOptions(), device=HOPPER)
+    request = BuildRequest(inputs=("images",), options=TrtOptions(), device=HOPPER)
     return build_plan(stand_in, path, replace(request, **further))
 
 

@@ -207,7 +207,8 @@ def test_engine_of_impossible_options_is_a_damaged_bundle(tmp_path: Path, option
 
 def test_engine_of_another_model_is_a_damaged_bundle(tmp_path: Path) -> None:
     runner = build_runner(tmp_path, 2)
-    runner.input = replace(runner.input, name="pixels")
+    (images,) = runner.signature.inputs
+    runner.signature = replace(runner.signature, inputs=(replace(images, name="pixels"),))
 
     with pytest.raises(
         BundleError, match="expected input pixels .* got an engine of images, doubled, centred"

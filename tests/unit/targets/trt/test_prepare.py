@@ -16,7 +16,7 @@ from exporter.errors import ParityError, UnsupportedGraphError, UsageError
 from exporter.lint import lint
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import PREPARED, Artifact, EmitRequest, TensorSpec, find_target
+from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, find_target
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.prepare import dependencies, write_script
 from exporter.validation import TOLERANCES, prove, require, run_eager
@@ -28,8 +28,10 @@ from tests.unit.targets.trt.real_bindings import ROOT, VERSIONS, Bindings, bindi
 from tests.unit.targets.trt.recording import World
 
 REQUEST = EmitRequest(
-    input=TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),
-    outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    signature=Signature(
+        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    ),
     metadata={"name": "tiny"},
     options=TrtOptions(timing_cache="/somewhere/kernels.cache", builder_level=4, cuda_graph=True),
 )
@@ -48,13 +50,13 @@ def images() -> Any:
 
 
 def prepare(program: RewrittenProgram, folder: Path, request: EmitRequest = REQUEST) -> Artifact:
-    found: Any = find_target("trt")
-    artifact: Artifact = found.prepare(program, request, folder)
-    return artifact
+    prepared = find_target("trt").prepared
+    assert prepared is not None
+    return prepared.emit(program, request, folder)
 
 
 def prove_it(program: RewrittenProgram, artifact: Artifact, images: Any, precision: Any = "fp32") -> Any:
-    return prove(program, artifact, run_eager(program, {"images": images}), TOLERANCES[precision])
+    return prove(program, artifact, run_eager(program, {"images": {"images": images}}), TOLERANCES[precision])
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_model_is_proven_by_onnx_runtime_before_it_travels(
     assert proof.shortfalls == []
     assert proof.match_agreement == (1.0,) * len(program.merging_blocks)
     assert sorted(path.name for path in folder.iterdir()) == FILES
-    assert (artifact.target, artifact.file) == (PREPARED["trt"], "model_trt.onnx")
+    assert (artifact.target, artifact.file) == ("trt-onnx", "model_trt.onnx")
     assert artifact.opset == onnx.load(folder / "model_trt.onnx").opset_import[0].version
 
 
@@ -228,7 +230,7 @@ def test_script_builds_and_verifies_the_prepared_model(
     folder = tmp_path / "bundle"
     folder.mkdir()
     prepare(program, folder)
-    (expected,) = run_eager(program, {"images": images})["images"].outputs
+    (expected,) = run_eager(program, {"images": {"images": images}})["images"].outputs
     write_proof(folder, images=images, logits=expected.numpy())
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", pretended_cuda)
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in)

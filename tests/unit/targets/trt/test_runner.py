@@ -108,7 +108,7 @@ def test_results_of_a_graph_outlive_the_next_call(tmp_path: Path, world: World) 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_call_on_the_device_only_launches(tmp_path: Path, world: World, cuda_graph: bool) -> None:
-    call: Any = build_runner(tmp_path, 2).on_device(rows(2), cuda_graph)
+    call: Any = build_runner(tmp_path, 2).enqueue(rows(2), cuda_graph=cuda_graph)
     world.calls.clear()
 
     first, second = call(), call()
@@ -120,7 +120,7 @@ def test_call_on_the_device_only_launches(tmp_path: Path, world: World, cuda_gra
 
 def test_call_on_the_device_stays_good_when_the_runner_is_called(tmp_path: Path) -> None:
     runner = build_runner(tmp_path, 2)
-    call: Any = runner.on_device(rows(2), cuda_graph=False)
+    call: Any = runner.enqueue(rows(2), cuda_graph=False)
 
     other = runner.forward(torch.from_numpy(rows(2) + 7))["doubled"]
     doubled, _ = call()
@@ -174,7 +174,7 @@ def test_batch_outside_of_the_profile_is_refused(tmp_path: Path, cuda_graph: boo
     runner = build_runner(tmp_path, "batch", **FREE)
 
     with pytest.raises(UsageError, match=r"model\.engine: expected a batch of 1 to 4, .* got 5"):
-        runner.on_device(rows(5), cuda_graph)
+        runner.enqueue(rows(5), cuda_graph=cuda_graph)
 
 
 def test_runner_of_a_batch_outside_of_the_profile_is_refused(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_runner_of_a_batch_outside_of_the_profile_is_refused(tmp_path: Path) -> 
 
 def test_opening_an_engine_imports_neither_torch_nor_what_makes_one() -> None:
     source = (
-        "import sys; from pathlib import Path; from exporter.targets import TensorSpec, find_target; "
+        "import sys; from pathlib import Path; from exporter.targets import Signature, TensorSpec, find_target; "
         "spec = TensorSpec(name='x', dtype='float32', shape=(1, 2)); target = find_target('trt'); "
-        "target.open(Path('model.engine'), spec, (spec,), target.options()); "
+        "target.open(Path('model.engine'), Signature(inputs=(spec,), outputs=(spec,)), target.options()); "
         "print({'torch', 'onnx', 'tensorrt'} & set(sys.modules))"
     )
 

@@ -16,7 +16,7 @@ import torch
 from exporter.errors import ParityError, TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, TensorSpec, find_target, target
+from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, find_target, target
 from exporter.targets.trt import device, library, timing_cache
 from exporter.targets.trt.options import TrtOptions
 from exporter.validation import TOLERANCES, prove, require, run_eager
@@ -26,8 +26,10 @@ from tests.unit.targets.trt.conftest import use_version
 from tests.unit.targets.trt.recording import World
 
 REQUEST = EmitRequest(
-    input=TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),
-    outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    signature=Signature(
+        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
+    ),
     metadata={"name": "tiny", "exporter": "1.2.3"},
     options=TrtOptions(),
 )
@@ -55,7 +57,7 @@ def emit(program: RewrittenProgram, folder: Path, **options: Any) -> Artifact:
 
 
 def prove_it(program: RewrittenProgram, artifact: Artifact) -> Any:
-    references = run_eager(program, {"images": family("timm_vit").images(2).numpy()})
+    references = run_eager(program, {"images": {"images": family("timm_vit").images(2).numpy()}})
     return prove(program, artifact, references, TOLERANCES["fp32"])
 
 

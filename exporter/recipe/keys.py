@@ -90,7 +90,7 @@ def field_keys(kind: type) -> list[RecipeKey]:
             hint=_unmarked(hints[each.name])[0],
             kind=without_none(kinds[each.name]),
             default=each.default if each.default_factory is MISSING else each.default_factory(),
-            description=told[each.name],
+            description=told.get(each.name, each.name),  # `python -OO` has no docstrings
             key=_unmarked(hints[each.name])[1],
         )
         for each in fields(kind)

@@ -145,3 +145,15 @@ def test_recipes_and_options_need_no_torch() -> None:
         "r.recipe_to_yaml(r.recipe_from_mapping({'model': 'x', 'method': 'tome'}, 'x'))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_recipes_are_read_where_python_leaves_docstrings_out() -> None:
+    code = (
+        "import exporter.cli\n"
+        "from exporter.recipe import recipe_from_mapping\n"
+        "print(recipe_from_mapping({'schema_version': 1, 'model': 'vit_b16', 'batch': 3}, 'x').batch)"
+    )
+
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

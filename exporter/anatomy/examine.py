@@ -14,11 +14,11 @@ from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import cuts
 from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
 from exporter.anatomy.token_rules import reduced_axes
-from exporter.anatomy.work import per_token_macs, workload
+from exporter.anatomy.work import growing_macs, workload
 from exporter.errors import UnsupportedGraphError
 from exporter.graph.nodes import calls, example_batch, mask_of, operand, output_node, shape_of
 from exporter.graph.operators import Trait, aten, has, sdpa
-from exporter.schedule import Geometry, Workload
+from exporter.schedule import Geometry, Place, Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,8 @@ class Block:
         merge_point: the value after which everything flows through the merged tokens.
         heads: attention heads.
         channels: width of the merge point's value.
-        mlp_per_token: multiply-accumulates per token between the merge point and the block's end.
+        end: the value that the block ends with; None where no single value carries the whole image there.
+        tail_macs: multiply-accumulates per token, and per pair of tokens, between the merge point and the end.
         tokens_read: how many tokens of the merge point's value, from the front, anything reads; None for all.
     """
 
@@ -38,7 +39,8 @@ class Block:
     merge_point: fx.Node
     heads: int
     channels: int
-    mlp_per_token: int
+    end: fx.Node | None
+    tail_macs: tuple[int, int]
     tokens_read: int | None
 
 
@@ -103,8 +105,12 @@ class Anatomy:
             )
 
 
-def examine(graph_module: fx.GraphModule) -> Anatomy:
-    """Find the blocks of a captured graph.
+def examine(graph_module: fx.GraphModule, place: Place = "after-attention") -> Anatomy:
+    """Find the blocks of a captured graph, and where tokens can leave them.
+
+    Args:
+        graph_module: captured.
+        place: of the merge points.
 
     Raises:
         UnsupportedGraphError: there is no attention over a token axis, or blocks without a merge point.
@@ -114,7 +120,7 @@ def examine(graph_module: fx.GraphModule) -> Anatomy:
     sites = [node for node in calls(graph, sdpa) if _is_self_attention(node, layouts)]
     if not sites:
         raise UnsupportedGraphError(f"model: {_why_no_attention(graph, layouts)}")
-    blocks = _blocks(graph, layouts, sites)
+    blocks = _blocks(graph, layouts, sites, place)
     points = [block.merge_point for block in blocks]
     first = _tokens_of_all(sites, layouts)
     pools = tuple(node for node in calls(graph, aten.mean.dim) if _is_mean_of_tokens(node, layouts))
@@ -175,7 +181,7 @@ def _is_mean_of_tokens(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool
 
 
 def _blocks(
-    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], sites: Sequence[fx.Node]
+    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], sites: Sequence[fx.Node], place: Place
 ) -> tuple[Block, ...]:
     nodes = list(graph.nodes)
     order = {node: position for position, node in enumerate(nodes)}
@@ -184,20 +190,24 @@ def _blocks(
     blocks = []
     for index, site in enumerate(sites):
         limit = order[sites[index + 1]] if index + 1 < len(sites) else len(order)
-        point, end, *_ = [node for node in candidates if order[site] < order[node] < limit] + [None, None]
+        start = next((node for node in reversed(candidates) if order[node] < order[site]), None)
+        middle, end, *_ = [node for node in candidates if order[site] < order[node] < limit] + [None, None]
+        point = {"block-start": start, "after-attention": middle, "block-end": end}[place]
         if point is None or not _is_stream(point, layouts):
+            where = "before" if place == "block-start" else "after"
             raise UnsupportedGraphError(
-                f"model: no merge point after attention {site.name} (block {index}): no single (B, N, C) value "
+                f"model: no merge point {where} attention {site.name} (block {index}): no single (B, N, C) value "
                 "carries the whole image before the next attention (parallel attentions, or skips across blocks)"
             )
-        mlp = nodes[order[point] + 1 : order[end]] if end is not None else []
+        tail = nodes[order[point] + 1 : order[end]] if end is not None else []
         blocks.append(
             Block(
                 attention=site,
                 merge_point=point,
                 heads=_heads(site),
                 channels=shape_of(point)[-1],
-                mlp_per_token=per_token_macs(mlp, layouts),
+                end=end,
+                tail_macs=growing_macs(tail, layouts),
                 tokens_read=demand[point],
             )
         )

@@ -55,11 +55,12 @@ def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: S
     return Workload(fixed=fixed, per_token=tuple(per_token), per_pair=tuple(per_pair))
 
 
-def per_token_macs(nodes: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) -> int:
-    """Multiply-accumulates per token and image of a run of nodes without attention."""
+def growing_macs(nodes: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) -> tuple[int, int]:
+    """Multiply-accumulates of one image per token, and per pair of tokens, of a run of nodes."""
     batch = example_batch(nodes[0].graph) if nodes else 1
-    counted = ((macs_of(node) // batch, _token_counts(node, layouts)) for node in nodes if macs_of(node))
-    return sum(macs // tokens[0] for macs, tokens in counted if tokens)
+    counted = [(macs_of(node) // batch, _token_counts(node, layouts)) for node in nodes if macs_of(node)]
+    per_token = sum(macs // tokens[0] for macs, tokens in counted if len(tokens) == 1)
+    return per_token, sum(macs // (tokens[0] * tokens[1]) for macs, tokens in counted if len(tokens) == 2)
 
 
 def _token_counts(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> list[int]:

@@ -75,8 +75,9 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
     if recipe.model.tower == "text":
         return Planned(recipe=recipe, model=model, program=program, anatomy=None, schedule=_as_it_is())
     with observe("plan") as note:
-        anatomy = examine(program.graph_module)
-        schedule = plan(recipe.schedule, method(recipe.method).limited(anatomy.geometry))
+        chosen = method(recipe.method)
+        anatomy = examine(program.graph_module, chosen.place)
+        schedule = plan(recipe.schedule, chosen.limited(anatomy.geometry))
         if strict:
             anatomy.check_mergeable(schedule.removed)
         note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
@@ -114,18 +115,23 @@ def gmacs(planned: Planned, executed: int) -> GmacsRecord:
 
 
 def block_macs(planned: Planned) -> list[int]:
-    """Multiply-accumulates of every block of one image: attention over what enters, MLP over what leaves the merge."""
+    """Multiply-accumulates of each block of one image: up to its merge point over what enters, then over the rest."""
     if planned.anatomy is None:
         return []
     tokens, workload = planned.schedule.tokens, planned.anatomy.workload
     found = []
-    earlier_mlp = 0
+    earlier = (0, 0)
     for index, block in enumerate(planned.anatomy.blocks):
         before, after = tokens[index], tokens[index + 1]
-        attention = before * (workload.per_token[index] - earlier_mlp) + before**2 * workload.per_pair[index]
-        earlier_mlp = block.mlp_per_token
-        found.append(attention + after * block.mlp_per_token)
+        head = (workload.per_token[index] - earlier[0], workload.per_pair[index] - earlier[1])
+        earlier = block.tail_macs
+        found.append(_macs(before, head) + _macs(after, block.tail_macs))
     return found
+
+
+def _macs(tokens: int, growth: tuple[int, int]) -> int:
+    per_token, per_pair = growth
+    return tokens * per_token + tokens**2 * per_pair
 
 
 def _as_it_is() -> Schedule:

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from exporter.errors import UsageError, nearest
+from exporter.errors import InternalError, UsageError, nearest
 from exporter.reduction.match import Match
-from exporter.schedule import Geometry, half_of_patches, none_dropped
+from exporter.schedule import Geometry, Place, half_of_patches, none_dropped
 
 Signal = Literal["keys", "queries", "values", "tokens", "sizes", "class_row"]
 """What a method may read of a block:
@@ -18,9 +18,6 @@ tokens: (B, N, C), the value that is reduced.
 sizes: (B, N, 1) fp32, how many original tokens each one stands for.
 class_row: (B, N) fp32, the class token's attention to every token, mean over heads.
 """
-
-Place = Literal["after-attention", "block-start", "block-end"]
-"""Where a block's tokens are reduced: between attention and MLP, before the block, or after it."""
 
 
 class Site(NamedTuple):
@@ -55,7 +52,7 @@ class Method:
             the one of `selection`, for `merge`; None for the size-weighted mean.
         cap: `cap(tokens, prefix)`: how many tokens may leave a block.
         dropped: `dropped(r, depth)`: how many of r are dropped and not merged.
-        place: where in the block.
+        place: where in the block; before it, only tokens and sizes can be read.
         proportional: whether attention adds log(size), where neither user nor model says otherwise.
         absent: whether `combine` may return tokens of size 0, which stand for nothing: no one attends to them, and no
             mean counts them.
@@ -74,6 +71,10 @@ class Method:
     proportional: bool = True
     absent: bool = False
     defaults: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.place == "block-start" and not {"tokens", "sizes"}.issuperset(self.reads):
+            raise InternalError(f"method {self.name}: before a block it can read its tokens and sizes only")
 
     def limited(self, geometry: Geometry) -> Geometry:
         """A model's geometry with what this method removes at most, and what it drops."""

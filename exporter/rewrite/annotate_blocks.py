@@ -26,7 +26,7 @@ class AnnotateBlocks(GraphPass):
     """Examine the graph, and annotate every node: `stem`, `block_00` and so on, or `head`, and where its tokens are.
 
     A block begins after the last value before its attention through which everything passes; the last block ends with
-    the first such value after its merge point.
+    the second such value after its attention.
 
     Attributes:
         context: `anatomy` is written.
@@ -47,7 +47,7 @@ class AnnotateBlocks(GraphPass):
         Raises:
             UnsupportedGraphError: there is no attention over a token axis, or blocks without a merge point.
         """
-        anatomy = self.context.anatomy = examine(graph_module)
+        anatomy = self.context.anatomy = examine(graph_module, self.context.options.method.place)
         for node, label in _labels(graph_module.graph, anatomy).items():
             node.meta["custom"] = {KEY: label, AXIS_KEY: axis_text(anatomy.layouts.get(node))}
         return PassOutcome(name=self.name, rewrites=0)
@@ -96,8 +96,8 @@ def _labels(graph: fx.Graph, anatomy: Anatomy) -> dict[fx.Node, str]:
         max((place for place in passed if place < order[block.attention]), default=-1)
         for block in anatomy.blocks
     ]
-    last = order[anatomy.blocks[-1].merge_point]
-    end = min((place for place in passed if place > last), default=len(order))
+    last = anatomy.blocks[-1].end
+    end = len(order) if last is None else order[last]
     labels = {}
     for node, position in order.items():
         begun = sum(position > start for start in starts)

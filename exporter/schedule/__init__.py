@@ -2,6 +2,7 @@
 
 from exporter.schedule.plan import (
     Geometry,
+    Place,
     Schedule,
     all_patches_but_one,
     half_of_patches,
@@ -14,6 +15,7 @@ from exporter.schedule.workload import Workload
 
 __all__ = [
     "Geometry",
+    "Place",
     "Schedule",
     "ScheduleKind",
     "ScheduleRequest",

@@ -7,9 +7,13 @@ a block, and how many of them are dropped and not merged, is the method's to say
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Literal
 
 from exporter.errors import UsageError
 from exporter.schedule.request import ScheduleRequest
+
+Place = Literal["after-attention", "block-start", "block-end"]
+"""Where tokens leave a block: between attention and MLP, before the block, or after it."""
 
 
 def half_of_patches(tokens: int, protected: int) -> int:

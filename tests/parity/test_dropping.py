@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from exporter.errors import UnsupportedGraphError
+from exporter.anatomy import examine
+from exporter.errors import InternalError, UnsupportedGraphError
 from exporter.forms import FUNCTIONS, Forms
 from exporter.reduction import Site
 from exporter.reduction.match import Match
 from exporter.reduction.merge import merge
 from exporter.rewrite import RewriteOptions, rewrite
-from exporter.schedule import ScheduleRequest
+from exporter.schedule import Place, ScheduleRequest
 from exporter.validation import TOLERANCES, block_errors, groups_of, prove, run_eager
 from exporter.validation.follow import follow_matches
 from tests.parity.test_onnx_parity import emit
@@ -25,7 +27,7 @@ from tests.support.compiled import (
     reference_groups,
 )
 from tests.support.drop_by_class_attention import DROP
-from tests.support.families import Family, family
+from tests.support.families import WIDTH, Family, family
 
 REQUEST = ScheduleRequest(r_per_layer=(4, 0, 21, 5))
 """Block 2 drops 21 of 33 tokens, more than could merge; the last block has no reader for what it drops."""
@@ -151,6 +153,42 @@ def test_model_without_a_class_token_is_refused() -> None:
 
     with pytest.raises(UnsupportedGraphError, match="method drop reads the class token's attention"):
         captured.compile(REQUEST, "drop")
+
+
+def drop_last(tokens_BNC: Tensor, *, at: Site) -> Match:
+    batch, count, _ = tokens_BNC.shape
+    kept_BK, source_BR = torch.arange(count).expand(batch, -1).split([count - at.r, at.r], dim=1)
+    return Match(kept_BK, source_BR, torch.zeros_like(source_BR), at.dropped)
+
+
+@pytest.mark.parametrize("place", ["block-start", "block-end"])
+def test_tokens_leave_where_the_method_says(place: Place) -> None:
+    vit, captured = family("timm_vit"), captured_family("timm_vit")
+    last = replace(DROP, decide=drop_last, reads=("tokens",), place=place)
+    schedule = captured.schedule(ScheduleRequest(r_per_layer=(0, 5, 0, 0)), "drop")
+    model = vit.model()
+    block: Any = model.get_submodule("blocks.1")
+    if place == "block-start":
+        block.register_forward_pre_hook(lambda _, given: (given[0][:, :-5],))
+    else:
+        block.register_forward_hook(lambda _, __, result: result[:, :-5])
+
+    program = rewrite(captured.program, schedule, RewriteOptions(method=last, proportional=False, batch=2))
+
+    assert max_abs_error(program(vit.images())[0], model(vit.images())) < 1e-5
+    blocks = 3 if place == "block-start" else 2
+    macs = examine(captured.program.graph_module, place).workload.macs
+    assert macs([37] * 5) - macs(schedule.tokens) == blocks * (block_macs(37) - block_macs(32))
+
+
+def block_macs(tokens: int) -> int:
+    """4 N C^2 + 2 N^2 C + 8 N C^2."""
+    return 12 * tokens * WIDTH**2 + 2 * tokens**2 * WIDTH
+
+
+def test_method_before_a_block_cannot_read_its_attention() -> None:
+    with pytest.raises(InternalError, match="it can read its tokens and sizes only"):
+        replace(DROP, place="block-start")
 
 
 def test_site_says_what_is_dropped() -> None:

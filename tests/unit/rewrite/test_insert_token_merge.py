@@ -87,20 +87,6 @@ def test_merging_equal_tokens_changes_nothing(projection: str, head: str, name: 
 
 
 @pytest.mark.parametrize("projection", ["fused", "torch"])
-@pytest.mark.parametrize("selection", ["gather", "one-hot"])
-@pytest.mark.parametrize("mask", ["bias", "expanded", "folded"])
-def test_every_form_of_merging_equal_tokens_changes_nothing(
-    mask: str, selection: str, projection: str
-) -> None:
-    program = captured(SmallVit(*(Block(projection) for _ in range(3)), head="mean", positions=False))  # type: ignore[arg-type]
-    forms = Forms(mask=mask, selection=selection)  # type: ignore[arg-type]
-
-    found, *_ = with_merges(program, (5, 0, 4), forms=forms)(one_colour())
-
-    torch.testing.assert_close(found, program.graph_module(one_colour())[0], atol=1e-5, rtol=0.0)
-
-
-@pytest.mark.parametrize("projection", ["fused", "torch"])
 @pytest.mark.parametrize(("mask", "selection"), [("expanded", "one-hot"), ("folded", "gather")])
 def test_every_form_merges_the_same_tokens_to_the_same_numbers(
     mask: str, selection: str, projection: str

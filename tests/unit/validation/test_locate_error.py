@@ -15,6 +15,7 @@ from exporter.graph import GraphPass, PassOutcome
 from exporter.graph.nodes import add_call, calls
 from exporter.graph.operators import aten
 from exporter.reduction import method
+from exporter.reduction.ranking import ranks_descending
 from exporter.rewrite import InsertInputNormalization, RewriteOptions, decompose_stable_sort, rewrite
 from exporter.rewrite.convert_precision import ConvertPrecision
 from exporter.rewrite.fold_layer_scale import FoldLayerScale
@@ -97,8 +98,7 @@ def test_merge_that_breaks_a_block_is_seen_where_the_next_one_merges(
 def test_wrong_order_of_the_legalised_sort_is_seen_in_the_first_match(
     suspect: Suspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranks = decompose_stable_sort.ranks_descending
-    monkeypatch.setattr(decompose_stable_sort, "ranks_descending", lambda scores: ranks(-scores))
+    monkeypatch.setattr(decompose_stable_sort, "ranks_descending", lambda scores: ranks_descending(-scores))
     counted = replace(OPTIONS, forms=Forms(ranking="count"))
 
     found = locate_error(replace(suspect, options=counted), [images()], FAILED)

@@ -6,7 +6,7 @@ In: `GraphFacts`. Out: one `Attention` per place, with what stands between its p
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exporter.lint.graph_facts import DEFAULT_DOMAIN, GraphFacts, Node, Shape, operand
+from exporter.lint.graph_facts import DEFAULT_DOMAIN, Dim, GraphFacts, Node, Shape, operand
 
 PRODUCTS = ("MatMul", "Einsum")
 
@@ -76,6 +76,15 @@ def logits_shape(facts: GraphFacts, site: Attention) -> Shape | None:
     if query is None or key is None or len(query) != 4 or len(key) != 4:
         return None
     return (*query[:3], key[2])
+
+
+def is_narrow(mask: Shape | None, queries: Dim, keys: Dim) -> bool:
+    """Whether a mask is known to be broadcast over queries or keys."""
+    if mask is None:
+        return False
+    last = ((1, 1, *mask) if len(mask) < 2 else mask)[-2:]
+    pairs = zip(last, (queries, keys), strict=True)
+    return any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
 
 
 def head_size(facts: GraphFacts, site: Attention) -> int | None:

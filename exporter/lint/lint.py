@@ -38,7 +38,7 @@ def lint(model: "onnx.ModelProto | Path", engine: Engine, *, device: Device = "c
 
     rules = tuple(rule for rule in _rules(engine) if device in rule.devices)
     facts = load_facts(model)
-    broken = [(rule, breach) for rule in rules for breach in rule.check(facts)]
+    broken = [(rule, breach) for rule in rules for breach in rule.breaches(facts)]
     broken.sort(key=lambda pair: SEVERITIES.index(pair[0].card.severity))
     found = attentions(facts)
     judged = any(rule.attention for rule in rules)

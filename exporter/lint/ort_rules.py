@@ -3,12 +3,10 @@
 What was run was run with ONNX Runtime 1.31.1.
 """
 
-from collections.abc import Iterator
-
-from exporter.lint.attention import Attention, attentions, head_size, logits_shape
-from exporter.lint.graph_facts import DEFAULT_DOMAIN, GraphFacts, operand, shape_text
-from exporter.lint.report import RuleCard, Severity, Source
-from exporter.lint.rule import Breach, Rule
+from exporter.lint.attention import Attention, head_size, is_narrow, logits_shape
+from exporter.lint.graph_facts import DEFAULT_DOMAIN, GraphFacts, Node, operand, shape_text
+from exporter.lint.report import Source
+from exporter.lint.rule import Rule, Verdict, Wrong, card, of_attentions, of_model, of_nodes
 
 OPSETS = range(7, 27)
 NEWEST_IR = 13
@@ -51,91 +49,25 @@ _OWN_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 _ONNX_DOMAINS = (*DEFAULT_DOMAIN, "ai.onnx.ml")
 
 
-def _opset(facts: GraphFacts) -> Iterator[Breach]:
-    if facts.opset and facts.opset not in OPSETS:
-        yield Breach(
-            at="model",
-            expected=f"opset {OPSETS[0]} to {OPSETS[-1]}",
-            got=f"opset {facts.opset}",
-            fix=f"export with --engine-option onnx.opset={OPSETS[-1]}, or use a later ONNX Runtime",
-        )
+def _no_kernel(facts: GraphFacts, node: Node) -> Verdict:
+    kinds = (facts.types.get(name, "") for name in (*node.input[:2], *node.output[:1]))
+    if node.domain not in DEFAULT_DOMAIN:
+        return ""
+    return next((kind for kind in kinds if node.op_type in REFUSED_ON_CPU.get(kind, ())), "")
 
 
-def _ir_version(facts: GraphFacts) -> Iterator[Breach]:
-    if facts.ir_version > NEWEST_IR:
-        yield Breach(
-            at="model",
-            expected=f"IR version {NEWEST_IR} at most",
-            got=f"{facts.ir_version}",
-            fix="export with an earlier onnx.opset, whose IR version is earlier too, or use a later ONNX Runtime",
-        )
+def _mask(facts: GraphFacts, node: Node) -> Verdict:
+    query, key, _, mask = (facts.shapes.get(operand(node, index)) for index in range(4))
+    if not query or not key or mask is None or len(mask) < 2 or operand(node, 4):
+        return ""
+    if not is_narrow(mask, query[-2], key[-2]):
+        return ""
+    return Wrong(expected=f"a mask over {query[-2]} queries and {key[-2]} keys", got=shape_text(mask))
 
 
-def _domain(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.nodes:
-        if node.domain not in (*_ONNX_DOMAINS, *_OWN_DOMAINS):
-            yield Breach(
-                at=node,
-                expected="an operator of ONNX or of com.microsoft",
-                got=f"one of {node.domain}",
-                fix="spell it in standard operators, or register a library that has it",
-            )
-
-
-def _own_domain(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.nodes:
-        if node.domain in _OWN_DOMAINS:
-            yield Breach(
-                at=node,
-                expected="an operator that other engines have as well",
-                got=f"one of {node.domain}",
-                fix="run this file with ONNX Runtime only",
-            )
-
-
-def _no_kernel(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.nodes:
-        for name in (*node.input[:2], *node.output[:1]):
-            kind = facts.types.get(name, "")
-            if node.domain in DEFAULT_DOMAIN and node.op_type in REFUSED_ON_CPU.get(kind, ()):
-                yield Breach(
-                    at=node,
-                    expected="a type that the CPU provider computes in",
-                    got=kind,
-                    fix="export in fp32 or fp16, or run it on CUDA",
-                )
-                break
-
-
-def _mask(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("Attention"):
-        query, key = facts.shapes.get(operand(node, 0)), facts.shapes.get(operand(node, 1))
-        mask = facts.shapes.get(operand(node, 3))
-        if not query or not key or mask is None or len(mask) < 2 or operand(node, 4):
-            continue
-        wanted = query[-2], key[-2]
-        if any(
-            isinstance(a, int) and isinstance(b, int) and a != b
-            for a, b in zip(mask[-2:], wanted, strict=True)
-        ):
-            yield Breach(
-                at=node,
-                expected=f"a mask over {wanted[0]} queries and {wanted[1]} keys",
-                got=shape_text(mask),
-                fix="expand it over queries and keys",
-            )
-
-
-def _unfused(facts: GraphFacts) -> Iterator[Breach]:
-    for site in attentions(facts):
-        missing = _missing(facts, site)
-        if missing:
-            yield Breach(
-                at=site.node,
-                expected="flash or memory-efficient attention on CUDA",
-                got=f"separate kernels, for want of {missing}",
-                fix="emit another form of attention or mask, or accept it",
-            )
+def _unfused(facts: GraphFacts, site: Attention) -> Verdict:
+    missing = _missing(facts, site)
+    return f"separate kernels, for want of {missing}" if missing else ""
 
 
 def _missing(facts: GraphFacts, site: Attention) -> str:
@@ -155,16 +87,11 @@ def _missing(facts: GraphFacts, site: Attention) -> str:
     return ""
 
 
-def _not_flash(facts: GraphFacts) -> Iterator[Breach]:
-    for site in attentions(facts):
-        against = _against_flash(facts, site)
-        if against and not _missing(facts, site):
-            yield Breach(
-                at=site.node,
-                expected="flash attention on CUDA",
-                got=f"memory-efficient attention, because of {against}",
-                fix="fold the mask into query and key, and export in fp16 or bf16",
-            )
+def _not_flash(facts: GraphFacts, site: Attention) -> Verdict:
+    against = _against_flash(facts, site)
+    if not against or _missing(facts, site):
+        return ""
+    return f"memory-efficient attention, because of {against}"
 
 
 def _against_flash(facts: GraphFacts, site: Attention) -> str:
@@ -193,34 +120,61 @@ def _tokens(facts: GraphFacts, site: Attention, *, own: bool) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _card(name: str, severity: Severity, why: str, source: Source) -> RuleCard:
-    return RuleCard(id=f"ort-{name}", severity=severity, why=why, source=source)
-
-
 RULES = (
-    Rule(card=_card("opset", "error", "Newer opsets are refused.", _LOADED), check=_opset),
-    Rule(card=_card("ir-version", "error", "Newer files are refused.", _LOADED), check=_ir_version),
-    Rule(card=_card("domain", "error", "Unknown operators are refused.", _CUSTOM), check=_domain),
     Rule(
-        card=_card("cpu-kernel", "error", "The CPU provider has no kernel of that type.", _KERNELS),
-        check=_no_kernel,
-        devices=("cpu",),
-    ),
-    Rule(
-        card=_card(
-            "attention-mask", "error", "The CPU provider broadcasts no mask over queries.", _ATTENTION
+        card=card("ort-opset", "error", "Newer opsets are refused.", _LOADED),
+        check=of_model(
+            lambda facts: f"opset {facts.opset}" if facts.opset and facts.opset not in OPSETS else ""
         ),
-        check=_mask,
+        expected=f"opset {OPSETS[0]} to {OPSETS[-1]}",
+        fix=f"export with --engine-option onnx.opset={OPSETS[-1]}, or use a later ONNX Runtime",
+    ),
+    Rule(
+        card=card("ort-ir-version", "error", "Newer files are refused.", _LOADED),
+        check=of_model(lambda facts: f"{facts.ir_version}" if facts.ir_version > NEWEST_IR else ""),
+        expected=f"IR version {NEWEST_IR} at most",
+        fix="export with an earlier onnx.opset, whose IR version is earlier too, or use a later ONNX Runtime",
+    ),
+    Rule(
+        card=card("ort-domain", "error", "Unknown operators are refused.", _CUSTOM),
+        check=of_nodes(
+            lambda _, node: "" if node.domain in (*_ONNX_DOMAINS, *_OWN_DOMAINS) else f"one of {node.domain}"
+        ),
+        expected="an operator of ONNX or of com.microsoft",
+        fix="spell it in standard operators, or register a library that has it",
+    ),
+    Rule(
+        card=card("ort-cpu-kernel", "error", "The CPU provider has no kernel of that type.", _KERNELS),
+        check=of_nodes(_no_kernel),
+        expected="a type that the CPU provider computes in",
+        fix="export in fp32 or fp16, or run it on CUDA",
         devices=("cpu",),
     ),
     Rule(
-        card=_card("attention-unfused", "note", "Fused kernels have conditions.", _CUDA),
-        check=_unfused,
+        card=card(
+            "ort-attention-mask", "error", "The CPU provider broadcasts no mask over queries.", _ATTENTION
+        ),
+        check=of_nodes(_mask, "Attention"),
+        fix="expand it over queries and keys",
+        devices=("cpu",),
+    ),
+    Rule(
+        card=card("ort-attention-unfused", "note", "Fused kernels have conditions.", _CUDA),
+        check=of_attentions(_unfused),
+        expected="flash or memory-efficient attention on CUDA",
+        fix="emit another form of attention or mask, or accept it",
         attention=True,
     ),
-    Rule(card=_card("attention-kernel", "note", "Flash attention takes no mask.", _CUDA), check=_not_flash),
     Rule(
-        card=_card("own-domain", "note", "These operators exist in ONNX Runtime only.", _CONTRIB),
-        check=_own_domain,
+        card=card("ort-attention-kernel", "note", "Flash attention takes no mask.", _CUDA),
+        check=of_attentions(_not_flash),
+        expected="flash attention on CUDA",
+        fix="fold the mask into query and key, and export in fp16 or bf16",
+    ),
+    Rule(
+        card=card("ort-own-domain", "note", "These operators exist in ONNX Runtime only.", _CONTRIB),
+        check=of_nodes(lambda _, node: f"one of {node.domain}" if node.domain in _OWN_DOMAINS else ""),
+        expected="an operator that other engines have as well",
+        fix="run this file with ONNX Runtime only",
     ),
 )

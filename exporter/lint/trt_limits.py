@@ -4,11 +4,9 @@ The matrix has more restrictions than are checked here: those of recurrent, wind
 are left out, since no image encoder has them.
 """
 
-from collections.abc import Iterator
-
-from exporter.lint.graph_facts import DEFAULT_DOMAIN, GraphFacts, attribute, operand
+from exporter.lint.graph_facts import DEFAULT_DOMAIN, GraphFacts, Node, attribute, operand
 from exporter.lint.report import RuleCard, Source
-from exporter.lint.rule import Breach, Rule
+from exporter.lint.rule import Rule, Verdict, Wrong, card, of_model, of_nodes
 from exporter.lint.trt_operators import MATRIX, OPSETS, SUPPORTED
 
 MOST_K = 3840
@@ -27,246 +25,195 @@ _ONNX_SCATTER = Source(
 )
 
 _REDUCTIONS = tuple(name for name in SUPPORTED if name.startswith("Reduce"))
+_SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
+_ONE_HOT = "write the sum as a product with a one-hot matrix"
 
 
-def _opset(facts: GraphFacts) -> Iterator[Breach]:
-    if facts.opset not in OPSETS:
-        yield Breach(
-            at="model",
-            expected=f"opset {OPSETS[0]} to {OPSETS[-1]}",
-            got=f"opset {facts.opset}" if facts.opset else "no opset of the default domain",
-            fix=f"export with --engine-option onnx.opset={OPSETS[-1]}",
+def _opset(facts: GraphFacts) -> Verdict:
+    if facts.opset in OPSETS:
+        return ""
+    return f"opset {facts.opset}" if facts.opset else "no opset of the default domain"
+
+
+def _operator(_: GraphFacts, node: Node) -> Verdict:
+    if node.domain not in DEFAULT_DOMAIN:
+        return Wrong(
+            expected="an operator of the default domain",
+            got=f"one of {node.domain}",
+            fix="spell it in standard operators, or load a TensorRT plugin of its name",
         )
+    return "" if node.op_type in SUPPORTED else node.op_type
 
 
-def _operator(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.nodes:
-        if node.domain not in DEFAULT_DOMAIN:
-            yield Breach(
-                at=node,
-                expected="an operator of the default domain",
-                got=f"one of {node.domain}",
-                fix="spell it in standard operators, or load a TensorRT plugin of its name",
-            )
-        elif node.op_type not in SUPPORTED:
-            yield Breach(
-                at=node,
-                expected="an operator of the matrix",
-                got=node.op_type,
-                fix="spell it in operators that the parser takes",
-            )
+def _top_k(facts: GraphFacts, node: Node) -> Verdict:
+    count = facts.scalar(operand(node, 1)) if len(node.input) > 1 else attribute(node, "k")
+    return f"{int(count)}" if count is not None and count > MOST_K else ""
 
 
-def _top_k(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("TopK"):
-        count = facts.scalar(operand(node, 1)) if len(node.input) > 1 else attribute(node, "k")
-        if count is not None and count > MOST_K:
-            yield Breach(
-                at=node,
-                expected=f"K of at most {MOST_K}",
-                got=f"{int(count)}",
-                fix="merge or keep fewer tokens per block, or use smaller images",
-            )
+def _top_k_axis(facts: GraphFacts, node: Node) -> Verdict:
+    shape, axis = facts.shapes.get(operand(node, 0)), attribute(node, "axis", -1)
+    is_far = shape is not None and (axis if axis < 0 else axis - len(shape)) < -4
+    return f"axis {axis} of {len(shape or ())}" if is_far else ""
 
 
-def _top_k_order(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("TopK"):
-        if attribute(node, "sorted", 1) != 1:
-            yield Breach(at=node, expected="sorted = 1", got="sorted = 0", fix="ask for sorted results")
+def _top_k_type(facts: GraphFacts, node: Node) -> Verdict:
+    kind = facts.types.get(operand(node, 0), "")
+    return "" if kind in SUPPORTED["TopK"] else kind
 
 
-def _top_k_axis(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("TopK"):
-        shape, axis = facts.shapes.get(operand(node, 0)), attribute(node, "axis", -1)
-        if shape is not None and (axis if axis < 0 else axis - len(shape)) < -4:
-            yield Breach(
-                at=node,
-                expected="one of the last four axes",
-                got=f"axis {axis} of {len(shape)}",
-                fix="transpose or flatten the axes before it",
-            )
+def _scatter_types(facts: GraphFacts, node: Node) -> Verdict:
+    data, indices = (facts.types.get(operand(node, index), "") for index in range(2))
+    is_wrong = _reduction(node) != "none" and (data in ("bf16", "int8") or indices == "int32")
+    return f"{data} data and {indices} indices" if is_wrong else ""
 
 
-def _top_k_type(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("TopK"):
-        kind = facts.types.get(operand(node, 0), "")
-        if kind and kind not in SUPPORTED["TopK"]:
-            yield Breach(
-                at=node,
-                expected=f"an input of {', '.join(SUPPORTED['TopK'])}",
-                got=kind,
-                fix="cast it first",
-            )
-
-
-def _scatter_nd(facts: GraphFacts) -> Iterator[Breach]:
-    yield from _reducing(facts, "ScatterND", "")
-
-
-def _scatter_elements(facts: GraphFacts) -> Iterator[Breach]:
-    yield from _reducing(facts, "ScatterElements", ", which a plugin runs")
-
-
-def _reducing(facts: GraphFacts, operator: str, more: str) -> Iterator[Breach]:
-    for node in facts.of(operator):
-        reduction = _reduction(node)
-        if reduction != "none":
-            yield Breach(
-                at=node,
-                expected="no reduction",
-                got=f"reduction {reduction}{more}",
-                fix="write the sum as a product with a one-hot matrix",
-            )
-
-
-def _scatter_elements_types(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("ScatterElements"):
-        if _reduction(node) == "none":
-            continue
-        data, indices = (facts.types.get(operand(node, index), "") for index in range(2))
-        if data in ("bf16", "int8") or indices == "int32":
-            yield Breach(
-                at=node,
-                expected="data that is not bf16 or int8, and int64 indices",
-                got=f"{data} data and {indices} indices",
-                fix="cast them, or write the sum as a product with a one-hot matrix",
-            )
-
-
-def _scatter(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("Scatter", "ScatterElements", "ScatterND"):
-        if _reduction(node) == "none":
-            yield Breach(
-                at=node,
-                expected="indices without duplicates",
-                got="indices that nobody has checked",
-                fix="make sure that none repeats: which one wins is not defined",
-            )
-
-
-def _reduction(node: object) -> str:
-    found = attribute(node, "reduction", b"none")  # type: ignore[arg-type]
+def _reduction(node: Node) -> str:
+    found = attribute(node, "reduction", b"none")
     return found.decode() if isinstance(found, bytes) else str(found)
 
 
-def _one_hot(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("OneHot"):
-        if operand(node, 1) not in facts.constants:
-            yield Breach(
-                at=node,
-                expected="a depth that is known when the engine is built",
-                got="one that is computed from an input",
-                fix="make the depth an initializer",
-            )
+def _reducing(node: Node, more: str = "") -> Verdict:
+    reduction = _reduction(node)
+    return "" if reduction == "none" else f"reduction {reduction}{more}"
 
 
-def _constant_input(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of(*_REDUCTIONS, "CumSum", "Squeeze", "Unsqueeze"):
-        axes = operand(node, 1)
-        known = facts.weights if node.op_type in _REDUCTIONS else facts.constants
-        if axes and axes not in known:
-            yield Breach(
-                at=node,
-                expected="axes that are an initializer" if node.op_type in _REDUCTIONS else "constant axes",
-                got="axes that the graph computes",
-                fix="fold them into an initializer",
-            )
+def _constant_axes(facts: GraphFacts, node: Node) -> Verdict:
+    axes, is_reduction = operand(node, 1), node.op_type in _REDUCTIONS
+    if not axes or axes in (facts.weights if is_reduction else facts.constants):
+        return ""
+    expected = "axes that are an initializer" if is_reduction else "constant axes"
+    return Wrong(expected=expected, got="axes that the graph computes")
 
 
-def _layer_normalization(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("LayerNormalization"):
-        if any(node.output[1:]):
-            yield Breach(
-                at=node,
-                expected="one output",
-                got=f"{len(node.output)}",
-                fix="compute mean and deviation apart",
-            )
+def _zero_point(facts: GraphFacts, node: Node) -> Verdict:
+    zero = facts.value(operand(node, 2))
+    wrong = [] if zero is None else [each for each in zero.reshape(-1).astype("int64") if each]
+    return f"{wrong[0]}" if wrong else ""
 
 
-def _resize(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("Resize"):
-        if attribute(node, "antialias", 0):
-            yield Breach(
-                at=node,
-                expected="no antialiasing",
-                got="antialias = 1",
-                fix="resize where images are loaded, or fold a constant that is resized",
-            )
-
-
-def _zero_point(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("QuantizeLinear", "DequantizeLinear"):
-        zero = facts.value(operand(node, 2))
-        if zero is not None and zero.astype("int64").any():
-            yield Breach(
-                at=node,
-                expected="a zero point of 0",
-                got=f"{int(zero.reshape(-1)[zero.reshape(-1).astype('int64').nonzero()[0][0]])}",
-                fix="quantise symmetrically",
-            )
-
-
-def _dropout(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("Dropout"):
-        training = operand(node, 2)
-        if training and facts.scalar(training) != 0:
-            yield Breach(
-                at=node,
-                expected="training mode off",
-                got="on, or computed",
-                fix="export the model in evaluation mode",
-            )
+def _dropout(facts: GraphFacts, node: Node) -> Verdict:
+    training = operand(node, 2)
+    return "on, or computed" if training and facts.scalar(training) != 0 else ""
 
 
 def _error(name: str, why: str, source: Source = MATRIX) -> RuleCard:
-    return RuleCard(id=f"trt-{name}", severity="error", why=why, source=source)
+    return card(f"trt-{name}", "error", why, source)
 
 
 RULES = (
-    Rule(card=_error("opset", "The parser reads a range of opsets."), check=_opset),
     Rule(
-        card=_error("operator", "The parser refuses operators that it has no importer for."), check=_operator
+        card=_error("opset", "The parser reads a range of opsets."),
+        check=of_model(_opset),
+        expected=f"opset {OPSETS[0]} to {OPSETS[-1]}",
+        fix=f"export with --engine-option onnx.opset={OPSETS[-1]}",
     ),
-    Rule(card=_error("topk-k", "The TopK layer stops at a fixed K.", _TOPK), check=_top_k),
-    Rule(card=_error("topk-sorted", "The TopK layer sorts, always."), check=_top_k_order),
+    Rule(
+        card=_error("operator", "The parser refuses operators that it has no importer for."),
+        check=of_nodes(_operator),
+        expected="an operator of the matrix",
+        fix="spell it in operators that the parser takes",
+    ),
+    Rule(
+        card=_error("topk-k", "The TopK layer stops at a fixed K.", _TOPK),
+        check=of_nodes(_top_k, "TopK"),
+        expected=f"K of at most {MOST_K}",
+        fix="merge or keep fewer tokens per block, or use smaller images",
+    ),
+    Rule(
+        card=_error("topk-sorted", "The TopK layer sorts, always."),
+        check=of_nodes(lambda _, node: "" if attribute(node, "sorted", 1) == 1 else "sorted = 0", "TopK"),
+        expected="sorted = 1",
+        fix="ask for sorted results",
+    ),
     Rule(
         card=_error("topk-axis", "The TopK layer works on one of the last four axes.", _TOPK),
-        check=_top_k_axis,
+        check=of_nodes(_top_k_axis, "TopK"),
+        expected="one of the last four axes",
+        fix="transpose or flatten the axes before it",
     ),
     Rule(
         card=_error("topk-type", "The TopK layer takes floats and 32 or 64 bit integers.", _TOPK),
-        check=_top_k_type,
+        check=of_nodes(_top_k_type, "TopK"),
+        expected=f"an input of {', '.join(SUPPORTED['TopK'])}",
+        fix="cast it first",
     ),
-    Rule(card=_error("scatternd-reduction", "ScatterND with a reduction has no layer."), check=_scatter_nd),
     Rule(
-        card=RuleCard(
-            id="trt-scatter-plugin",
-            severity="warning",
-            why="ScatterElements with a reduction is a plugin, which nothing fuses with.",
-            source=_SCATTER_PLUGIN,
+        card=_error("scatternd-reduction", "ScatterND with a reduction has no layer."),
+        check=of_nodes(lambda _, node: _reducing(node), "ScatterND"),
+        expected="no reduction",
+        fix=_ONE_HOT,
+    ),
+    Rule(
+        card=card(
+            "trt-scatter-plugin",
+            "warning",
+            "ScatterElements with a reduction is a plugin, which nothing fuses with.",
+            _SCATTER_PLUGIN,
         ),
-        check=_scatter_elements,
+        check=of_nodes(lambda _, node: _reducing(node, ", which a plugin runs"), "ScatterElements"),
+        expected="no reduction",
+        fix=_ONE_HOT,
     ),
     Rule(
         card=_error("scatter-plugin-types", "That plugin takes few types.", _SCATTER_PLUGIN),
-        check=_scatter_elements_types,
+        check=of_nodes(_scatter_types, "ScatterElements"),
+        expected="data that is not bf16 or int8, and int64 indices",
+        fix=f"cast them, or {_ONE_HOT}",
     ),
     Rule(
-        card=RuleCard(
-            id="trt-scatter",
-            severity="note",
-            why="Writes to one place by several sources have no defined order.",
-            source=_ONNX_SCATTER,
+        card=card(
+            "trt-scatter",
+            "note",
+            "Writes to one place by several sources have no defined order.",
+            _ONNX_SCATTER,
         ),
-        check=_scatter,
+        check=of_nodes(
+            lambda _, node: "unchecked indices" if _reduction(node) == "none" else "",
+            *_SCATTERS,
+        ),
+        expected="indices without duplicates",
+        fix="make sure that none repeats: which one wins is not defined",
     ),
-    Rule(card=_error("onehot-depth", "OneHot's depth shapes its output."), check=_one_hot),
-    Rule(card=_error("constant-axes", "Axes shape the output, and must be known."), check=_constant_input),
     Rule(
-        card=_error("layernorm-outputs", "Mean and deviation are not given out."), check=_layer_normalization
+        card=_error("onehot-depth", "OneHot's depth shapes its output."),
+        check=of_nodes(
+            lambda facts, node: (
+                "" if operand(node, 1) in facts.constants else "one that is computed from an input"
+            ),
+            "OneHot",
+        ),
+        expected="a depth that is known when the engine is built",
+        fix="make the depth an initializer",
     ),
-    Rule(card=_error("resize-antialias", "There is no antialiased resize."), check=_resize),
-    Rule(card=_error("zero-point", "Quantisation is symmetric."), check=_zero_point),
-    Rule(card=_error("dropout", "Engines do not train."), check=_dropout),
+    Rule(
+        card=_error("constant-axes", "Axes shape the output, and must be known."),
+        check=of_nodes(_constant_axes, *_REDUCTIONS, "CumSum", "Squeeze", "Unsqueeze"),
+        fix="fold them into an initializer",
+    ),
+    Rule(
+        card=_error("layernorm-outputs", "Mean and deviation are not given out."),
+        check=of_nodes(
+            lambda _, node: f"{len(node.output)}" if any(node.output[1:]) else "", "LayerNormalization"
+        ),
+        expected="one output",
+        fix="compute mean and deviation apart",
+    ),
+    Rule(
+        card=_error("resize-antialias", "There is no antialiased resize."),
+        check=of_nodes(lambda _, node: "antialias = 1" if attribute(node, "antialias", 0) else "", "Resize"),
+        expected="no antialiasing",
+        fix="resize where images are loaded, or fold a constant that is resized",
+    ),
+    Rule(
+        card=_error("zero-point", "Quantisation is symmetric."),
+        check=of_nodes(_zero_point, "QuantizeLinear", "DequantizeLinear"),
+        expected="a zero point of 0",
+        fix="quantise symmetrically",
+    ),
+    Rule(
+        card=_error("dropout", "Engines do not train."),
+        check=of_nodes(_dropout, "Dropout"),
+        expected="training mode off",
+        fix="export the model in evaluation mode",
+    ),
 )

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from exporter.lint.graph_facts import GraphFacts, Node, Shape, operand, shape_text
-from exporter.lint.report import RuleCard, Severity, Source
-from exporter.lint.rule import Breach, Rule
+from exporter.lint.report import Source
+from exporter.lint.rule import Rule, Verdict, card, of_nodes
 from exporter.lint.trt_operators import SUPPORTED
 
 _DYNAMIC = Source(
@@ -39,39 +39,22 @@ _SIZES = {
 """Inputs that say how large the result is."""
 
 
-def _input(facts: GraphFacts) -> Iterator[Breach]:
+def _inputs(facts: GraphFacts) -> Iterator[tuple[str, str]]:
     for name in facts.inputs:
         shape = facts.shapes.get(name)
         if shape is None or not all(isinstance(size, int) for size in shape[1:]):
-            yield Breach(
-                at=name,
-                expected="numbers, but for the first axis",
-                got=shape_text(shape),
-                fix="export with a static image size",
-            )
+            yield name, shape_text(shape)
 
 
-def _free_size(facts: GraphFacts) -> Iterator[Breach]:
-    batches = _batch_symbols(facts)
-    for node in facts.of(*SUPPORTED):
-        given = [name for name in node.input if name and name not in facts.weights]
-        if not all(_is_settled(facts.shapes.get(name), batches) for name in given):
-            continue
-        for name in node.output:
-            shape = facts.shapes.get(name)
-            if name and not _is_settled(shape, batches):
-                yield Breach(
-                    at=node,
-                    expected="a static shape, but for the batch",
-                    got=shape_text(shape),
-                    fix="compute it from constants",
-                )
-                break
-
-
-def _batch_symbols(facts: GraphFacts) -> frozenset[str]:
-    first = [shape[0] for name in facts.inputs if (shape := facts.shapes.get(name))]
-    return frozenset(size for size in first if isinstance(size, str))
+def _free_size(facts: GraphFacts, node: Node) -> Verdict:
+    shapes = facts.shapes
+    first = [shape[0] for name in facts.inputs if (shape := shapes.get(name))]
+    batches = frozenset(size for size in first if isinstance(size, str))
+    given = [name for name in node.input if name and name not in facts.weights]
+    if not all(_is_settled(shapes.get(name), batches) for name in given):
+        return ""
+    free = (shapes.get(name) for name in node.output if name and not _is_settled(shapes.get(name), batches))
+    return next(map(shape_text, free), "")
 
 
 def _is_settled(shape: Shape | None, batches: frozenset[str]) -> bool:
@@ -82,59 +65,52 @@ def _is_settled(shape: Shape | None, batches: frozenset[str]) -> bool:
     )
 
 
-def _data_dependent(facts: GraphFacts) -> Iterator[Breach]:
+def _data_dependent(facts: GraphFacts) -> Iterator[tuple[Node, str]]:
     for node in facts.of(*_DATA_DEPENDENT):
-        yield _depends(node, "as many results as the data has")
+        yield node, "as many results as the data has"
     for node in facts.of(*_SIZES):
         named = [operand(node, index) for index in _SIZES[node.op_type]]
         if any(name and name not in facts.sizes for name in named):
-            yield _depends(node, "a size that is computed from data")
-
-
-def _depends(node: Node, got: str) -> Breach:
-    return Breach(at=node, expected="a size that shapes decide", got=got, fix="use a fixed count, and a mask")
-
-
-def _control_flow(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of("If", "Loop", "Scan"):
-        yield Breach(
-            at=node,
-            expected="straight-line operators",
-            got="control flow",
-            fix="unroll it, or fold its condition",
-        )
-
-
-def _rule_card(name: str, severity: Severity, why: str, source: Source) -> RuleCard:
-    return RuleCard(id=f"trt-{name}", severity=severity, why=why, source=source)
+            yield node, "a size that is computed from data"
 
 
 RULES = (
     Rule(
-        card=_rule_card(
-            "dynamic-input",
+        card=card(
+            "trt-dynamic-input",
             "error",
             "Every free dimension needs a profile; this package makes one of the batch.",
             _DYNAMIC,
         ),
-        check=_input,
+        check=_inputs,
+        expected="numbers, but for the first axis",
+        fix="export with a static image size",
     ),
     Rule(
-        card=_rule_card(
-            "dynamic-shape", "warning", "What is not static is planned for its range, not its size.", _DYNAMIC
+        card=card(
+            "trt-dynamic-shape",
+            "warning",
+            "What is not static is planned for its range, not its size.",
+            _DYNAMIC,
         ),
-        check=_free_size,
+        check=of_nodes(_free_size, *SUPPORTED),
+        expected="a static shape, but for the batch",
+        fix="compute it from constants",
     ),
     Rule(
-        card=_rule_card(
-            "data-dependent", "warning", "Sizes that data decides are known at run time only.", _GLOSSARY
+        card=card(
+            "trt-data-dependent", "warning", "Sizes that data decides are known at run time only.", _GLOSSARY
         ),
         check=_data_dependent,
+        expected="a size that shapes decide",
+        fix="use a fixed count, and a mask",
     ),
     Rule(
-        card=_rule_card(
-            "control-flow", "warning", "Nothing is fused across the border of a loop or branch.", _LOOPS
+        card=card(
+            "trt-control-flow", "warning", "Nothing is fused across the border of a loop or branch.", _LOOPS
         ),
-        check=_control_flow,
+        check=of_nodes(lambda *_: "control flow", "If", "Loop", "Scan"),
+        expected="straight-line operators",
+        fix="unroll it, or fold its condition",
     ),
 )

@@ -6,8 +6,8 @@ Version 11 has no other mode; on 10.x it is asked for.
 from collections.abc import Callable, Iterator
 
 from exporter.lint.graph_facts import GraphFacts, Node, attribute, operand, short_name
-from exporter.lint.report import RuleCard, Severity, Source
-from exporter.lint.rule import Breach, Rule
+from exporter.lint.report import Source
+from exporter.lint.rule import Check, Rule, Verdict, Wrong, card, of_nodes
 from exporter.lint.trt_operators import MATRIX, SUPPORTED
 
 _ELEMENTWISE = Source(
@@ -35,114 +35,86 @@ _ANY_TYPE = ("If", "Loop", "Scan", "Shape", "Size", "TopK")
 """Inner graphs are judged node by node; the shape of anything can be asked for; TopK has a rule of its own."""
 
 
-def _mixed(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of(*_ALIKE):
-        found = [facts.types.get(name, "") for name in node.input[_ALIKE[node.op_type]] if name]
-        if len({kind for kind in found if kind}) > 1:
-            yield Breach(
-                at=node,
-                expected="operands of one type",
-                got=" and ".join(kind or "an unknown type" for kind in found),
-                fix="cast one of them in the graph",
-            )
+def _mixed(facts: GraphFacts, node: Node) -> Verdict:
+    found = [facts.types.get(name, "") for name in node.input[_ALIKE[node.op_type]] if name]
+    is_mixed = len({kind for kind in found if kind}) > 1
+    return " and ".join(kind or "an unknown type" for kind in found) if is_mixed else ""
 
 
-def _operator_types(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.of(*(name for name in SUPPORTED if name not in _ANY_TYPE)):
-        kind = facts.types.get(_deciding(node), "")
-        if kind in _VALUES and kind not in SUPPORTED[node.op_type]:
-            yield Breach(
-                at=node,
-                expected=", ".join(SUPPORTED[node.op_type]),
-                got=kind,
-                fix="cast around it, or spell it in other operators",
-            )
+def _operator_types(facts: GraphFacts, node: Node) -> Verdict:
+    deciding = node.output[0] if node.op_type in _RESULT_DECIDES else operand(node, 0)
+    kind, taken = facts.types.get(deciding, ""), SUPPORTED[node.op_type]
+    return Wrong(got=kind, expected=", ".join(taken)) if kind in _VALUES and kind not in taken else ""
 
 
-def _deciding(node: Node) -> str:
-    return node.output[0] if node.op_type in _RESULT_DECIDES else operand(node, 0)
+def _uint8(facts: GraphFacts, node: Node) -> Verdict:
+    if node.op_type in ("Cast", "CastLike", "Constant"):
+        return ""
+    touched = (facts.types.get(name) for name in (*node.input, *node.output))
+    return "uint8 inside the graph" if "uint8" in touched else ""
 
 
-def _unknown(facts: GraphFacts) -> Iterator[Breach]:
-    for node, kind in _first_of_each(facts, lambda kind: kind not in _KNOWN):
-        yield Breach(
-            at=node,
-            expected="a type that TensorRT has",
-            got=kind,
-            fix="cast at the model's input, or keep it out of the graph",
-        )
+def _quantized(facts: GraphFacts, node: Node) -> Verdict:
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant"):
+        return ""
+    kinds = {facts.types.get(name, "") for name in (*node.input, *node.output)}
+    made = {short_name(attribute(node, "to", 0))} if node.op_type == "Cast" else set()
+    return " and ".join(sorted((kinds & _QUANTIZED) or (made & _QUANTIZED)))
 
 
-def _double(facts: GraphFacts) -> Iterator[Breach]:
-    for node, kind in _first_of_each(facts, lambda kind: kind == "fp64"):
-        yield Breach(at=node, expected="fp32 at most", got=kind, fix="export the model in fp32")
-
-
-def _uint8(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.nodes:
-        touched = [*node.input, *node.output]
-        if node.op_type in ("Cast", "CastLike", "Constant") or not touched:
-            continue
-        if any(facts.types.get(name) == "uint8" for name in touched):
-            yield Breach(
-                at=node,
-                expected="uint8 at inputs and outputs only, next to a Cast",
-                got="uint8 inside the graph",
-                fix="cast the input first; quantise to int8",
-            )
-
-
-def _quantized(facts: GraphFacts) -> Iterator[Breach]:
-    for node in facts.nodes:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant"):
-            continue
-        kinds = {facts.types.get(name, "") for name in (*node.input, *node.output)} & _QUANTIZED
-        target = short_name(attribute(node, "to", 0)) if node.op_type == "Cast" else ""
-        if kinds or target in _QUANTIZED:
-            yield Breach(
-                at=node,
-                expected="quantised values between QuantizeLinear and DequantizeLinear only",
-                got=" and ".join(sorted(kinds or {target})),
-                fix="dequantise before it",
-            )
-
-
-def _first_of_each(facts: GraphFacts, wrong: Callable[[str], bool]) -> Iterator[tuple[Node | str, str]]:
+def _first_of_each(is_wrong: Callable[[str], bool]) -> Check:
     """Inputs, and nodes that bring in a type that their inputs do not have: the rest follows from these."""
-    for name in facts.inputs:
-        if facts.types.get(name) and wrong(facts.types[name]):
-            yield name, facts.types[name]
-    for node in facts.nodes:
-        given = {facts.types.get(name, "") for name in node.input if name not in facts.weights}
-        made = [facts.types.get(name, "") for name in node.output]
-        for kind in dict.fromkeys(
-            (*made, *(facts.types.get(name, "") for name in node.input if name in facts.weights))
-        ):
-            if kind and wrong(kind) and kind not in given:
-                yield node, kind
 
+    def check(facts: GraphFacts) -> Iterator[tuple[Node | str, str]]:
+        for name in facts.inputs:
+            if (kind := facts.types.get(name, "")) and is_wrong(kind):
+                yield name, kind
+        for node in facts.nodes:
+            given = {facts.types.get(name, "") for name in node.input if name not in facts.weights}
+            own = (*node.output, *(name for name in node.input if name in facts.weights))
+            for kind in dict.fromkeys(facts.types.get(name, "") for name in own):
+                if kind and is_wrong(kind) and kind not in given:
+                    yield node, kind
 
-def _card(name: str, severity: Severity, why: str, source: Source = MATRIX) -> RuleCard:
-    return RuleCard(id=f"trt-{name}", severity=severity, why=why, source=source)
+    return check
 
 
 RULES = (
     Rule(
-        card=_card(
-            "mixed-types", "error", "Strongly typed networks convert nothing by themselves.", _ELEMENTWISE
+        card=card(
+            "trt-mixed-types", "error", "Strongly typed networks convert nothing by themselves.", _ELEMENTWISE
         ),
-        check=_mixed,
+        check=of_nodes(_mixed, *_ALIKE),
+        expected="operands of one type",
+        fix="cast one of them in the graph",
     ),
     Rule(
-        card=_card("operator-type", "error", "An operator's layer takes certain types."),
-        check=_operator_types,
-    ),
-    Rule(card=_card("data-type", "error", "TensorRT has no such type."), check=_unknown),
-    Rule(card=_card("uint8", "error", "uint8 is a type of inputs and outputs."), check=_uint8),
-    Rule(
-        card=_card("quantized-type", "error", "Narrow types come from quantisation only."), check=_quantized
+        card=card("trt-operator-type", "error", "An operator's layer takes certain types.", MATRIX),
+        check=of_nodes(_operator_types, *(name for name in SUPPORTED if name not in _ANY_TYPE)),
+        fix="cast around it, or spell it in other operators",
     ),
     Rule(
-        card=_card("double", "warning", "fp64 is cast down to fp32, and clamped to its range."), check=_double
+        card=card("trt-data-type", "error", "TensorRT has no such type.", MATRIX),
+        check=_first_of_each(lambda kind: kind not in _KNOWN),
+        expected="a type that TensorRT has",
+        fix="cast at the model's input, or keep it out of the graph",
+    ),
+    Rule(
+        card=card("trt-uint8", "error", "uint8 is a type of inputs and outputs.", MATRIX),
+        check=of_nodes(_uint8),
+        expected="uint8 at inputs and outputs only, next to a Cast",
+        fix="cast the input first; quantise to int8",
+    ),
+    Rule(
+        card=card("trt-quantized-type", "error", "Narrow types come from quantisation only.", MATRIX),
+        check=of_nodes(_quantized),
+        expected="quantised values between QuantizeLinear and DequantizeLinear only",
+        fix="dequantise before it",
+    ),
+    Rule(
+        card=card("trt-double", "warning", "fp64 is cast down to fp32, and clamped to its range.", MATRIX),
+        check=_first_of_each(lambda kind: kind == "fp64"),
+        expected="fp32 at most",
+        fix="export the model in fp32",
     ),
 )

@@ -70,9 +70,7 @@ def _report_bundle(folder: Path, image: str | None, values: Mapping[str, object]
     picture = _open(image) if image is not None else None
     groups_LBT = _groups(bundle, picture, values, observe) if picture is not None else None
     with observe("report"):
-        made = report_bundle(
-            bundle, macs_per_block=bundle.manifest.gmacs.blocks, image=picture, groups_LBT=groups_LBT
-        )
+        made = report_bundle(bundle, image=picture, groups_LBT=groups_LBT)
         amend(bundle, {HTML_FILE: made.html.encode(), MARKDOWN_FILE: made.markdown.encode()})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from exporter.bundle import Bundle, Manifest
+from exporter.bundle import Manifest
 from exporter.records import BenchRecord, ValidationRecord
 from exporter.report import number_text as show
 from exporter.report.content import (
@@ -27,6 +27,8 @@ from exporter.report.content import (
     Slideshow,
     Table,
     TokenChart,
+    absent,
+    section,
 )
 from exporter.report.quality_sections import accuracy_section, fidelity_section, retrieval_section
 from exporter.report.speed_sections import speed_section
@@ -40,23 +42,16 @@ class Evidence:
     """Everything that a bundle's report is made of.
 
     Attributes:
-        bundle: opened.
+        manifest: the bundle's.
         validation: None if nothing was validated.
         benchmark: None if nothing was benchmarked.
-        gmacs_per_block: 10^9 multiply-accumulates of each block, if known.
         pictures: what was merged, block by block; empty if the matches were not kept.
     """
 
-    bundle: Bundle
+    manifest: Manifest
     validation: ValidationRecord | None
     benchmark: BenchRecord | None
-    gmacs_per_block: Sequence[float] | None
     pictures: tuple[Picture, ...]
-
-    @property
-    def manifest(self) -> Manifest:
-        """The bundle's manifest."""
-        return self.bundle.manifest
 
     @property
     def block_ms(self) -> dict[str, dict[int, float]]:
@@ -150,33 +145,26 @@ def _parity_headline(manifest: Manifest) -> Headline:
 
 
 def _merged_section(evidence: Evidence) -> Section:
-    title = "What was merged"
+    title, manifest = "What was merged", evidence.manifest
     if not evidence.pictures:
-        return Section(
-            title=title, parts=(Paragraph(text=_why_no_pictures(evidence.manifest), tone="absent"),)
-        )
-    notes: tuple[Part, ...] = ()
-    drawn = evidence.pictures[-1].label.rpartition(": ")[2]
-    planned = f"{evidence.manifest.schedule.tokens[-1]} tokens"
-    if drawn != planned:
-        notes = (
-            Paragraph(
-                text=f"The schedule ends at {planned}, the pictures at {drawn}: merges whose result nothing reads "
-                "are not executed."
-            ),
-        )
-    prefix = evidence.manifest.tokens_protected
+        return section(title, absent(_why_no_pictures(manifest)))
+    prefix = manifest.tokens_protected
     text = (
         "Every token is drawn as the patches that it stands for, in their mean colour. Patches merge because they "
         "look alike, so a token's patches need not touch."
     )
-    protected = (
-        f" {show.count(prefix, 'protected token')} in front of the patches never merge." if prefix else ""
-    )
-    if prefix == 1:
-        protected = " 1 protected token in front of the patches never merges."
-    slideshow = Slideshow(label="Block", steps=evidence.pictures)
-    return Section(title=title, parts=(Paragraph(text=text + protected), slideshow, *notes))
+    if prefix:
+        never = "never merges" if prefix == 1 else "never merge"
+        text += f" {show.count(prefix, 'protected token')} in front of the patches {never}."
+    parts: list[Part] = [Paragraph(text=text), Slideshow(label="Block", steps=evidence.pictures)]
+    drawn, planned = evidence.pictures[-1].label.rpartition(": ")[2], f"{manifest.schedule.tokens[-1]} tokens"
+    if drawn != planned:
+        text = (
+            f"The schedule ends at {planned}, the pictures at {drawn}: merges whose result nothing reads "
+            "are not executed."
+        )
+        parts.append(Paragraph(text=text))
+    return section(title, *parts)
 
 
 def _why_no_pictures(manifest: Manifest) -> str:
@@ -188,12 +176,9 @@ def _why_no_pictures(manifest: Manifest) -> str:
 
 
 def _blocks_section(evidence: Evidence) -> Section:
-    title = "Tokens, arithmetic and time per block"
-    schedule = evidence.manifest.schedule
+    title, schedule = "Tokens, arithmetic and time per block", evidence.manifest.schedule
     if not schedule.tokens:
-        return Section(
-            title=title, parts=(Paragraph(text="This tower is exported as it is; nothing merges."),)
-        )
+        return section(title, Paragraph(text="This tower is exported as it is; nothing merges."))
     chart = TokenChart(
         title="Tokens that enter each block",
         x_label="block",
@@ -202,48 +187,45 @@ def _blocks_section(evidence: Evidence) -> Section:
         dense=schedule.tokens[0],
     )
     parts: list[Part] = [chart, _block_table(evidence), *_block_chart(evidence)]
-    if evidence.gmacs_per_block is None:
-        parts.append(Paragraph(text="Arithmetic per block: not worked out here.", tone="absent"))
+    if evidence.manifest.gmacs.blocks is None:
+        parts.append(absent("Arithmetic per block: not worked out here."))
     if not evidence.block_ms:
-        parts.append(Paragraph(text="Time per block: not measured.", tone="absent"))
-    return Section(title=title, parts=tuple(parts))
+        parts.append(absent("Time per block: not measured."))
+    return section(title, *parts)
 
 
 def _block_chart(evidence: Evidence) -> tuple[Part, ...]:
     """Arithmetic and time of every block as a share of the first one's, so that they can be compared."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    if evidence.gmacs_per_block is not None:
-        curves["multiply-accumulates"] = [
-            (float(block), macs) for block, macs in enumerate(evidence.gmacs_per_block)
-        ]
-    for target, times in evidence.block_ms.items():
-        curves[f"time, {target}"] = [(float(block), times[block]) for block in sorted(times)]
-    series = tuple(
-        Series(name=name, points=tuple((block, value / points[0][1]) for block, value in points))
-        for name, points in curves.items()
-        if points and points[0][1] >= _LEAST
-    )
+    macs = evidence.manifest.gmacs.blocks or ()
+    curves = {"multiply-accumulates": dict(enumerate(macs))}
+    curves |= {f"time, {target}": dict(sorted(times.items())) for target, times in evidence.block_ms.items()}
+    series = []
+    for name, values in curves.items():
+        first = next(iter(values.values()), 0)
+        if first >= _LEAST:
+            points = tuple((float(block), value / first) for block, value in values.items())
+            series.append(Series(name=name, points=points))
     if not series:
         return ()
     title = "Arithmetic and time of each block, as a share of the first one's"
-    return (LineChart(title=title, x_label="block", y_label="share of the first block", series=series),)
+    return (
+        LineChart(title=title, x_label="block", y_label="share of the first block", series=tuple(series)),
+    )
 
 
 def _block_table(evidence: Evidence) -> Table:
-    schedule = evidence.manifest.schedule
-    gmacs = evidence.gmacs_per_block
+    schedule, gmacs = evidence.manifest.schedule, evidence.manifest.gmacs.blocks
     times = evidence.block_ms
-    rows = []
-    for block, (before, merged, after) in enumerate(
-        zip(schedule.tokens, schedule.merged, schedule.tokens[1:], strict=False)
-    ):
-        rows.append(
-            (
-                *(str(block), str(before), str(merged), str(after)),
-                *([show.mmacs(gmacs[block])] if gmacs is not None else []),
-                *(show.milliseconds(blocks.get(block)) for blocks in times.values()),
-            )
+    rows = (
+        (
+            *(str(block), str(before), str(merged), str(after)),
+            *([show.mmacs(gmacs[block])] if gmacs is not None else []),
+            *(show.milliseconds(blocks.get(block)) for blocks in times.values()),
         )
+        for block, (before, merged, after) in enumerate(
+            zip(schedule.tokens, schedule.merged, schedule.tokens[1:], strict=False)
+        )
+    )
     return Table(
         caption="Tokens in and out of each block",
         headings=(
@@ -259,9 +241,7 @@ def _block_table(evidence: Evidence) -> Table:
 def _parity_section(manifest: Manifest) -> Section:
     title = "Parity"
     if not manifest.parity:
-        return Section(
-            title=title, parts=(Paragraph(text="Not verified against eager PyTorch.", tone="absent"),)
-        )
+        return section(title, absent("Not verified against eager PyTorch."))
     rows = tuple(
         (
             target,
@@ -276,19 +256,15 @@ def _parity_section(manifest: Manifest) -> Section:
     table = Table(
         caption="Engines against the rewritten program in eager PyTorch",
         headings=(
-            "target",
-            "verdict",
-            "largest error",
-            "mean error",
-            "least cosine",
+            *("target", "verdict", "largest error", "mean error", "least cosine"),
             "equal matches, worst block",
         ),
         rows=rows,
         texts=frozenset({0, 1}),
     )
-    unverified = sorted(set(manifest.artifacts) - set(manifest.parity))
-    missing = [Paragraph(text=f"Not verified: {', '.join(unverified)}.", tone="absent")] if unverified else []
-    return Section(title=title, parts=(table, *_agreement(manifest), *missing))
+    unverified = ", ".join(sorted(set(manifest.artifacts) - set(manifest.parity)))
+    missing = [absent(f"Not verified: {unverified}.")] if unverified else []
+    return section(title, table, *_agreement(manifest), *missing)
 
 
 def _agreement(manifest: Manifest) -> tuple[Part, ...]:
@@ -297,7 +273,7 @@ def _agreement(manifest: Manifest) -> tuple[Part, ...]:
         target: record.match_agreement for target, record in manifest.parity.items() if record.match_agreement
     }
     if not records:
-        return (Paragraph(text="Agreement of the matches: not measured.", tone="absent"),)
+        return (absent("Agreement of the matches: not measured."),)
     if all(share == 1 for shares in records.values() for share in shares):
         return (Paragraph(text="Every engine merges the same tokens as eager PyTorch, in every block."),)
     counts = pairwise(manifest.schedule.tokens)
@@ -319,19 +295,19 @@ def _agreement(manifest: Manifest) -> tuple[Part, ...]:
 def _notes_section(manifest: Manifest) -> Section:
     notes = Listing(items=manifest.notes) if manifest.notes else Paragraph(text="No remarks from the export.")
     passes = Paragraph(text=f"Passes, in order: {', '.join(manifest.passes) or 'none'}.")
-    return Section(title="Remarks", parts=(notes, passes))
+    return section("Remarks", notes, passes)
 
 
 def _reproduction_section(evidence: Evidence) -> Section:
     manifest = evidence.manifest
     name = shlex.quote(manifest.name)
     recipe = shlex.quote(f"{manifest.name}/recipe.yaml")
-    lines = [
+    lines = (
         f"python -m exporter run {recipe} --out {shlex.quote(manifest.name + '-again')}",
         f"python -m exporter validate {name}",
         f"python -m exporter bench {name}",
         f"python -m exporter report {name}",
-    ]
+    )
     artifacts = Table(
         caption="Artifacts",
         headings=("target", "file", "precision", "opset", "sha256"),
@@ -350,7 +326,7 @@ def _reproduction_section(evidence: Evidence) -> Section:
             *_built_from(manifest),
         )
     )
-    return Section(title="How to reproduce", parts=(Commands(lines=tuple(lines)), artifacts, tensors))
+    return section("How to reproduce", Commands(lines=lines), artifacts, tensors)
 
 
 def _built_from(manifest: Manifest) -> list[tuple[str, str]]:

@@ -148,18 +148,7 @@ class Slideshow:
 
 
 Chart = TokenChart | LineChart | IntervalChart | ParetoChart
-Part = (
-    Paragraph
-    | Table
-    | Facts
-    | Listing
-    | Commands
-    | Slideshow
-    | TokenChart
-    | LineChart
-    | IntervalChart
-    | ParetoChart
-)
+Part = Paragraph | Table | Facts | Listing | Commands | Slideshow | Chart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +157,16 @@ class Section:
 
     title: str
     parts: tuple[Part, ...]
+
+
+def absent(text: str) -> Paragraph:
+    """A sentence on what was not run."""
+    return Paragraph(text=text, tone="absent")
+
+
+def section(title: str, *parts: Part) -> Section:
+    """A section of these parts."""
+    return Section(title=title, parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)

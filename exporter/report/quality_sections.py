@@ -7,7 +7,18 @@ import shlex
 
 from exporter.records import Fidelity, ValidationRecord
 from exporter.report import number_text as show
-from exporter.report.content import IntervalChart, LineChart, Listing, Paragraph, Part, Section, Series, Table
+from exporter.report.content import (
+    IntervalChart,
+    LineChart,
+    Listing,
+    Paragraph,
+    Part,
+    Section,
+    Series,
+    Table,
+    absent,
+    section,
+)
 from exporter.validation import matched_by_text
 
 _MOST_NAMES = 10
@@ -19,7 +30,7 @@ def accuracy_section(record: ValidationRecord | None, name: str) -> Section:
     title = "Accuracy"
     if record is None or not record.accuracy:
         text = f"Not measured. Run: python -m exporter validate {shlex.quote(name)} --data DIR"
-        return Section(title=title, parts=(Paragraph(text=text, tone="absent"), *_unreadable(record)))
+        return section(title, absent(text), *_unreadable(record))
     what = f"{record.task} on {record.data.name}" if record.task else record.data.name
     rows = tuple(
         (contender, show.percent(row.top1), show.percent(row.top5), str(row.n))
@@ -27,13 +38,12 @@ def accuracy_section(record: ValidationRecord | None, name: str) -> Section:
     )
     table = Table(caption=f"Accuracy: {what}", headings=("contender", "top-1", "top-5", "images"), rows=rows)
     warnings = tuple(Paragraph(text=f"Warning: {line}.", tone="bad") for line in record.warnings)
-    parts = (*warnings, table, *_differences(record), *_labels(record), *_unreadable(record))
-    return Section(title=title, parts=parts)
+    return section(title, *warnings, table, *_differences(record), *_labels(record), *_unreadable(record))
 
 
 def _differences(record: ValidationRecord) -> tuple[Part, ...]:
     if not record.difference:
-        return (Paragraph(text="No difference to the dense model was worked out.", tone="absent"),)
+        return (absent("No difference to the dense model was worked out."),)
     table = Table(
         caption="Top-1 gained against dense eager on the same images, in points, with 95 % interval",
         headings=("target", "difference", "interval", "p-value"),
@@ -93,7 +103,7 @@ def retrieval_section(record: ValidationRecord | None, name: str) -> Section:
     if record is None or not record.retrieval:
         command = f"python -m exporter validate {shlex.quote(name)} --pairs CSV"
         text = f"Not measured. For a model with two towers, run: {command}"
-        return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
+        return section(title, absent(text))
     sizes = next(iter(record.retrieval.values()))
     rows = tuple(
         (contender, *(show.percent(value) for value in (*row.text_to_image.all, *row.image_to_text.all)))
@@ -104,7 +114,7 @@ def retrieval_section(record: ValidationRecord | None, name: str) -> Section:
         *(f"{way} R@{k}" for way in ("text to image", "image to text") for k in (1, 5, 10)),
     )
     caption = f"Recall among {show.count(sizes.images, 'image')} and {show.count(sizes.texts, 'text')}"
-    return Section(title=title, parts=(Table(caption=caption, headings=headings, rows=rows),))
+    return section(title, Table(caption=caption, headings=headings, rows=rows))
 
 
 def fidelity_section(record: ValidationRecord | None, name: str) -> Section:
@@ -112,13 +122,13 @@ def fidelity_section(record: ValidationRecord | None, name: str) -> Section:
     title = "Fidelity to the dense model"
     if record is None or not (record.fidelity or record.blocks):
         text = f"Not measured. Run: python -m exporter validate {shlex.quote(name)} --data DIR"
-        return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
-    return Section(title=title, parts=(*_fidelity_table(record), *_block_errors(record)))
+        return section(title, absent(text))
+    return section(title, *_fidelity_table(record), *_block_errors(record))
 
 
 def _fidelity_table(record: ValidationRecord) -> tuple[Part, ...]:
     if not record.fidelity:
-        return (Paragraph(text="Outputs against dense eager: not measured.", tone="absent"),)
+        return (absent("Outputs against dense eager: not measured."),)
     table = Table(
         caption=f"Outputs against dense eager: {record.data.name}",
         headings=(
@@ -145,17 +155,13 @@ def _fidelity_cells(row: Fidelity) -> tuple[str, ...]:
 
 def _block_errors(record: ValidationRecord) -> tuple[Part, ...]:
     if not record.blocks:
-        return (Paragraph(text="Growth of the error over the blocks: not measured.", tone="absent"),)
+        return (absent("Growth of the error over the blocks: not measured."),)
+    points = tuple((float(row.block), row.relative_error) for row in record.blocks)
     chart = LineChart(
         title="Error of the tokens after each block, relative to the dense model",
         x_label="block",
         y_label="relative error",
-        series=(
-            Series(
-                name="relative error",
-                points=tuple((float(row.block), row.relative_error) for row in record.blocks),
-            ),
-        ),
+        series=(Series(name="relative error", points=points),),
     )
     table = Table(
         caption="Error after each block, relative to the dense model",

@@ -1,6 +1,6 @@
 """Public functions of the report package: from a bundle or a sweep to its report, as HTML and Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ class Report:
 def report_bundle(
     bundle: Bundle,
     *,
-    macs_per_block: Sequence[float] | None = None,
     image: Image.Image | None = None,
     groups_LBT: npt.NDArray[Any] | None = None,
 ) -> Report:
@@ -47,8 +46,6 @@ def report_bundle(
 
     Args:
         bundle: opened; `validation.json`, `bench.json` and `merges.npz` are read if they are of the bundle.
-        macs_per_block: 10^9 multiply-accumulates of each block, as the manifest counts them and says in
-            `gmacs.blocks`, which is taken if they are not given.
         image: the picture that `groups_LBT` belongs to; the first image of the bundle's sample if not given.
         groups_LBT: integers, after each block the number of the token that each original token is part of; those of
             `merges.npz` if not given.
@@ -57,13 +54,11 @@ def report_bundle(
         BundleError: a file beside the engines is not what its command writes.
     """
     pictures = _pictures(bundle, image, groups_LBT)
-    return _rendered(bundle_content(evidence(bundle, macs_per_block, pictures)))
+    return _rendered(bundle_content(evidence(bundle, pictures)))
 
 
-def evidence(
-    bundle: Bundle, macs_per_block: Sequence[float] | None = None, pictures: tuple[Picture, ...] = ()
-) -> Evidence:
-    """What lies in a bundle's folder, read and checked; for the arguments see `report_bundle` and `Evidence`.
+def evidence(bundle: Bundle, pictures: tuple[Picture, ...] = ()) -> Evidence:
+    """What lies in a bundle's folder, read and checked.
 
     Raises:
         BundleError: a file beside the engines is not what its command writes.
@@ -77,13 +72,7 @@ def evidence(
     _check_blocks(VALIDATION_FILE, [row.block for row in validation.blocks] if validation else (), blocks)
     for times in benchmark.blocks.values() if benchmark else ():
         _check_blocks(BENCH_FILE, [row.block for row in times], blocks)
-    return Evidence(
-        bundle=bundle,
-        validation=validation,
-        benchmark=benchmark,
-        gmacs_per_block=bundle.manifest.gmacs.blocks if macs_per_block is None else macs_per_block,
-        pictures=pictures,
-    )
+    return Evidence(manifest=bundle.manifest, validation=validation, benchmark=benchmark, pictures=pictures)
 
 
 def report_sweep(path: str | Path) -> Report:
@@ -95,16 +84,13 @@ def report_sweep(path: str | Path) -> Report:
     Raises:
         BundleError: there is no `sweep.json`, or it is not what `sweep` writes.
     """
-    return _rendered(sweep_content(read_record(_sweep_folder(Path(path)))))
+    path = Path(path)
+    return _rendered(sweep_content(read_record(path.parent if path.name == SWEEP_FILE else path)))
 
 
 def _check_blocks(file: str, found: Iterable[int], blocks: int) -> None:
     if odd := [block for block in found if not 0 <= block < blocks]:
         raise BundleError(f"{file}: blocks: expected blocks 0 to {blocks - 1}, got {odd[0]}; {_REMEDY}")
-
-
-def _sweep_folder(path: Path) -> Path:
-    return path.parent if path.name == SWEEP_FILE else path
 
 
 def _rendered(content: ReportContent) -> Report:

@@ -4,38 +4,45 @@ In: the benchmark record. Out: a section for `bundle_content`.
 """
 
 import shlex
+from collections.abc import Mapping
 
 from exporter.records import BenchRecord, ContenderRecord
 from exporter.report import number_text as show
-from exporter.report.content import Facts, IntervalChart, Listing, Paragraph, Part, Section, Table
+from exporter.report.content import (
+    Facts,
+    IntervalChart,
+    Listing,
+    Paragraph,
+    Part,
+    Section,
+    Table,
+    absent,
+    section,
+)
 
 
 def speed_section(record: BenchRecord | None, name: str) -> Section:
     """Everything that was timed, on what machine."""
-    title = "Speed"
     if record is None:
-        text = f"Not measured. Run: python -m exporter bench {shlex.quote(name)}"
-        return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
+        return section("Speed", absent(f"Not measured. Run: python -m exporter bench {shlex.quote(name)}"))
     warnings: tuple[Part, ...] = ()
     if record.warnings:
         text = "What makes these figures doubtful:"
         warnings = (Paragraph(text=text, tone="bad"), Listing(items=record.warnings))
-    return Section(
-        title=title,
-        parts=(
-            *warnings,
-            *_ratios(record),
-            *_efficiencies(record),
-            *_contenders(record),
-            *_unavailable(record),
-            *_environment(record),
-        ),
+    return section(
+        "Speed",
+        *warnings,
+        *_ratios(record),
+        *_efficiencies(record),
+        *_contenders(record),
+        *_unavailable(record),
+        *machine(record.environment),
     )
 
 
 def _ratios(record: BenchRecord) -> tuple[Part, ...]:
     if not record.ratios:
-        return (Paragraph(text="Ratios: not measured.", tone="absent"),)
+        return (absent("Ratios: not measured."),)
     chart = IntervalChart(
         title="Times faster, with interval",
         x_label="times faster",
@@ -55,7 +62,7 @@ def _ratios(record: BenchRecord) -> tuple[Part, ...]:
 
 def _efficiencies(record: BenchRecord) -> tuple[Part, ...]:
     if not record.efficiencies and not record.merge_efficiency:
-        return (Paragraph(text="Merge efficiency: not measured.", tone="absent"),)
+        return (absent("Merge efficiency: not measured."),)
     explanation = Paragraph(
         text="Merge efficiency is the speedup over the dense engine divided by the ratio of executed "
         "multiply-accumulates; at 1.00, merging costs nothing."
@@ -84,7 +91,7 @@ def _efficiencies(record: BenchRecord) -> tuple[Part, ...]:
 
 def _contenders(record: BenchRecord) -> tuple[Part, ...]:
     if not record.contenders:
-        return (Paragraph(text="Contenders: none ran.", tone="absent"),)
+        return (absent("Contenders: none ran."),)
     table = Table(
         caption="Latency in ms per call, throughput, memory in MB, and ms to load and for the first call",
         headings=(
@@ -109,10 +116,11 @@ def _unavailable(record: BenchRecord) -> tuple[Part, ...]:
     if not record.unavailable:
         return ()
     items = tuple(f"{each.label}: {each.reason}" for each in record.unavailable)
-    return (Paragraph(text="Did not run:", tone="absent"), Listing(items=items))
+    return (absent("Did not run:"), Listing(items=items))
 
 
-def _environment(record: BenchRecord) -> tuple[Part, ...]:
-    if not record.environment:
-        return (Paragraph(text="The machine was not recorded.", tone="absent"),)
-    return (Paragraph(text="Measured on:"), Facts(rows=tuple(show.flat(record.environment).items())))
+def machine(environment: Mapping[str, object]) -> tuple[Part, ...]:
+    """What the machine was that figures are of."""
+    if not environment:
+        return (absent("The machine was not recorded."),)
+    return (Paragraph(text="Measured on:"), Facts(rows=tuple(show.flat(environment).items())))

@@ -20,7 +20,10 @@ from exporter.report.content import (
     Section,
     Series,
     Table,
+    absent,
+    section,
 )
+from exporter.report.speed_sections import machine
 from exporter.sweep import Evaluation, Point, PointResult, Solution, SweepRecord
 
 _MEASURES = {
@@ -86,10 +89,9 @@ def _front_headline(record: SweepRecord) -> Headline:
 
 
 def _front_section(record: SweepRecord) -> Section:
-    title = "Quality against throughput"
-    measure = record.quality_measure
+    title, measure = "Quality against throughput", record.quality_measure
     if measure is None:
-        return Section(title=title, parts=(Paragraph(text="Quality was not measured.", tone="absent"),))
+        return section(title, absent("Quality was not measured."))
     groups: dict[str, list[tuple[float, float, bool]]] = {}
     for result in record.points:
         value = result.quality.of(measure)
@@ -97,8 +99,7 @@ def _front_section(record: SweepRecord) -> Section:
             place = (result.images_per_s, value, result.name in record.front)
             groups.setdefault(_series_name(result, record.points), []).append(place)
     if not groups:
-        text = "No point has both a quality and a throughput."
-        return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
+        return section(title, absent("No point has both a quality and a throughput."))
     chart = ParetoChart(
         title="Filled points are on the front: no other point is better in both",
         x_label="images per second",
@@ -112,16 +113,14 @@ def _front_section(record: SweepRecord) -> Section:
             for name, places in groups.items()
         ),
     )
-    return Section(title=title, parts=(chart,))
+    return section(title, chart)
 
 
 def _curve_section(record: SweepRecord) -> Section:
-    title = "Quality against r"
-    measure = record.quality_measure
+    title, measure = "Quality against r", record.quality_measure
     series = [] if measure is None else list(_curves(record))
     if measure is None or not series:
-        text = "No point has both a quality and one r for all blocks."
-        return Section(title=title, parts=(Paragraph(text=text, tone="absent"),))
+        return section(title, absent("No point has both a quality and one r for all blocks."))
     bounded = any(bound is not None for each in series for bound in each.bounds)
     text = "Bars are the 95 % interval of the difference to the dense eager model on the same images."
     chart = LineChart(
@@ -131,7 +130,7 @@ def _curve_section(record: SweepRecord) -> Section:
         series=tuple(series),
         from_zero=False,
     )
-    return Section(title=title, parts=(chart, *([Paragraph(text=text)] if bounded else [])))
+    return section(title, chart, *([Paragraph(text=text)] if bounded else []))
 
 
 def _curves(record: SweepRecord) -> Iterable[Series]:
@@ -204,7 +203,7 @@ def _points_section(record: SweepRecord) -> Section:
         texts=frozenset({0, 1, 2}),
     )
     text = "Speedup is over the dense engine of the same target and precision."
-    return Section(title="Points", parts=(table, Paragraph(text=text)))
+    return section("Points", table, Paragraph(text=text))
 
 
 def _point_row(record: SweepRecord, result: PointResult) -> tuple[str, ...]:
@@ -234,7 +233,6 @@ def _quality_text(record: SweepRecord, result: PointResult) -> str:
 
 
 def _failures_section(record: SweepRecord) -> Section:
-    title = "Failed and missing points"
     rows = tuple(
         (each.name, each.failure.stage, str(each.failure.exit_status), each.failure.error)
         for each in record.points
@@ -247,8 +245,8 @@ def _failures_section(record: SweepRecord) -> Section:
         parts.append(Table(caption="Failed", headings=headings, rows=rows, texts=frozenset({0, 1, 3})))
     if left:
         text = f"Not run: {', '.join(left)}. The same command goes on where the sweep stopped."
-        parts.append(Paragraph(text=text, tone="absent"))
-    return Section(title=title, parts=tuple(parts) or (Paragraph(text="None."),))
+        parts.append(absent(text))
+    return section("Failed and missing points", *(parts or [Paragraph(text="None.")]))
 
 
 def _solution_section(solution: Solution) -> Section:
@@ -268,7 +266,7 @@ def _solution_section(solution: Solution) -> Section:
         rows=tuple(_evaluation_row(each) for each in solution.evaluated),
         texts=frozenset({0, 1}),
     )
-    return Section(title="Solution", parts=(verdict, *best, table))
+    return section("Solution", verdict, *best, table)
 
 
 def _evaluation_row(each: Evaluation) -> tuple[str, ...]:
@@ -283,24 +281,13 @@ def _evaluation_row(each: Evaluation) -> tuple[str, ...]:
 
 
 def _remarks_section(record: SweepRecord) -> Section:
-    remarks = [
-        *record.notes,
-        *(f"{each.name}: {note}" for each in record.points if each.built for note in each.built.notes),
-        *(
-            f"{each.name}: {warning}"
-            for each in record.points
-            if each.timed
-            for warning in each.timed.warnings
-        ),
+    remarks = list(record.notes)
+    remarks += [f"{each.name}: {note}" for each in record.points if each.built for note in each.built.notes]
+    remarks += [
+        f"{each.name}: {line}" for each in record.points if each.timed for line in each.timed.warnings
     ]
     listing = Listing(items=tuple(remarks)) if remarks else Paragraph(text="No remarks.")
-    rows = tuple(show.flat(record.environment).items())
-    machine = (
-        (Paragraph(text="Measured on:"), Facts(rows=rows))
-        if rows
-        else (Paragraph(text="The machine was not recorded.", tone="absent"),)
-    )
-    return Section(title="Remarks and environment", parts=(listing, *machine))
+    return section("Remarks and environment", listing, *machine(record.environment))
 
 
 def _aligns(gridded: Iterable[Point]) -> list[int]:
@@ -336,4 +323,4 @@ def _reproduction_section(record: SweepRecord) -> Section:
         parts.append(Paragraph(text=text))
     if any(point.method_options for point in points):
         parts.append(Paragraph(text="Options of the methods are not in this line; they are in sweep.json."))
-    return Section(title="How to reproduce", parts=tuple(parts))
+    return section("How to reproduce", *parts)

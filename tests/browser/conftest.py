@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from exporter.bundle import GmacsRecord
 from exporter.report import report_bundle, report_sweep
 from exporter.sweep import write_record
 from tests.support.report_bundle import BENCH, VALIDATION, Form, alike_groups, make_bundle, noise_image
@@ -52,11 +53,12 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         image_HWC=image,
         files=files,
         merges=alike_groups(image, form),
+        gmacs=GmacsRecord(dense=1.5, reduced=1.2, ratio=1.25, executed=0.9, blocks=(3e-3, 2e-3, 1e-3)),
         name="a-name-that-does-not-break-" + 3 * "a" * 40,
     )
     write_record(folder, sweep_record())
     texts = {
-        "bundle": report_bundle(bundle, macs_per_block=[3e-3, 2e-3, 1e-3]).html,
+        "bundle": report_bundle(bundle).html,
         "sweep": report_sweep(folder).html,
     }
     for name, text in texts.items():

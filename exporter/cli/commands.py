@@ -109,7 +109,7 @@ def inspect_command(model: str, output: Output, **given: Any) -> None:
     with printed_graphs(given):
         planned = plan_export(recipe, output.observe, strict=False)
         if asks_for_graphs(given):
-            rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
+            rewrite(planned.program, planned.schedule, rewrite_options(planned))
     shown = replace(output, quiet=False)  # the table is all that the command is for
     shown.show(lambda: summary.planned_tree(planned), lambda at: summary.print_planned(at, planned))
 

@@ -23,7 +23,7 @@ from exporter.bundle import (
 from exporter.errors import UsageError
 from exporter.pipeline.compile import Compiled, compile_engines, targets_here
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.origin import check_program, plan_bundle
+from exporter.pipeline.origin import plan_bundle, rewritten
 from exporter.pipeline.plan import Planned, unguarded
 from exporter.pipeline.racing import (
     BenchOptions,
@@ -35,11 +35,9 @@ from exporter.pipeline.racing import (
     require_speed,
     save_program,
 )
-from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import Recipe, merging_name, override
 from exporter.records import BENCH_FILE, canonical_json
 from exporter.reduction import method
-from exporter.rewrite import rewrite
 from exporter.schedule import plan
 
 
@@ -188,10 +186,7 @@ def _subject(
         return compiled_subject(compiled, label, batch, eager)
     if not reduced:
         return bundle_subject(bundle, label, batch)
-    with observe(f"rewrite {label}"):
-        options = rewrite_options(planned.recipe, planned.model)
-        program = rewrite(planned.program, planned.schedule, options)
-        check_program(bundle, program)
+    program = rewritten(bundle, planned, observe)
     return bundle_subject(bundle, label, batch, save_program(program, folder))
 
 

@@ -22,7 +22,7 @@ from exporter.models import PREPROCESS_FILE
 from exporter.packages import toolchain
 from exporter.pipeline.compile import Compiled
 from exporter.pipeline.measure import Measured
-from exporter.pipeline.plan import Planned, bundle_name, gmacs
+from exporter.pipeline.plan import Planned, gmacs
 from exporter.pipeline.stage_options import as_sample
 from exporter.recipe import Recipe, merging_name, portable, recipe_to_yaml
 from exporter.records import BENCH_FILE, VALIDATION_FILE, canonical_json
@@ -74,7 +74,7 @@ def _manifest(compiled: Compiled) -> Manifest:
     model, schedule = planned.model, planned.schedule
     weights = WeightsRecord(kind=model.weights_kind, sha256=model.weights_sha256)
     return Manifest(
-        name=bundle_name(recipe, model),
+        name=planned.name,
         model=ModelRecord(source=model.source, id=model.id, weights=weights),
         tower=recipe.model.tower,
         method=recipe.method,

@@ -7,17 +7,19 @@ import numpy as np
 from exporter.errors import UsageError
 from exporter.models import LoadedModel, training_images
 from exporter.pipeline.contenders import as_input
+from exporter.pipeline.plan import Planned
 from exporter.recipe import Recipe
 from exporter.targets import Array
 from exporter.validation import ImageSet, decode, default_workers, image_arrays, open_images
 
 
-def calibration_images(recipe: Recipe, model: LoadedModel) -> Array:
+def calibration_images(planned: Planned) -> Array:
     """The first images, as the recipe's engines take them: (n, ...).
 
     Raises:
         UsageError: there are none, or none of them can be read.
     """
+    recipe, model = planned.recipe, planned.model
     preprocess = model.preprocess
     if preprocess is None:
         raise UsageError(f"precision: int8 is calibrated on images, and {model.name} {model.why_no_photos}")

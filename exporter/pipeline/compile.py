@@ -148,15 +148,14 @@ def compile_engines(planned: Planned, targets: Targets, folder: Path, observe: O
     Raises:
         ExportError: the graph cannot be rewritten, or every target failed; the worst of the reasons.
     """
-    recipe = planned.recipe
     with observe("rewrite") as note:
-        program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
+        program = rewrite(planned.program, planned.schedule, rewrite_options(planned))
         note(f"{program.executed_macs / 1e9:.4g} GMACs executed")
     with observe("run eager") as note:
-        references = run_eager(program, parity_inputs(recipe, planned.model))
+        references = run_eager(program, parity_inputs(planned))
         require_finite(program, references)
         note(", ".join(references))
-    request = emit_request(recipe, planned, as_sample(planned.model, next(iter(references.values()))))
+    request = emit_request(planned, as_sample(planned.model, next(iter(references.values()))))
     compiler = _Compiler(
         compiled=Compiled(
             planned=planned,
@@ -227,7 +226,7 @@ class _Compiler:
         if self.compiled.recipe.precision != "int8":
             return None
         with self.observe("calibrate") as note:
-            images = calibration_images(self.compiled.recipe, self.compiled.planned.model)
+            images = calibration_images(self.compiled.planned)
             note(f"{len(images)} images")
         return images
 
@@ -250,7 +249,7 @@ class _Compiler:
 
     def _options(self, form: tuple[Precision, Forms]) -> RewriteOptions:
         precision, forms = form
-        options = rewrite_options(self.compiled.recipe, self.compiled.planned.model)
+        options = rewrite_options(self.compiled.planned)
         return replace(options, precision=precision, forms=forms)
 
     def _verify(self, artifact: Artifact, request: EmitRequest) -> ParityResult:

@@ -20,7 +20,7 @@ from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Measured, measure_compiled
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_weights
-from exporter.pipeline.plan import Planned, bundle_name, plan_export
+from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.racing import race_against_dense
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, check, text_recipe
@@ -87,7 +87,7 @@ def build(
         check_out_dir(out_dir, force)
     planned = plan_export(recipe, observe)
     check_weights(planned.model, weights_sha256)
-    folder = Path(out_dir) if out_dir is not None else Path("artifacts") / bundle_name(recipe, planned.model)
+    folder = Path(out_dir) if out_dir is not None else Path("artifacts") / planned.name
     check_out_dir(folder, force)
     if recipe.bench.min_speedup is not None and planned.schedule.is_dense:
         raise UsageError(

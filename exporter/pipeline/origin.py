@@ -14,9 +14,10 @@ from exporter.errors import WeightsError
 from exporter.models import LoadedModel
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned, plan_export
+from exporter.pipeline.stage_options import rewrite_options
 from exporter.pipeline.whereabouts import located
 from exporter.recipe import Recipe
-from exporter.rewrite import RewrittenProgram
+from exporter.rewrite import RewrittenProgram, rewrite
 from exporter.validation import tensors_of
 
 SAME_MODEL_COSINE = 0.999
@@ -54,14 +55,22 @@ def check_weights(model: LoadedModel, expected: str | None) -> None:
         )
 
 
-def check_program(bundle: Bundle, program: RewrittenProgram) -> None:
-    """Raise unless a bundle's own rewritten program gives the outputs that the bundle recorded for its sample.
+def rewritten(bundle: Bundle, planned: Planned, observe: Observer) -> RewrittenProgram:
+    """Rewrite the model of a bundle again.
 
-    Equal weights with other settings (heads, activation, scale) are another model, which their hash cannot see.
+    Equal weights with other settings (heads, activation, scale) are another model, which their hash cannot see: the
+    program must give the outputs that the bundle recorded for its sample.
 
     Raises:
         WeightsError: the program computes something else.
     """
+    with observe("rewrite"):
+        program = rewrite(planned.program, planned.schedule, rewrite_options(planned))
+        _check_outputs(bundle, program)
+    return program
+
+
+def _check_outputs(bundle: Bundle, program: RewrittenProgram) -> None:
     sample = bundle.sample()
     results = program(*tensors_of(bundle.signature.inputs_of(sample)))[: program.outputs]
     for record, result in zip(bundle.manifest.outputs, results, strict=True):

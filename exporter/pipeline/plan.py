@@ -37,6 +37,11 @@ class Planned:
     schedule: Schedule
 
     @property
+    def name(self) -> str:
+        """The bundle's: the recipe's own, or one made of what it asks."""
+        return self.recipe.name or default_name(self.recipe, self.model.name)
+
+    @property
     def first_output(self) -> int:
         """Length of the model's first output: its classes, if it has logits."""
         output = output_node(self.program.graph_module.graph)
@@ -92,11 +97,6 @@ def dense_recipe(recipe: Recipe) -> Recipe:
 def unguarded(recipe: Recipe) -> Recipe:
     """The recipe without name, measurements and gates: one that only builds."""
     return replace(recipe, name=None, validate=Validation(), bench=SpeedGate(), with_text=False)
-
-
-def bundle_name(recipe: Recipe, model: LoadedModel) -> str:
-    """The bundle's name: the recipe's own, or one made of what it asks."""
-    return recipe.name or default_name(recipe, model.name)
 
 
 def gmacs(planned: Planned, executed: int) -> GmacsRecord:

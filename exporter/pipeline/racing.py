@@ -303,8 +303,8 @@ def _graphs(options: BenchOptions) -> tuple[bool, ...]:
 
 def _write_input(planned: Planned, batch: int, path: Path) -> Path:
     """A real photo (or noise, for a model that does not take photos), as often as the batch asks."""
-    at_batch = replace(planned.recipe, batch=batch, dynamic_batch=False)
-    return write_inputs(path, next(iter(parity_inputs(at_batch, planned.model).values())))
+    at_batch = replace(planned, recipe=replace(planned.recipe, batch=batch, dynamic_batch=False))
+    return write_inputs(path, next(iter(parity_inputs(at_batch).values())))
 
 
 def check_options(options: BenchOptions) -> None:

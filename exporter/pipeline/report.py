@@ -13,12 +13,10 @@ from exporter.errors import UsageError
 from exporter.models import Preprocess, crop_image, in_bytes
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.origin import check_program, plan_bundle
-from exporter.pipeline.stage_options import rewrite_options
+from exporter.pipeline.origin import plan_bundle, rewritten
 from exporter.recipe import override
 from exporter.records import write_whole
 from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, report_sweep
-from exporter.rewrite import rewrite
 from exporter.sweep.record import SWEEP_FILE
 from exporter.targets import Array
 from exporter.validation import groups_of, run_eager
@@ -86,7 +84,7 @@ def _open(path: str) -> Image.Image:
 def _groups(
     bundle: Bundle, picture: Image.Image, values: Mapping[str, object], observe: Observer
 ) -> npt.NDArray[np.int32]:
-    """What the eager program merges in a picture: (L, B, T), as `merges.npz` has it for the sample."""
+    """What the eager program merges in a picture: (L, B, T), as in `merges.npz` for the sample."""
     planned = plan_bundle(bundle, override(bundle.recipe(), values), observe, values)
     if planned.model.preprocess is None or planned.schedule.is_dense:
         why = (
@@ -97,9 +95,7 @@ def _groups(
         raise UsageError(
             f"--image: expected a bundle that merges tokens of photos, got {bundle.manifest.name}{why}"
         )
-    with observe("rewrite"):
-        program = rewrite(planned.program, planned.schedule, rewrite_options(planned.recipe, planned.model))
-        check_program(bundle, program)
+    program = rewritten(bundle, planned, observe)
     pixels_BCHW = _cropped(picture, planned.model.preprocess)[None]
     images = np.repeat(
         as_input(planned.recipe, pixels_BCHW, planned.model.preprocess), planned.recipe.batch, axis=0

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from exporter.capture import EXAMPLE_BATCH
 from exporter.errors import UsageError
 from exporter.models import LoadedModel
-from exporter.pipeline.plan import Planned, bundle_name
+from exporter.pipeline.plan import Planned
 from exporter.recipe import Recipe
 from exporter.reduction import method
 from exporter.rewrite import InsertInputNormalization, RewriteOptions
@@ -16,8 +16,9 @@ from exporter.validation import TOLERANCES, Cases, Reference, Tolerances, image_
 from exporter.version import __version__
 
 
-def rewrite_options(recipe: Recipe, model: LoadedModel) -> RewriteOptions:
-    """The rewrite's."""
+def rewrite_options(planned: Planned) -> RewriteOptions:
+    """Of the plainest program, in fp32."""
+    recipe, model = planned.recipe, planned.model
     chosen, proportional = method(recipe.method), recipe.proportional_attention
     return RewriteOptions(
         method=chosen,
@@ -32,8 +33,9 @@ def rewrite_options(recipe: Recipe, model: LoadedModel) -> RewriteOptions:
     )
 
 
-def parity_inputs(recipe: Recipe, model: LoadedModel) -> Cases:
+def parity_inputs(planned: Planned) -> Cases:
     """The inputs that parity is verified on."""
+    recipe, model = planned.recipe, planned.model
     batch = EXAMPLE_BATCH if recipe.dynamic_batch else recipe.batch
     if model.preprocess is None:
         return tensor_inputs(model.inputs, batch=batch)
@@ -61,10 +63,10 @@ def tolerances(recipe: Recipe) -> Tolerances:
     return replace(TOLERANCES[recipe.precision], **asked)
 
 
-def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) -> EmitRequest:
+def emit_request(planned: Planned, sample: Mapping[str, Array]) -> EmitRequest:
     """What every target is asked for; `sample` holds inputs, then outputs. Options are each target's."""
+    recipe, model = planned.recipe, planned.model
     batch: int | str = "batch" if recipe.dynamic_batch else recipe.batch
-    model = planned.model
     count = len(model.inputs)
     specs = [
         TensorSpec(name=name, dtype=array.dtype.name, shape=(batch, *array.shape[1:]))
@@ -76,7 +78,7 @@ def emit_request(recipe: Recipe, planned: Planned, sample: Mapping[str, Array]) 
         options=None,
         metadata={
             "exporter": __version__,
-            "name": bundle_name(recipe, model),
+            "name": planned.name,
             "source": f"{model.source}:{model.id}",
             "weights_sha256": model.weights_sha256,
             "method": recipe.method,

@@ -21,14 +21,13 @@ from exporter.models import ships_images
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.observe import Observer, silent
-from exporter.pipeline.origin import check_program, plan_bundle
+from exporter.pipeline.origin import plan_bundle, rewritten
 from exporter.pipeline.plan import Planned
-from exporter.pipeline.stage_options import rewrite_options, tolerances
+from exporter.pipeline.stage_options import tolerances
 from exporter.pipeline.texts import TextTower
 from exporter.pipeline.whereabouts import MODEL_KEY, WEIGHTS_KEY
 from exporter.recipe import Recipe, override
 from exporter.records import VALIDATION_FILE, canonical_json
-from exporter.rewrite import rewrite
 from exporter.targets import Runner
 from exporter.validation import ParityResult, compare, require
 
@@ -156,9 +155,7 @@ def _verify(
 
 def _engines(bundle: Bundle, planned: Planned, runners: Mapping[str, Runner], observe: Observer) -> Engines:
     recipe, text = planned.recipe, bundle.text()
-    with observe("rewrite"):
-        program = rewrite(planned.program, planned.schedule, rewrite_options(recipe, planned.model))
-        check_program(bundle, program)
+    program = rewritten(bundle, planned, observe)
     texts = TextTower(recipe.model)
     if text is not None:
         texts = TextTower(recipe.model, text.runners(), text.manifest.model.weights.sha256)

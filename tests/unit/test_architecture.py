@@ -14,19 +14,18 @@ MOST_LINES = 400
 # Which rooms each room imports, edge by edge. An edge that is not here is a decision to make; one that is no longer
 # used goes. `__init__` stands for `import exporter` itself.
 IMPORTS: dict[str, str] = {
-    "version": "",
     "errors": "",
+    "version": "",
     "forms": "",
     "machine": "",
     "local_path": "",
     "recipe_key": "",
-    "packages": "targets version",
     "arrays": "errors",
     "graph": "errors",
     "lint": "errors",
     "processes": "errors",
-    "signature": "errors",
     "records": "errors",
+    "signature": "errors",
     "streams": "errors",
     "models": "errors recipe_key",
     "schedule": "errors recipe_key",
@@ -36,12 +35,13 @@ IMPORTS: dict[str, str] = {
     "sweep": "errors machine processes records schedule",
     "rewrite": "anatomy capture errors forms graph reduction schedule",
     "targets": "capture errors forms graph lint local_path machine models rewrite signature",
-    "benchmark": "arrays errors forms machine models packages processes records targets",
+    "packages": "targets version",
     "recipe": "errors forms local_path models recipe_key reduction rewrite schedule targets",
     "validation": (
         "anatomy arrays capture errors forms graph machine models processes records reduction "
         "rewrite schedule targets"
     ),
+    "benchmark": "arrays errors forms machine models packages processes records targets",
     "bundle": "arrays errors models processes recipe records signature targets",
     "report": "arrays bundle errors models records sweep validation",
     "pipeline": (

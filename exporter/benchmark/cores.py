@@ -15,7 +15,7 @@ def pick_cores(threads: int) -> tuple[int, ...]:
     The highest numbers come first: the kernel's own work gathers on the lowest.
 
     Raises:
-        UsageError: this process may not use so many.
+        UsageError: this process may use fewer.
     """
     usable = sorted(usable_cores(), reverse=True)
     if not 1 <= threads <= len(usable):

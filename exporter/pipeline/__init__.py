@@ -1,4 +1,4 @@
-"""Pipeline: the compiler's road from a recipe to a proven bundle, and back in to prove, race and describe it."""
+"""Pipeline: from a recipe to a verified bundle, and the commands that verify, race and describe one."""
 
 from exporter.pipeline.bench import Benched, bench
 from exporter.pipeline.bundle_files import parity_record

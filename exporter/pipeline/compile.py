@@ -29,11 +29,11 @@ from exporter.validation import (
     Suspect,
     along_matches,
     locate_error,
-    prove,
     require,
     require_finite,
     rounding_errors,
     run_eager,
+    verify,
 )
 
 
@@ -255,7 +255,7 @@ class _Compiler:
     def _verify(self, artifact: Artifact, request: EmitRequest) -> ParityResult:
         recipe, compiled = self.compiled.recipe, self.compiled
         with self.observe(f"verify {artifact.target}") as note:
-            result = prove(compiled.program, artifact, compiled.references, tolerances(recipe))
+            result = verify(compiled.program, artifact, compiled.references, tolerances(recipe))
             try:
                 require(result, artifact.target, recipe.precision)
             except ParityError as error:

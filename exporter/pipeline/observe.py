@@ -1,4 +1,4 @@
-"""How the pipeline tells of its progress, without knowing who listens."""
+"""Progress of the pipeline's stages, reported to an observer."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Note(Protocol):
-    """What a stage tells while it runs."""
+    """Receives the progress of one stage."""
 
     def __call__(self, line: str) -> None:
         """One line about the outcome."""

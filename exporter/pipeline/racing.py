@@ -242,7 +242,7 @@ def require_speed(recipe: Recipe, report: BenchReport, label: str) -> None:
 def _models(
     planned: Planned, subjects: Sequence[Subject], work: Path, options: BenchOptions
 ) -> Iterable[Contender]:
-    """The model as its library has it, in eager PyTorch and through torch.compile."""
+    """The model as its library builds it, in eager PyTorch and through torch.compile."""
     macs = max(subject.executed_macs for subject in subjects)
     recipe = planned.recipe
     plain = replace(recipe, input="float", layout="nchw")

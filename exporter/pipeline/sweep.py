@@ -64,12 +64,12 @@ from exporter.validation import collect, default_workers
 
 _PROCESS_BYTES = 1 << 30
 _WEIGHTS_HELD = 4.5
-"""Peak of one build: a process with its libraries, and so many times the weights (measured on ViT-B/16)."""
+"""Peak of one build: a process with its libraries, and this many times the weights (measured on ViT-B/16)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What to find a schedule for: at most so many points lost, or at least so many times faster."""
+    """What to find a schedule for: at most `limit` points lost, or at least `limit` times faster."""
 
     kind: Literal["max_drop", "min_speedup"]
     limit: float
@@ -352,7 +352,7 @@ def points_lost(quality: Quality) -> float | None:
 
 
 class _Listener:
-    """Turns what a sweep tells into progress and notes."""
+    """Passes the progress of a sweep on to the observer, and counts reused points."""
 
     def __init__(self, note: Note) -> None:
         self._note = note

@@ -100,7 +100,7 @@ class TimePoint:
     """Times a point's engine beside the dense one of the same target and precision.
 
     Attributes:
-        recipe: as `BuildPoint` has it.
+        recipe: as in `BuildPoint`.
         planned: of the model.
         bundles: folder of the bundles.
         work: folder for a race's inputs and logs.

@@ -34,7 +34,7 @@ class TextTower:
     weights_sha256: str | None = None
 
     def check(self, texts: Sequence[str]) -> None:
-        """Raise now what embedding these texts would raise later: a UsageError for a word that nobody knows."""
+        """Raise now what embedding these texts would raise later: a UsageError for a word outside of the vocabulary."""
         if texts:
             self._tokenize(texts)
 

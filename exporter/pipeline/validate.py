@@ -63,7 +63,7 @@ def validate(
 
     A measurement that is stopped goes on where it was when the same command runs again: until it is complete, the
     outputs so far lie in a hidden folder beside the bundle; with `save` false nothing is written there, and it starts
-    anew.
+    again.
 
     Args:
         path: the bundle.
@@ -167,7 +167,7 @@ def _store(bundle: Bundle, found: Material, save: bool) -> Iterator[Path]:
     """Where outputs are kept until the measurement is complete: a folder that only the same measurement finds again.
 
     Where nothing can or may be written beside the bundle it is a temporary one, and a measurement that is stopped
-    starts anew.
+    starts again.
     """
     sets = [found.images, found.pairs.images if found.pairs else None]
     engines = [record.sha256 for _, record in sorted(bundle.manifest.artifacts.items())]

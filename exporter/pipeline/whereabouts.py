@@ -1,6 +1,6 @@
 """Where the model of a bundle lies now: a bundle holds engines, not the model that they were made from.
 
-Where it stands on the road: before a bundle's model is loaded again, by `validate`, `bench`, `report` and `run`. In:
+Runs before a bundle's model is loaded again, by `validate`, `bench`, `report` and `run`. In:
 the recipe that the bundle holds, with paths as they were typed. Out: the same recipe with paths that are there. That it
 is still the same model is for the hash of the weights to say, once it is loaded.
 """

@@ -50,7 +50,7 @@ class Geometry:
     dropped: Callable[[int, float], int] = none_dropped
 
     def most(self, tokens: int) -> int:
-        """How many of so many tokens may leave a block."""
+        """How many of these tokens may leave a block."""
         return self.cap(tokens, self.protected)
 
 

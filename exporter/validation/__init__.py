@@ -1,4 +1,4 @@
-"""Validation: the proof that an artifact is right, and what merging costs on real images."""
+"""Validation: parity of an artifact with eager PyTorch, and accuracy on real images."""
 
 from exporter.validation.accuracy import (
     AccuracyReport,
@@ -25,7 +25,7 @@ from exporter.validation.parity import (
     Tolerances,
     along_matches,
     compare,
-    prove,
+    verify,
 )
 from exporter.validation.reference import Reference, run_eager, tensors_of
 from exporter.validation.retrieval import (
@@ -75,7 +75,6 @@ __all__ = [
     "locate_error",
     "matched_by_text",
     "open_images",
-    "prove",
     "rank_pairs",
     "read_lines",
     "read_templates",
@@ -87,5 +86,6 @@ __all__ = [
     "run_eager",
     "tensor_inputs",
     "tensors_of",
+    "verify",
     "zero_shot_logits",
 ]

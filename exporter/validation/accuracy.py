@@ -1,6 +1,6 @@
 """Accuracy from logits and labels: what merging costs in top-1 and top-5, against the dense model, image by image.
 
-Where it stands on the road: pure functions over numpy arrays, behind whoever runs the contenders. In: logits, chunk by
+Pure functions over numpy arrays. In: logits, chunk by
 chunk, and labels; two booleans per image and contender are kept (`Hits`). Out: an `AccuracyReport`. All contenders see
 the same images, so that the difference is paired: its interval comes from resampling images, its p-value from those
 images alone that one contender has right and the other wrong.

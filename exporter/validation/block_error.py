@@ -1,6 +1,6 @@
 """Error growth: how far the merged tokens have drifted from the dense model's, block by block.
 
-Where it stands on the road: plain torch functions, for the eager programs that fidelity is measured with; no engine
+Plain torch functions, for the eager programs that fidelity is measured with; no engine
 runs them. In: token states after a block, dense and merged, and which merged token each original one is part of. Out:
 one number per block. Every original token is compared with the merged token that stands for it, so that the number
 counts what merging lost as well as what the lost detail did to the tokens since.

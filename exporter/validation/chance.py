@@ -1,6 +1,6 @@
 """Whether a model's answers have anything to do with the labels: a model that is right, judged by labels that are not.
 
-Where it stands on the road: beside accuracy, over the answers of the dense model. In: answers and labels as class
+In: answers and labels as class
 indices. Out: a sentence of doubt, or None. Two tests, on 50 images or more:
 
 1. *No better than chance.* By chance answers and labels agree on `p = sum over classes of (share among the answers *

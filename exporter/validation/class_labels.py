@@ -1,6 +1,6 @@
 """Which of the model's classes each label of the user's images is.
 
-Where it stands on the road: between the labels of a folder or a table and the class indices that accuracy is judged by.
+From the labels of a folder or a table to the class indices that accuracy is measured with.
 In: labels, each with its place for messages, and what is known of the classes. Out: a `LabelMatch`, or a refusal of one
 line. Pure: no file is read here.
 
@@ -47,7 +47,7 @@ class KnownClasses:
 
     Attributes:
         count: classes of the model.
-        names: for each class index its spellings, the first one shown; None where nobody knows.
+        names: for each class index its spellings, the first one shown; None where they are unknown.
         from_file: whether the user gave the names, and so means them.
         in_order: whether the user says that labels are numbered in the order of their names.
     """

@@ -1,6 +1,6 @@
 """Fidelity: how close an engine's outputs are to dense eager PyTorch's, on images that need no labels.
 
-Where it stands on the road: pure functions over numpy arrays, behind whoever runs the contenders. In: chunks of
+Pure functions over numpy arrays. In: chunks of
 outputs, the dense model's and the engine's, of the same images. Out: one `Fidelity`. Unlike parity, which asks whether
 the engine computes what was compiled into it, this asks what merging changed: agreement, not equality, is the measure.
 Memory: a few numbers per image, and the outputs of the first `NEIGHBOUR_LIMIT` images.

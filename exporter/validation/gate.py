@@ -1,4 +1,4 @@
-"""The gate of the proof: whether an artifact may be shipped, and if not, what would help.
+"""The parity gate: whether an artifact may be shipped, and if not, what would help.
 
 In: what eager PyTorch computes, or a `ParityResult`. Out: nothing, or a `ParityError` whose advice fits the cause.
 """
@@ -42,7 +42,7 @@ def require(result: ParityResult, target: str, precision: Precision) -> None:
     """Raise unless the gate was met.
 
     Args:
-        result: of the proof.
+        result: of the comparison.
         target: whose artifact it is.
         precision: that the artifact computes in.
 

@@ -71,7 +71,7 @@ class Listing:
     Attributes:
         images: sorted.
         other_kinds: number of images that are not read here, by suffix.
-        skipped: names of what is hidden, or left behind by systems and editors.
+        skipped: names of what is hidden, or written by systems and editors.
     """
 
     images: tuple[Path, ...] = ()
@@ -111,7 +111,7 @@ def sort_files(paths: Iterable[Path]) -> Listing:
 
 
 def is_stray(name: str) -> bool:
-    """Whether a file or folder is hidden, or left behind by a system or an editor."""
+    """Whether a file or folder is hidden, or written by a system or an editor."""
     return name.startswith(".") or name.lower() in STRAY | _STRAY_FILES
 
 

@@ -64,7 +64,7 @@ def open_images(path: Path, classes: KnownClasses | None) -> ImageSet:
 
 
 def image_folder(folder: Path, classes: KnownClasses | None) -> ImageSet:
-    """One sub-folder per class, as ImageNet has it; or just images.
+    """One sub-folder per class, as in ImageNet; or just images.
 
     Which class a sub-folder is, its name says (`class_labels`). Links are followed; what is hidden or stray is skipped
     with a note, and so are folders without images.

@@ -82,7 +82,7 @@ def _opened(images_BHWC: Array) -> list[Image.Image]:
 def _photos(count: int) -> list[Image.Image]:
     """Photos that ship with scikit-learn; a batch longer than there are photos shifts them sideways.
 
-    The files are opened where they are: importing the library for them would take longer than the proof.
+    The files are opened where they are: importing the library for them would take longer than the check.
     """
     folder = distribution("scikit-learn").locate_file("sklearn/datasets/images")
     photos = [np.asarray(Image.open(Path(str(folder)) / name).convert("RGB")) for name in _PHOTOS]

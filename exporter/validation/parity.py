@@ -90,7 +90,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityResult:
-    """The proof, in numbers.
+    """How an artifact compares with eager PyTorch.
 
     Attributes:
         comparisons: by input and output; where matches differ, of the artifact against eager PyTorch along the
@@ -138,7 +138,7 @@ class ParityResult:
         return not self.shortfalls
 
 
-def prove(
+def verify(
     program: RewrittenProgram,
     artifact: Artifact,
     references: Mapping[str, Reference],
@@ -179,7 +179,7 @@ def prove(
 
 
 def along_matches(program: RewrittenProgram, artifact: Artifact, reference: Reference) -> Reference:
-    """The reference under the artifact's own matches, which `prove` has found sound: what the artifact computes.
+    """The reference under the artifact's own matches, which `verify` has found sound: what the artifact computes.
 
     Where a near-tie went the other way, this and not the reference itself is what a later run of the artifact has to
     be compared with.

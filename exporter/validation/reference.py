@@ -18,7 +18,7 @@ class Reference:
     Attributes:
         inputs: a batch of every input by name, in the order of the call.
         outputs: the model's outputs.
-        records: the match of every merging block, as `record_match` has it.
+        records: the match of every merging block, in the form of `record_match`.
     """
 
     inputs: Mapping[str, Array]

@@ -1,6 +1,6 @@
 """Retrieval: does a text find its image, and an image its text, among all others?
 
-Where it stands on the road: pure functions over numpy arrays, behind whoever runs the two towers. In: embeddings of
+Pure functions over numpy arrays. In: embeddings of
 images and texts and which belong together. Out: the rank of each query's best answer (`Ranks`), and from those
 recalls and their paired differences (`RetrievalReport`).
 

@@ -1,6 +1,6 @@
 """Zero-shot classification: class names and prompt templates to class embeddings, image embeddings to logits.
 
-Where it stands on the road: pure functions over numpy arrays, behind whoever runs the two towers. In: the text tower as
+Pure functions over numpy arrays. In: the text tower as
 a callable, and image embeddings. Out: logits, which `accuracy.hits` judges like any other's.
 
 Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, section 3.1.4.

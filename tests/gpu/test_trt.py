@@ -19,7 +19,7 @@ from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact, Signature, target
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.runner import TrtRunner
-from exporter.validation import TOLERANCES, prove, run_eager
+from exporter.validation import TOLERANCES, run_eager, verify
 from tests.gpu.tiny_vit import request_of
 from tests.support.compiled import captured_family
 from tests.support.families import family
@@ -35,7 +35,7 @@ def emit(program: RewrittenProgram, folder: Path, **options: object) -> Artifact
 
 def shortfalls(program: RewrittenProgram, artifact: Artifact) -> list[str]:
     references = run_eager(program, {"images": {"images": family("timm_vit").images(2).numpy()}})
-    return prove(program, artifact, references, TOLERANCES["fp32"]).shortfalls
+    return verify(program, artifact, references, TOLERANCES["fp32"]).shortfalls
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])

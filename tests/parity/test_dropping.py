@@ -16,7 +16,7 @@ from exporter.reduction.match import Match
 from exporter.reduction.merge import merge
 from exporter.rewrite import RewriteOptions, rewrite
 from exporter.schedule import Place, ScheduleRequest
-from exporter.validation import TOLERANCES, block_errors, groups_of, prove, run_eager
+from exporter.validation import TOLERANCES, block_errors, groups_of, run_eager, verify
 from exporter.validation.follow import follow_matches
 from tests.parity.test_onnx_parity import emit
 from tests.support.compiled import (
@@ -65,7 +65,7 @@ def test_onnx_runtime_drops_the_same_tokens_and_passes(selection: str, tmp_path:
     program = captured.compile(REQUEST, "drop", proportional=False, forms=forms)
     artifact = emit(program, vit, tmp_path, forms=forms)
 
-    result = prove(
+    result = verify(
         program,
         artifact,
         run_eager(program, {"images": {"images": vit.images().numpy()}}),

@@ -16,7 +16,7 @@ from exporter.models import ModelRequest
 from exporter.pipeline import Note, build, plan_export, validate
 from exporter.recipe import ParityGate, Recipe
 from exporter.schedule import ScheduleRequest
-from exporter.validation import prove
+from exporter.validation import verify
 from tests.support.families import family
 
 
@@ -127,7 +127,7 @@ def test_engine_that_flips_a_tie_has_a_sample_of_its_own(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "exporter.pipeline.compile.prove", lambda *given: replace(prove(*given), followed=("noise",))
+        "exporter.pipeline.compile.verify", lambda *given: replace(verify(*given), followed=("noise",))
     )
     monkeypatch.setattr(
         "exporter.pipeline.compile.along_matches",

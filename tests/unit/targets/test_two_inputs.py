@@ -15,7 +15,7 @@ from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import Schedule
 from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, open_runner, target
-from exporter.validation import TOLERANCES, prove, run_eager
+from exporter.validation import TOLERANCES, run_eager, verify
 
 IDS, MASK, CONTEXT = "input_ids", "attention_mask", 6
 DENSE = Schedule(requested="as it is", merged=(), dropped=(), tokens=())
@@ -77,7 +77,7 @@ def test_two_inputs_are_verified_and_run_by_name(
     with opened as runner:
         got = runner({MASK: given[MASK], IDS: given[IDS]})["embedding"]
 
-    assert prove(program, artifact, references, TOLERANCES["fp32"]).passed
+    assert verify(program, artifact, references, TOLERANCES["fp32"]).passed
     (expected,) = program(*map(torch.from_numpy, given.values()))
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
     swapped = {IDS: given[MASK], MASK: given[IDS]}

@@ -19,7 +19,7 @@ from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, find_target
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.prepare import dependencies, write_script
-from exporter.validation import TOLERANCES, prove, require, run_eager
+from exporter.validation import TOLERANCES, require, run_eager, verify
 from tests.support.compiled import captured_family
 from tests.support.families import family
 from tests.unit.targets.trt import pretended_cuda, stand_in
@@ -56,7 +56,9 @@ def prepare(program: RewrittenProgram, folder: Path, request: EmitRequest = REQU
 
 
 def prove_it(program: RewrittenProgram, artifact: Artifact, images: Any, precision: Any = "fp32") -> Any:
-    return prove(program, artifact, run_eager(program, {"images": {"images": images}}), TOLERANCES[precision])
+    return verify(
+        program, artifact, run_eager(program, {"images": {"images": images}}), TOLERANCES[precision]
+    )
 
 
 @pytest.fixture(scope="module")

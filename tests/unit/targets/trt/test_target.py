@@ -19,7 +19,7 @@ from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, find_target, target
 from exporter.targets.trt import device, library, timing_cache
 from exporter.targets.trt.options import TrtOptions
-from exporter.validation import TOLERANCES, prove, require, run_eager
+from exporter.validation import TOLERANCES, require, run_eager, verify
 from tests.support.compiled import captured_family
 from tests.support.families import family
 from tests.unit.targets.trt.conftest import use_version
@@ -58,7 +58,7 @@ def emit(program: RewrittenProgram, folder: Path, **options: Any) -> Artifact:
 
 def prove_it(program: RewrittenProgram, artifact: Artifact) -> Any:
     references = run_eager(program, {"images": {"images": family("timm_vit").images(2).numpy()}})
-    return prove(program, artifact, references, TOLERANCES["fp32"])
+    return verify(program, artifact, references, TOLERANCES["fp32"])
 
 
 def test_emitted_engine_is_proven_by_the_same_parity(

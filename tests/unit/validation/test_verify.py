@@ -24,8 +24,8 @@ from exporter.validation import (
     Tolerances,
     along_matches,
     compare,
-    prove,
     run_eager,
+    verify,
 )
 from tests.support.compiled import Captured, capture_model, captured_family
 from tests.support.fake_runner import FakeRunner
@@ -72,7 +72,7 @@ def proven(
     inputs: Mapping[str, npt.NDArray[Any]],
     tolerances: Tolerances,
 ) -> ParityResult:
-    return prove(program, engine, run_eager(program, cases(inputs)), tolerances)
+    return verify(program, engine, run_eager(program, cases(inputs)), tolerances)
 
 
 def cases(images: Mapping[str, npt.NDArray[Any]]) -> Cases:

@@ -60,7 +60,7 @@ def export(
         observe: receives the progress of every stage.
 
     Raises:
-        ExportError: whatever the user can act on; nothing new stays on the disk, and what was there before does. Where some
+        ExportError: whatever the user can act on; nothing new stays on the disk, and what was there does. Where some
             of several targets fail, the bundle is written with the others, and the worst of the failures is raised.
     """
     exported = build(recipe, out_dir, force=force, observe=observe)

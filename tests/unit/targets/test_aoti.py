@@ -134,7 +134,7 @@ def test_short_last_batch_is_padded_and_cut_off_again(built: Built) -> None:
 def test_runner_travels_without_its_package(built: Built) -> None:
     travelled = pickle.loads(pickle.dumps(built.artifact.runner))
 
-    assert travelled._package is None
+    assert travelled._engine is None
     np.testing.assert_array_equal(travelled(images(1))[NAME], built.artifact.runner(images(1))[NAME])
 
 

@@ -191,7 +191,7 @@ def test_runner_pads_travels_and_refuses(stand_in: StandIn, small: RewrittenProg
 
     travelled = pickle.loads(pickle.dumps(runner))
 
-    assert travelled._module is None
+    assert travelled._engine is None
     assert travelled(images(3))["logits"].shape == (3, 16)
     np.testing.assert_allclose(
         travelled(images(3))["logits"][:2], runner(images(2))["logits"], atol=TOLERANCE

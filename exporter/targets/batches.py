@@ -17,7 +17,7 @@ def split(inputs: Mapping[str, Array], smallest: int, largest: int) -> list[dict
 
 
 def padded(rows: Array, least: int) -> Array:
-    """At least so many rows, C-contiguous: those given, and the last one again as often as needed."""
+    """At least `least` rows, C-contiguous: those given, and the last one again as often as needed."""
     missing = least - len(rows)
     full = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows
     return np.ascontiguousarray(full)

@@ -1,15 +1,23 @@
-"""Cut a program down to its first results: the outputs, without the matches that only the proof reads.
+"""Cut a program down to its first results: the outputs, without the matches that only the parity check reads.
 
 In: an `ExportedProgram`. Out: another one over the same parameters, with a graph of its own.
 """
 
 import copy
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 from torch.export import ExportedProgram, ModuleCallEntry
 from torch.utils import _pytree as pytree
 
 from exporter.graph.nodes import operands, output_node
+from exporter.rewrite import RewrittenProgram
+from exporter.targets.runner import Runner
+
+R = TypeVar("R", bound=Runner)
 
 
 def first_results(exported: ExportedProgram, count: int) -> ExportedProgram:
@@ -40,6 +48,37 @@ def first_results(exported: ExportedProgram, count: int) -> ExportedProgram:
         constants=dict(exported.constants),
         verifiers=[exported.verifier],
     )
+
+
+def shipped_results(program: RewrittenProgram, matches: str) -> int:
+    """How many of a program's results an artifact returns, where it keeps its matches (`kept`) or not (`dropped`)."""
+    return program.outputs + (len(program.merging_blocks) if matches == "kept" else 0)
+
+
+def probe_of(
+    runner: R, program: RewrittenProgram, matches: str, write: Callable[[int, Path], object]
+) -> R | None:
+    """What returns the matches as well: the same artifact where they are kept, else a second one, never shipped.
+
+    Args:
+        runner: over the shipped artifact.
+        program: that it was made of.
+        matches: `kept` or `dropped`.
+        write: writes an artifact that returns this many results.
+
+    Returns:
+        Loaded; None where nothing merges.
+    """
+    count = len(program.merging_blocks)
+    signature = runner.signature.with_matches(count)
+    if not count or matches == "kept":
+        return replace(runner, signature=signature) if count else None
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / runner.path.name
+        write(program.outputs + count, path)
+        prober = replace(runner, path=path, signature=signature, _engine=None)
+        prober.load()
+    return prober
 
 
 def _entry(exported: ExportedProgram, count: int) -> ModuleCallEntry:

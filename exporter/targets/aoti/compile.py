@@ -1,4 +1,4 @@
-"""Call AOTInductor so that nothing is left behind but the package.
+"""Call AOTInductor so that it leaves nothing but the package.
 
 In: an `ExportedProgram` and options. Out: one file. The compiler's caches, sources and objects lie in a temporary
 folder while it works, and the process's environment is what it was before.
@@ -25,7 +25,7 @@ from exporter.targets.aoti.package import repack
 from exporter.targets.results import first_results
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-"""Where the compiler writes, when nobody says otherwise, into folders that outlive the process."""
+"""Where the compiler writes, by default, into folders that outlive the process."""
 
 
 def compile_package(

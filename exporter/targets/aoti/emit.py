@@ -3,8 +3,6 @@
 Apart from `target`, which opens a package without importing the compiler.
 """
 
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from exporter.targets.aoti.compile import compile_package, compiler
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.package import read_metadata
 from exporter.targets.aoti.runner import AotiRunner
+from exporter.targets.results import probe_of, shipped_results
 from exporter.targets.target import Artifact, EmitRequest, Target
 
 FILE = "model_aoti.pt2"
@@ -41,39 +40,22 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
         )
     if options.device == "cuda" and options.instructions != "native":
         raise UsageError(f"aoti.instructions: expected native on a GPU, got {options.instructions}")
-    matches = len(program.merging_blocks)
-    shipped = program.outputs + (matches if options.matches == "kept" else 0)
+
+    def write(results: int, path: Path) -> None:
+        compile_package(program.exported, results, path, options, request.metadata)
+
     path = folder / FILE
-    compile_package(program.exported, shipped, path, options, request.metadata)
+    write(shipped_results(program, options.matches), path)
     runner = AotiRunner(path=path, signature=request.signature, device=options.device)
     runner.load()
-    prober = None
-    if matches:
-        same = shipped == program.outputs + matches
-        prober = (
-            replace(runner, signature=runner.signature.with_matches(matches))
-            if same
-            else _second(program, request, runner)
-        )
     return Artifact(
         target=target.name,
         file=FILE,
         runner=runner,
-        probe=prober,
+        probe=probe_of(runner, program, options.matches, write),
         built_from=_built_from(request, path),
-        details={"matches": options.matches if matches else "none"},
+        details={"matches": options.matches if program.merging_blocks else "none"},
     )
-
-
-def _second(program: RewrittenProgram, request: EmitRequest, runner: AotiRunner) -> AotiRunner:
-    """A package with the matches, loaded and never shipped."""
-    matches = len(program.merging_blocks)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / FILE
-        compile_package(program.exported, program.outputs + matches, path, request.options, request.metadata)
-        prober = replace(runner, path=path, signature=runner.signature.with_matches(matches), _engine=None)
-        prober.load()
-    return prober
 
 
 def _built_from(request: EmitRequest, path: Path) -> dict[str, str]:

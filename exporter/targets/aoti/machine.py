@@ -16,7 +16,7 @@ TORCH, INSTRUCTIONS = "exporter_torch", "exporter_cpu_instructions"
 """What this package adds to AOTInductor's own metadata."""
 
 AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})
-"""What Inductor compiles for where it is told 256 bits and no architecture."""
+"""What Inductor compiles for if 256 bits are set and no architecture."""
 
 
 def demands(instructions: str, torch_version: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ class AotiOptions:
             weights laid out for its matrix kernels; or those of every x86 server of the last ten years (`avx2`), with
             the weights as they are, which makes the package portable and slower.
         max_autotune: time several kernels for every product of matrices and take the fastest; minutes of compiling.
-        matches: `kept` ships the very code that parity was proved on, which returns the matches beside the outputs,
+        matches: `kept` ships the code that parity was verified on, which returns the matches beside the outputs,
             for runners to ignore; `dropped` compiles a second time, without them.
     """
 

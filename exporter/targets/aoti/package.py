@@ -45,7 +45,7 @@ def repack(source: Path, target: Path, private: Iterable[str]) -> None:
     Args:
         source: as AOTInductor wrote it.
         target: to write.
-        private: paths that nobody else should read.
+        private: paths that others should not read.
     """
     hidden = [path.encode() for path in sorted(private, key=len, reverse=True)]
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:

@@ -1,4 +1,4 @@
-"""Which attention kernel ONNX Runtime chose, as far as it tells.
+"""Which attention kernel ONNX Runtime chose, as far as it says.
 
 Its CUDA provider prints a line for every fused attention that it runs, if an environment variable was set before the
 session was opened; it prints to the process's own standard output, past Python's.
@@ -50,7 +50,7 @@ def read_kernels(printed: str) -> dict[str, str]:
 
 @contextmanager
 def _standard_output_into(file: IO[bytes]) -> Iterator[None]:
-    """Have everything that this process writes to standard output meanwhile, whoever writes it, in a file."""
+    """Collect everything that this process writes to standard output, native code included, in a file."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(file.fileno(), 1)

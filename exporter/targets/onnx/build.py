@@ -58,7 +58,7 @@ def build(exported: ExportedProgram, request: EmitRequest, asked: int | None = N
 
 
 def without_matches(model: ir.Model, request: EmitRequest) -> None:
-    """Drop the outputs that exist for the proof, and what only they need, in place."""
+    """Drop the outputs that exist for the parity check, and what only they need, in place."""
     del model.graph.outputs[len(request.signature.outputs) :]
     common.RemoveUnusedNodesPass()(model)
 
@@ -113,7 +113,7 @@ def _name_by_block(model: ir.Model, blocks: Mapping[str, str]) -> None:
     """Put the block in front of every node's name, for people and profilers; `block_03/linear_7`.
 
     The exporter of torch notes down which graph node a node was translated from. One that a later pass made stands
-    behind those that it was made of.
+    after those that it was made of.
     """
     label = ""
     for node in model.graph.all_nodes():

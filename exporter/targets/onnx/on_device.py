@@ -25,7 +25,7 @@ def on_device(
     """A call without arguments that enqueues one batch on torch's current stream.
 
     The session works on a stream of its own, since ONNX Runtime takes CUDA's default stream for none; events order it
-    behind what is in the current stream and ahead of what comes.
+    after what is in the current stream and before what comes.
 
     Args:
         open_on: opens the session on a stream.

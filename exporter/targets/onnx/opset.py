@@ -87,17 +87,17 @@ def _axes_as_attribute(node: ir.Node) -> None:
 
 
 def _check_means_the_same(node: ir.Node, written: int, opset: int) -> None:
-    """Between two neighbouring opsets an operator either has one definition, or is spelled as the older one has it."""
+    """Between two neighbouring opsets an operator either has one definition, or is spelled as in the older one."""
     try:
         schema = defs.get_schema(node.op_type, opset)
     except defs.SchemaError:
         raise _refusal(node, opset, f"has no {node.op_type}") from None
     if opset > written and schema.since_version != defs.get_schema(node.op_type, written).since_version:
-        raise _refusal(node, opset, f"defines {node.op_type} anew")
+        raise _refusal(node, opset, f"redefines {node.op_type}")
     unknown = [name for name in node.attributes if name not in schema.attributes]
     if unknown or len(node.inputs) > schema.max_input:
         raise _refusal(
-            node, opset, f"has no {node.op_type} with {unknown[0] if unknown else 'so many inputs'}"
+            node, opset, f"has no {node.op_type} with {unknown[0] if unknown else 'this number of inputs'}"
         )
 
 

@@ -1,7 +1,7 @@
 """Run a model that is only in memory, to read its matches beside its outputs.
 
 The probe is the shipped model before its matches are dropped, on the same provider. Its weights are handed to ONNX
-Runtime where they are: writing them out a second time would cost more than the proof.
+Runtime where they are: writing them out a second time would cost more than the check.
 """
 
 from collections.abc import Mapping

@@ -141,7 +141,7 @@ def _check_assignment(session: Any, what: str, wanted: str) -> None:
 def provider_options(
     options: OnnxOptions, types: frozenset[str] = frozenset(), stream: Stream | None = None
 ) -> dict[str, str]:
-    """What ONNX Runtime's provider is told.
+    """Options of ONNX Runtime's provider.
 
     Args:
         options: name the provider.

@@ -23,7 +23,7 @@ from exporter.signature import Array
 from exporter.targets.onnx.save import is_large, save
 
 _READY = "onnx.quant.pre_process"
-"""Tells ONNX Runtime's quantiser that a model is simplified and has its shapes, so that it does not advise either."""
+"""Says to ONNX Runtime's quantiser that a model is simplified and has its shapes, so that it does not advise either."""
 
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 
@@ -161,7 +161,7 @@ def _complete_pairs(model: ir.Model) -> None:
 
 
 def _raise_biases(model: ir.Model) -> None:
-    """Give the bias behind a quantised product as many axes as the product.
+    """Give the bias after a quantised product as many axes as the product.
 
     ONNX Runtime turns a product and a bias of one axis into one Gemm before it looks for integer products, and then
     finds none: the model would be slower than in fp32.

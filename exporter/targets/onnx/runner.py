@@ -24,7 +24,7 @@ class OnnxRunner(Runner):
     model computes and says nothing about its speed.
 
     Attributes:
-        options: the provider, and what it is told; `device` follows from it.
+        options: the provider and its options; `device` follows from it.
         spinning: whether idle threads spin, which is fastest alone on a machine and slowest beside another pool.
     """
 

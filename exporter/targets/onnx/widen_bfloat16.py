@@ -25,7 +25,7 @@ def holds_bfloat16(model: ir.Model) -> bool:
 
 
 def widen_bfloat16(model: ir.Model) -> None:
-    """Compute in fp32 and round to bfloat16 behind every operator that rounds, in place.
+    """Compute in fp32 and round to bfloat16 after every operator that rounds, in place.
 
     Given: a model with inputs and outputs of other types.
     Result: every value that was bfloat16 is fp32 and has a bfloat16 number in every place. An operator's own sums are
@@ -66,7 +66,7 @@ def _wide(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def _round(value: ir.Value, producer: ir.Node) -> None:
-    """Put bfloat16 and back behind a value, for all who use it."""
+    """Put bfloat16 and back after a value, for all its uses."""
     users = list(value.uses())
     narrowed = ir.node("Cast", [value], {"to": int(_NARROW)}, name=f"{producer.name}/narrow_{value.name}")
     widened = ir.node(

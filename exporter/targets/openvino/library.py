@@ -1,4 +1,4 @@
-"""The one place where OpenVINO's library is imported, and told to report to nobody.
+"""The one place where OpenVINO's library is imported, with its telemetry switched off.
 
 `import openvino` imports `openvino_telemetry`, which comes along with the wheel, writes a client's number to the home
 folder and reports the import to its maker. Nobody who runs this package asked for that. OpenVINO does without it where

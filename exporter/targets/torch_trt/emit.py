@@ -4,8 +4,6 @@ Apart from `target` and `runner`, which open one without importing the compiler.
 """
 
 import json
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +15,7 @@ from exporter.capture import export_graph
 from exporter.errors import UsageError
 from exporter.models.quiet import quiet
 from exporter.rewrite import RewrittenProgram
+from exporter.targets.results import probe_of, shipped_results
 from exporter.targets.target import Artifact, EmitRequest, Target
 from exporter.targets.torch_trt.archive import ABOUT
 from exporter.targets.torch_trt.build import build
@@ -55,10 +54,12 @@ def emit(
     if isinstance(request.signature.batch, str):
         raise UsageError("target torch-trt: expected a static batch, got a dynamic one; use --batch N")
     library = load_library()
-    matches = len(program.merging_blocks)
-    shipped = program.outputs + (matches if options.matches == "kept" else 0)
     about = versions(library) | {"hardware_compatible": str(options.hardware_compatible)}
-    coverage = _write(library, program, shipped, request, folder / FILE, about, device)
+
+    def write(results: int, path: Path) -> Coverage:
+        return _write(library, prepare(program.exported, results, device), request, path, about, device)
+
+    coverage = write(shipped_results(program, options.matches), folder / FILE)
     runner = TorchTrtRunner(
         path=folder / FILE,
         signature=request.signature,
@@ -66,18 +67,11 @@ def emit(
         device=device,
     )
     runner.load()
-    prober = None
-    if matches:
-        same = options.matches == "kept"
-        prober = (
-            replace(runner, signature=runner.signature.with_matches(matches))
-            if same
-            else _second(library, program, request, runner, about, device)
-        )
+    prober = probe_of(runner, program, options.matches, write)
     details: dict[str, Any] = {
         "engines": coverage.engines,
         "fallback": dict(coverage.fallback),
-        "matches": options.matches if matches else "none",
+        "matches": options.matches if program.merging_blocks else "none",
     }
     built_from = about | {"precision": request.precision}
     return Artifact(
@@ -87,14 +81,12 @@ def emit(
 
 def _write(
     library: Any,
-    program: RewrittenProgram,
-    results: int,
+    prepared: ExportedProgram,
     request: EmitRequest,
     path: Path,
     about: dict[str, str],
     device: Device,
 ) -> Coverage:
-    prepared = prepare(program.exported, results, device)
     examples = [
         torch.zeros([int(size) for size in spec.shape], dtype=getattr(torch, spec.dtype), device=device)
         for spec in request.signature.inputs
@@ -119,21 +111,3 @@ def _forget_where(saved: ExportedProgram) -> None:
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else []:
             for note in _SAYS_WHERE:
                 node.meta.pop(note, None)
-
-
-def _second(
-    library: Any,
-    program: RewrittenProgram,
-    request: EmitRequest,
-    runner: TorchTrtRunner,
-    about: dict[str, str],
-    device: Device,
-) -> TorchTrtRunner:
-    """A program with the matches, loaded and never shipped."""
-    matches = len(program.merging_blocks)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / FILE
-        _write(library, program, program.outputs + matches, request, path, about, device)
-        prober = replace(runner, path=path, signature=runner.signature.with_matches(matches), _engine=None)
-        prober.load()
-    return prober

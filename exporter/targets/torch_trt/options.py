@@ -17,7 +17,7 @@ class TorchTrtOptions:
         workspace_mb: memory that a kernel may use beside its inputs and outputs; 0 for all there is.
         hardware_compatible: an engine for every GPU from Ampere on instead of this one's generation, slower.
         timing_cache: file that keeps measured kernel times between builds; none keeps them for one build.
-        matches: `kept` ships the very engine that parity was proved on, which returns the matches beside the outputs,
+        matches: `kept` ships the engine that parity was verified on, which returns the matches beside the outputs,
             for runners to ignore; `dropped` builds a second time, without them.
         cuda_graph: whether the runner records each engine's kernels once, and replays the recording.
     """

@@ -17,7 +17,7 @@ def prepare(exported: ExportedProgram, results: int, device: str = "cuda") -> Ex
     """The program that is compiled.
 
     Given:
-        Results (y_1, ..., y_n), n >= results; `max.dim`, which Torch-TensorRT 2.11 to 2.14 converts only where nobody
+        Results (y_1, ..., y_n), n >= results; `max.dim`, which Torch-TensorRT 2.11 to 2.14 converts only where nothing
         asks for the places, and `sort.stable`, which they do not convert: either would cut the engine in two at every
         merge.
 

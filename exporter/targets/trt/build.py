@@ -115,7 +115,7 @@ def build_plan(trt: Any, path: Path, request: BuildRequest) -> Built:
     _add_profile(builder, network, config, request)
     source = request.options.timing_cache or "the cache of the first build"
     cache = timing_cache.attach(trt, config, request.cache, log, request.device, source)
-    tree = PhaseTree(request.progress or _nobody)
+    tree = PhaseTree(request.progress or _ignore)
     watching = monitor(trt, tree)
     config.progress_monitor = watching
     plan = builder.build_serialized_network(network, config)
@@ -195,5 +195,5 @@ def _errors(parser: Any, log: Log) -> str:
     return "; ".join(lines) or log.reason("it does not say why")
 
 
-def _nobody(done: int, parts: int) -> None:
+def _ignore(done: int, parts: int) -> None:
     """Where no one wants to know."""

@@ -66,7 +66,7 @@ class Gpu:
         return results[0] if results else None
 
     def copy(self, target: int, source: int, size_bytes: int) -> None:
-        """Copy to the GPU or back, which CUDA tells by the addresses, and wait for it."""
+        """Copy to the GPU or back, which CUDA sees by the addresses, and wait for it."""
         self.ask("cudaMemcpy", target, source, size_bytes, self.cuda.cudaMemcpyKind.cudaMemcpyDefault)
 
 

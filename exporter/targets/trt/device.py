@@ -55,7 +55,7 @@ def launching() -> Iterator[int]:
     """Handle of the CUDA stream to enqueue on: torch's current one.
 
     TensorRT synchronises the whole device around a call on the default stream. Where that is the current one, a
-    stream beside it is used, behind what is in the default stream and ahead of what comes.
+    stream beside it is used, after what is in the default stream and before what comes.
     """
     current = torch.cuda.current_stream()
     if current.cuda_stream != DEFAULT_STREAM:

@@ -43,7 +43,7 @@ def _broken(error: Exception) -> TargetUnavailableError:
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
-    """`10.16.1.11` as numbers that compare; letters behind a number do not count."""
+    """`10.16.1.11` as numbers that compare; letters after a number do not count."""
     return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in text.split("."))
 
 

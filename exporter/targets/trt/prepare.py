@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import InternalError
+from exporter.errors import InternalError, UsageError
 from exporter.lint import lint
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.onnx.options import OnnxOptions
@@ -49,8 +49,12 @@ def prepare(target: Target, program: RewrittenProgram, request: EmitRequest, fol
         UsageError: options that exclude each other or the batch; int8 without images.
         UnsupportedGraphError: TensorRT would refuse the model.
     """
-    if target.prepared is None or len(request.signature.inputs) != 1:
-        raise InternalError(f"{SCRIPT} is for a prepared target and one input")
+    if target.prepared is None:
+        raise InternalError(f"{SCRIPT} is for a prepared target")
+    if (count := len(request.signature.inputs)) != 1:
+        raise UsageError(
+            f"prepare: {SCRIPT} builds engines with one input, got {count}; build on the machine itself"
+        )
     name = target.prepared.name
     check_options(request.options, request.signature.batch, _ANY_GPU)
     written = write_onnx(target, program, request, folder)
@@ -74,7 +78,7 @@ def prepare(target: Target, program: RewrittenProgram, request: EmitRequest, fol
 
 
 def script_recipe(name: str, request: EmitRequest, onnx: Path, attention: int) -> dict[str, Any]:
-    """What the script is told, as JSON values.
+    """The script's settings, as JSON values.
 
     Args:
         name: of the artifact.

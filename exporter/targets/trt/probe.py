@@ -1,7 +1,7 @@
-"""Read an engine's matches beside its outputs, for the proof.
+"""Read an engine's matches beside its outputs, for the parity check.
 
 The probe is a second engine, of the same graph with its matches as outputs. It is built when it is first asked, with
-the first one's timing cache, so that the same kernels are chosen for the same layers, and leaves nothing behind.
+the first one's timing cache, so that the same kernels are chosen for the same layers, and leaves nothing.
 """
 
 from collections.abc import Callable, Mapping

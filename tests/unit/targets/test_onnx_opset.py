@@ -118,7 +118,7 @@ def one_node(op_type: str, opset: int, **attributes: Any) -> ir.Model:
             id="no such attribute",
         ),
         pytest.param(
-            one_node("Cast", 24, to=1), 26, r"26 defines Cast anew \(block_03/node\)", id="another definition"
+            one_node("Cast", 24, to=1), 26, r"26 redefines Cast \(block_03/node\)", id="another definition"
         ),
     ],
 )

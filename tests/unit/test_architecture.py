@@ -14,8 +14,8 @@ MOST_LINES = 400
 # Which rooms each room imports, edge by edge. An edge that is not here is a decision to make; one that is no longer
 # used goes. `__init__` stands for `import exporter` itself.
 IMPORTS: dict[str, str] = {
-    "errors": "",
     "version": "",
+    "errors": "",
     "forms": "",
     "machine": "",
     "local_path": "",

@@ -32,7 +32,6 @@ from exporter.schedule import Geometry, ScheduleRequest
 from exporter.sweep import (
     Axes,
     Builder,
-    Family,
     LatencyTable,
     Measurement,
     Point,
@@ -45,6 +44,7 @@ from exporter.sweep import (
     SweepRecord,
     Work,
     drive,
+    families,
     finished,
     fit,
     front_names,
@@ -240,27 +240,14 @@ class _Sweep:
         assert self.planned.anatomy is not None
         axes = self.request.axes
         geometries = {name: method(name).limited(self.planned.anatomy.geometry) for name in axes.methods}
-        (target,), (precision,) = axes.targets, axes.precisions
-        families = [
-            Family(
-                method=name,
-                method_options=tuple(sorted(options.items())),
-                kind=kind,
-                align=None if align == 1 else align,
-                precision=precision,
-                target=target,
-            )
-            for name, options in axes.methods.items()
-            for kind in axes.kinds
-            for align in axes.aligns
-        ]
-        table = self._table(families[0], geometries[families[0].method])
-        return Space(geometries=geometries, families=families, table=table)
+        looked_through = families(axes)
+        table = self._table(looked_through[0], geometries[looked_through[0].method])
+        return Space(geometries=geometries, families=looked_through, table=table)
 
-    def _table(self, family: Family, geometry: Geometry) -> LatencyTable:
+    def _table(self, family: Point, geometry: Geometry) -> LatencyTable:
         counts = rung_counts(geometry)
         rungs = ladder(geometry, counts)
-        points = [family.point(ScheduleRequest(r_per_layer=merged)) for merged in rungs]
+        points = [family.scheduled(ScheduleRequest(r_per_layer=merged)) for merged in rungs]
         unmeasured = replace(
             self.store.conditions, building={**self.store.conditions.building, "measured": False}
         )

@@ -1,7 +1,7 @@
 """Sweeps: a grid of schedules built, measured and compared; schedules found for a goal. No torch."""
 
 from exporter.sweep.cache import Conditions, Found, Store, open_store
-from exporter.sweep.candidates import Candidate, Family, Space, candidates
+from exporter.sweep.candidates import Candidate, Space, candidates
 from exporter.sweep.drive import (
     Progress,
     Work,
@@ -10,7 +10,7 @@ from exporter.sweep.drive import (
     jobs_that_fit,
 )
 from exporter.sweep.front import front_names, pareto_front, quality_measure
-from exporter.sweep.grid import Axes, Point, grid, with_dense
+from exporter.sweep.grid import Axes, Point, families, grid, with_dense
 from exporter.sweep.ladder import ladder, lift, rung_counts
 from exporter.sweep.latency import LatencyTable, Measurement, fit, segment_weights
 from exporter.sweep.record import (
@@ -39,7 +39,6 @@ __all__ = [
     "Conditions",
     "Evaluation",
     "Failure",
-    "Family",
     "Found",
     "LatencyTable",
     "Measurement",
@@ -56,6 +55,7 @@ __all__ = [
     "Work",
     "candidates",
     "drive",
+    "families",
     "finished",
     "fit",
     "front_names",

@@ -1,13 +1,9 @@
-"""The points of a sweep, in a fixed order.
-
-The first step of a sweep. In: what the command line lists. Out: `Point`s, each of which
-becomes one engine.
-"""
+"""The points of a sweep, in a fixed order: each becomes one engine."""
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from exporter.errors import UsageError
@@ -60,6 +56,11 @@ class Point:
         """The point with the same engine and precision that merges nothing: what a speedup is measured against."""
         return Point(precision=self.precision, target=self.target)
 
+    def scheduled(self, schedule: ScheduleRequest) -> "Point":
+        """The same engine with another schedule; one that merges nothing is the dense point."""
+        point = replace(self, schedule=schedule)
+        return point.dense if point.is_dense else point
+
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
@@ -91,13 +92,24 @@ def grid(axes: Axes) -> tuple[Point, ...]:
         UsageError: an axis is empty, r is negative, or a multiple is not positive.
     """
     _check(axes)
-    points = (
-        _point(axes, target, precision, method, kind, align, r)
-        for target, precision, method, kind, align, r in product(
-            axes.targets, axes.precisions, axes.methods, axes.kinds, axes.aligns, axes.r
+    points = (each.scheduled(replace(each.schedule, r=r)) for each in families(axes) for r in axes.r)
+    return tuple(dict.fromkeys(points))
+
+
+def families(axes: Axes) -> tuple[Point, ...]:
+    """Every combination but for r, in the order of the axes."""
+    return tuple(
+        Point(
+            method=method,
+            method_options=tuple(sorted(axes.methods[method].items())),
+            schedule=ScheduleRequest(kind=kind, align=None if align == 1 else align),
+            precision=precision,
+            target=target,
+        )
+        for target, precision, method, kind, align in product(
+            axes.targets, axes.precisions, axes.methods, axes.kinds, axes.aligns
         )
     )
-    return tuple(dict.fromkeys(points))
 
 
 def with_dense(points: Sequence[Point]) -> tuple[Point, ...]:
@@ -106,38 +118,15 @@ def with_dense(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(dict.fromkeys([*(point for point in needed if point not in points), *points]))
 
 
-def _point(
-    axes: Axes, target: str, precision: str, method: str, kind: ScheduleKind, align: int, r: int
-) -> Point:
-    if r == 0:
-        return Point(precision=precision, target=target)
-    return Point(
-        method=method,
-        method_options=tuple(sorted(axes.methods[method].items())),
-        schedule=ScheduleRequest(kind=kind, r=r, align=None if align == 1 else align),
-        precision=precision,
-        target=target,
-    )
-
-
 def _check(axes: Axes) -> None:
-    lengths = {
-        "r": len(axes.r),
-        "method": len(axes.methods),
-        "schedule": len(axes.kinds),
-        "align": len(axes.aligns),
-        "precision": len(axes.precisions),
-        "target": len(axes.targets),
-    }
-    for option, length in lengths.items():
-        if not length:
+    options = ("r", "method", "schedule", "align", "precision", "target")
+    for option, values in zip(options, vars(axes).values(), strict=True):
+        if not values:
             raise UsageError(f"sweep: --{option} lists nothing; give at least one value")
-    for r in axes.r:
-        if r < 0:
-            raise UsageError(f"sweep: expected every --r >= 0, got {r}; 0 is the dense model")
-    for align in axes.aligns:
-        if align < 1:
-            raise UsageError(f"sweep: expected every --align >= 1, got {align}; 1 aligns nothing")
+    if min(axes.r) < 0:
+        raise UsageError(f"sweep: expected every --r >= 0, got {min(axes.r)}; 0 is the dense model")
+    if min(axes.aligns) < 1:
+        raise UsageError(f"sweep: expected every --align >= 1, got {min(axes.aligns)}; 1 aligns nothing")
 
 
 def _schedule_words(schedule: ScheduleRequest) -> tuple[str, bool]:
@@ -146,14 +135,8 @@ def _schedule_words(schedule: ScheduleRequest) -> tuple[str, bool]:
         return f"list{sum(schedule.r_per_layer)}", False
     if schedule.keep_per_layer is not None:
         return "keep", False
-    return "-".join(_spread_words(schedule)), schedule.r >= 0
-
-
-def _spread_words(schedule: ScheduleRequest) -> Iterator[str]:
-    yield schedule.kind
-    yield f"r{schedule.r}"
-    if schedule.align is not None:
-        yield f"align{schedule.align}"
+    align = "" if schedule.align is None else f"-align{schedule.align}"
+    return f"{schedule.kind}-r{schedule.r}{align}", schedule.r >= 0
 
 
 def _digest(point: Point) -> str:

@@ -1,16 +1,16 @@
 """From a goal to a schedule: "lose at most X points" and "be at least Y times faster".
 
-Where it stands on the road: above `drive`, whose results it asks for a few at a time. Whatever a search assumes about
-order (more merging loses more and runs faster) only decides what is measured next: the answer itself has always been
-measured, and so has everything that it is compared with.
+Points are measured through `drive`, a few at a time. What a search assumes about order (more merging loses more and
+runs faster) only decides what is measured next: the answer and all that it is compared with have been measured.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from exporter.errors import UsageError
-from exporter.sweep.candidates import Candidate, Family, Space, candidates, checked_families
+from exporter.sweep.candidates import Candidate, Space, candidates, checked_families
 from exporter.sweep.grid import Point
 from exporter.sweep.record import Evaluation, Solution
 
@@ -47,7 +47,7 @@ def solve_max_drop(max_drop: float, space: Space, drops: Measure, speedups: Meas
         points = [search.candidates[position] for search, position in asked]
         for (search, position), drop in zip(asked, ledger.measure("drop", points, drops), strict=True):
             search.tested[position] = drop is not None and drop <= max_drop
-    answers = [search.candidates[last] for search in searches if (last := search.last_good()) is not None]
+    answers = [search.candidates[good[-1]] for search in searches if (good := search.good())]
     ledger.measure("measured_speedup", answers, speedups)
     return _most_speed(max_drop, ledger, answers)
 
@@ -72,7 +72,10 @@ def solve_min_speedup(min_speedup: float, space: Space, drops: Measure, speedups
     if space.table is None:
         raise UsageError("sweep: --min-speedup needs a latency table; measure a ladder first")
     ledger = _Ledger()
-    searches = [_Search(_reached_by_table(space, family)) for family in checked_families(space)]
+    searches = [
+        _Search(tuple(each for each in candidates(space, family) if each.predicted_speedup is not None))
+        for family in checked_families(space)
+    ]
     while asked := [
         (search, each) for search in searches if (each := search.next_below(min_speedup, ledger)) is not None
     ]:
@@ -80,7 +83,7 @@ def solve_min_speedup(min_speedup: float, space: Space, drops: Measure, speedups
         measured = ledger.measure("measured_speedup", points, speedups)
         for (search, position), speedup in zip(asked, measured, strict=True):
             search.tested[position] = speedup is not None and speedup >= min_speedup
-    answers = [search.candidates[first] for search in searches if (first := search.first_good()) is not None]
+    answers = [search.candidates[good[0]] for search in searches if (good := search.good())]
     ledger.measure("drop", answers, drops)
     return _least_drop(min_speedup, ledger, answers)
 
@@ -113,16 +116,13 @@ class _Search:
     candidates: tuple[Candidate, ...]
     tested: dict[int, bool] = field(default_factory=dict)
 
-    def last_good(self) -> int | None:
-        return max((position for position, good in self.tested.items() if good), default=None)
-
-    def first_good(self) -> int | None:
-        return min((position for position, good in self.tested.items() if good), default=None)
+    def good(self) -> list[int]:
+        """The positions that met the goal, in order."""
+        return sorted(position for position, good in self.tested.items() if good)
 
     def next_beyond(self) -> int | None:
         """What to test next to find the last good position; None when it is found."""
-        last = self.last_good()
-        low = -1 if last is None else last
+        low = max(self.good(), default=-1)
         high = min(
             (position for position, good in self.tested.items() if not good and position > low),
             default=len(self.candidates),
@@ -134,8 +134,7 @@ class _Search:
 
     def next_below(self, goal: float, ledger: _Ledger) -> int | None:
         """What to test next to find the first good position; None when it is found."""
-        first = self.first_good()
-        high = len(self.candidates) if first is None else first
+        high = min(self.good(), default=len(self.candidates))
         low = max(
             (position for position, good in self.tested.items() if not good and position < high), default=-1
         )
@@ -159,58 +158,42 @@ class _Search:
 
 
 def _most_speed(limit: float, ledger: _Ledger, answers: Sequence[Candidate]) -> Solution:
+    solution = partial(Solution, goal="max_drop", limit=limit, evaluated=tuple(ledger.found.values()))
     timed = [each for each in map(ledger.of, answers) if each.measured_speedup is not None]
     best = max(timed, key=lambda each: (each.measured_speedup or 0, -(each.drop or 0)), default=None)
     if best is not None and (best.measured_speedup or 0) > 1:
-        return _solution("max_drop", limit, best, True, f"{_said(best)}", ledger)
-    evaluated = ledger.found.values()
+        return solution(best=best, reached=True, explanation=_said(best))
     if best is not None:
         why = f"no schedule that loses at most {limit:g} points is faster than dense; best was {_said(best)}"
     elif answers:
         why = f"no schedule that loses at most {limit:g} points could be timed"
         best = ledger.of(answers[0])
     else:
-        known = [each for each in evaluated if each.drop is not None]
+        known = [each for each in ledger.found.values() if each.drop is not None]
         best = min(known, key=lambda each: each.drop or 0, default=None)
-        why = f"none of {len(evaluated)} schedules measured loses at most {limit:g} points; best was {_said(best)}"
-    return _solution("max_drop", limit, best, False, why, ledger)
+        measured = f"none of {len(ledger.found)} schedules measured"
+        why = f"{measured} loses at most {limit:g} points; best was {_said(best)}"
+    return solution(best=best, reached=False, explanation=why)
 
 
 def _least_drop(limit: float, ledger: _Ledger, answers: Sequence[Candidate]) -> Solution:
-    merged = {each.point.name: sum(each.schedule.tokens) for each in answers}
+    solution = partial(Solution, goal="min_speedup", limit=limit, evaluated=tuple(ledger.found.values()))
     fast_enough = [ledger.of(each) for each in answers]
     if known := [each for each in fast_enough if each.drop is not None]:
         best = min(known, key=lambda each: (each.drop or 0, -(each.measured_speedup or 0)))
-        return _solution("min_speedup", limit, best, True, _said(best), ledger)
-    if fast_enough:
-        best = max(fast_enough, key=lambda each: merged[each.name])
+        return solution(best=best, reached=True, explanation=_said(best))
+    if answers:
+        best = ledger.of(max(answers, key=lambda each: sum(each.schedule.tokens)))
         why = f"{_said(best)}; quality was not measured, so that it is the one that merges least"
-        return _solution("min_speedup", limit, best, True, why, ledger)
+        return solution(best=best, reached=True, explanation=why)
     if not ledger.found:
         why = "the latency table covers no schedule of these families; measure a ladder that reaches lower"
-        return _solution("min_speedup", limit, None, False, why, ledger)
+        return solution(best=None, reached=False, explanation=why)
     timed = [each for each in ledger.found.values() if each.measured_speedup is not None]
     nearest = max(timed, key=lambda each: each.measured_speedup or 0, default=None)
-    why = f"none of {len(ledger.found)} schedules measured is {limit:g}x as fast as dense; best was {_said(nearest)}"
-    return _solution("min_speedup", limit, nearest, False, why, ledger)
-
-
-def _solution(
-    goal: Literal["max_drop", "min_speedup"],
-    limit: float,
-    best: Evaluation | None,
-    reached: bool,
-    explanation: str,
-    ledger: _Ledger,
-) -> Solution:
-    return Solution(
-        goal=goal,
-        limit=limit,
-        best=best,
-        reached=reached,
-        explanation=explanation,
-        evaluated=tuple(ledger.found.values()),
-    )
+    measured = f"none of {len(ledger.found)} schedules measured"
+    why = f"{measured} is {limit:g}x as fast as dense; best was {_said(nearest)}"
+    return solution(best=nearest, reached=False, explanation=why)
 
 
 def _said(evaluation: Evaluation | None) -> str:
@@ -231,7 +214,3 @@ def _evaluation(candidate: Candidate) -> Evaluation:
         r_per_layer=candidate.schedule.removed,
         predicted_speedup=candidate.predicted_speedup,
     )
-
-
-def _reached_by_table(space: Space, family: Family) -> tuple[Candidate, ...]:
-    return tuple(each for each in candidates(space, family) if each.predicted_speedup is not None)

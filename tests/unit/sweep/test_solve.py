@@ -11,7 +11,6 @@ from exporter.errors import UsageError
 from exporter.schedule import Geometry, Schedule, ScheduleRequest, plan
 from exporter.sweep import (
     Candidate,
-    Family,
     LatencyTable,
     Measurement,
     Point,
@@ -25,8 +24,8 @@ from exporter.sweep import (
 
 VIT_B = Geometry(tokens=197, protected=1, blocks=12)
 WEIGHTS = (1 / 3, *[1.0] * 11, 2 / 3)
-TOME = Family()
-FAMILIES = (TOME, Family(method="pitome"), Family(kind="decreasing"))
+TOME = Point()
+FAMILIES = (TOME, Point(method="pitome"), Point(schedule=ScheduleRequest(kind="decreasing")))
 COUNTS = tuple(range(1, 198))
 LINE = LatencyTable(
     counts=COUNTS,
@@ -73,7 +72,7 @@ def resolved(point: Point) -> Schedule:
 
 
 def name(r: int) -> str:
-    return TOME.point(ScheduleRequest(r=r)).name
+    return TOME.scheduled(ScheduleRequest(r=r)).name
 
 
 def everything(space: Space) -> list[Candidate]:
@@ -283,9 +282,9 @@ def test_candidates_are_lifted_to_the_tops_of_steps() -> None:
 
 
 def test_schedule_of_a_family_that_merges_nothing_is_the_dense_point() -> None:
-    family = Family(method="pitome", precision="fp16")
+    family = Point(method="pitome", precision="fp16")
 
-    assert family.point(ScheduleRequest(r_per_layer=(0, 0))) == Point(precision="fp16")
+    assert family.scheduled(ScheduleRequest(r_per_layer=(0, 0))) == Point(precision="fp16")
 
 
 def test_candidates_end_where_half_of_all_patches_merge_at_once() -> None:
@@ -299,7 +298,7 @@ def test_candidates_end_where_half_of_all_patches_merge_at_once() -> None:
     [
         pytest.param(replace(SPACE, families=()), "no method and schedule", id="no families"),
         pytest.param(
-            replace(SPACE, families=(TOME, Family(precision="fp16"))),
+            replace(SPACE, families=(TOME, Point(precision="fp16"))),
             "a latency table is of one engine",
             id="engines",
         ),

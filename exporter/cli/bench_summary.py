@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exporter.benchmark import BenchReport, Contender, Measurement, summarize
+from exporter.cli.terminal import figures, say
 from exporter.pipeline import Benched
 from exporter.records import to_tree
 
@@ -32,18 +33,12 @@ def print_benched(console: Console, benched: Benched) -> None:
             f"({low:.3f} to {high:.3f}; the arithmetic promises {each.macs_ratio:.2f}x)"
         )
     for missing in report.unavailable:
-        console.print(
-            f"not timed: {missing.contender.label}: {missing.reason}",
-            style="yellow",
-            soft_wrap=True,
-            markup=False,
-        )
+        say(console, f"not timed: {missing.contender.label}: {missing.reason}", "yellow")
     for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+        say(console, f"warning: {warning}", "yellow")
 
 
 def _table(report: BenchReport, batch: int) -> Table:
-    table = Table(title=f"batch {batch}", title_justify="left")
     headings = (
         "contender",
         "median ms",
@@ -53,8 +48,7 @@ def _table(report: BenchReport, batch: int) -> Table:
         "over eager dense",
         "over dense engine",
     )
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "contender" else "right")
+    table = figures(f"batch {batch}", headings, ("contender",))
     for each in report.measurements:
         if each.contender.batch == batch:
             table.add_row(*_row(report, each))

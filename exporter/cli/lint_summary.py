@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from exporter.cli.terminal import say
 from exporter.lint import Finding, LintReport
 
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -28,12 +29,8 @@ def print_linted(console: Console, file: str, report: LintReport) -> None:
             table.add_row(*map(Text, _row(first, len(others))), style=_STYLES[first.severity])
         console.print(table)
     for rule in report.rules:
-        console.print(
-            f"{rule.id}: {rule.why} ({rule.source.title}, {rule.source.address})",
-            soft_wrap=True,
-            markup=False,
-        )
-    console.print(f"{file}: {verdict(report)}", soft_wrap=True, markup=False)
+        say(console, f"{rule.id}: {rule.why} ({rule.source.title}, {rule.source.address})")
+    say(console, f"{file}: {verdict(report)}")
 
 
 def verdict(report: LintReport) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from exporter.cli.terminal import console
+from exporter.cli.terminal import console, figures
 from exporter.errors import ExportError
 from exporter.packages import PACKAGES, version_of
 
@@ -32,28 +32,20 @@ def print_models(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(alias) for alias in aliases().values()], indent=2))
         return
-    table = Table()
-    for heading in ("alias", "model", "weights", "size", "patch", "tokens", "blocks", "what it is"):
-        table.add_column(
-            heading, justify="right" if heading in ("size", "patch", "tokens", "blocks") else "left"
-        )
+    headings = ("alias", "model", "weights", "size", "patch", "tokens", "blocks", "what it is")
+    table = figures(None, headings, ("alias", "model", "weights", "what it is"))
     for alias in aliases().values():
         numbers = map(str, (alias.image_size, alias.patch_size, alias.tokens, alias.blocks))
         table.add_row(alias.name, f"{alias.source}:{alias.id}", alias.weights, *numbers, alias.note)
     out = console()
     out.print(table)
-    out.print(_forms())
-    out.print("docs/inputs.md lists every accepted form of models, weights, labels and images.")
-
-
-def _forms() -> Table:
-    """What else can be brought, with an example of each."""
-    table = Table(title="your own", title_justify="left")
+    forms = Table(title="your own", title_justify="left")
     for heading in ("what", "example of MODEL and its options"):
-        table.add_column(heading, overflow="fold")
+        forms.add_column(heading, overflow="fold")
     for row in _FORMS:
-        table.add_row(*row)
-    return table
+        forms.add_row(*row)
+    out.print(forms)
+    out.print("docs/inputs.md lists every accepted form of models, weights, labels and images.")
 
 
 def print_doctor(*, as_json: bool) -> None:

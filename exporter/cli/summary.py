@@ -11,6 +11,7 @@ from rich.table import Table
 
 from exporter.bundle import Bundle
 from exporter.cli.measured_summary import add_measured, measured_tree
+from exporter.cli.terminal import figures, say
 from exporter.errors import ExportError
 from exporter.pipeline import Exported, Planned, Validated, block_macs, gmacs, parity_record
 from exporter.recipe import merging_name
@@ -114,9 +115,9 @@ def print_planned(console: Console, planned: Planned) -> None:
     if planned.anatomy is None:
         console.print("a text tower is exported as it is: no blocks are merged")
         return
-    table = Table(title=f"{planned.model.name}: {planned.schedule.requested}", title_justify="left")
-    for heading in ("block", "tokens in", "merged", "tokens out", "GMACs", "attention", "merge point"):
-        table.add_column(heading, justify="left" if heading in ("attention", "merge point") else "right")
+    words = ("attention", "merge point")
+    headings = ("block", "tokens in", "merged", "tokens out", "GMACs", *words)
+    table = figures(f"{planned.model.name}: {planned.schedule.requested}", headings, words)
     for row in _block_rows(planned):
         cells = [*row.values()]
         cells[4] = f"{row['gmacs']:.3f}"
@@ -129,16 +130,13 @@ def print_planned(console: Console, planned: Planned) -> None:
         highlight=False,
     )
     for refusal in planned.anatomy.refusals:
-        console.print(
-            f"refused to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}",
-            soft_wrap=True,
-        )
+        say(console, f"refused to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}")
     _print_notes(console, (*planned.model.notes, *planned.schedule.notes))
 
 
 def _print_notes(console: Console, notes: Iterable[str]) -> None:
     for note in notes:
-        console.print(f"note: {note}", style="yellow", soft_wrap=True)
+        say(console, f"note: {note}", "yellow")
 
 
 def _block_rows(planned: Planned) -> list[dict[str, Any]]:

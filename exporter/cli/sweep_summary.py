@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from exporter.cli.terminal import figures, say
 from exporter.errors import GateError
 from exporter.records import canonical_json
 from exporter.sweep import PointResult, Solution, SweepRecord
@@ -38,33 +38,22 @@ def failed_line(record: SweepRecord) -> str:
 
 def print_record(console: Console, model: str, folder: Path, record: SweepRecord) -> None:
     """The points, the front, and the answer if a goal was set; `model` is as the user named it."""
-    table = Table(title=f"{record.model}: {record.data or 'quality not measured'}", title_justify="left")
     headings = (
-        "point",
-        "tokens",
-        "GMACs",
-        "top-1",
-        "difference",
-        "agreement",
-        "images/s",
-        "over dense engine",
-        "front",
+        *("point", "tokens", "GMACs", "top-1", "difference"),
+        *("agreement", "images/s", "over dense engine", "front"),
     )
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "point" else "right")
+    table = figures(f"{record.model}: {record.data or 'quality not measured'}", headings, ("point",))
     for result in record.points:
         table.add_row(*_row(result, on_front=result.name in record.front))
     console.print(table)
     for result in record.points:
         if result.failure is not None:
-            console.print(
-                f"failed: {result.name}: {result.failure.error}", style="yellow", soft_wrap=True, markup=False
-            )
+            say(console, f"failed: {result.name}: {result.failure.error}", "yellow")
     for note in record.notes:
-        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
+        say(console, f"note: {note}", "yellow")
     if record.solution is not None:
         _print_solution(console, model, record, record.solution)
-    console.print(f"sweep {folder}", soft_wrap=True, markup=False)
+    say(console, f"sweep {folder}")
 
 
 def _row(result: PointResult, *, on_front: bool) -> tuple[str, ...]:
@@ -86,14 +75,10 @@ def _row(result: PointResult, *, on_front: bool) -> tuple[str, ...]:
 
 
 def _print_solution(console: Console, model: str, record: SweepRecord, solution: Solution) -> None:
-    console.print(solution.explanation, style="bold", soft_wrap=True, markup=False)
+    say(console, solution.explanation, "bold")
     if solution.best is not None:
         name = solution.best.name
         method = next((each.point.method for each in record.points if each.name == name), "tome")
+        again = f"python -m exporter {model} --method {method}"
         schedule = ",".join(map(str, solution.best.r_per_layer))
-        console.print(
-            f"its bundle: bundles/{name}; the same: python -m exporter {model} --method {method} "
-            f"--r-per-layer {schedule}",
-            soft_wrap=True,
-            markup=False,
-        )
+        say(console, f"its bundle: bundles/{name}; the same: {again} --r-per-layer {schedule}")

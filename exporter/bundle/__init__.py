@@ -19,7 +19,6 @@ from exporter.bundle.manifest import (
     ModelRecord,
     ParityRecord,
     ScheduleRecord,
-    TensorRecord,
     WeightsRecord,
 )
 from exporter.bundle.write import SAMPLE_FILE, check_out_dir, place_of, seal, stage_bundle, write_sample
@@ -37,7 +36,6 @@ __all__ = [
     "ModelRecord",
     "ParityRecord",
     "ScheduleRecord",
-    "TensorRecord",
     "WeightsRecord",
     "amend",
     "check_amendable",

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from exporter.bundle.file_names import is_file_name
+from exporter.signature import TensorSpec
 
 if TYPE_CHECKING:
-    from exporter.bundle.manifest import Manifest, TensorRecord
+    from exporter.bundle.manifest import Manifest
 
 MOST_BLOCKS = 4096
 _MOST_TOKENS = 2**31 - 1
@@ -77,7 +78,7 @@ def _of_tensors(manifest: "Manifest") -> Iterator[str]:
             yield from _of_tensor(f"{key}[{place}]", record)
 
 
-def _of_tensor(key: str, record: "TensorRecord") -> Iterator[str]:
+def _of_tensor(key: str, record: TensorSpec) -> Iterator[str]:
     if record.dtype not in _DTYPES:
         yield f"{key}.dtype: expected one of {', '.join(_DTYPES)}, got {record.dtype[:40]!r}"
     lengths = [length for place, length in enumerate(record.shape) if (place, length) != (0, _OPEN)]

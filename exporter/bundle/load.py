@@ -19,10 +19,10 @@ from exporter.bundle.extras import extra_names, extras_note
 from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.leftovers import clear_leftovers
 from exporter.bundle.locks import wait_for_writer
-from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, TensorRecord, decode, short
+from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
-from exporter.signature import Signature, TensorSpec
+from exporter.signature import Signature
 
 if TYPE_CHECKING:
     from exporter.models import Preprocess
@@ -58,10 +58,7 @@ class Bundle:
     @property
     def signature(self) -> Signature:
         """Inputs and outputs of every engine, and of the model."""
-        return Signature(
-            inputs=tuple(_spec(record) for record in self.manifest.inputs),
-            outputs=tuple(_spec(record) for record in self.manifest.outputs),
-        )
+        return Signature(inputs=self.manifest.inputs, outputs=self.manifest.outputs)
 
     def runner(self, target: str = "onnx") -> "Runner":
         """The engine of a target: numpy in, numpy out; it is loaded on first use, or by its `load`.
@@ -297,7 +294,3 @@ def _check_hashes(path: Path, files: Mapping[str, str], known: Mapping[str, str]
 
 def _more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-
-
-def _spec(record: TensorRecord) -> TensorSpec:
-    return TensorSpec(name=record.name, dtype=record.dtype, shape=record.shape)

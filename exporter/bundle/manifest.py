@@ -14,6 +14,7 @@ from exporter.bundle.consistency import complaints
 from exporter.bundle.file_names import is_file_name
 from exporter.errors import BundleError, InternalError
 from exporter.records import OMIT, STRICT, canonical_json, parse_json, record_from, to_tree
+from exporter.signature import TensorSpec
 
 MAX_MANIFEST_BYTES = 1 << 24
 SCHEMA_VERSION = 1
@@ -68,15 +69,6 @@ class GmacsRecord:
     ratio: float
     executed: float
     blocks: tuple[float, ...] | None = field(default=None, metadata=OMIT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorRecord:
-    """An input or output of the artifacts; a shape entry is a length, or `batch` where it is open."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +147,8 @@ class Manifest:
     gmacs: GmacsRecord
     input: Literal["float", "uint8"]
     layout: Literal["nchw", "nhwc"]
-    inputs: tuple[TensorRecord, ...]
-    outputs: tuple[TensorRecord, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     preprocess: Mapping[str, object] | None
     passes: tuple[str, ...]
     artifacts: Mapping[str, ArtifactRecord]

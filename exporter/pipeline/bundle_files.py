@@ -12,7 +12,6 @@ from exporter.bundle import (
     ModelRecord,
     ParityRecord,
     ScheduleRecord,
-    TensorRecord,
     WeightsRecord,
     seal,
     write_sample,
@@ -27,7 +26,7 @@ from exporter.pipeline.stage_options import as_sample
 from exporter.recipe import Recipe, merging_name, portable, recipe_to_yaml
 from exporter.records import BENCH_FILE, VALIDATION_FILE, canonical_json
 from exporter.report.merged_regions import square_patches
-from exporter.targets import Artifact, TensorSpec
+from exporter.targets import Artifact
 from exporter.validation import ParityResult, groups_of
 
 MERGES_FILE = "merges.npz"
@@ -89,8 +88,8 @@ def _manifest(compiled: Compiled) -> Manifest:
         gmacs=gmacs(planned, compiled.program.executed_macs),
         input=recipe.input,
         layout=recipe.layout,
-        inputs=tuple(_record(spec) for spec in compiled.request.signature.inputs),
-        outputs=tuple(_record(spec) for spec in compiled.request.signature.outputs),
+        inputs=compiled.request.signature.inputs,
+        outputs=compiled.request.signature.outputs,
         preprocess=model.preprocess.to_dict() if model.preprocess else None,
         passes=tuple(outcome.name for outcome in compiled.program.passes),
         artifacts={name: _artifact(recipe, engine.artifact) for name, engine in compiled.engines.items()},
@@ -130,8 +129,7 @@ def _patch_grid(planned: Planned) -> tuple[int, int] | None:
     if anatomy is None or anatomy.grid is None or planned.schedule.is_dense or len(shape) != 3:
         return None
     squares = square_patches(anatomy.tokens - anatomy.prefix, shape[1], shape[2])
-    is_told = squares is not None and (squares.rows, squares.columns) == anatomy.grid
-    return None if is_told else anatomy.grid
+    return None if squares == anatomy.grid else anatomy.grid
 
 
 def _engine_options(recipe: Recipe, target: str) -> dict[str, object]:
@@ -148,7 +146,3 @@ def _failures(compiled: Compiled) -> list[str]:
 def _parity_tree(result: ParityResult, rounding: Mapping[int, float]) -> dict[str, object]:
     blocks = [{"block": block, "rounding_error": error} for block, error in rounding.items()]
     return {**asdict(result), "passed": result.passed, **({"blocks": blocks} if blocks else {})}
-
-
-def _record(spec: TensorSpec) -> TensorRecord:
-    return TensorRecord(name=spec.name, dtype=spec.dtype, shape=spec.shape)

@@ -9,8 +9,6 @@ C the three colours.
 """
 
 import io
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,28 +26,21 @@ Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PatchGrid:
-    """How patches tile an image: rows and columns."""
-
-    rows: int
-    columns: int
-
-
-def square_patches(patches: int, height: int, width: int) -> PatchGrid | None:
-    """The grid of `patches` square patches in an image, pixels at the right and the bottom left over; None without one.
+def square_patches(patches: int, height: int, width: int) -> tuple[int, int] | None:
+    """Rows and columns of square patches in an image, pixels at the right and the bottom left over; None without any.
 
     There is at most one: as the side of a patch grows, neither its rows nor its columns become more.
     """
     for side in range(1, min(height, width) + 1):
-        rows, columns = height // side, width // side
-        if rows * columns == patches:
-            return PatchGrid(rows=rows, columns=columns)
+        if (height // side) * (width // side) == patches:
+            return height // side, width // side
     return None
 
 
-def patch_grid(patches: int, height: int, width: int, stated: tuple[int, ...] | None = None) -> PatchGrid:
-    """The grid of patches that covers an image.
+def patch_grid(
+    patches: int, height: int, width: int, stated: tuple[int, ...] | None = None
+) -> tuple[int, int]:
+    """Rows and columns of the patches that cover an image.
 
     Args:
         patches: how many.
@@ -61,13 +52,9 @@ def patch_grid(patches: int, height: int, width: int, stated: tuple[int, ...] | 
         BundleError: that number of square patches does not tile an image of this size, or what is stated does not.
     """
     if stated is not None:
-        if (
-            len(stated) == 2
-            and 1 <= stated[0] <= height
-            and 1 <= stated[1] <= width
-            and math.prod(stated) == patches
-        ):
-            return PatchGrid(rows=stated[0], columns=stated[1])
+        rows, columns = stated if len(stated) == 2 else (0, 0)
+        if 1 <= rows <= height and 1 <= columns <= width and rows * columns == patches:
+            return rows, columns
         raise BundleError(
             f"manifest.json: patch_grid: expected rows and columns of {patches} patches in {height}x{width} pixels, "
             f"got {list(stated)[:4]}; export the bundle again"
@@ -80,25 +67,16 @@ def patch_grid(patches: int, height: int, width: int, stated: tuple[int, ...] | 
     )
 
 
-def read_groups(groups_LBT: npt.NDArray[Any], *, blocks: int, tokens: int, prefix: int) -> Labels:
+def first_groups(groups_LBT: npt.NDArray[Any], tokens: int) -> Labels:
     """The groups of the first image, checked: (L, T) int64.
 
     Args:
         groups_LBT: integers: after each block, the number of the token that each original token is part of.
-        blocks: L.
         tokens: T.
-        prefix: tokens in front that stand for no patch.
 
     Raises:
-        BundleError: another shape or dtype, or a number that no token has.
+        BundleError: a number that no token has.
     """
-    shape = groups_LBT.shape
-    fits = len(shape) == 3 and shape[0] == blocks and shape[1] >= 1 and shape[2] == tokens and prefix < tokens
-    if not fits or not np.issubdtype(groups_LBT.dtype, np.integer):
-        raise BundleError(
-            f"merges.npz: groups_LBT: expected integers of shape ({blocks}, images, {tokens}), got "
-            f"{groups_LBT.dtype} of shape {shape}; make the file again"
-        )
     groups_LT = groups_LBT[:, 0]
     if groups_LT.min() < 0 or groups_LT.max() >= tokens:
         raise BundleError(
@@ -107,11 +85,6 @@ def read_groups(groups_LBT: npt.NDArray[Any], *, blocks: int, tokens: int, prefi
         )
     groups: Labels = groups_LT.astype(np.int64)
     return groups
-
-
-def token_count(groups_T: Labels) -> int:
-    """How many tokens there are: the distinct numbers."""
-    return int(np.unique(groups_T).size)
 
 
 def draw_regions(image_HWC: Pixels, labels_GW: Labels) -> Pixels:
@@ -144,7 +117,7 @@ def slideshow_pictures(
 
     Args:
         image_HWC: uint8, RGB: the first image of the batch.
-        groups_LT: from `read_groups`.
+        groups_LT: from `first_groups`.
         prefix: tokens in front that stand for no patch.
         tokens: T.
         stated: rows and columns of patches, where the bundle says them.
@@ -153,14 +126,14 @@ def slideshow_pictures(
         BundleError: the patches do not tile the image.
     """
     height, width = image_HWC.shape[:2]
-    grid = patch_grid(tokens - prefix, height, width, stated)
+    rows, columns = patch_grid(tokens - prefix, height, width, stated)
     original = Picture(
         png=_png(_reduced(image_HWC)), size=(width, height), label=f"before block 0: {tokens} tokens"
     )
     pictures = [original]
     for block, groups_T in enumerate(groups_LT):
-        drawn = draw_regions(image_HWC, groups_T[prefix:].reshape(grid.rows, grid.columns))
-        label = f"after block {block}: {token_count(groups_T)} tokens"
+        drawn = draw_regions(image_HWC, groups_T[prefix:].reshape(rows, columns))
+        label = f"after block {block}: {np.unique(groups_T).size} tokens"
         pictures.append(Picture(png=_png(drawn), size=(drawn.shape[1], drawn.shape[0]), label=label))
     return tuple(pictures)
 

@@ -17,7 +17,7 @@ from exporter.report.bundle_content import Evidence, bundle_content
 from exporter.report.content import Picture, ReportContent
 from exporter.report.html import render_html
 from exporter.report.markdown import render_markdown
-from exporter.report.merged_regions import read_groups, slideshow_pictures
+from exporter.report.merged_regions import first_groups, slideshow_pictures
 from exporter.report.sweep_content import sweep_content
 from exporter.report.visible import visible
 from exporter.sweep import SWEEP_FILE, read_record
@@ -108,7 +108,7 @@ def _pictures(
             return ()
         groups_LBT = _read_groups_file(bundle)
     tokens, prefix = manifest.schedule.tokens[0], manifest.tokens_protected
-    groups_LT = read_groups(groups_LBT, blocks=len(manifest.schedule.merged), tokens=tokens, prefix=prefix)
+    groups_LT = first_groups(groups_LBT, tokens)
     image_HWC = _image_pixels(bundle) if image is None else _cropped(bundle, image)
     return slideshow_pictures(
         visible(image_HWC), groups_LT, prefix=prefix, tokens=tokens, stated=manifest.patch_grid

@@ -20,13 +20,13 @@ from exporter.bundle import (
     ModelRecord,
     ParityRecord,
     ScheduleRecord,
-    TensorRecord,
     WeightsRecord,
     load_bundle,
     seal,
     stage_bundle,
     write_sample,
 )
+from exporter.signature import TensorSpec
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.5, 0.2)
 
@@ -66,8 +66,8 @@ def manifest(form: Form, **changes: Any) -> Manifest:
         "gmacs": GmacsRecord(dense=1.5, reduced=1.2, ratio=1.25, executed=0.9),
         "input": "float",
         "layout": "nchw",
-        "inputs": (TensorRecord(name="images", dtype="float32", shape=(1, 3, size, size)),),
-        "outputs": (TensorRecord(name="logits", dtype="float32", shape=(1, 10)),),
+        "inputs": (TensorSpec(name="images", dtype="float32", shape=(1, 3, size, size)),),
+        "outputs": (TensorSpec(name="logits", dtype="float32", shape=(1, 10)),),
         "preprocess": {
             "image_size": [size, size],
             "interpolation": "bicubic",

@@ -13,12 +13,12 @@ from exporter.bundle import (
     ModelRecord,
     ParityRecord,
     ScheduleRecord,
-    TensorRecord,
     WeightsRecord,
     seal,
     stage_bundle,
     write_sample,
 )
+from exporter.signature import TensorSpec
 
 SampleBundle = Callable[[Path], Path]
 
@@ -35,8 +35,8 @@ def manifest() -> Manifest:
         gmacs=GmacsRecord(dense=1.5, reduced=1.0, ratio=1.5, executed=0.9),
         input="float",
         layout="nchw",
-        inputs=(TensorRecord(name="images", dtype="float32", shape=("batch", 3, 8, 8)),),
-        outputs=(TensorRecord(name="logits", dtype="float32", shape=("batch", 10)),),
+        inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 8, 8)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 10)),),
         preprocess={
             "image_size": [8, 8],
             "interpolation": "bicubic",

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporter.bundle import Bundle, GmacsRecord, ParityRecord, ScheduleRecord, TensorRecord
+from exporter.bundle import Bundle, GmacsRecord, ParityRecord, ScheduleRecord
 from exporter.errors import BundleError
 from exporter.report import report_bundle
 from exporter.report.bundle_content import bundle_content
 from exporter.report.markdown import render_markdown
 from exporter.report.report import evidence
+from exporter.signature import TensorSpec
 from tests.support.report_bundle import BENCH, VALIDATION, Form, alike_groups, make_bundle, noise_image
 
 Make = Callable[..., Bundle]
@@ -369,7 +370,7 @@ def test_batch_shows_its_first_image_whatever_the_layout(tmp_path: Path) -> None
         merges=np.repeat(groups, 2, axis=1),
         input="uint8",
         layout="nhwc",
-        inputs=(TensorRecord(name="images", dtype="uint8", shape=(2, 32, 32, 3)),),
+        inputs=(TensorSpec(name="images", dtype="uint8", shape=(2, 32, 32, 3)),),
     )
     images = np.stack([image, 255 - image])
     np.savez(bundle.path / "sample.npz", images=images, logits=np.zeros((1, 10), np.float32))

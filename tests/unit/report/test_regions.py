@@ -13,13 +13,11 @@ from PIL import Image
 
 from exporter.errors import BundleError
 from exporter.report.merged_regions import (
-    PatchGrid,
     draw_regions,
+    first_groups,
     patch_grid,
-    read_groups,
     slideshow_pictures,
     square_patches,
-    token_count,
 )
 from tests.support.report_bundle import noise_image
 
@@ -181,20 +179,18 @@ def test_pixels_beyond_the_last_whole_patch_belong_to_no_region() -> None:
 def test_grid_is_that_of_square_patches(
     patches: int, height: int, width: int, expected: tuple[int, int] | None
 ) -> None:
-    grid = square_patches(patches, height, width)
-
-    assert grid == (PatchGrid(rows=expected[0], columns=expected[1]) if expected else None)
+    assert square_patches(patches, height, width) == expected
 
 
 @given(side=st.integers(1, 40), height=st.integers(1, 300), width=st.integers(1, 300))
 def test_grid_of_any_square_patches_is_found(side: int, height: int, width: int) -> None:
     rows, columns = height // side, width // side
     if rows and columns:
-        assert square_patches(rows * columns, height, width) == PatchGrid(rows=rows, columns=columns)
+        assert square_patches(rows * columns, height, width) == (rows, columns)
 
 
 def test_what_a_bundle_states_is_taken() -> None:
-    assert patch_grid(48, 64, 96, (4, 12)) == PatchGrid(rows=4, columns=12)
+    assert patch_grid(48, 64, 96, (4, 12)) == (4, 12)
 
 
 @pytest.mark.parametrize(
@@ -242,25 +238,9 @@ def test_patches_that_do_not_tile_the_image_are_refused() -> None:
         patch_grid(195, 224, 224)
 
 
-@pytest.mark.parametrize(
-    "groups_LBT",
-    [
-        pytest.param(np.zeros((3, 1, 16), np.int32), id="tokens"),
-        pytest.param(np.zeros((2, 1, 17), np.int32), id="blocks"),
-        pytest.param(np.zeros((3, 17), np.int32), id="no batch"),
-        pytest.param(np.zeros((3, 0, 17), np.int32), id="no image"),
-        pytest.param(np.zeros((3, 1, 17), np.float32), id="no integers"),
-    ],
-)
-def test_groups_of_another_shape_are_refused(groups_LBT: npt.NDArray[np.int32]) -> None:
-    with pytest.raises(BundleError, match=r"groups_LBT: expected integers of shape \(3, images, 17\)"):
-        read_groups(groups_LBT, blocks=3, tokens=17, prefix=1)
-
-
 def test_first_image_of_a_batch_is_taken() -> None:
     groups_LBT = np.stack([np.zeros((2, 5)), np.ones((2, 5))], axis=1).astype(np.int32)
 
-    groups_LT = read_groups(groups_LBT, blocks=2, tokens=5, prefix=1)
+    groups_LT = first_groups(groups_LBT, 5)
 
     assert groups_LT.tolist() == [[0] * 5, [0] * 5]
-    assert token_count(groups_LT[0]) == 1

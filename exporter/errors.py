@@ -8,14 +8,16 @@ what a user gave is neither: `library_failures` makes it the error of the room t
 import difflib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import ClassVar
 
 EXIT_INTERRUPTED = 130
 
 LONGEST_QUOTE = 80
 LONGEST_MESSAGE = 1_000
+NAMES_SHOWN = 3
 
 _MACHINE_ERRORS = frozenset(
     (
@@ -131,6 +133,16 @@ def quoted(given: object, most: int = LONGEST_QUOTE) -> str:
     return f"{shown[:head]}...{shown[head + 3 - most :]}"
 
 
+def first_few(names: Collection[object], longest: int = LONGEST_QUOTE) -> str:
+    """The first three names, each as `quoted`, and how many more there are.
+
+    >>> first_few("abcde")
+    'a, b, c and 2 more'
+    """
+    shown = ", ".join(quoted(name, longest) for name in islice(names, NAMES_SHOWN))
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+
+
 def one_line(message: str) -> str:
     """A message without line breaks, in which nothing unbroken, such as a path, is longer than a quote may be."""
     return " ".join(map(quoted, message.split()))
@@ -160,9 +172,18 @@ def library_failures(kind: type[ExportError], what: str, way_out: str) -> Iterat
     except (ExportError, InternalError):
         raise
     except Exception as error:  # the one net for libraries, whose exceptions have no common type
-        if is_of_the_machine(error):
-            raise
+        for cause in causes(error):
+            if is_of_the_machine(cause):
+                raise cause from None
         raise kind(f"{what} ({reason(error)}); {way_out}") from error
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception, and the exceptions that it was raised from or in the handling of, newest first."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
 
 
 def is_of_the_machine(error: BaseException) -> bool:

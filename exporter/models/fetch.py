@@ -9,7 +9,7 @@ from typing import Literal
 
 from safetensors import SafetensorError
 
-from exporter.errors import ModelUnavailableError, is_of_the_machine
+from exporter.errors import ModelUnavailableError, is_of_the_machine, reason
 from exporter.models.quiet import quiet
 
 CONNECT_TIMEOUT_S = 5.0
@@ -41,11 +41,11 @@ def fetching(what: str, *, via: Via = "hub", way_out: str | None = None) -> Iter
             raise
         if via == "disk":
             raise ModelUnavailableError(
-                f"cannot read {what} ({_first_line(error)}); {way_out or SAVE_WEIGHTS}"
+                f"cannot read {what} ({reason(error)}); {way_out or SAVE_WEIGHTS}"
             ) from error
         raise ModelUnavailableError(
             f"cannot fetch {what}: no network, nothing in the cache, or no such file there "
-            f"({_first_line(error)}); {way_out or GIVE_WEIGHTS}"
+            f"({reason(error)}); {way_out or GIVE_WEIGHTS}"
         ) from error
 
 
@@ -70,8 +70,3 @@ def _hub_answers() -> bool:
     except Exception:
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

@@ -1,11 +1,11 @@
 """What a source's library warned about while a model was loaded, as notes.
 
-Beside the road: `load` opens a `Listener`, `quiet` gives it every warning and log record of a block, and what is about
+`load` opens a `Listener`, `quiet` gives it every warning and log record of a block, and what is about
 the model reaches the manifest and the summary. A library's warning is often the only guard: open_clip, for example,
 says no more than that when the weights were trained with another activation than the model is built with.
 
-A Python warning about code that will change (DeprecationWarning, FutureWarning and the like) is for whoever maintains
-the caller, not about the model, and is dropped by its category. So is what a client for downloads says about its
+A Python warning about code that will change (DeprecationWarning, FutureWarning and the like) is about the
+caller, not about the model, and is dropped by its category. So is what a client for downloads says about its
 retries and caches. What is printed is not a warning.
 """
 
@@ -48,7 +48,7 @@ HARMLESS: tuple[tuple[str, str, str], ...] = (
         "the defaults of every SigLIP configuration, whose text tower does not look for them",
     ),
 )
-"""Library, start of its message as a pattern, and why it does not concern whoever uses the model."""
+"""Library, start of its message as a pattern, and why it does not concern the user of the model."""
 
 _FETCHERS = (
     "huggingface_hub",
@@ -72,6 +72,9 @@ _ABOUT_CODE = (
     BytesWarning,
     EncodingWarning,
 )
+
+# What is changed of a logger for a while.
+_CHANGED = ("handlers", "propagate", "disabled", "level")
 
 # The engine of PyTorch warns once per process, with a path of the machine that built it.
 _FROM_CPP = "(Triggered internally at"
@@ -117,7 +120,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def listener() -> Listener | None:
-    """Whoever listens to the libraries now; None outside `listening`."""
+    """The current listener; None outside `listening`."""
     return _listener.get()
 
 
@@ -142,18 +145,7 @@ def logging_to(heard: Listener) -> Iterator[None]:
     """Send the records of all loggers to a listener and nowhere else, for the duration of a block."""
     root = logging.getLogger()
     loggers = [root, *_configured_loggers(root.manager)]
-    before: list[tuple[logging.Logger, dict[str, Any]]] = [
-        (
-            each,
-            {
-                "handlers": each.handlers,
-                "propagate": each.propagate,
-                "disabled": each.disabled,
-                "level": each.level,
-            },
-        )
-        for each in loggers
-    ]
+    before = [{key: vars(each)[key] for key in _CHANGED} for each in loggers]
     disabled = root.manager.disable
     for each in loggers:
         each.handlers, each.propagate, each.disabled = [], True, False
@@ -164,9 +156,9 @@ def logging_to(heard: Listener) -> Iterator[None]:
         yield
     finally:
         logging.disable(disabled)
-        for each, state in before:
-            each.setLevel(state.pop("level"))
+        for each, state in zip(loggers, before, strict=True):
             vars(each).update(state)
+            each.setLevel(state["level"])
 
 
 def _configured_loggers(manager: logging.Manager) -> list[logging.Logger]:
@@ -195,7 +187,6 @@ def _package(file: str) -> str:
 
 
 def _without_machine(message: str) -> str:
-    """The message without folders of this machine and addresses in memory."""
     for folder in (Path.cwd(), Path(tempfile.gettempdir()), Path.home()):
         if folder != Path(folder.anchor):
             message = message.replace(f"{folder}/", "")

@@ -1,6 +1,6 @@
-"""Load the model that was asked for: the one place that knows which file answers which source.
+"""Load the model that was asked for; the only module that maps a source to its loader.
 
-First stage of the road: in, a `ModelRequest`; out, a `LoadedModel` for `capture`. A source's library is
+In: a `ModelRequest`; out: a `LoadedModel` for `capture`. A source's library is
 imported only when that source is asked for.
 """
 
@@ -48,16 +48,13 @@ def load(request: ModelRequest) -> LoadedModel:
         loaded = load_from(asked)
     _check_finite(loaded)
     notes = dict.fromkeys(map(one_line, (*loaded.notes, *heard.notes, *_about_channels(loaded))))
-    return take_preprocess(replace(loaded, notes=tuple(notes)), asked.preprocess)
+    alias = asked.alias.name if asked.alias else None
+    return take_preprocess(replace(loaded, alias=alias, notes=tuple(notes)), asked.preprocess)
 
 
 @contextmanager
 def _refusing_preprocessing(request: ModelRequest) -> Iterator[None]:
-    """Say of what a source describes for photos, and cannot be done with them, that the user may say it instead.
-
-    Raises:
-        ModelUnavailableError: It is so.
-    """
+    """Refuse preprocessing of a source that a `Preprocess` cannot express; the user may give another."""
     try:
         yield
     except PreprocessError as error:
@@ -92,7 +89,6 @@ def _about_channels(loaded: LoadedModel) -> tuple[str, ...]:
 
 
 def _loader(source: str) -> Callable[[ResolvedRequest], LoadedModel]:
-    """What loads the models of a source. Importing it imports the source's library."""
     match source:
         case "timm":
             from exporter.models.timm.source import load_timm

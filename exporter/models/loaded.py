@@ -1,4 +1,4 @@
-"""What this room gives to `capture`: a frozen module, its input and outputs, its weights' origin."""
+"""The result of `load`: a frozen module, its input and outputs, and where its weights are from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,14 +59,14 @@ class LoadedModel:
     module: "nn.Module | torch.export.ExportedProgram"
     source: str
     id: str
-    alias: str | None
     name: str
     inputs: Mapping[str, ExampleInput]
     output_names: tuple[OutputName, ...]
-    preprocess: Preprocess | None
     weights_kind: WeightsKind
-    weights_tag: str | None
     weights_sha256: str
+    alias: str | None = None
+    preprocess: Preprocess | None = None
+    weights_tag: str | None = None
     proportional_attention: bool = True
     class_names: ClassNames | None = None
     notes: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class LoadedModel:
 
     @property
     def channels_of_no_photo(self) -> int | None:
-        """How many channels an input has, if no photo can be converted to so many."""
+        """The number of channels of an image input, if no photo can be converted to it."""
         shape = self.example_input.shape
         return shape[0] if len(shape) == 3 and channel_order(shape[0]) is None else None
 

@@ -1,8 +1,4 @@
-"""Free parameters of an architecture, as the user says them: known by name, of the right kind, and agreeing.
-
-Where it stands on the road: beside the sources, which take the parameters that a weights file tells and those of
-`--model-option NAME=VALUE` together.
-"""
+"""Check `--model-option NAME=VALUE`: known by name, of the right type, and agreeing with the weights."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,14 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.errors import UsageError, is_of_the_machine, nearest, quoted
+from exporter.errors import UsageError, first_few, library_failures, nearest, quoted
 from exporter.models.request import OptionValue
 
 # Of a constructor, but classes and functions, or about training only.
 _NOT_OFFERED = ("block_fn", "weight_init", "fix_init", "device", "dtype", "conv_stem_configs")
 _LAYERS_BY_NAME = ("act_layer", "norm_layer")
 _SIZES = ("img_size", "image_size", "patch_size")
-_AT_LEAST_ONE = (*_SIZES, "representation_size", "embed_dim", "depth", "num_heads")
+_AT_LEAST_ONE = (
+    *_SIZES,
+    *("representation_size", "embed_dim", "depth", "num_heads"),
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio"),
+    *("num_channels", "num_register_tokens", "projection_dim"),
+)
 _LARGEST = 1 << 20
 
 
@@ -59,18 +60,19 @@ def check_options(options: Mapping[str, OptionValue], known: Mapping[str, Any], 
 
 
 def _expected(name: str, value: OptionValue, default: Any) -> str | None:
-    """What a value should have been; None if it is fine."""
     if name in _SIZES and isinstance(value, tuple):
         is_pair = len(value) == 2 and all(type(side) is int and 1 <= side <= _LARGEST for side in value)
         return None if is_pair else "a size such as 224 or 96,160"
-    if name in _AT_LEAST_ONE and value is not None and not (type(value) is int and 1 <= value <= _LARGEST):
+    is_float = isinstance(default, float)
+    at_least_one = type(value) is int and 1 <= value <= _LARGEST
+    if name in _AT_LEAST_ONE and value is not None and not is_float and not at_least_one:
         return f"a whole number from 1 to {_LARGEST}"
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, int):
         is_count = type(value) is int and 0 <= value <= _LARGEST
         return None if is_count else f"a whole number from 0 to {_LARGEST}"
-    if isinstance(default, float):
+    if is_float:
         return None if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
     if isinstance(default, str):
         return None if isinstance(value, str) else f'a word such as "{default}"'
@@ -135,7 +137,7 @@ def check_nothing_is_drawn(
     if drawn or lost:
         what = "has no pretrained values for" if drawn else "would leave out"
         raise UsageError(
-            f"{spelling} with {listed(options)} {what} {', '.join((drawn or lost)[:3])}: "
+            f"{spelling} with {listed(options)} {what} {first_few(drawn or lost)}: "
             "give --weights FILE of a model that was trained so, or --weights random"
         )
 
@@ -146,16 +148,11 @@ def building_with(build: Callable[[], nn.Module], arguments: Mapping[str, Any], 
     Raises:
         UsageError: The library does not build it; the message quotes its reason.
     """
-    try:
+    if not arguments:
         return build()
-    except (
-        Exception
-    ) as error:  # constructors assert, and raise whatever their first wrong use of a value raises
-        if not arguments or is_of_the_machine(error):
-            raise
-        lines = str(error).strip().splitlines()
-        reason = quoted(lines[0], 160) if lines else type(error).__name__
-        raise UsageError(f"{spelling} cannot be built with {listed(arguments)}: {reason}") from error
+    what = f"{spelling} cannot be built with {listed(arguments)}"
+    with library_failures(UsageError, what, "give other values with --model-option, or leave them out"):
+        return build()
 
 
 def listed(arguments: Mapping[str, Any]) -> str:

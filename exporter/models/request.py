@@ -1,6 +1,6 @@
-"""What a caller asks of this room, and how the name of a model is read.
+"""What a caller asks of this package, and how the name of a model is read.
 
-First step of the road: in, the user's words (`vit_b16`, `timm:deit3_small_patch16_224`, `model.pt2`); out, a
+In: the user's words (`vit_b16`, `timm:deit3_small_patch16_224`, `model.pt2`); out, a
 `ResolvedRequest` that says which source answers and under which id. No library of models is imported here.
 """
 

@@ -1,6 +1,6 @@
 """What is inside a file of weights: which of its dictionaries is the state dict, and under which names.
 
-Where it stands on the road: in, the content that `checkpoint` read; out, tensors by the model's own names, with a
+In: the content that `checkpoint` read; out: tensors by the model's own names, with a
 note of each thing that was taken off. The rule, in full:
 
 - Wrappers: a dictionary under one of `WRAPPERS`, the first that is there and holds tensors; again inside of it.
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from exporter.errors import WeightsError, quoted
+from exporter.errors import WeightsError, first_few, quoted
 
 WRAPPERS = (
     "state_dict_ema",
@@ -48,7 +48,6 @@ PREFIXES = (
 )
 """Attributes of training code that hold the model, and so come before its names."""
 
-NAMES_SHOWN = 3
 MOST_WRAPPERS = 4
 
 _AVERAGED = "n_averaged"  # of torch.optim.swa_utils.AveragedModel: how many models are in the average
@@ -88,12 +87,12 @@ def flat_state_dict(content: Any, path: Path) -> tuple[dict[str, torch.Tensor], 
     others = [key for key, value in content.items() if not _is_named_tensor(key, value)]
     if len(others) == len(content):
         raise WeightsError(
-            f'weights file "{path}" holds no state dict: its keys are {_few(others) or "none"}; expected tensors '
+            f'weights file "{path}" holds no state dict: its keys are {first_few(others) or "none"}; expected tensors '
             f"by name, or such a dictionary under {', '.join(WRAPPERS[4:7])}"
         )
     if others:
         raise WeightsError(
-            f'weights file "{path}" holds what is not a tensor: {_few(others)}; save model.state_dict() alone'
+            f'weights file "{path}" holds what is not a tensor: {first_few(others)}; save model.state_dict() alone'
         )
     state = {name: tensor.detach() for name, tensor in content.items()}
     _refuse_adapter(state, path)
@@ -112,7 +111,7 @@ def _unwrapped(content: Any, path: Path) -> tuple[Mapping[Any, Any], tuple[str, 
         if key is None:
             break
         beside = [str(other) for other in content if other != key]
-        left_out = f"; left out: {_few(beside)}" if beside else ""
+        left_out = f"; left out: {first_few(beside)}" if beside else ""
         notes.append(f'weights are those under "{key}" in the file{left_out}')
         content = content[key]
     return content, tuple(notes)
@@ -137,7 +136,7 @@ def _refuse_adapter(state: Mapping[str, torch.Tensor], path: Path) -> None:
     names = [name for name in state if any(mark in name for mark in _ADAPTERS)]
     if names or path.name.startswith("adapter_model."):
         raise WeightsError(
-            f'weights file "{path}" is an adapter (LoRA, PEFT), not a model: {_few(names or list(state))}; '
+            f'weights file "{path}" is an adapter (LoRA, PEFT), not a model: {first_few(names or list(state))}; '
             + MERGE_FIRST
         )
 
@@ -193,7 +192,7 @@ def strip_prefix(
     if rest:
         raise WeightsError(
             f'weights in "{path}" have the prefix "{prefix}" on {len(state) - len(rest)} of {len(state)} names, '
-            f"the rest is not of this model: {_few(rest)}; save the state dict of the part alone "
+            f"the rest is not of this model: {first_few(rest)}; save the state dict of the part alone "
             f"(such as net.{prefix}state_dict())"
         )
     count = f', and "{_AVERAGED}" was left out' if is_average else ""
@@ -218,8 +217,3 @@ def _prefixes(state: Mapping[str, torch.Tensor]) -> set[str]:
 
 def _found(state: Mapping[str, torch.Tensor], prefix: str, own: set[str]) -> int:
     return sum(name.startswith(prefix) and name.removeprefix(prefix) in own for name in state)
-
-
-def _few(names: Collection[Any]) -> str:
-    shown = ", ".join(quoted(name) for name in list(names)[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -1,6 +1,6 @@
 """Read what `torch.save` wrote, with `weights_only=True` and nothing else; a refusal says what is in the file.
 
-Where it stands on the road: in, a file that `checkpoint` took for an archive or a pickle; out, the objects in it, of
+In: a file that `checkpoint` took for an archive or a pickle; out: the objects in it, of
 which only tensors, plain containers and `argparse.Namespace` (the arguments that timm's training script keeps beside
 the weights, and timm's own loader allows) are ever made.
 """
@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 
-from exporter.errors import WeightsError, quoted
-
-CLASSES_SHOWN = 3
+from exporter.errors import WeightsError, first_few
 
 SAVE_STATE_DICT = (
     "where you trust it, load it and save only the weights: "
@@ -95,11 +93,12 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
     classes = _refused_classes(path, error)
     if not classes:
         return "is damaged, or not a file of torch.save; fetch it again"
-    shown = ", ".join(quoted(name) for name in classes[:CLASSES_SHOWN])
-    more = f" and {len(classes) - CLASSES_SHOWN} more" if len(classes) > CLASSES_SHOWN else ""
+    shown = first_few(classes)
     if any(name.startswith(_MODULES) for name in classes):
-        return f"is a whole model (torch.save(model)), which runs code when loaded ({shown}{more}); {SAVE_STATE_DICT}"
-    return f"holds Python objects beside the weights ({shown}{more}), which may run code when loaded; {SAVE_STATE_DICT}"
+        return (
+            f"is a whole model (torch.save(model)), which runs code when loaded ({shown}); {SAVE_STATE_DICT}"
+        )
+    return f"holds Python objects beside the weights ({shown}), which may run code when loaded; {SAVE_STATE_DICT}"
 
 
 def _refused_classes(path: Path, error: pickle.UnpicklingError) -> list[str]:

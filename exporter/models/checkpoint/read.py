@@ -1,13 +1,12 @@
 """Read a file of weights, whatever wrote it, into one flat state dict of fp32 tensors; nothing in it is ever run.
 
-Where it stands on the road: in, the path that the user gave; out, a `Checkpoint`, which `weights` puts into a module.
+In: the path that the user gave; out: a `Checkpoint`, which `weights` puts into a module.
 What a file is, is told by its first bytes, not by its name: safetensors, an archive or a pickle of `torch.save` (read
 with `weights_only=True`), or an index of shards. Everything else is refused by the name of what it is.
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from exporter.errors import WeightsError, nearest, quoted
-from exporter.models.checkpoint.content import NAMES_SHOWN, flat_state_dict, strip_prefix
+from exporter.errors import WeightsError, first_few, nearest, quoted
+from exporter.models.checkpoint.content import flat_state_dict, strip_prefix
 from exporter.models.checkpoint.pickled import read_pickle, read_zip
+from exporter.models.json_file import LFS_ADVICE, LFS_POINTER, read_json
 
 SUFFIXES = ".safetensors, .pth, .pt, .bin, .ckpt or .tar"
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 _HEAD_BYTES = 1024
-_INDEX_BYTES = 1 << 26
 
 # First bytes of files that hold no state dict of torch, and what to say about them.
 _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
-    (
-        b"version https://git-lfs",
-        "is a Git LFS pointer, not the weights: run `git lfs pull` in its repository",
-    ),
+    (LFS_POINTER, LFS_ADVICE),
     (b"\x89HDF", "is an HDF5 file (Keras): expected weights of PyTorch"),
     (b"GGUF", "is a GGUF file: expected weights of PyTorch"),
     (b"\x1f\x8b", "is compressed (gzip): unpack it first"),
@@ -101,8 +97,17 @@ def _check_file(path: Path) -> None:
     )
 
 
-def _read_one(path: Path) -> Any:
-    """What one file holds: tensors by name, perhaps wrapped in further dictionaries."""
+def check_readable(path: Path) -> None:
+    """Refuse a file of weights that is not the one that it is called, or whose shards are not all there.
+
+    Raises:
+        WeightsError: It is so, by the first bytes of each file; no tensor is read.
+    """
+    for part in _shards(path):
+        _head(part)
+
+
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -110,6 +115,12 @@ def _read_one(path: Path) -> Any:
         raise WeightsError(f'weights file "{path}" cannot be read ({error.strerror})') from error
     if complaint := _complaint(head):
         raise WeightsError(f'weights file "{path}" {complaint}')
+    return head
+
+
+def _read_one(path: Path) -> Any:
+    """What one file holds: tensors by name, perhaps wrapped in further dictionaries."""
+    head = _head(path)
     if head.startswith(b"PK"):
         return read_zip(path)
     if head.startswith(b"\x80") and not _is_safetensors(head):
@@ -153,38 +164,31 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _shards(path: Path) -> list[Path]:
     """Every file that belongs to the one asked for: the shards of an index or of a numbered name, or itself."""
     if path.name.endswith(".index.json"):
-        names = sorted(set(_index(path)))
+        names = _index(path)
     elif match := _SHARD.fullmatch(path.name):
-        names = list(_numbered(match))
+        count = match["count"]
+        names = [
+            f"{match['stem']}-{number:05d}-of-{count}{match['suffix']}" for number in range(1, int(count) + 1)
+        ]
     else:
         return [path]
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
-        shown = ", ".join(missing[:NAMES_SHOWN]) + (" and more" if len(missing) > NAMES_SHOWN else "")
         raise WeightsError(
-            f'weights file "{path}" is one of {len(names)} files, of which {len(missing)} are not beside it: '
-            f"{shown}; fetch all of them"
+            f'weights file "{path}" belongs to {len(names)} files, of which {len(missing)} are missing: '
+            f"{first_few(missing)}; fetch all of them"
         )
     return [path.parent / name for name in names]
 
 
-def _numbered(match: re.Match[str]) -> Iterator[str]:
-    count = int(match["count"])
-    for number in range(1, count + 1):
-        yield f"{match['stem']}-{number:05d}-of-{match['count']}{match['suffix']}"
-
-
 def _index(path: Path) -> list[str]:
-    """The files that an index of shards names: plain names, beside it."""
-    try:
-        with path.open("rb") as file:
-            tree = json.loads(file.read(_INDEX_BYTES))
-        names = list(tree["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WeightsError(f'"{path}" is not an index of shards: expected a JSON "weight_map"') from error
-    if not names or not all(isinstance(name, str) and name == Path(name).name != "" for name in names):
-        raise WeightsError(f'"{path}" names shards that do not lie beside it: expected plain file names')
-    return names
+    what = f'index of shards "{path}"'
+    weight_map = read_json(path, what, WeightsError).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise WeightsError(f'{what} has no "weight_map"; fetch it again')
+    if not all(isinstance(name, str) and name == Path(name).name != "" for name in weight_map.values()):
+        raise WeightsError(f"{what} names files outside of its folder: expected plain file names")
+    return sorted(set(weight_map.values()))
 
 
 def _mapping(content: Any, path: Path) -> dict[Any, Any]:

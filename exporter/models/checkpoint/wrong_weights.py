@@ -1,17 +1,11 @@
-"""Why a state dict does not fit a model, in one line: which names and shapes differ, and the likely cause.
-
-Where it stands on the road: between a checkpoint and the module that it should fill.
-"""
+"""Why a state dict does not fit a model, in one line: which names and shapes differ, and the likely cause."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from exporter.errors import WeightsError, quoted
-
-KEYS_SHOWN = 3
-"""How many wrong names a message shows before it only counts them."""
+from exporter.errors import WeightsError, first_few, quoted
 
 MOST_CHARACTERS = 160
 """Of one name with its two shapes."""
@@ -94,7 +88,7 @@ def report_wrong_keys(
         WeightsError: Any of the three lists has an entry.
     """
     groups = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
-    wrong = [f"{len(keys)} {kind}: {_first_few(keys)}" for kind, keys in groups if keys]
+    wrong = [f"{len(keys)} {kind}: {first_few(keys, MOST_CHARACTERS)}" for kind, keys in groups if keys]
     if wrong:
         raise WeightsError(
             f'weights in "{where}" do not belong to this model: {"; ".join(wrong)}; '
@@ -103,7 +97,6 @@ def report_wrong_keys(
 
 
 def _advice(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
-    """What the differences are a sign of, and what helps."""
     for marks, advice in _LIBRARIES:
         if _has(unexpected, marks) and not _has(missing, marks):
             return advice
@@ -139,12 +132,6 @@ def _one_prefix(missing: list[str], unexpected: list[str]) -> str:
 
 
 def _only_blocks(names: list[str], others: list[str]) -> bool:
-    """Whether some names are all of numbered blocks, and there are no others."""
     return (
         bool(names) and not others and all(any(part.isdigit() for part in name.split(".")) for name in names)
     )
-
-
-def _first_few(keys: list[str]) -> str:
-    shown = ", ".join(quoted(key, MOST_CHARACTERS) for key in keys[:KEYS_SHOWN])
-    return shown if len(keys) <= KEYS_SHOWN else f"{shown} and {len(keys) - KEYS_SHOWN} more"

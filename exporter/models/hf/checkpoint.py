@@ -1,24 +1,25 @@
 """What a folder or repository holds, read before transformers does: each kind of defect has its own advice.
 
-Where it stands on the road: in, a `Place`; out, the content of its `config.json`. Nothing is built here, and no file
+In: a `Place`; out: the content of its `config.json`. Nothing is built here, and no file
 is unpickled.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import ModelUnavailableError, WeightsError, nearest, quoted
+from exporter.errors import ModelUnavailableError, nearest, quoted
 from exporter.models.checkpoint.content import MERGE_FIRST
+from exporter.models.checkpoint.read import check_readable
 from exporter.models.hf.place import Place
+from exporter.models.json_file import read_json
 
-_LFS_POINTER = b"version https://git-lfs.github.com"
-_LFS_ADVICE = "is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, or fetch it again"
-_LARGEST_JSON = 1 << 26
-
-_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 # Weights of other libraries, as they are called in a folder.
 _OTHER_WEIGHTS: dict[str, str] = {
@@ -43,42 +44,19 @@ def read_config_json(place: Place) -> dict[str, Any]:
     if path is None:
         _check_reached(place)
         raise ModelUnavailableError(f"{place.spelling} {_without_config(place)}")
-    config = read_json(path, place)
+    config = read_place_json(path, place)
     if complaint := _complaint(config):
         raise ModelUnavailableError(f"{place.spelling} {complaint}")
     return config
 
 
-def read_json(path: Path, place: Place) -> dict[str, Any]:
+def read_place_json(path: Path, place: Place) -> dict[str, Any]:
     """Read a JSON file of a checkpoint.
 
     Raises:
-        ModelUnavailableError: It is no JSON object; the message says where it breaks off.
+        ModelUnavailableError: It is no JSON object.
     """
-    what = f"{path.name} of {place.spelling}"
-    if is_lfs_pointer(path):
-        raise ModelUnavailableError(f"{what} {_LFS_ADVICE}")
-    if path.stat().st_size > _LARGEST_JSON:
-        raise ModelUnavailableError(f"{what} has more than {_LARGEST_JSON} bytes: expected a configuration")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ModelUnavailableError(
-            f"{what} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
-            "correct it, or fetch it again"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        reason = "is nested too deeply" if isinstance(error, RecursionError) else "is not UTF-8 text"
-        raise ModelUnavailableError(f"{what} {reason}; fetch it again") from error
-    if not isinstance(content, dict):
-        raise ModelUnavailableError(f"{what} holds a {type(content).__name__}: expected a JSON object")
-    return content
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether Git left a pointer where the file should be."""
-    with path.open("rb") as file:
-        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    return read_json(path, f"{path.name} of {place.spelling}")
 
 
 def check_weights(place: Place) -> None:
@@ -90,35 +68,10 @@ def check_weights(place: Place) -> None:
     """
     if (folder := place.folder) is None:
         return
-    found = next((name for name in (*_SAFETENSORS, *_PICKLES) if (folder / name).is_file()), None)
+    found = next((name for name in _WEIGHTS if (folder / name).is_file()), None)
     if found is None:
         raise ModelUnavailableError(f"{place.spelling} {_without_weights(folder)}")
-    for name in _shards(folder / found, place) if found.endswith(".json") else [found]:
-        _check_weights_file(folder / name, place)
-
-
-def _check_weights_file(path: Path, place: Place) -> None:
-    what = f"{quoted(path.name)} of {place.spelling}"
-    if not path.is_file():
-        raise WeightsError(f"{what} is missing: its index of shards names it; fetch all of them")
-    if path.stat().st_size == 0:
-        raise WeightsError(f"{what} is empty (0 bytes); fetch it again")
-    if is_lfs_pointer(path):
-        raise WeightsError(f"{what} {_LFS_ADVICE}")
-
-
-def _shards(index: Path, place: Place) -> list[str]:
-    names = read_json(index, place).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise WeightsError(
-            f'{index.name} of {place.spelling} has no "weight_map": expected an index of shards'
-        )
-    shards = set(names.values())
-    if not all(isinstance(name, str) and name == Path(name).name != "" for name in shards):
-        raise WeightsError(
-            f"{index.name} of {place.spelling} names shards outside of its folder: expected plain file names"
-        )
-    return sorted(shards)
+    check_readable(folder / found)
 
 
 def _check_reached(place: Place) -> None:
@@ -138,7 +91,6 @@ def _check_reached(place: Place) -> None:
 
 
 def _without_config(place: Place) -> str:
-    """Why there is no config.json, and what to give instead."""
     if place.file("adapter_config.json"):
         return _ADAPTER
     if place.file("open_clip_config.json"):
@@ -152,7 +104,6 @@ def _without_config(place: Place) -> str:
 
 
 def _inside(place: Place) -> str:
-    """The folders inside that are checkpoints by themselves."""
     if (folder := place.folder) is None:
         return ": download it, and give the folder inside that has its own config.json"
     found = [
@@ -169,7 +120,6 @@ def _inside(place: Place) -> str:
 
 
 def _complaint(config: Mapping[str, Any]) -> str | None:
-    """What speaks against loading what a config.json describes; None if nothing does."""
     if config.get("quantization_config"):
         return f"is a quantised checkpoint ({_quantisation(config['quantization_config'])}): {_DEQUANTISE}"
     if "pretrained_cfg" in config:  # of timm's own: transformers reads it as timm_wrapper
@@ -196,7 +146,6 @@ def _quantisation(config: Any) -> str:
 
 
 def _unknown(model_type: str, config: Mapping[str, Any]) -> str | None:
-    """Families and classes that the installed transformers does not have."""
     import transformers
     from transformers import CONFIG_MAPPING
 
@@ -221,7 +170,6 @@ def _unknown(model_type: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _without_weights(folder: Path) -> str:
-    """What a folder holds in place of weights."""
     if (folder / "adapter_config.json").is_file():
         return _ADAPTER
     for name, library in _OTHER_WEIGHTS.items():

@@ -1,6 +1,6 @@
 """What transformers raises on a user's input, as one line with the advice that fits its cause.
 
-Where it stands on the road: around every call of this source into transformers. What is foreseen is refused by name
+Used around every call of this source into transformers. What is foreseen is refused by name
 before (`checkpoint`, `rules`); here is the rest, since the library raises almost anything on a damaged file.
 """
 
@@ -14,14 +14,13 @@ from exporter.errors import (
     ExportError,
     InternalError,
     ModelUnavailableError,
-    UsageError,
+    causes,
     is_of_the_machine,
     quoted,
+    reason,
 )
 from exporter.models.fetch import fetching
 from exporter.models.hf.place import Place
-
-_LONGEST_REASON = 160
 
 
 @contextlib.contextmanager
@@ -48,7 +47,9 @@ def explained(what: str, place: Place, *, advice: str) -> Iterator[None]:
     except (ExportError, InternalError):
         raise
     except Exception as error:
-        _raise_machines(error)
+        for cause in causes(error):
+            if is_of_the_machine(cause):
+                raise cause from None
         known = _known(error, place)
         if known is None and place.folder is None and isinstance(error, OSError):
             raise  # the network: `fetching` says so
@@ -59,34 +60,11 @@ def explained(what: str, place: Place, *, advice: str) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def refused_as_usage(message: str) -> Iterator[None]:
-    """Refuse what the user asked for wherever the library cannot do it.
-
-    Raises:
-        UsageError: The call failed.
-    """
-    try:
-        yield
-    except (ExportError, InternalError):
-        raise
-    except Exception as error:
-        _raise_machines(error)
-        raise UsageError(f"{message} ({reason(error)})") from error
-
-
-def _raise_machines(error: BaseException) -> None:
-    """Raise the cause that is no fault of what was given: too little memory, a full disk."""
-    for cause in _causes(error):
-        if is_of_the_machine(cause):
-            raise cause
-
-
 def _known(error: BaseException, place: Place) -> str | None:
     """What to say about causes that have a name, looked for along the chain of causes."""
     from huggingface_hub import errors
 
-    for cause in _causes(error):
+    for cause in causes(error):
         match cause:
             case errors.GatedRepoError():
                 return (
@@ -114,16 +92,3 @@ def _known(error: BaseException, place: Place) -> str | None:
             case RecursionError():
                 return "has a file that is nested too deeply; fetch it again"
     return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
-
-
-def reason(error: BaseException) -> str:
-    """The kind of an error and the start of its message, on one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}" if text else type(error).__name__

@@ -1,6 +1,6 @@
 """A transformers model that takes one tensor and returns one tensor, and what such a model says about itself.
 
-Where it stands on the road: in, a class and its configuration; out, an `Unwrapped` module for `capture`, real or on
+In: a class and its configuration; out: an `Unwrapped` module for `capture`, real or on
 the meta device, where it only has shapes.
 """
 
@@ -122,22 +122,24 @@ def watching_children(module: nn.Module) -> Iterator[set[str]]:
 
 
 @contextmanager
-def watching_resampling(module: nn.Module) -> Iterator[list[str]]:
-    """Gather the parts of a model whose own method resamples positions while it runs."""
-    called: list[str] = []
-    owners = [(name, part) for name, part in module.named_modules() if hasattr(part, INTERPOLATES)]
-    for name, owner in owners:
-        owner.__dict__[INTERPOLATES] = _noting(getattr(owner, INTERPOLATES), called, name)
+def recording_resampling(module: nn.Module) -> Iterator[dict[nn.Module, torch.Tensor]]:
+    """Gather the parts of a model whose own method resamples positions while it runs, and what it gives."""
+    recorded: dict[nn.Module, torch.Tensor] = {}
+    owners = [part for part in module.modules() if hasattr(part, INTERPOLATES)]
+    for owner in owners:
+        owner.__dict__[INTERPOLATES] = _recording(owner, recorded)
     try:
-        yield called
+        yield recorded
     finally:
-        for _, owner in owners:
+        for owner in owners:
             del owner.__dict__[INTERPOLATES]
 
 
-def _noting(method: Any, called: list[str], name: str) -> Any:
-    def noting(*arguments: Any) -> Any:
-        called.append(name)
-        return method(*arguments)
+def _recording(owner: nn.Module, recorded: dict[nn.Module, torch.Tensor]) -> Any:
+    method = getattr(owner, INTERPOLATES)
 
-    return noting
+    def record(*arguments: Any) -> torch.Tensor:
+        recorded[owner] = method(*arguments).clone()
+        return recorded[owner]
+
+    return record

@@ -1,10 +1,9 @@
 """`--model-option NAME=VALUE` of a transformers model: the keys of its configuration that decide what is built."""
 
-from typing import Any
-
-from exporter.errors import UsageError, nearest, quoted
+from exporter.errors import UsageError
 from exporter.models.hf.tower import HFTower
-from exporter.models.request import OptionValue, ResolvedRequest
+from exporter.models.model_options import check_options
+from exporter.models.request import ResolvedRequest
 
 # What may be set: the parts of a model that checkpoints of one architecture differ in, and nothing about how or
 # where it runs.
@@ -42,31 +41,13 @@ def apply_options(tower: HFTower, asked: ResolvedRequest) -> HFTower:
         UsageError: No such key may be set of this model, or the value is of another kind.
     """
     options = asked.request.options
-    settable = [name for name in NAMES if hasattr(tower.config, name) or hasattr(tower.build.config, name)]
-    for name, value in options.items():
-        if name not in settable:
-            hint = nearest(name, settable)
-            why = "set by --image-size" if name == "image_size" else f"expected one of {', '.join(settable)}"
-            raise UsageError(f'{asked.spelling} has no option "{quoted(name)}" of the model: {why}.{hint}')
-        _check(name, value, _present(tower, name), asked.spelling)
+    if "image_size" in options:
+        raise UsageError(f"{asked.spelling}: --model-option image_size is set by --image-size")
+    known = {
+        name: getattr(config, name)
+        for config in (tower.build.config, tower.config)
+        for name in NAMES
+        if hasattr(config, name)
+    }
+    check_options(options, known, asked.spelling)
     return tower.with_config(options) if options else tower
-
-
-def _present(tower: HFTower, name: str) -> Any:
-    return getattr(tower.config, name, getattr(tower.build.config, name, None))
-
-
-def _check(name: str, value: OptionValue, present: Any, spelling: str) -> None:
-    if present is not None and not _is_like(value, present):
-        raise UsageError(
-            f"--model-option {name}={quoted(value)} does not fit {spelling}: expected a "
-            f"{type(present).__name__}, such as {quoted(present)}"
-        )
-    if not isinstance(value, bool) and isinstance(value, int) and value < (name != "num_labels"):
-        raise UsageError(f"--model-option {name}={value} does not fit {spelling}: expected a positive number")
-
-
-def _is_like(value: OptionValue, present: object) -> bool:
-    if isinstance(present, float) and not isinstance(value, bool):
-        return isinstance(value, (int, float))
-    return type(value) is type(present)

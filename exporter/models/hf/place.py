@@ -1,6 +1,6 @@
 """Where a Hugging Face checkpoint lies: a folder of this machine, or a repository of the hub.
 
-Where it stands on the road: in, what stands after `hf:`; out, a `Place`, which the other files of this source ask for
+In: what stands after `hf:`; out: a `Place`, which the other files of this source ask for
 files by name, so that they need not know which of the two it is.
 """
 

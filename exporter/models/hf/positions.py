@@ -1,6 +1,6 @@
 """Positions for another image size than the checkpoint's: tables resampled once, when the model is loaded.
 
-Where it stands on the road: between the weights and the module that is captured, so that no graph resamples anything.
+It happens before capture, so that no graph resamples anything.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from exporter.models.hf.module import INTERPOLATES, Unwrapped
+from exporter.models.hf.module import INTERPOLATES, Unwrapped, recording_resampling
 from exporter.models.request import ImageSize
 
 POSITION_TABLES = ("position_embeddings", "position_embedding.weight", "position_embedding")
@@ -63,27 +63,10 @@ def keep_resampled_positions(model: Unwrapped, channels: int, size: ImageSize) -
     Raises:
         LookupError: No part of the model resamples positions when it is called.
     """
-    owners = [module for module in model.modules() if hasattr(module, INTERPOLATES)]
-    kept: dict[nn.Module, torch.Tensor] = {}
-    for owner in owners:
-        owner.__dict__[INTERPOLATES] = _recording(owner, kept)
-    try:
+    with recording_resampling(model) as kept:
         model(torch.zeros(1, channels, *size))
-    finally:
-        for owner in owners:
-            del owner.__dict__[INTERPOLATES]
     if not kept:
         raise LookupError(f"no part of it calls {INTERPOLATES}")
     for owner, table in kept.items():
         owner.kept_positions = KeptPositions(table)
         owner.__dict__[INTERPOLATES] = owner.kept_positions
-
-
-def _recording(owner: nn.Module, kept: dict[nn.Module, torch.Tensor]) -> object:
-    method = getattr(owner, INTERPOLATES)
-
-    def record(*arguments: object) -> torch.Tensor:
-        kept[owner] = method(*arguments).clone()
-        return kept[owner]
-
-    return record

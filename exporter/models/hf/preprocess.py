@@ -15,7 +15,7 @@ from typing import Any
 
 from exporter.errors import ModelUnavailableError, quoted
 from exporter.models.hf.architectures import family_of, family_preprocess
-from exporter.models.hf.checkpoint import read_json
+from exporter.models.hf.checkpoint import read_place_json
 from exporter.models.hf.errors import explained, reading
 from exporter.models.hf.place import Place
 from exporter.models.preprocessing.file import GUESSED
@@ -149,7 +149,6 @@ def describe_processor(
 
 
 def _guess(look: Look) -> tuple[Preprocess, tuple[str, ...]]:
-    """The family's own preprocessing, for a checkpoint that carries none."""
     size = look.size or look.own_size
     found = family_preprocess(look.model_type, size) or _default_of_class(look, size)
     if found is None:
@@ -193,7 +192,6 @@ def _default_of_class(look: Look, size: ImageSize) -> Preprocess | None:
 
 
 def _processor(look: Look) -> tuple[Any, Mapping[str, Any]]:
-    """The processor that transformers makes of the checkpoint, and what its file says; None without one."""
     from transformers import AutoImageProcessor
 
     place = look.place
@@ -223,9 +221,11 @@ def _untyped(processor: Any) -> str:
 def _content(place: Place) -> dict[str, Any]:
     """What the checkpoint's files say about images, as transformers looks for it: nested first."""
     nested, own = (place.file(name) for name in _FILES)
-    if nested is not None and isinstance(inside := read_json(nested, place).get("image_processor"), dict):
+    if nested is not None and isinstance(
+        inside := read_place_json(nested, place).get("image_processor"), dict
+    ):
         return inside
-    return read_json(own, place) if own is not None else {}
+    return read_place_json(own, place) if own is not None else {}
 
 
 def _class_of(processor: Any) -> str:

@@ -1,6 +1,6 @@
 """Which class a checkpoint's tower is, and what is taken of its output: by rule, from the configuration and the class.
 
-Where it stands on the road: in, a configuration; out, an `HFTower`. The rules, in order:
+In: a configuration; out: an `HFTower`. The rules, in order:
 
 1. The tower's own part is the (sub-)configuration with `image_size` and `patch_size`, or with a vocabulary.
 2. `...ForImageClassification` gives its logits.
@@ -15,21 +15,18 @@ Whether a class does that at all is asked of the class: it is run on the meta de
 
 import copy
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from exporter.errors import ExportError, ModelUnavailableError, UsageError, is_of_the_machine, quoted
+from exporter.errors import ModelUnavailableError, UsageError, library_failures, quoted
 from exporter.models.hf.architectures import (
     DEFAULT_ARCHITECTURES,
     POOLED_IS_EMBEDDING,
     PRETRAINING_HEADS,
     SEES_ALL_PATCHES,
 )
-from exporter.models.hf.errors import reason
 from exporter.models.hf.module import Build, Call, on_meta, run_on_meta, watching_children
 from exporter.models.hf.tower import HFTower, Side, example_of
 from exporter.models.loaded import OutputName
@@ -38,6 +35,8 @@ EXPECTED = (
     "expected ViT, DeiT, BEiT, DINOv2, CLIP, SigLIP or another model of square patches: an image classifier "
     "(...ForImageClassification), an encoder (...Model), or a model of images and texts"
 )
+
+_UNBUILT = "which cannot be built or run here"
 
 _PART: dict[Side, str] = {"image": "vision_config", "text": "text_config"}
 _CALL: dict[Side, Call] = {"image": "get_image_features", "text": "get_text_features"}
@@ -115,7 +114,7 @@ def _image_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
             raise UsageError(f"{spelling} is a {name}, which has no image tower: change --tower")
         raise ModelUnavailableError(f"{spelling} is a {name}, {complaint}: {EXPECTED}")
     whole = (model_class, config)
-    with _run(spelling, name):
+    with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {_UNBUILT}", EXPECTED):
         if name.endswith(_CLASSIFIERS):
             build = Build(model_class=model_class, config=config, pick="logits")
             return HFTower(architecture=name, build=build, part=part, output_name="logits", whole=whole)
@@ -128,7 +127,7 @@ def _image_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
 
 def _text_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
     name = model_class.__name__
-    with _run(spelling, name):
+    with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {_UNBUILT}", EXPECTED):
         if hasattr(model_class, _CALL["text"]) and hasattr(config, _PART["text"]):
             return _of_two(model_class, config, "text")
         if not _is_text(model_class):
@@ -146,27 +145,7 @@ def _text_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
         )
 
 
-@contextmanager
-def _run(spelling: str, name: str) -> Iterator[None]:
-    """Refuse a class that cannot be built or run from one tensor, whatever it raises.
-
-    Raises:
-        ModelUnavailableError: The block failed.
-    """
-    try:
-        yield
-    except ExportError:
-        raise
-    except Exception as error:
-        if is_of_the_machine(error):
-            raise
-        raise ModelUnavailableError(
-            f"{spelling} is a {name}, which cannot be built or run here ({reason(error)}): {EXPECTED}"
-        ) from error
-
-
 def _is_text(model_class: Any) -> bool:
-    """Whether a class is the text tower of a model of images and texts."""
     takes_tokens = model_class.main_input_name == "input_ids"
     return takes_tokens and any(hasattr(other, _CALL["text"]) for other in _neighbours(model_class))
 
@@ -234,7 +213,6 @@ def _of_two(model_class: Any, config: Any, side: Side) -> HFTower:
 
 
 def _projected_class(model_class: Any, part: Any, side: Side) -> Any:
-    """The class of the tower with its projection, if the family has one."""
     return next(
         (
             other
@@ -268,7 +246,6 @@ def _tower_inside(spelling: str, model_class: Any, config: Any) -> HFTower:
 
 
 def _alone(spelling: str, model_class: Any, config: Any) -> HFTower:
-    """An image tower by itself."""
     name = model_class.__name__
     built: Any = model_class
     own = config

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from exporter.errors import ModelUnavailableError
+from exporter.models.class_names import labelled_names
 from exporter.models.hf.architectures import ATTENDS_TO_PADDING, MAE
 from exporter.models.hf.checkpoint import read_config_json
 from exporter.models.hf.errors import explained, reading
-from exporter.models.hf.labels import read_class_names
 from exporter.models.hf.options import apply_options
 from exporter.models.hf.place import find_place
 from exporter.models.hf.preprocess import Look, read_preprocess
@@ -84,7 +84,7 @@ def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
     check_multiple(size, tower.patch_size, asked.spelling)
     module = freeze(load_tower(weights, tower, size))
     classes = tower.build.config.num_labels if tower.output_name == "logits" else 0
-    class_names, unnamed = read_class_names(tower.build.config, classes) if classes else (None, ())
+    class_names, unnamed = labelled_names(tower.build.config, classes) if classes else (None, ())
     loaded = _loaded(weights, tower, config, module)
     return replace(
         loaded,
@@ -97,7 +97,6 @@ def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
 
 
 def _size_notes(asked: ResolvedRequest, own: ImageSize, size: ImageSize) -> tuple[str, ...]:
-    """That images have another size than the model's configuration says, and why."""
     is_resampled = asked.weights_kind != "random"
     if size == own:
         return ()
@@ -135,11 +134,9 @@ def _loaded(weights: Weights, tower: HFTower, config: Any, module: nn.Module) ->
         module=module,
         source=asked.source,
         id=place.name if place.folder else asked.id,
-        alias=None,
         name=safe_name(place.name),
         output_names=(tower.output_name,),
         inputs={"input_ids": ids},
-        preprocess=None,
         weights_kind=asked.weights_kind,
         weights_tag=place.commit if asked.weights_kind == "pretrained" else None,
         weights_sha256=sha256_of(module.state_dict()),

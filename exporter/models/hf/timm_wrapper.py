@@ -11,7 +11,7 @@ from typing import Any
 import timm
 
 from exporter.errors import ModelUnavailableError
-from exporter.models.hf.checkpoint import check_weights, read_json
+from exporter.models.hf.checkpoint import check_weights, read_place_json
 from exporter.models.hf.errors import reading
 from exporter.models.hf.place import Place
 from exporter.models.loaded import LoadedModel
@@ -50,7 +50,7 @@ def load_timm_wrapper(asked: ResolvedRequest, place: Place) -> LoadedModel:
             weights=_weights(place) if asked.weights_kind == "pretrained" else None,
             weights_tag=place.commit,
         )
-        return load_timm_model(asked, _as_transformers_builds(model, read_json(config, place)))
+        return load_timm_model(asked, _as_transformers_builds(model, read_place_json(config, place)))
 
 
 def _as_transformers_builds(model: TimmModel, tree: Mapping[str, Any]) -> TimmModel:

@@ -1,6 +1,6 @@
 """One tower of a checkpoint: its class and configuration, its sizes, and a trial of it without weights.
 
-Where it stands on the road: in, what `rules` found; out, what `weights` fills.
+In: what `rules` found; out: what `weights` fills.
 """
 
 import copy
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from exporter.errors import is_of_the_machine
-from exporter.models.hf.module import Build, on_meta, run_on_meta, unwrap, watching_resampling
+from exporter.models.hf.module import Build, on_meta, recording_resampling, run_on_meta, unwrap
 from exporter.models.loaded import OutputName
 from exporter.models.request import ImageSize
 
@@ -120,7 +120,7 @@ def try_on_meta(tower: HFTower, size: ImageSize) -> Trial | None:
     build = tower.build
     try:
         module = unwrap(on_meta(build.model_class, build.config, build.arguments), build)
-        with watching_resampling(module) as resamples:
+        with recording_resampling(module) as resamples:
             output = run_on_meta(module, example_of(tower.config, "image", size))
     except Exception as error:  # whatever a class raises on what it is not made for
         if is_of_the_machine(error):

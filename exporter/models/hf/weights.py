@@ -1,6 +1,6 @@
 """The weights of a transformers tower: read strictly, drawn, or from a file whose free parameters the tower takes.
 
-Where it stands on the road: in, an `HFTower` and where its weights are; out, a module for the image size asked for.
+In: an `HFTower` and where its weights are; out: a module for the image size asked for.
 """
 
 import math
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.errors import UsageError, WeightsError
+from exporter.errors import UsageError, WeightsError, library_failures
 from exporter.models.checkpoint.read import read_checkpoint
 from exporter.models.hf.checkpoint import check_weights
-from exporter.models.hf.errors import explained, reading, refused_as_usage
+from exporter.models.hf.errors import explained, reading
 from exporter.models.hf.module import (
     Unwrapped,
     attention_of,
@@ -122,16 +122,14 @@ def _with_resampled_table(weights: Weights, tower: HFTower, resized: HFTower) ->
 
 
 def _with_kept_positions(weights: Weights, tower: HFTower, size: ImageSize) -> Unwrapped:
-    refusal = (
-        f"{weights.place.spelling} cannot take images of {size_text(size)}: expected a square --image-size, or its "
-        f"own {size_text(tower.image_size)}"
-    )
+    refusal = f"{weights.place.spelling} cannot take images of {size_text(size)}"
+    way_out = f"expected a square --image-size, or its own {size_text(tower.image_size)}"
     rows, columns = tower.grid
     own = try_on_meta(tower, tower.image_size)
     if rows != columns or own is None:
-        raise UsageError(refusal)
+        raise UsageError(f"{refusal}: {way_out}")
     module = unwrap(build_model(weights, tower), tower.build, resampled=not own.resamples)
-    with refused_as_usage(refusal), quiet():
+    with library_failures(UsageError, refusal, way_out), quiet():
         keep_resampled_positions(module, tower.channels, size)
     return module
 
@@ -174,7 +172,6 @@ def _own(tower: HFTower, name: str) -> object:
 def _free_parameter(
     tower: HFTower, key: str, got: tuple[int, ...], expected: tuple[int, ...]
 ) -> dict[str, int]:
-    """What a tensor of another shape says about the configuration; nothing, if it is not one of the free ones."""
     if len(got) != len(expected):
         return {}
     if got[1:] == expected[1:] and expected[0] == tower.build.config.num_labels and "classifier" in key:

@@ -1,14 +1,13 @@
 """What an open_clip model is built as: its configuration, activation, preprocessing, and where its weights lie.
 
-Where it stands on the road: in, the name that the user gave: `NAME` or `NAME/TAG` of open_clip's registry,
-`local-dir:FOLDER`, or `hf-hub:OWNER/NAME`; out, an `OpenClipModel`, which `source` builds and fills.
+In: the name that the user gave: `NAME` or `NAME/TAG` of open_clip's registry,
+`local-dir:FOLDER`, or `hf-hub:OWNER/NAME`; out: an `OpenClipModel`, which `source` builds and fills.
 
 A tag of the registry has a configuration of its own. What it says of the activation and of photos is what its weights
 were trained with, and comes before what the architecture of that name says. Of weights in a file it is a guess, and
 noted as one.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from exporter.errors import ModelUnavailableError, UsageError, nearest, quoted
 from exporter.models.fetch import fetching
+from exporter.models.json_file import read_json
+from exporter.models.model_options import check_options
 from exporter.models.preprocessing.file import GUESSED
 from exporter.models.preprocessing.preprocess import MAX_IMAGE_SIZE
 from exporter.models.request import ResolvedRequest
@@ -38,7 +39,6 @@ WEIGHTS_FILES = (
 )
 """As open_clip looks for them in a folder, best first."""
 
-OPTIONS = ("quick_gelu",)
 TAGS_SHOWN = 6
 
 _ACTIVATIONS = {True: "QuickGELU", False: "GELU"}
@@ -89,21 +89,10 @@ def describe_model(asked: ResolvedRequest) -> OpenClipModel:
         ModelUnavailableError: No such model, tag or folder, or its configuration cannot be read.
         UsageError: An option that no model of open_clip has, or that contradicts the weights.
     """
-    _check_options(asked)
+    check_options(asked.request.options, {"quick_gelu": False}, asked.spelling)
     if asked.id.startswith((LOCAL, HUB)):
         return _from_folder(asked)
     return _from_registry(asked)
-
-
-def _check_options(asked: ResolvedRequest) -> None:
-    for name, value in asked.request.options.items():
-        if name not in OPTIONS:
-            raise UsageError(
-                f"--model-option {quoted(name)}: open_clip models have {', '.join(OPTIONS)}; the rest is their "
-                f"configuration.{nearest(name, OPTIONS)}"
-            )
-        if not isinstance(value, bool):
-            raise UsageError(f"--model-option {name}: expected true or false, got {quoted(value)}")
 
 
 def _from_registry(asked: ResolvedRequest) -> OpenClipModel:
@@ -213,7 +202,6 @@ def _registered_preprocess(
 
 
 def _from_folder(asked: ResolvedRequest) -> OpenClipModel:
-    """A folder with a configuration and weights, here or in the hub's cache."""
     if asked.id.startswith(LOCAL):
         folder, tag = _folder(asked), ""
         checkpoint = _find_weights(folder) if asked.weights_kind == "pretrained" else None
@@ -279,7 +267,6 @@ def _find_weights(folder: Path) -> Path:
 
 
 def _fetched(asked: ResolvedRequest) -> tuple[Path, Path | None]:
-    """The folder in the hub's cache that holds the configuration, and the weights in it."""
     repository, _, revision = asked.id.removeprefix(HUB).partition("@")
     if repository.count("/") != 1:
         raise ModelUnavailableError(f"{asked.spelling}: expected open_clip:{HUB}OWNER/NAME")
@@ -293,9 +280,9 @@ def _fetched(asked: ResolvedRequest) -> tuple[Path, Path | None]:
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Architecture and preprocessing of a configuration file."""
+    what = f"{CONFIG_FILE} of {quoted(path.parent.name)}"
+    tree = read_json(path, what)
     try:
-        tree = json.loads(path.read_bytes())
         config, said = tree["model_cfg"], tree.get("preprocess_cfg") or {}
         towers = (config["vision_cfg"], config["text_cfg"])
         if not all(isinstance(each, dict) for each in (said, *towers)):
@@ -306,13 +293,11 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError(f"its image_size is {quoted(size)}")
     except KeyError as error:
         raise ModelUnavailableError(
-            f"{CONFIG_FILE} of {quoted(path.parent.name)} has no {error}: expected model_cfg with vision_cfg and "
-            "text_cfg, as open_clip writes it"
+            f"{what} has no {error}: expected model_cfg with vision_cfg and text_cfg, as open_clip writes it"
         ) from error
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelUnavailableError(
-            f"{CONFIG_FILE} of {quoted(path.parent.name)} cannot be read ({quoted(error)}): expected the JSON object "
-            "that open_clip writes"
+            f"{what} cannot be read ({quoted(error)}): expected the JSON object that open_clip writes"
         ) from error
     return config, said
 

@@ -4,7 +4,7 @@ The image tower is the default; `--tower text` gives the text tower as it is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from exporter.errors import ExportError, InternalError, ModelUnavailableError, is_of_the_machine, quoted
+from exporter.errors import ModelUnavailableError, library_failures, quoted
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ExampleInput, LoadedModel, Tokenize
-from exporter.models.preprocessing.file import SAY_IT
-from exporter.models.preprocessing.preprocess import Preprocess
+from exporter.models.preprocessing.preprocess import Preprocess, PreprocessError
 from exporter.models.preprocessing.resize import Interpolation
 from exporter.models.quiet import quiet
 from exporter.models.request import ResolvedRequest, Tower, check_multiple, safe_name
@@ -31,8 +30,6 @@ try:
     from exporter.models.open_clip.weights import fill_from_file
 except ImportError as error:
     raise ModelUnavailableError('open_clip is not installed: pip install "exporter[open-clip]"') from error
-
-_INTERPOLATIONS: dict[str, Interpolation] = {"bicubic": "bicubic", "bilinear": "bilinear"}
 
 
 class TextTower(nn.Module):
@@ -65,13 +62,11 @@ def load_open_clip(asked: ResolvedRequest) -> LoadedModel:
     is_text = asked.request.tower == "text"
     preprocess = None if is_text else asked.preprocess or describe_preprocess(model.preprocess, size)
     module, notes = _build(asked, model, size)
-    alias = asked.alias.name if asked.alias else None
     return LoadedModel(
         module=module,
         source=asked.source,
         id=model.id,
-        alias=alias,
-        name=safe_name((alias or model.title) + ("-text" if is_text else "")),
+        name=safe_name((asked.alias.name if asked.alias else model.title) + ("-text" if is_text else "")),
         output_names=("embedding",),
         inputs=_inputs(model.config, size, is_text=is_text),
         preprocess=preprocess,
@@ -136,18 +131,14 @@ def _from_file(
 def _building(model: OpenClipModel) -> Iterator[None]:
     """Quiet; a text tower of transformers has its configuration on the hub, a folder may say what cannot be built."""
     from_hub = "hf_model_name" in model.config["text_cfg"]
-    try:
-        with fetching(f"the configuration of open_clip:{model.id}") if from_hub else quiet():
-            yield
-    except (ExportError, InternalError):
-        raise
-    except Exception as error:  # whatever its constructors raise on a configuration that a user wrote
-        if not model.name.startswith(LOCAL) or is_of_the_machine(error):
-            raise
-        raise ModelUnavailableError(
-            f"open_clip:{quoted(model.id)}: open_clip cannot build what its {CONFIG_FILE} says "
-            f"({type(error).__name__}: {quoted(error)}); fix the file"
-        ) from error
+    what = f"open_clip:{quoted(model.id)}: open_clip cannot build what its {CONFIG_FILE} says"
+    with (
+        library_failures(ModelUnavailableError, what, "fix the file")
+        if model.name.startswith(LOCAL)
+        else nullcontext(),
+        fetching(f"the configuration of open_clip:{model.id}") if from_hub else quiet(),
+    ):
+        yield
 
 
 def _create(model: OpenClipModel, size: tuple[int, int], *, pretrained: str | None = None) -> nn.Module:
@@ -211,37 +202,28 @@ def describe_preprocess(config: Mapping[str, Any], size: tuple[int, int]) -> Pre
         size: Height and width of the model's input.
 
     Raises:
-        ModelUnavailableError: It does what a `Preprocess` cannot say.
+        PreprocessError: It does what a `Preprocess` cannot say.
     """
-    if config["resize_mode"] not in ("shortest", "squash"):
-        raise ModelUnavailableError(
-            f'resize mode "{quoted(config["resize_mode"])}" of open_clip is not supported: expected shortest or '
-            f"squash; {SAY_IT}"
-        )
-    if config["interpolation"] not in _INTERPOLATIONS:
-        raise ModelUnavailableError(
-            f'interpolation "{quoted(config["interpolation"])}" of open_clip is not supported: expected '
-            f"{' or '.join(_INTERPOLATIONS)}; {SAY_IT}"
-        )
+    for key, known in {
+        "resize_mode": ("shortest", "squash"),
+        "interpolation": ("bicubic", "bilinear"),
+    }.items():
+        if config[key] not in known:
+            raise PreprocessError(
+                f'{key} "{quoted(config[key])}" of open_clip is not supported: expected {" or ".join(known)}'
+            )
     is_squash = config["resize_mode"] == "squash"
     # For a size that is not square the library's shortest side is resized with its own default.
-    filtered = config["interpolation"] if is_squash or size[0] == size[1] else "bicubic"
-    try:
-        return Preprocess(
-            image_size=size,
-            interpolation=_INTERPOLATIONS[filtered],
-            crop_fraction=1.0,
-            mean=_per_channel(config["mean"]),
-            std=_per_channel(config["std"]),
-            resize_mode="squash" if is_squash else "crop",
-            to_rgb="last",
-        )
-    except (TypeError, ValueError) as error:
-        raise ModelUnavailableError(
-            f"the preprocessing of the open_clip model: {quoted(error)}; {SAY_IT}"
-        ) from error
-
-
-def _per_channel(value: Any) -> tuple[float, ...]:
-    """A list as it is; one number for all channels, as open_clip reads it."""
-    return (value,) * 3 if isinstance(value, int | float) else tuple(float(each) for each in value)
+    filtered: Interpolation = config["interpolation"] if is_squash or size[0] == size[1] else "bicubic"
+    mean, std = (
+        (value,) * 3 if isinstance(value, int | float) else value for value in (config["mean"], config["std"])
+    )
+    return Preprocess(
+        image_size=size,
+        interpolation=filtered,
+        crop_fraction=1.0,
+        mean=tuple(mean) if isinstance(mean, list) else mean,
+        std=tuple(std) if isinstance(std, list) else std,
+        resize_mode="squash" if is_squash else "crop",
+        to_rgb="last",
+    )

@@ -1,6 +1,6 @@
 """Files of weights for open_clip models: the whole model, or the image tower alone.
 
-Where it stands on the road: between `checkpoint`, which read the file, and `source`. What open_clip itself
+What open_clip itself
 changes in a state dict when it loads one is changed here as well, by its own functions: names of older versions,
 tables of positions of another size, shapes of the temperature.
 """

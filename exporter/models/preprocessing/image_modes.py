@@ -1,6 +1,6 @@
 """Images of more than 8 bits per channel: scaled to bytes by what their type says, or refused.
 
-Where it stands on the road: between the file that Pillow opened and everything that is done with its pixels. Pillow's
+Applied to an opened image before anything else is done with its pixels. Pillow's
 own conversion clips: in 16 bits all but the darkest 1/256 becomes white, and of floats from 0 to 1 all is black.
 
 | what Pillow opens | becomes |

@@ -33,6 +33,8 @@ PREPROCESS_FILE = "preprocess.json"
 MAX_IMAGE_SIZE = 4096
 """Beyond this the positional table alone is larger than any model that could use it."""
 
+CHANNELS: dict[ChannelOrder, int] = {"gray": 1, "rgb": 3, "rgba": 4}
+
 # Pillow's mode for each, whose bands are the model's channels.
 _MODES: dict[ChannelOrder, str] = {"gray": "L", "rgb": "RGB", "rgba": "RGBA"}
 
@@ -105,7 +107,7 @@ class Preprocess:
     fill: tuple[int, ...] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        """Hold it to what can be done with a photo, whoever says it.
+        """Refuse what cannot be done with a photo.
 
         Raises:
             PreprocessError: A value is none of the choices, of the wrong kind or out of range; `mean`, `std`, `fill`
@@ -118,12 +120,12 @@ class Preprocess:
         if len(self.image_size) != 2:
             raise PreprocessError(f"image_size: expected height and width, got {quoted(self.image_size)}")
         _check_scale(vars(self))
-        channels = len(_MODES[self.channel_order])
+        channels = CHANNELS[self.channel_order]
         for name in ("mean", "std", "fill"):
             if len(getattr(self, name)) != channels:
                 raise PreprocessError(
                     f"{name}: expected {channels} numbers for channel_order {self.channel_order}, got "
-                    f"{len(getattr(self, name))} ({_orders_text()})"
+                    f"{len(getattr(self, name))} (gray has 1, rgb has 3, rgba has 4)"
                 )
         if self.channel_order == "rgba" and self.to_rgb == "over_white":
             raise PreprocessError(
@@ -174,8 +176,8 @@ class Preprocess:
 
 
 def channel_order(channels: int) -> ChannelOrder | None:
-    """What an image is converted to for a model of so many channels; None where no photo has so many."""
-    return next((order for order, mode in _MODES.items() if len(mode) == channels), None)
+    """What an image is converted to for a number of channels; None where no photo has that number."""
+    return next((order for order, count in CHANNELS.items() if count == channels), None)
 
 
 def crop_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
@@ -246,7 +248,6 @@ def preprocess_image(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """An image without transparency as it is, any other as RGB."""
     if "A" not in image.getbands() and image.info.get("transparency") is None:
         return image
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -293,7 +294,3 @@ def _numbers(data: Mapping[str, object], key: str) -> Sequence[float]:
         if not fits or not low <= value <= high:
             raise PreprocessError(f"{key}: expected {kind} from {low:g} to {high:g}, got {quoted(value)}")
     return values
-
-
-def _orders_text() -> str:
-    return ", ".join(f"{order} has {len(mode)}" for order, mode in _MODES.items())

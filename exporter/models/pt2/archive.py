@@ -126,7 +126,7 @@ def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
 
 
 def refusing_damage(path: Path) -> AbstractContextManager[None]:
-    """Refuse a file whose content makes whoever reads it raise anything, in one line.
+    """Refuse, in one line, a file on which any reader raises.
 
     Raises:
         ModelUnavailableError: The file is not a saved program, or is damaged.
@@ -171,7 +171,6 @@ def _check_size(value: object, path: Path) -> None:
 
 
 def _entries(document: Any) -> Iterator[tuple[str, Any]]:
-    """Every (key, value) of every object in a JSON document, at any depth."""
     stack = [document]
     while stack:
         item = stack.pop()

@@ -60,13 +60,11 @@ def load_pt2_program(asked: ResolvedRequest) -> LoadedModel:
         module=program,
         source=asked.source,
         id=path.name,
-        alias=None,
         name=safe_name(path.stem),
         inputs={"images": ExampleInput(shape=shape, dtype=torch.float32)},
         output_names=output_names,
         preprocess=preprocess,
         weights_kind="program",
-        weights_tag=None,
         weights_sha256=sha256_of({**program.state_dict, **_tensor_constants(program)}),
         notes=() if preprocess is not None or channel_order(shape[0]) is None else (SAYS_NOTHING,),
     )

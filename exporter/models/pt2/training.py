@@ -1,6 +1,6 @@
 """Whether a saved program still trains: drops values at random, or normalises by the batch it is given.
 
-Beside the road, for `source`. `torch.export.export(model)` keeps the mode of the model, and modules start in
+`torch.export.export(model)` keeps the mode of the model, and modules start in
 training mode; `eval()` on the saved program does not change what its nodes do.
 """
 

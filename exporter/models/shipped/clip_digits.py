@@ -1,6 +1,6 @@
 """The embedded two-tower model, `clip_digits`: scans and texts about them in one space of 64 channels.
 
-Where it stands on the road: `load` takes the architecture and the weights file from here. Both towers are in one
+Both towers are in one
 file of weights, `image.*` and `text.*`, written by `tools/train_clip_digits.py`. Neither output is normalised.
 
 Shape suffixes: B items, T tokens, C channels.

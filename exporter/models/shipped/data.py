@@ -1,6 +1,5 @@
 """Labelled images, prompts and captions that ship with a model and that its training never saw.
 
-Beside the road: whoever measures a model asks here what it can be measured on without any file of the user's.
 No library of models is imported.
 """
 

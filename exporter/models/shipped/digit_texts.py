@@ -1,7 +1,6 @@
 """What the texts of `clip_digits` say and how they are read: prompts, captions by a formula, and a tokenizer.
 
-Where it stands on the road: `clip_digits` embeds the token ids made here, `shipped` gives out the captions and
-templates, and `tools/train_clip_digits.py` trains on both. A caption follows from the 8x8 scan alone:
+A caption follows from the 8x8 scan alone:
 
     a THIN|REGULAR|BOLD NARROW|MEDIUM|WIDE scan of the digit ZERO..NINE leaning left|standing upright|leaning right
 

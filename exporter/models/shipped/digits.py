@@ -1,7 +1,5 @@
 """The embedded default, `vit_digits`: a small ViT, its trained weights and the real scans that it never saw.
 
-Where it stands on the road: `load` takes the architecture, the weights file and the preprocessing from here,
-and accuracy takes the held-out scans, so that the first command ends in a measured accuracy with no download.
 The files under `assets/` are written by `tools/train_vit_digits.py`; nothing here imports scikit-learn, of whose files
 the training scans are read.
 

@@ -1,6 +1,6 @@
-"""Build a model of timm around a file of weights: what the file tells is taken from it, and said in notes.
+"""Build a model of timm around a file of weights: free parameters are taken from the file, and noted.
 
-Where it stands on the road: in, a `TimmModel` and the path of weights; out, the module that they fill exactly, at the
+In: a `TimmModel` and the path of weights; out: the module that they fill exactly, at the
 image size that was asked for. `source` calls it for `--weights FILE` and for saved folders.
 """
 
@@ -132,7 +132,6 @@ def check_patches(asked: ResolvedRequest, module: Any, size: ImageSize) -> None:
 
 
 def _rows(state: Mapping[str, torch.Tensor]) -> int | None:
-    """Rows of the table of positions, where it is a list of tokens."""
     table = state.get("pos_embed")
     return table.shape[1] if table is not None and table.dim() == 3 else None
 

@@ -1,10 +1,9 @@
 """Which model of timm is asked for: a name of its registry, a folder that it saved, or a repository of the hub.
 
-Where it stands on the road: in, a `ResolvedRequest`; out, a `TimmModel`, which `source` builds and fills.
+In: a `ResolvedRequest`; out: a `TimmModel`, which `source` builds and fills.
 """
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,15 +12,15 @@ from typing import Any
 import timm
 from timm.models import PretrainedCfg, build_model_with_cfg
 
-from exporter.errors import ModelUnavailableError, WeightsError, is_of_the_machine, nearest, quoted
+from exporter.errors import ModelUnavailableError, WeightsError, first_few, library_failures, nearest, quoted
 from exporter.models.checkpoint.content import MERGE_FIRST
 from exporter.models.fetch import fetching
+from exporter.models.json_file import read_json
 from exporter.models.request import ResolvedRequest, safe_name
 
 LOCAL = "local-dir:"
 HUB = ("hf-hub:", "hf_hub:")
 
-_CONFIG_BYTES = 1 << 24
 _OTHER_MODEL = "give --weights FILE or random"
 
 # What timm and the hub call a file of weights, in the order in which timm's own loader takes them.
@@ -29,7 +28,7 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "mode
 _INDEX = "model.safetensors.index.json"
 _SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".bin", ".pt", ".ckpt")
 
-# Where a configuration says that weights are: we know better, and a path of this machine is nobody's business.
+# Where a configuration says that weights are: not used, and a path of this machine must not reach a bundle.
 _PLACES = (
     "url",
     "file",
@@ -59,7 +58,6 @@ class TimmModel:
         name: For files.
         weights: Its own file of weights, of a folder or a repository.
         weights_tag: The tag or commit of its own weights.
-        alias: The alias that it was asked by.
     """
 
     architecture: str
@@ -70,7 +68,6 @@ class TimmModel:
     name: str
     weights: Path | None = None
     weights_tag: str | None = None
-    alias: str | None = None
 
     @property
     def full_name(self) -> str:
@@ -111,7 +108,7 @@ def _from_hub(asked: ResolvedRequest) -> TimmModel:
             f'"{quoted(repository)}" names no repository: expected timm:hf-hub:OWNER/NAME or OWNER/NAME@REVISION'
         )
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
     def download(file: str) -> Path:
         return Path(hf_hub_download(repository, file, revision=revision or None))
@@ -123,8 +120,6 @@ def _from_hub(asked: ResolvedRequest) -> TimmModel:
         with fetching(f"the weights of {asked.spelling}"):
             try:
                 weights = download(_WEIGHTS[0])
-            except LocalEntryNotFoundError:
-                weights = download(_WEIGHTS[1])
             except EntryNotFoundError:
                 weights = download(_WEIGHTS[1])
     return saved_timm_model(
@@ -154,20 +149,14 @@ def saved_timm_model(
     from timm.models._hub import _parse_model_cfg  # the one place that knows all forms it has had
 
     tree = _read_config(folder, name)
-    try:
+    what = f"config.json of {name} cannot be read by timm"
+    with library_failures(ModelUnavailableError, what, "save the model again with timm.models.save_for_hf"):
         config, architecture, arguments = _parse_model_cfg(tree, {})
         known = {each.name for each in fields(PretrainedCfg)} - set(_PLACES)
         kept = {key: value for key, value in config.items() if key in known}
         PretrainedCfg(**kept)
         arguments = {key: _plain(value) for key, value in dict(arguments).items()}
         is_model = isinstance(architecture, str) and timm.is_model(architecture)
-    except Exception as error:  # whatever else the library's reader stumbles over is the file's fault
-        if is_of_the_machine(error):
-            raise
-        raise ModelUnavailableError(
-            f"config.json of {name} cannot be read by timm ({type(error).__name__}: {quoted(error)}); "
-            "save the model again with timm.models.save_for_hf"
-        ) from error
     if not is_model:
         raise ModelUnavailableError(
             f'timm {timm.__version__} has no model "{quoted(architecture)}", which config.json of {name} names.'
@@ -191,23 +180,15 @@ def saved_timm_model(
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        with (folder / "config.json").open("rb") as file:
-            tree = json.loads(file.read(_CONFIG_BYTES))
-    except FileNotFoundError as error:
+    if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise WeightsError(
-                f'"{name}" holds an adapter (LoRA, PEFT), not a model; {MERGE_FIRST}'
-            ) from error
+            raise WeightsError(f'"{name}" holds an adapter (LoRA, PEFT), not a model; {MERGE_FIRST}')
         raise ModelUnavailableError(
             f'"{name}" has no config.json: expected a folder of timm.models.save_for_hf; '
             "a file of weights alone is given as --weights FILE with timm:NAME"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelUnavailableError(
-            f'config.json of "{name}" cannot be read ({type(error).__name__}: {quoted(error)})'
-        ) from error
-    if not isinstance(tree, dict) or "architecture" not in tree:
+        )
+    tree = read_json(folder / "config.json", f'config.json of "{name}"')
+    if "architecture" not in tree:
         raise ModelUnavailableError(
             f'config.json of "{name}" names no architecture of timm: expected a folder of timm.models.save_for_hf; '
             "a checkpoint of transformers is given as hf:FOLDER"
@@ -240,7 +221,7 @@ def find_weights(folder: Path) -> Path:
     if (folder / "adapter_config.json").is_file() or any(path.stem == "adapter_model" for path in found):
         raise WeightsError(f'"{folder.name}" holds an adapter (LoRA, PEFT), not a model; {MERGE_FIRST}')
     if len(found) != 1:
-        listed = ", ".join(quoted(path.name) for path in found[:3]) or "none"
+        listed = first_few([path.name for path in found]) or "none"
         raise WeightsError(
             f'"{folder.name}" has {len(found)} files of weights ({listed}): expected {_WEIGHTS[0]}; '
             "name one with --weights"
@@ -282,5 +263,4 @@ def _from_registry(asked: ResolvedRequest) -> TimmModel:
         id=full_name,
         name=safe_name(asked.spelling.removeprefix("timm:")),
         weights_tag=tag,
-        alias=asked.alias.name if asked.alias else None,
     )

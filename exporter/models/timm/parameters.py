@@ -1,6 +1,6 @@
-"""What a state dict of timm tells about its architecture: head, pooling, tokens, norms, positions.
+"""Infer the free parameters of a timm architecture from a state dict: head, pooling, tokens, norms, positions.
 
-Where it stands on the road: in, the weights and the architecture as the registry has it; out, the arguments to build it
+In: the weights and the architecture as the registry has it; out: the arguments to build it
 with. The same reading of both gives the differences. What names and shapes cannot tell (heads of attention, token or
 average where both have the same norms) stays as the registry has it.
 """
@@ -21,7 +21,7 @@ from exporter.models.request import ImageSize, OptionValue
 
 State = Mapping[str, torch.Tensor]
 
-# Constructor's argument, the name in a state dict that tells of it, and its values with and without.
+# Constructor's argument, the name in a state dict that shows it, and its values with and without.
 _PRESENCE: tuple[tuple[str, str, OptionValue, OptionValue], ...] = (
     ("class_token", "cls_token", True, False),
     ("qkv_bias", "blocks.0.attn.qkv.bias", True, False),
@@ -210,8 +210,8 @@ def table_of(
         asked: The size that the model should have.
 
     Returns:
-        None if no grid has so many rows. A grid is what the user says; otherwise the model's own, a square, or what
-        was asked for, in this order; with rows for prefix tokens as in the model, or else the other way.
+        None if no grid has this number of rows. A grid is what the user says; otherwise the model's own, a square, or
+        what was asked for, in this order; with rows for prefix tokens as in the model, or else the other way.
     """
     patch_height, patch_width = module.patch_embed.feat_ratio(as_scalar=False)
     own: bool = getattr(module, "no_embed_class", False)

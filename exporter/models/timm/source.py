@@ -11,7 +11,7 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from exporter.errors import ExportError, ModelUnavailableError, UsageError, is_of_the_machine, quoted, reason
+from exporter.errors import ModelUnavailableError, UsageError, library_failures, quoted
 from exporter.models.class_names import imagenet_names, listed_names, unnamed_note
 from exporter.models.fetch import fetching
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, OutputName
@@ -22,7 +22,7 @@ from exporter.models.model_options import (
     constructor_options,
 )
 from exporter.models.preprocessing.file import GUESSED, SAY_IT
-from exporter.models.preprocessing.preprocess import ChannelOrder, Preprocess, PreprocessError
+from exporter.models.preprocessing.preprocess import CHANNELS, ChannelOrder, Preprocess, channel_order
 from exporter.models.preprocessing.resize import ResizeMode
 from exporter.models.quiet import quiet
 from exporter.models.request import ImageSize, ResolvedRequest, check_image_tower, size_text
@@ -40,8 +40,6 @@ from exporter.models.weights import build_on_meta, build_random, freeze, sha256_
 
 # What timm calls its crop modes.
 _RESIZE_MODES: dict[str, ResizeMode] = {"center": "crop", "squash": "squash", "border": "pad"}
-
-_CHANNELS: dict[int, ChannelOrder] = {1: "gray", 3: "rgb", 4: "rgba"}
 
 # Of a model whose weights are the library's own, these may differ in shape: the library resamples or adapts them.
 _ADAPTED = ("pos_embed", "patch_embed.proj.weight")
@@ -84,7 +82,6 @@ def load_timm_model(asked: ResolvedRequest, model: TimmModel) -> LoadedModel:
         module=module,
         source=asked.source,
         id=model.id,
-        alias=model.alias,
         name=model.name,
         inputs={"images": ExampleInput(shape=(channels, *built.size), dtype=torch.float32)},
         output_names=(_output_name(module, model),),
@@ -123,23 +120,14 @@ def _build(asked: ResolvedRequest, model: TimmModel) -> Filled:
 
 
 def _default(model: TimmModel) -> nn.Module:
-    """The model as the registry or its folder has it, without values."""
-    try:
-        with torch.device("meta"):
-            return create_timm(model, model.arguments)
-    except Exception as error:  # arguments of a folder's configuration may be anything
-        if model.config is None or is_of_the_machine(error):
-            raise
-        raise ModelUnavailableError(
-            f"config.json of {model.name} describes a model that cannot be built by timm {timm.__version__} "
-            f"({type(error).__name__}: {quoted(error)}); save it again with timm.models.save_for_hf"
-        ) from error
+    what = f"config.json of {model.name} describes a model that cannot be built by timm {timm.__version__}"
+    with library_failures(ModelUnavailableError, what, "save it again with timm.models.save_for_hf"):
+        return build_on_meta(partial(create_timm, model, model.arguments))
 
 
 def _arguments(
     asked: ResolvedRequest, model: TimmModel, default: nn.Module
 ) -> tuple[ImageSize, dict[str, Any]]:
-    """The image size, and all arguments of a model without a file of weights."""
     options = {name: value for name, value in asked.request.options.items() if value is not None}
     own, said = default_size(model, default), said_size(options)
     if None not in (said, asked.image_size) and said != asked.image_size:
@@ -209,18 +197,12 @@ def _class_names(
 def _preprocess_of(
     asked: ResolvedRequest, model: TimmModel, module: Any, channels: int, size: ImageSize
 ) -> tuple[Preprocess | None, tuple[str, ...]]:
-    if channels not in _CHANNELS:
+    if (order := channel_order(channels)) is None:
         return None, (f"no photo has {channels} channels: the model has no preprocessing",)
     if asked.preprocess is not None:
         return asked.preprocess, ()
-    try:
-        preprocess, means = _preprocess(module, size, channels), len(module.pretrained_cfg["mean"])
-    except (ExportError, PreprocessError):
-        raise
-    except Exception as error:  # values of a folder's configuration may be anything
-        if is_of_the_machine(error):
-            raise
-        raise PreprocessError(f"its configuration cannot be read ({reason(error)})") from error
+    preprocess = _preprocess(module, size, order)
+    means = len(module.pretrained_cfg["mean"])
     is_guess = asked.weights_kind == "file" and model.config is None
     notes = (
         (f"{GUESSED}: that of {model.full_name}; give --preprocess FILE.json to say it",) if is_guess else ()
@@ -234,7 +216,7 @@ def _preprocess_of(
     )
 
 
-def _preprocess(module: Any, size: ImageSize, channels: int = 3) -> Preprocess:
+def _preprocess(module: Any, size: ImageSize, order: ChannelOrder) -> Preprocess:
     """As timm's evaluation transform; its loader converts to RGB before.
 
     For another number of channels than the configuration has, timm's loader takes the average of its means.
@@ -246,6 +228,7 @@ def _preprocess(module: Any, size: ImageSize, channels: int = 3) -> Preprocess:
         raise ModelUnavailableError(
             f'crop mode "{quoted(data["crop_mode"])}" is not supported: expected {", ".join(_RESIZE_MODES)}; {SAY_IT}'
         )
+    channels = CHANNELS[order]
     mean, std = (_per_channel(data[key], channels) for key in ("mean", "std"))
     is_padded = data["crop_mode"] == "border"
     return Preprocess(
@@ -255,11 +238,12 @@ def _preprocess(module: Any, size: ImageSize, channels: int = 3) -> Preprocess:
         mean=mean,
         std=std,
         resize_mode=_RESIZE_MODES[data["crop_mode"]],
-        channel_order=_CHANNELS[channels],
+        channel_order=order,
         fill=tuple(round(255 * value) for value in mean) if is_padded else (0,) * channels,
     )
 
 
-def _per_channel(values: Any, channels: int) -> tuple[float, ...]:
-    values = tuple(values)
-    return values if len(values) == channels else (sum(values) / len(values),) * channels
+def _per_channel(values: Any, channels: int) -> Any:
+    if not isinstance(values, list | tuple):
+        return values  # which `Preprocess` refuses
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

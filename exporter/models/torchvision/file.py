@@ -1,6 +1,6 @@
-"""Build a classifier of torchvision around a file of weights: what the file tells is taken from it, and said in notes.
+"""Build a classifier of torchvision around a file of weights: free parameters are taken from the file, and noted.
 
-Where it stands on the road: in, a name of torchvision and the path of weights; out, the module that they fill exactly,
+In: a name of torchvision and the path of weights; out: the module that they fill exactly,
 at the image size that was asked for. `source` calls it for `--weights FILE`.
 """
 
@@ -133,7 +133,6 @@ def _with_heads_named(checkpoint: Checkpoint, default: nn.Module) -> Checkpoint:
 
 
 def _told_by(checkpoint: Checkpoint, default: nn.Module) -> dict[str, Any]:
-    """What the weights tell; nothing, if they are of another kind of model."""
     state, own = checkpoint.state, default.state_dict()
     if not state or sum(name in own for name in state) * 2 < len(state):
         return {}
@@ -160,7 +159,6 @@ def _told_by(checkpoint: Checkpoint, default: nn.Module) -> dict[str, Any]:
 
 
 def _check_geometry(checkpoint: Checkpoint, default: nn.Module, name: str) -> None:
-    """Refuse weights of another width, depth or patch than the name says."""
     patches = checkpoint.state.get("conv_proj.weight")
     if not isinstance(default, VisionTransformer) or patches is None or patches.dim() != 4:
         return

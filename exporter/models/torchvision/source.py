@@ -17,7 +17,7 @@ from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel
 from exporter.models.model_options import building_with, check_nothing_is_drawn, check_options
 from exporter.models.preprocessing.file import GUESSED
 from exporter.models.preprocessing.preprocess import Preprocess
-from exporter.models.preprocessing.resize import Interpolation, exact_fraction
+from exporter.models.preprocessing.resize import exact_fraction
 from exporter.models.request import (
     OptionValue,
     ResolvedRequest,
@@ -35,12 +35,6 @@ from exporter.models.torchvision.file import (
     torchvision_options,
 )
 from exporter.models.weights import build_on_meta, build_random, check_state_dict, freeze, sha256_of
-
-_INTERPOLATIONS: dict[str, Interpolation] = {
-    "bicubic": "bicubic",
-    "bilinear": "bilinear",
-    "nearest": "nearest",
-}
 
 
 def load_torchvision(asked: ResolvedRequest) -> LoadedModel:
@@ -62,7 +56,6 @@ def load_torchvision(asked: ResolvedRequest) -> LoadedModel:
         module=built.module,
         source=asked.source,
         id=f"{name}/{weights.name}",
-        alias=None,
         name=safe_name(asked.id),
         inputs={"images": ExampleInput(shape=(3, built.size, built.size), dtype=torch.float32)},
         output_names=("logits" if built.classes else "features",),
@@ -114,7 +107,6 @@ def _build(asked: ResolvedRequest, name: str, weights: WeightsEnum) -> Filled:
 
 
 def _size(asked: ResolvedRequest, options: Mapping[str, OptionValue], own_size: int) -> int:
-    """The image size of a model without a file of weights."""
     side, said = square_side(asked), options.get("image_size")
     if isinstance(said, int) and side not in (None, said):
         raise UsageError(f"--image-size {side} contradicts --model-option image_size={said}: leave one out")
@@ -174,7 +166,7 @@ def _preprocess(preset: Any, size: int) -> Preprocess:
     crop_to, resize_to = int(preset.crop_size[0]), int(preset.resize_size[0])
     return Preprocess(
         image_size=(size, size),
-        interpolation=_INTERPOLATIONS[preset.interpolation.value],
+        interpolation=preset.interpolation.value,
         crop_fraction=exact_fraction(size, size * resize_to // crop_to),
         mean=tuple(preset.mean),
         std=tuple(preset.std),

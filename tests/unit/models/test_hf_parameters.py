@@ -143,14 +143,16 @@ def test_options_set_what_is_built(name: str, options: Any, shape: tuple[int, in
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        pytest.param({"num_lables": 3}, 'no option "num_lables".*Did you mean "num_labels"', id="misspelled"),
-        pytest.param({"auto_map": "x"}, 'no option "auto_map"', id="code"),
-        pytest.param({"_attn_implementation": "eager"}, "no option", id="private"),
+        pytest.param(
+            {"num_lables": 3}, 'num_lables: .* no such option.*Did you mean "num_labels"', id="misspelled"
+        ),
+        pytest.param({"auto_map": "x"}, "auto_map: .* no such option", id="code"),
+        pytest.param({"_attn_implementation": "eager"}, "no such option", id="private"),
         pytest.param({"image_size": 64}, "set by --image-size", id="size"),
-        pytest.param({"num_labels": "many"}, "expected a int", id="kind"),
-        pytest.param({"num_labels": True}, "expected a int", id="truth value"),
-        pytest.param({"num_hidden_layers": 0}, "expected a positive number", id="no blocks"),
-        pytest.param({"projection_dim": 3}, "no option", id="of another family"),
+        pytest.param({"num_labels": "many"}, "expected a whole number from 0", id="kind"),
+        pytest.param({"num_labels": True}, "expected a whole number from 0", id="truth value"),
+        pytest.param({"num_hidden_layers": 0}, "expected a whole number from 1", id="no blocks"),
+        pytest.param({"projection_dim": 3}, "no such option", id="of another family"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: Any, expected: str, save: Save) -> None:

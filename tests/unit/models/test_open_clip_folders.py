@@ -289,9 +289,9 @@ def test_weights_of_an_older_version_are_read_as_the_library_does(tmp_path: Path
     ("content", "expected"),
     [
         pytest.param(None, "has no open_clip_config.json: expected a folder that open_clip saved", id="none"),
-        pytest.param("{", "cannot be read", id="not JSON"),
-        pytest.param("[" * 99_999, "cannot be read", id="deep"),
-        pytest.param("[1]", "cannot be read", id="a list"),
+        pytest.param("{", "is not valid JSON", id="not JSON"),
+        pytest.param("[" * 99_999, "nested too deeply", id="deep"),
+        pytest.param("[1]", "holds a list", id="a list"),
         pytest.param("{}", "has no 'model_cfg': expected", id="empty"),
         pytest.param({"embed_dim": 16}, "has no 'vision_cfg'", id="no towers"),
         pytest.param(CLIP | {"vision_cfg": [1]}, "must be objects", id="tower is a list"),
@@ -318,9 +318,9 @@ def test_a_folder_that_cannot_be_built_is_refused(content: Any, expected: str, t
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
-        pytest.param({"resize_mode": "longest"}, 'resize mode "longest" .*--preprocess FILE.json', id="mode"),
+        pytest.param({"resize_mode": "longest"}, 'resize_mode "longest" .*--preprocess FILE.json', id="mode"),
         pytest.param({"interpolation": "lanczos"}, 'interpolation "lanczos"', id="filter"),
-        pytest.param({"mean": ["a"]}, "preprocessing of the open_clip model", id="mean"),
+        pytest.param({"mean": ["a"]}, "its preprocessing: mean: expected numbers", id="mean"),
         pytest.param({"mean": [0.5]}, "mean: expected 3 numbers", id="one channel"),
     ],
 )

@@ -107,7 +107,7 @@ def timm_pair(name: str) -> tuple[Preprocess, Transform]:
     config = timm.get_pretrained_cfg(name).to_dict()  # type: ignore[union-attr]
     data: dict[str, Any] = resolve_data_config({}, pretrained_cfg=config)  # type: ignore[no-untyped-call]
     return (
-        timm_preprocess(SimpleNamespace(pretrained_cfg=config), data["input_size"][1:]),
+        timm_preprocess(SimpleNamespace(pretrained_cfg=config), data["input_size"][1:], "rgb"),
         create_transform(**data, is_training=False),
     )
 
@@ -170,7 +170,7 @@ def test_a_huge_photo(library: str) -> None:
 def test_timms_transform_at_another_size(size: int) -> None:
     config = timm.get_pretrained_cfg("vit_small_patch16_384.augreg_in21k_ft_in1k").to_dict()  # type: ignore[union-attr]
     data: dict[str, Any] = resolve_data_config({"img_size": size}, pretrained_cfg=config)  # type: ignore[no-untyped-call]
-    preprocess = timm_preprocess(SimpleNamespace(pretrained_cfg=config), (size, size))
+    preprocess = timm_preprocess(SimpleNamespace(pretrained_cfg=config), (size, size), "rgb")
     image = odd_image("odd sides")
     expected = create_transform(**data, is_training=False, normalize=False)(image).numpy()
     np.testing.assert_array_equal(crop_image(image, preprocess), expected)

@@ -167,9 +167,9 @@ def test_a_repository_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPat
     ("file", "content", "expected"),
     [
         pytest.param("config.json", None, "has no config.json", id="no configuration"),
-        pytest.param("config.json", "{", "cannot be read", id="damaged"),
-        pytest.param("config.json", "[" * 99999, "cannot be read", id="nested too deep"),
-        pytest.param("config.json", "[]", "names no architecture", id="a list"),
+        pytest.param("config.json", "{", "is not valid JSON", id="damaged"),
+        pytest.param("config.json", "[" * 99999, "nested too deeply", id="nested too deep"),
+        pytest.param("config.json", "[]", "holds a list", id="a list"),
         pytest.param("config.json", '{"model_type": "vit"}', "given as hf:FOLDER", id="transformers"),
         pytest.param(
             "config.json", '{"architecture": "vit_bse_patch16_224"}', "Did you mean", id="unknown name"
@@ -305,8 +305,8 @@ def test_names_of_pretrained_weights_are_imagenets_and_random_weights_have_none(
     [
         pytest.param({"interpolation": "hamming"}, "interpolation: expected one of", id="another filter"),
         pytest.param({"interpolation": "random"}, "interpolation: expected one of", id="no filter"),
-        pytest.param({"mean": "abc"}, "mean: expected numbers", id="letters"),
-        pytest.param({"mean": 0.5}, "its configuration cannot be read", id="no list"),
+        pytest.param({"mean": "abc"}, "mean: expected a list", id="letters"),
+        pytest.param({"mean": 0.5}, "mean: expected a list", id="no list"),
         pytest.param({"std": [0, 0, 0]}, "std: expected numbers", id="no deviation"),
         pytest.param({"mean": [123.675, 116.28, 103.53]}, "looks like 0..255", id="bytes"),
         pytest.param({"crop_mode": "round"}, 'crop mode "round" is not supported', id="crop mode"),

@@ -1,74 +1,31 @@
 """Tiny models of every source, made once per session; no test of this room touches the network."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-import transformers
 from torch import nn
 
-_VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
-_CLASSIFIER = _VISION | {"num_labels": 5}
-_DINO = {key: value for key, value in _VISION.items() if key != "intermediate_size"}
-_TEXT: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 99,
-    "max_position_embeddings": 16,
-    "bos_token_id": 97,
-    "eos_token_id": 98,
-    "pad_token_id": 1,
-    "projection_size": 32,
-}
-
-_HF_MODELS: dict[str, Callable[[], Any]] = {
-    "vit": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**_CLASSIFIER)),
-    "vit_headless": lambda: transformers.ViTModel(transformers.ViTConfig(**_VISION)),
-    "vit_mae": lambda: transformers.ViTMAEForPreTraining(
-        transformers.ViTMAEConfig(**_VISION, decoder_num_hidden_layers=1, decoder_hidden_size=32)
-    ),
-    "deit": lambda: transformers.DeiTForImageClassification(transformers.DeiTConfig(**_CLASSIFIER)),
-    "deit_distilled": lambda: transformers.DeiTForImageClassificationWithTeacher(
-        transformers.DeiTConfig(**_CLASSIFIER)
-    ),
-    "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**_DINO)),
-    "dinov2_registers": lambda: transformers.Dinov2WithRegistersModel(
-        transformers.Dinov2WithRegistersConfig(**_DINO)
-    ),
-    "clip": lambda: transformers.CLIPModel(
-        transformers.CLIPConfig(vision_config=_VISION, text_config=_TEXT, projection_dim=16)
-    ),
-    "siglip": lambda: transformers.SiglipModel(
-        transformers.SiglipConfig(vision_config=_VISION, text_config=_TEXT)
-    ),
-}
+from exporter.models.weights import redraw_constant_parameters
+from tests.support.hf_families import FAMILIES
 
 
 @pytest.fixture(scope="session")
-def hf_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[nn.Module, Path]]:
-    """Gives a tiny transformers model by family, and the folder that it was saved to."""
-    made: dict[str, tuple[nn.Module, Path]] = {}
+def hf_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path]]:
+    """Gives a tiny model by its class of transformers, and the folder that it was saved to."""
 
-    def get(family: str) -> tuple[nn.Module, Path]:
-        if family not in made:
-            torch.manual_seed(0)
-            model = _HF_MODELS[family]().eval()
-            folder = tmp_path_factory.mktemp("hf") / family
-            model.save_pretrained(folder)
-            made[family] = model, folder
-        return made[family]
+    @cache
+    def get(name: str) -> tuple[Any, Path]:
+        torch.manual_seed(0)
+        model = FAMILIES[name].make().eval()
+        redraw_constant_parameters(model)  # BLIP's own are all but zero
+        folder = tmp_path_factory.mktemp("hf") / name
+        model.save_pretrained(folder)
+        return model, folder
 
     return get
 

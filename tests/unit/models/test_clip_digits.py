@@ -1,6 +1,7 @@
 """The embedded two-tower model: captions by their formula, texts as token ids, towers that know the held-out scans."""
 
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from exporter.models.shipped.digits import held_out_scans
 THREE_MEGABYTES = 3_000_000
 
 
+@cache
 def tower(name: Tower) -> LoadedModel:
     return load(ModelRequest(model="clip_digits", tower=name))
 

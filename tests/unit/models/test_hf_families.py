@@ -2,71 +2,27 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import transformers
-from torch import nn
 
 from exporter.errors import ExportError, ModelUnavailableError, UsageError
-from exporter.models import LoadedModel, ModelRequest, load
-from exporter.models.weights import redraw_constant_parameters
+from exporter.models import ModelRequest, load
 from tests.support.hf_families import FAMILIES
+from tests.support.loaded_models import assert_captures, assert_computes
 
-Saved = Callable[[str], tuple[Any, Path]]
-
-
-@pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """Gives a tiny model by class, and the folder that it was saved to."""
-    made: dict[str, tuple[Any, Path]] = {}
-
-    def get(name: str) -> tuple[Any, Path]:
-        if name not in made:
-            torch.manual_seed(0)
-            model = FAMILIES[name].make().eval()
-            redraw_constant_parameters(model)  # BLIP's own are all but zero
-            folder = tmp_path_factory.mktemp("hf") / name
-            model.save_pretrained(folder)
-            made[name] = model, folder
-        return made[name]
-
-    return get
-
-
-def images_of(loaded: LoadedModel, batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, *loaded.example_input.shape, generator=torch.Generator().manual_seed(0))
-
-
-@torch.no_grad()
-def assert_computes(loaded: LoadedModel, expected: torch.Tensor, images: torch.Tensor) -> None:
-    module = loaded.module
-    assert isinstance(module, nn.Module)
-    torch.testing.assert_close(module(images), expected, rtol=1e-5, atol=1e-5)
-    assert expected.std() > 1e-4
-
-
-@torch.no_grad()
-def assert_captures(loaded: LoadedModel, expected: torch.Tensor, images: torch.Tensor) -> None:
-    """Compare the program at another batch than it was captured with."""
-    module = loaded.module
-    assert isinstance(module, nn.Module)
-    batch = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(module, (images_of(loaded, 3),), dynamic_shapes=batch)
-    torch.testing.assert_close(program.module()(images), expected, rtol=1e-5, atol=1e-5)
+HFModel = Callable[[str], tuple[Any, Path]]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_class_computes_what_transformers_does(name: str, saved: Saved) -> None:
-    model, folder = saved(name)
+def test_every_class_computes_what_transformers_does(name: str, hf_model: HFModel) -> None:
+    model, folder = hf_model(name)
     family = FAMILIES[name]
     loaded = load(ModelRequest(model=f"hf:{folder}"))
-    images = images_of(loaded)
-    with torch.no_grad():
-        expected = family.expected(model, images)
-    assert_computes(loaded, expected, images)
+    assert_computes(loaded, partial(family.expected, model))
     assert loaded.output_names == (family.output_name,)
     rest = [note for note in loaded.notes if not note.startswith("preprocessing guessed")]
     assert len(rest) == bool(family.note)
@@ -76,6 +32,7 @@ def test_every_class_computes_what_transformers_does(name: str, saved: Saved) ->
 @pytest.mark.parametrize(
     "name",
     [
+        pytest.param("CLIPModel", id="tower with its projection"),
         pytest.param("CLIPForImageClassification", id="classifier with a sub-configuration"),
         pytest.param("ChineseCLIPModel", id="whole model, called by get_image_features"),
         pytest.param("BlipForConditionalGeneration", id="part of a model, attention of matrix products"),
@@ -84,31 +41,24 @@ def test_every_class_computes_what_transformers_does(name: str, saved: Saved) ->
         pytest.param("IJepaModel", id="mean of tokens"),
     ],
 )
-def test_every_way_to_call_a_class_can_be_captured(name: str, saved: Saved) -> None:
-    model, folder = saved(name)
-    loaded = load(ModelRequest(model=f"hf:{folder}"))
-    images = images_of(loaded)
-    with torch.no_grad():
-        expected = FAMILIES[name].expected(model, images)
-    assert_captures(loaded, expected, images)
+def test_every_way_to_call_a_class_can_be_captured(name: str, hf_model: HFModel) -> None:
+    _, folder = hf_model(name)
+    assert_captures(load(ModelRequest(model=f"hf:{folder}")))
 
 
 @pytest.mark.parametrize("name", ["CLIPModel", "MetaClip2Model", "SiglipModel", "CLIPSegModel"])
-def test_text_towers_compute_what_transformers_does(name: str, saved: Saved) -> None:
-    model, folder = saved(name)
+def test_text_towers_compute_what_transformers_does(name: str, hf_model: HFModel) -> None:
+    model, folder = hf_model(name)
     loaded = load(ModelRequest(model=f"hf:{folder}", tower="text"))
-    ids = torch.randint(3, 97, (2, 16), generator=torch.Generator().manual_seed(0))
-    ids[:, 9] = 98
-    with torch.no_grad():
-        expected = model.get_text_features(ids).pooler_output
-    assert_computes(loaded, expected, ids)
+    assert_computes(loaded, lambda ids: model.get_text_features(ids).pooler_output)
+    assert_captures(loaded)
     assert loaded.output_names == ("embedding",)
     assert (next(iter(loaded.inputs)), loaded.example_input.shape, loaded.notes) == ("input_ids", (16,), ())
 
 
 @pytest.mark.parametrize("name", ["ChineseCLIPModel", "AltCLIPModel", "BlipModel"])
-def test_a_text_tower_that_needs_a_mask_is_refused(name: str, saved: Saved) -> None:
-    _, folder = saved(name)
+def test_a_text_tower_that_needs_a_mask_is_refused(name: str, hf_model: HFModel) -> None:
+    _, folder = hf_model(name)
     with pytest.raises(ModelUnavailableError, match="needs an attention mask over padding"):
         load(ModelRequest(model=f"hf:{folder}", tower="text"))
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from exporter.errors import UsageError, WeightsError
-from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models import ModelRequest, load
 from tests.support.hf_families import DINO, of
+from tests.support.loaded_models import assert_computes
 
 Save = Callable[..., tuple[Any, Path]]
 
@@ -30,13 +31,6 @@ def save(tmp_path: Path) -> Save:
         return model, tmp_path / folder
 
     return to
-
-
-@torch.no_grad()
-def assert_computes(loaded: LoadedModel, expected: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    images = torch.randn(2, *loaded.example_input.shape, generator=torch.Generator().manual_seed(0))
-    assert isinstance(loaded.module, nn.Module)
-    torch.testing.assert_close(loaded.module(images), expected(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

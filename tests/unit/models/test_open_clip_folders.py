@@ -10,13 +10,13 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from exporter.errors import ExportError, ModelUnavailableError, UsageError, WeightsError
 from exporter.models import LoadedModel, ModelRequest, Preprocess, load
 from exporter.models.open_clip import config as open_clip_config
 from exporter.models.preprocessing.file import GIVEN, GUESSED
 from exporter.models.request import Tower
+from tests.support.loaded_models import assert_computes, example_of
 
 CLIP: dict[str, Any] = {
     "embed_dim": 16,
@@ -56,20 +56,9 @@ def state_of(clip: Any) -> ModelState:
     return {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
 
 
-def example(loaded: LoadedModel) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    if loaded.example_input.vocabulary is not None:
-        return torch.randint(0, 99, (2, *loaded.example_input.shape), generator=generator)
-    return torch.randn(2, *loaded.example_input.shape, generator=generator)
-
-
 def assert_equals(loaded: LoadedModel, clip: Any, tower: Tower = "image") -> None:
     """The loaded tower computes what the library's model does."""
-    assert isinstance(loaded.module, nn.Module)
-    inputs = example(loaded)
-    with torch.no_grad():
-        expected = clip.encode_image(inputs) if tower == "image" else clip.encode_text(inputs)
-        torch.testing.assert_close(loaded.module(inputs), expected, rtol=1e-5, atol=1e-5)
+    assert_computes(loaded, clip.encode_image if tower == "image" else clip.encode_text)
 
 
 def save_folder(
@@ -214,7 +203,7 @@ def test_a_file_and_a_tag_are_built_with_the_tags_activation(tmp_path: Path) -> 
     save_file(state_of(quick), tmp_path / "w.safetensors")
     loaded = load(ModelRequest(model="open_clip:tiny/quick", weights=str(tmp_path / "w.safetensors")))
     assert_equals(loaded, quick)
-    inputs = example(loaded)
+    inputs = example_of(loaded)
     assert (quick.encode_image(inputs) - plain.encode_image(inputs)).abs().max() > 1e-3
     assert loaded.notes == (
         "activation QuickGELU assumed, as of tag quick; the file does not say; "

@@ -16,7 +16,7 @@ from torch import nn
 from exporter.errors import ExportError
 from exporter.models import ModelRequest, load
 
-MUTATIONS = 200
+MUTATIONS = 100
 VALUES: tuple[Any, ...] = (None, True, -1, 0, 2**70, 1.5, "", "x", [], {}, [[]], "torch.ops.aten.add.Tensor")
 
 Parts = dict[str, bytes]
@@ -152,7 +152,7 @@ def test_a_changed_program_loads_or_is_refused(
         path.write_bytes(mutate(original, chance))
         ends.append(outcome(path))
     refusals = [error for error in ends if error is not None]
-    assert len(refusals) > 10  # what was changed matters
+    assert len(refusals) > len(ends) / 4  # what was changed matters
     assert {error.exit_status for error in refusals} <= {3, 4}
     assert max(len(str(error)) for error in refusals) < 600
     assert not any("\n" in str(error) for error in refusals)

@@ -13,9 +13,10 @@ from timm.data.model_config import resolve_input_data_config
 from torch import nn
 
 from exporter.errors import UsageError, WeightsError
-from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models import ModelRequest, load
 from exporter.models.preprocessing.file import GUESSED
 from exporter.models.weights import redraw_constant_parameters
+from tests.support.loaded_models import assert_computes, example_of, save_state
 
 NAME = "test_vit"  # of timm's registry: 64 channels, 160 pixels, patches of 16
 DISTILLED = "deit_tiny_distilled_patch16_224"
@@ -27,24 +28,6 @@ def trained(name: str = NAME, **arguments: Any) -> nn.Module:
     module: nn.Module = timm.create_model(name, **arguments)
     redraw_constant_parameters(module)
     return module.eval()
-
-
-def saved(module: nn.Module, folder: Path) -> str:
-    save_file(
-        {name: tensor.clone() for name, tensor in module.state_dict().items()}, folder / "w.safetensors"
-    )
-    return str(folder / "w.safetensors")
-
-
-def images_for(loaded: LoadedModel) -> torch.Tensor:
-    return torch.randn((2, *loaded.example_input.shape), generator=torch.Generator().manual_seed(0))
-
-
-def assert_same(loaded: LoadedModel, module: nn.Module) -> None:
-    images = images_for(loaded)
-    assert isinstance(loaded.module, nn.Module)
-    with torch.no_grad():
-        torch.testing.assert_close(loaded.module(images), module(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +87,8 @@ def test_free_parameters_are_taken_from_the_file(
     arguments: Mapping[str, Any], options: Mapping[str, Any], note: str, tmp_path: Path
 ) -> None:
     module = trained(**arguments)
-    loaded = load(ModelRequest(model=f"timm:{NAME}", weights=saved(module, tmp_path), options=options))
-    assert_same(loaded, module)
+    loaded = load(ModelRequest(model=f"timm:{NAME}", weights=save_state(module, tmp_path), options=options))
+    assert_computes(loaded, module)
     assert note in "; ".join(loaded.notes)
     assert loaded.output_names == ("features" if arguments.get("num_classes") == 0 else "logits",)
     assert loaded.preprocess is not None
@@ -116,21 +99,21 @@ def test_free_parameters_are_taken_from_the_file(
 def test_a_file_of_a_hybrid_keeps_its_size(tmp_path: Path) -> None:
     name = "vit_tiny_r_s16_p8_224"
     module = trained(name, num_classes=3, img_size=64)
-    loaded = load(ModelRequest(model=f"timm:{name}", weights=saved(module, tmp_path)))
-    assert_same(loaded, module)
+    loaded = load(ModelRequest(model=f"timm:{name}", weights=save_state(module, tmp_path)))
+    assert_computes(loaded, module)
     assert loaded.example_input.shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("classes", [0, 5])
 def test_a_distilled_file_keeps_both_heads(classes: int, tmp_path: Path) -> None:
     module = trained(DISTILLED, num_classes=classes, img_size=32)
-    loaded = load(ModelRequest(model=f"timm:{DISTILLED}", weights=saved(module, tmp_path)))
-    assert_same(loaded, module)
+    loaded = load(ModelRequest(model=f"timm:{DISTILLED}", weights=save_state(module, tmp_path)))
+    assert_computes(loaded, module)
     assert loaded.example_input.shape == (3, 32, 32)
 
 
 def test_a_file_that_fits_as_it_is_has_notes_of_what_it_does_not_tell(tmp_path: Path) -> None:
-    loaded = load(ModelRequest(model=f"timm:{NAME}", weights=saved(trained(), tmp_path)))
+    loaded = load(ModelRequest(model=f"timm:{NAME}", weights=save_state(trained(), tmp_path)))
     pooling, photos, classes = loaded.notes
     assert pooling.startswith("global_pool=token is the default of test_vit")
     assert photos == f"{GUESSED}: that of test_vit.r160_in1k; give --preprocess FILE.json to say it"
@@ -150,7 +133,7 @@ def test_an_activation_that_a_file_does_not_tell_is_said(
     name: str, options: dict[str, Any], is_said: bool, tmp_path: Path
 ) -> None:
     small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
-    file = saved(trained(name, **small), tmp_path)
+    file = save_state(trained(name, **small), tmp_path)
     notes = load(ModelRequest(model=f"timm:{name}", weights=file, options=small | options)).notes
     assert any("the twin vit_base_patch32_clip_quickgelu_224 has" in note for note in notes) == is_said
 
@@ -166,9 +149,9 @@ def test_other_architectures_are_built_from_a_file_as_timm_does(
     name: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     module = trained(name, **options)
-    loaded = load(ModelRequest(model=f"timm:{name}", weights=saved(module, tmp_path), options=options))
+    loaded = load(ModelRequest(model=f"timm:{name}", weights=save_state(module, tmp_path), options=options))
     assert loaded.example_input.shape == (3, 224, 224)
-    assert_same(loaded, module)
+    assert_computes(loaded, module)
 
 
 @pytest.mark.parametrize(
@@ -186,32 +169,34 @@ def test_another_image_size_is_resampled_as_timm_does(
     module = trained(img_size=own, num_classes=4)
     options = {} if isinstance(own, int) else {"img_size": own}
     loaded = load(
-        ModelRequest(model=f"timm:{NAME}", weights=saved(module, tmp_path), image_size=asked, options=options)
+        ModelRequest(
+            model=f"timm:{NAME}", weights=save_state(module, tmp_path), image_size=asked, options=options
+        )
     )
     theirs: Any = trained(img_size=own, num_classes=4)
     theirs.set_input_size(img_size=asked)
-    assert_same(loaded, theirs)
+    assert_computes(loaded, theirs)
     assert "resampled from" in "; ".join(loaded.notes)
     assert loaded.preprocess is not None
     assert loaded.preprocess.image_size == ((asked, asked) if isinstance(asked, int) else asked)
 
 
 def test_one_channel_at_another_image_size_has_no_warning_of_the_library(tmp_path: Path) -> None:
-    weights = saved(trained(in_chans=1), tmp_path)
+    weights = save_state(trained(in_chans=1), tmp_path)
     loaded = load(ModelRequest(model=f"timm:{NAME}", weights=weights, image_size=96))
     assert loaded.example_input.shape == (1, 96, 96)
     assert "warns" not in "; ".join(loaded.notes)
 
 
 def test_a_table_that_is_no_square_needs_its_size(tmp_path: Path) -> None:
-    weights = saved(trained(img_size=(96, 160)), tmp_path)
+    weights = save_state(trained(img_size=(96, 160)), tmp_path)
     with pytest.raises(WeightsError, match=r"61 rows.*img_size=HEIGHT,WIDTH"):
         load(ModelRequest(model=f"timm:{NAME}", weights=weights))
     assert load(ModelRequest(model=f"timm:{NAME}", weights=weights, image_size=(96, 160))).notes[-1:] != ()
 
 
 def test_a_square_table_asked_for_as_another_grid_is_said(tmp_path: Path) -> None:
-    weights = saved(trained(img_size=64), tmp_path)
+    weights = save_state(trained(img_size=64), tmp_path)
     loaded = load(ModelRequest(model=f"timm:{NAME}", weights=weights, image_size=(32, 128)))
     assert "read as that of images of 64 pixels" in "; ".join(loaded.notes)
 
@@ -245,7 +230,7 @@ def test_a_square_table_asked_for_as_another_grid_is_said(tmp_path: Path) -> Non
 def test_an_option_that_contradicts_the_file_is_refused_with_both_values(
     arguments: Mapping[str, Any], options: Mapping[str, Any], expected: str, tmp_path: Path
 ) -> None:
-    weights = saved(trained(**arguments), tmp_path)
+    weights = save_state(trained(**arguments), tmp_path)
     with pytest.raises(UsageError, match=expected) as caught:
         load(ModelRequest(model=f"timm:{NAME}", weights=weights, options=options))
     assert "\n" not in str(caught.value)
@@ -269,7 +254,7 @@ def test_an_option_that_contradicts_the_file_is_refused_with_both_values(
 def test_an_option_that_means_nothing_is_refused(
     options: Mapping[str, Any], expected: str, weights: str, tmp_path: Path
 ) -> None:
-    weights = saved(trained(), tmp_path) if weights == "file" else weights
+    weights = save_state(trained(), tmp_path) if weights == "file" else weights
     with pytest.raises(UsageError, match=expected):
         load(ModelRequest(model=f"timm:{NAME}", weights=weights, options=options))
 
@@ -289,7 +274,7 @@ def test_options_shape_random_weights() -> None:
     loaded = load(ModelRequest(model=f"timm:{NAME}", weights="random", options=options))
     assert loaded.example_input.shape == (1, 96, 96)
     assert isinstance(loaded.module, nn.Module)
-    assert loaded.module(images_for(loaded)).shape == (2, 4)
+    assert loaded.module(example_of(loaded)).shape == (2, 4)
     assert loaded.module.get_parameter("fc_norm.weight").shape == (64,)
 
 

@@ -15,10 +15,11 @@ from timm.models import save_for_hf
 from torch import nn
 
 from exporter.errors import ExportError, ModelUnavailableError, WeightsError
-from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models import ModelRequest, load
 from exporter.models.class_names import imagenet_names, listed_names
 from exporter.models.timm.parameters import first_convolution, told_by
 from exporter.models.weights import redraw_constant_parameters
+from tests.support.loaded_models import assert_computes
 
 NAME = "test_vit"
 ARGUMENTS: dict[str, Any] = {"num_classes": 3, "global_pool": "avg", "img_size": 96, "reg_tokens": 2}
@@ -50,18 +51,11 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "my-vit"))
 
 
-def assert_same(loaded: LoadedModel, module: nn.Module) -> None:
-    images = torch.randn((2, *loaded.example_input.shape), generator=torch.Generator().manual_seed(0))
-    assert isinstance(loaded.module, nn.Module)
-    with torch.no_grad():
-        torch.testing.assert_close(loaded.module(images), module(images), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("spelling", ["local-dir:{}", "{}"])
 def test_a_saved_folder_computes_what_timm_does(spelling: str, saved: Path) -> None:
     loaded = load(ModelRequest(model=f"timm:{spelling.format(saved)}"))
     theirs: nn.Module = timm.create_model(f"local-dir:{saved}", pretrained=True).eval()
-    assert_same(loaded, theirs)
+    assert_computes(loaded, theirs)
     assert (loaded.id, loaded.name, loaded.source, loaded.weights_kind) == (
         "my-vit",
         "my-vit",
@@ -78,7 +72,7 @@ def test_a_folder_is_found_from_where_one_stands(
 ) -> None:
     monkeypatch.chdir(saved)
     loaded = load(ModelRequest(model="timm:."))
-    assert_same(loaded, module)
+    assert_computes(loaded, module)
     assert loaded.id == "my-vit"
 
 
@@ -107,14 +101,14 @@ def test_every_form_of_the_configuration_is_read(
     change(tree)
     (folder / "config.json").write_text(json.dumps(tree))
     loaded = load(ModelRequest(model=f"timm:{folder}"))
-    assert_same(loaded, module)
+    assert_computes(loaded, module)
     assert loaded.class_names is not None
 
 
 def test_a_folder_with_a_pickled_state_dict_is_read(folder: Path, module: nn.Module) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(module.state_dict(), folder / "pytorch_model.bin")
-    assert_same(load(ModelRequest(model=f"timm:{folder}")), module)
+    assert_computes(load(ModelRequest(model=f"timm:{folder}")), module)
 
 
 def test_other_weights_go_into_a_folders_architecture(
@@ -136,7 +130,7 @@ def test_a_folders_positions_are_resampled(
 ) -> None:
     loaded = load(ModelRequest(model=f"timm:{saved}", image_size=asked))
     theirs: Any = timm.create_model(f"local-dir:{saved}", pretrained=True, img_size=asked).eval()
-    assert_same(loaded, theirs)
+    assert_computes(loaded, theirs)
 
 
 @pytest.mark.parametrize("revision", [None, "v1"])
@@ -152,7 +146,7 @@ def test_a_repository_of_the_hub_is_read_through_its_cache(
     monkeypatch.setattr("exporter.models.fetch._hub_answers", lambda: False)
     asked = "someone/my-vit" + (f"@{revision}" if revision else "")
     loaded = load(ModelRequest(model=f"timm:hf-hub:{asked}"))
-    assert_same(loaded, module)
+    assert_computes(loaded, module)
     assert (loaded.id, loaded.name, loaded.weights_tag) == (asked, "my-vit", commit)
 
 
@@ -312,20 +306,26 @@ def test_names_of_pretrained_weights_are_imagenets_and_random_weights_have_none(
         pytest.param({"crop_mode": "round"}, 'crop mode "round" is not supported', id="crop mode"),
     ],
 )
-def test_preprocessing_that_cannot_be_is_refused_unless_it_is_given(
-    said: dict[str, Any], expected: str, folder: Path, tmp_path: Path
-) -> None:
+def test_preprocessing_that_cannot_be_is_refused(said: dict[str, Any], expected: str, folder: Path) -> None:
+    change_preprocessing(folder, **said)
+    with pytest.raises(ModelUnavailableError, match=expected) as caught:
+        load(ModelRequest(model=f"timm:{folder}", weights="random"))
+    assert str(caught.value).endswith("say it with --preprocess FILE.json")
+
+
+def test_preprocessing_that_cannot_be_may_be_given(folder: Path, tmp_path: Path) -> None:
+    change_preprocessing(folder, crop_mode="round")
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({"image_size": 96, "mean": [0.5] * 3, "std": [0.5] * 3}))
+    loaded = load(ModelRequest(model=f"timm:{folder}", weights="random", preprocess=str(given)))
+    assert loaded.preprocess is not None
+    assert loaded.preprocess.mean == (0.5, 0.5, 0.5)
+
+
+def change_preprocessing(folder: Path, **said: Any) -> None:
     tree = json.loads((folder / "config.json").read_text())
     tree["pretrained_cfg"] |= said
     (folder / "config.json").write_text(json.dumps(tree))
-    with pytest.raises(ModelUnavailableError, match=expected) as caught:
-        load(ModelRequest(model=f"timm:{folder}"))
-    assert str(caught.value).endswith("say it with --preprocess FILE.json")
-    given = tmp_path / "given.json"
-    given.write_text(json.dumps({"image_size": 96, "mean": [0.5] * 3, "std": [0.5] * 3}))
-    loaded = load(ModelRequest(model=f"timm:{folder}", preprocess=str(given)))
-    assert loaded.preprocess is not None
-    assert loaded.preprocess.mean == (0.5, 0.5, 0.5)
 
 
 def test_a_stem_before_the_patches_takes_the_image() -> None:

@@ -15,10 +15,11 @@ from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from exporter.errors import UsageError, WeightsError
-from exporter.models import LoadedModel, ModelRequest, load
+from exporter.models import ModelRequest, load
 from exporter.models.preprocessing.file import GIVEN, GUESSED
 from exporter.models.torchvision import file as torchvision_file
 from exporter.models.weights import redraw_constant_parameters
+from tests.support.loaded_models import assert_captures, assert_computes, save_state
 
 NAME = "vit_b_32"
 _TINY: dict[str, Any] = {"patch_size": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64}
@@ -48,20 +49,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return vit
 
     monkeypatch.setattr(torchvision_file, "get_model", get_model)
-
-
-def saved(module: nn.Module, folder: Path) -> str:
-    save_file(
-        {name: tensor.clone() for name, tensor in module.state_dict().items()}, folder / "w.safetensors"
-    )
-    return str(folder / "w.safetensors")
-
-
-def assert_same(loaded: LoadedModel, module: nn.Module) -> None:
-    images = torch.randn((2, *loaded.example_input.shape), generator=torch.Generator().manual_seed(0))
-    assert isinstance(loaded.module, nn.Module)
-    with torch.no_grad():
-        torch.testing.assert_close(loaded.module(images), module(images), rtol=1e-5, atol=1e-5)
 
 
 def _heads(heads: nn.Module) -> Callable[[VisionTransformer], None]:
@@ -96,8 +83,8 @@ def test_free_parameters_are_taken_from_the_file(
     module = tiny(**arguments)
     if change:
         change(module)
-    loaded = load(ModelRequest(model=f"torchvision:{NAME}", weights=saved(module, tmp_path)))
-    assert_same(loaded, module)
+    loaded = load(ModelRequest(model=f"torchvision:{NAME}", weights=save_state(module, tmp_path)))
+    assert_computes(loaded, module)
     assert note in "; ".join(loaded.notes)
     assert loaded.output_names == (output,)
     assert loaded.preprocess is not None
@@ -115,7 +102,7 @@ def test_a_file_of_references_training_is_read(tmp_path: Path) -> None:
     }
     torch.save(content, tmp_path / "checkpoint.pth")
     loaded = load(ModelRequest(model=f"torchvision:{NAME}", weights=str(tmp_path / "checkpoint.pth")))
-    assert_same(loaded, module)
+    assert_computes(loaded, module)
     assert "left out: model, epoch" in loaded.notes[0]
 
 
@@ -123,16 +110,16 @@ def test_a_file_of_references_training_is_read(tmp_path: Path) -> None:
 def test_another_image_size_is_resampled_as_torchvision_does(own: int, asked: int, tmp_path: Path) -> None:
     module = tiny(image_size=own, num_classes=4)
     loaded = load(
-        ModelRequest(model=f"torchvision:{NAME}", weights=saved(module, tmp_path), image_size=asked)
+        ModelRequest(model=f"torchvision:{NAME}", weights=save_state(module, tmp_path), image_size=asked)
     )
     theirs = tiny(image_size=asked, num_classes=4)
     theirs.load_state_dict(interpolate_embeddings(asked, 32, OrderedDict(module.state_dict())))
-    assert_same(loaded, theirs)
+    assert_computes(loaded, theirs)
     assert f"resampled from {own} to {asked} pixels" in "; ".join(loaded.notes)
 
 
 def test_a_file_that_fits_as_it_is_has_notes_of_what_it_does_not_tell(tmp_path: Path) -> None:
-    file = saved(tiny(), tmp_path)
+    file = save_state(tiny(), tmp_path)
     loaded = load(ModelRequest(model=f"torchvision:{NAME}", weights=file))
     photos, classes = loaded.notes
     assert photos == f"{GUESSED}: that of vit_b_32/IMAGENET1K_V1; give --preprocess FILE.json to say it"
@@ -167,18 +154,18 @@ def test_what_does_not_go_together_is_refused(
     torch.manual_seed(0)
     module = VisionTransformer(**{"image_size": 224, **_TINY, **arguments})
     with pytest.raises(error, match=re.escape(expected)):
-        load(ModelRequest(model=f"torchvision:{NAME}", weights=saved(module, tmp_path), options=options))
+        load(ModelRequest(model=f"torchvision:{NAME}", weights=save_state(module, tmp_path), options=options))
 
 
 def test_a_head_of_several_layers_is_refused_by_name(tmp_path: Path) -> None:
     module = tiny()
     _heads(nn.Sequential(nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 3)))(module)
     with pytest.raises(WeightsError, match=r"unexpected: heads\.0\.bias.*only the head differs"):
-        load(ModelRequest(model=f"torchvision:{NAME}", weights=saved(module, tmp_path)))
+        load(ModelRequest(model=f"torchvision:{NAME}", weights=save_state(module, tmp_path)))
 
 
 def test_a_size_that_is_not_square_is_refused(tmp_path: Path) -> None:
-    weights = saved(tiny(), tmp_path)
+    weights = save_state(tiny(), tmp_path)
     with pytest.raises(UsageError, match="square images only"):
         load(ModelRequest(model=f"torchvision:{NAME}", weights=weights, image_size=(64, 96)))
 
@@ -189,6 +176,7 @@ def test_options_shape_random_weights() -> None:
     assert loaded.example_input.shape == (3, 96, 96)
     assert isinstance(loaded.module, nn.Module)
     assert loaded.module(torch.zeros(2, 3, 96, 96)).shape == (2, 4)
+    assert_captures(loaded)
     with pytest.raises(UsageError, match="leave one out"):
         load(ModelRequest(model=f"torchvision:{NAME}", weights="random", image_size=64, options=options))
 
@@ -199,8 +187,8 @@ def test_other_classifiers_take_their_number_of_classes_from_the_file(
 ) -> None:
     torch.manual_seed(0)
     module = torchvision.models.get_model(model, weights=None, num_classes=classes).eval()
-    loaded = load(ModelRequest(model=f"torchvision:{model}", weights=saved(module, tmp_path)))
-    assert_same(loaded, module)
+    loaded = load(ModelRequest(model=f"torchvision:{model}", weights=save_state(module, tmp_path)))
+    assert_computes(loaded, module)
     assert f"num_classes={classes}" in "; ".join(loaded.notes)
 
 
@@ -213,13 +201,13 @@ def test_pretrained_weights_name_their_classes_and_leave_nothing_random(
         type(own), "get_state_dict", lambda *_args, **_kwargs: OrderedDict(theirs.state_dict())
     )
     loaded = load(ModelRequest(model=f"torchvision:{NAME}"))
-    assert_same(loaded, theirs)
+    assert_computes(loaded, theirs)
     assert loaded.class_names is not None
     assert [names[0] for names in loaded.class_names] == own.meta["categories"]
     assert loaded.class_names[0] == ("tench", "Tinca tinca", "n01440764")
     headless = load(ModelRequest(model=f"torchvision:{NAME}", options={"num_classes": 0}))
     _heads(nn.Identity())(theirs)
-    assert_same(headless, theirs)
+    assert_computes(headless, theirs)
     assert (headless.output_names, headless.class_names) == (("features",), None)
     with pytest.raises(UsageError, match=r"no pretrained values for heads\.head"):
         load(ModelRequest(model=f"torchvision:{NAME}", options={"num_classes": 10}))

@@ -175,7 +175,7 @@ def test_no_shipped_model_has_a_note(model: str) -> None:
 
 # One of each kind; the others only have more blocks or are wider.
 BUILT = {
-    (alias.source, alias.note): name for name, alias in reversed(aliases().items()) if alias.blocks == 12
+    (alias.source, alias.note): name for name, alias in reversed([*aliases().items()]) if alias.blocks == 12
 }
 
 

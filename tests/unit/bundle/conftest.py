@@ -6,59 +6,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.bundle import (
-    ArtifactRecord,
-    GmacsRecord,
-    Manifest,
-    ModelRecord,
-    ParityRecord,
-    ScheduleRecord,
-    WeightsRecord,
-    seal,
-    stage_bundle,
-    write_sample,
-)
+from exporter.bundle import ArtifactRecord, Manifest, ParityRecord, seal, stage_bundle, write_sample
 from exporter.signature import TensorSpec
+from tests.support import report_bundle
 
 SampleBundle = Callable[[Path], Path]
 
 
 @pytest.fixture
 def manifest() -> Manifest:
-    return Manifest(
-        name="tiny-tome-r4",
-        model=ModelRecord(source="timm", id="tiny", weights=WeightsRecord(kind="random", sha256="ab" * 32)),
-        tower="image",
-        method="tome",
-        tokens_protected=1,
-        schedule=ScheduleRecord(requested="constant r=4", merged=(4, 4), tokens=(17, 13, 9)),
-        gmacs=GmacsRecord(dense=1.5, reduced=1.0, ratio=1.5, executed=0.9),
-        input="float",
-        layout="nchw",
+    parity = ParityRecord(
+        max_abs_error=1e-6, mean_abs_error=1e-7, cosine=1.0, match_agreement=(1.0, 0.5), passed=True
+    )
+    return report_bundle.manifest(
+        report_bundle.Form(patch=2, merged=(4, 4)),
         inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 8, 8)),),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 10)),),
-        preprocess={
-            "image_size": [8, 8],
-            "interpolation": "bicubic",
-            "crop_fraction": 0.9,
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.5, 0.5, 0.5],
-            "resize_mode": "crop",
-            "channel_order": "rgb",
-            "layout": "NCHW",
-        },
-        passes=("remove_no_ops",),
         artifacts={
             "onnx": ArtifactRecord(file="model.onnx", precision="fp32", opset=20),
             "openvino": ArtifactRecord(file="openvino/model.xml", precision="fp32"),
         },
-        parity={
-            "onnx": ParityRecord(
-                max_abs_error=1e-6, mean_abs_error=1e-7, cosine=1.0, match_agreement=(1.0, 0.5), passed=True
-            )
-        },
-        notes=("a visible line",),
-        toolchain={"torch": "2.14.1"},
+        parity={"onnx": parity},
     )
 
 

@@ -97,20 +97,6 @@ def test_an_interrupted_amendment_leaves_the_bundle_as_it_was(
     assert os.listdir(tmp_path) == ["b"]
 
 
-def test_files_are_copied_where_they_cannot_be_linked(
-    tmp_path: Path, write_bundle: SampleBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = load_bundle(write_bundle(tmp_path / "b"))
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no links here")
-
-    monkeypatch.setattr("os.link", refuse)
-    amend(bundle, {"bench.json": b"{}\n"})
-
-    assert "bench.json" in load_bundle(bundle.path).manifest.files
-
-
 def test_a_bundle_in_a_folder_that_cannot_be_written_is_refused_before_any_work(
     tmp_path: Path, write_bundle: SampleBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

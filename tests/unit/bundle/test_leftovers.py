@@ -117,27 +117,21 @@ def set_aside(bundle: Path) -> Path:
     return partial
 
 
-def test_bundle_that_was_set_aside_comes_back(bundle_path: Path) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(clear_leftovers, id="cleared"),
+        pytest.param(lambda place: check_out_dir(place, force=True), id="first check of a run"),
+        pytest.param(load_bundle, id="opened"),
+    ],
+)
+def test_bundle_that_was_set_aside_comes_back(bundle_path: Path, use: Callable[[Path], object]) -> None:
     set_aside(bundle_path)
 
-    clear_leftovers(bundle_path)
+    use(bundle_path)
 
     assert names(bundle_path.parent) == ["bundle"]
     load_bundle(bundle_path)
-
-
-def test_bundle_that_was_set_aside_is_there_again_for_the_first_check_of_a_run(bundle_path: Path) -> None:
-    set_aside(bundle_path)
-
-    check_out_dir(bundle_path, force=True)
-
-    load_bundle(bundle_path)
-
-
-def test_bundle_that_was_set_aside_is_there_again_for_whoever_opens_it(bundle_path: Path) -> None:
-    set_aside(bundle_path)
-
-    assert load_bundle(bundle_path).path == bundle_path
 
 
 @pytest.mark.parametrize("use", [load_bundle, lambda place: check_out_dir(place, force=False)])

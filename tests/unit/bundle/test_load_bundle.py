@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,14 +18,8 @@ from exporter.errors import BundleError, UsageError
 from exporter.models import Preprocess
 from exporter.signature import Signature, TensorSpec
 
-FILES = [
-    "manifest.json",
-    "model.onnx",
-    "openvino/model.bin",
-    "openvino/model.xml",
-    "recipe.yaml",
-    "sample.npz",
-]
+OPENVINO = ("openvino/model.bin", "openvino/model.xml")
+FILES = ["manifest.json", "model.onnx", *OPENVINO, "recipe.yaml", "sample.npz"]
 
 
 def refused(path: Path) -> str:
@@ -35,24 +30,30 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("place", [0, 0.5, -1], ids=["first", "middle", "last"])
-def test_a_changed_byte_in_any_file_is_found_by_name(bundle_path: Path, name: str, place: float) -> None:
-    data = bytearray((bundle_path / name).read_bytes())
-    data[int(len(data) * place) if place >= 0 else -1] ^= 1
-    (bundle_path / name).write_bytes(data)
-    assert name in refused(bundle_path)
+def flipped(place: float) -> Callable[[Path], object]:
+    def flip(file: Path) -> None:
+        data = bytearray(file.read_bytes())
+        data[int(len(data) * place) if place >= 0 else -1] ^= 1
+        file.write_bytes(data)
+
+    return flip
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_found_by_name(bundle_path: Path, name: str) -> None:
-    (bundle_path / name).unlink()
-    assert name in refused(bundle_path)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_shortened_file_is_found_by_name(bundle_path: Path, name: str) -> None:
-    os.truncate(bundle_path / name, 3)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(flipped(0), id="first byte"),
+        pytest.param(flipped(0.5), id="middle byte"),
+        pytest.param(flipped(-1), id="last byte"),
+        pytest.param(lambda file: os.truncate(file, 3), id="shortened"),
+        pytest.param(Path.unlink, id="missing"),
+    ],
+)
+def test_a_damaged_file_is_found_by_name(
+    bundle_path: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    damage(bundle_path / name)
     assert name in refused(bundle_path)
 
 

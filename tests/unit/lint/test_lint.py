@@ -71,12 +71,9 @@ def test_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_absent_file_is_a_usage_error(tmp_path: Path) -> None:
+def test_absent_file_and_folder_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing.onnx: expected an ONNX file, got nothing there"):
         lint(tmp_path / "nothing.onnx", "trt")
-
-
-def test_folder_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="got a folder: name a file such as BUNDLE/model.onnx"):
         lint(tmp_path, "trt")
 

@@ -190,15 +190,11 @@ def test_no_jobs_are_refused(tmp_path: Path) -> None:
 # Kills and interrupts ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("stage", "least"), [pytest.param("built", 2, id="building"), pytest.param("timed", 2, id="timing")]
-)
-def test_sweep_that_is_killed_goes_on_without_redoing_anything(
-    tmp_path: Path, stage: str, least: int
-) -> None:
+@pytest.mark.parametrize("stage", ["built", "timed"])
+def test_sweep_that_is_killed_goes_on_without_redoing_anything(tmp_path: Path, stage: str) -> None:
     calls = tmp_path / "calls"
     process = started(tmp_path)
-    wait_until(lambda: results(tmp_path, stage) >= least)
+    wait_until(lambda: results(tmp_path, stage) >= 2)
     process.kill()
     process.wait()
     wait_until(lambda: not any(map(runs, pids(calls))))
@@ -207,7 +203,7 @@ def test_sweep_that_is_killed_goes_on_without_redoing_anything(
 
     sweep(tmp_path)
 
-    assert sum(result.built is not None for result in kept) >= least
+    assert sum(result.built is not None for result in kept) >= 2
     for result in kept:
         assert result.built is None or calls_of(calls, "build", result.point) == 1
         assert result.timed is None or calls_of(calls, "time", result.point) == 1

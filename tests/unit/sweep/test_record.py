@@ -8,75 +8,19 @@ from typing import Any
 import pytest
 
 from exporter.errors import BundleError
-from exporter.records import Accuracy, Difference, Fidelity, Ratio
 from exporter.schedule import ScheduleRequest
-from exporter.sweep import (
-    SWEEP_FILE,
-    Built,
-    Evaluation,
-    Failure,
-    Point,
-    PointResult,
-    Quality,
-    Solution,
-    SweepRecord,
-    Timed,
-    read_record,
-    write_record,
-)
+from exporter.sweep import SWEEP_FILE, Point, PointResult, SweepRecord, read_record, write_record
+from tests.support.report_sweep import sweep_record
 
-BUILT = Built(
-    tokens=(17, 13, 9),
-    merged=(4, 4),
-    gmacs_executed=0.02,
-    gmacs_ratio=1.5,
-    quality=Quality(
-        accuracy=Accuracy(top1=97.5, top5=100.0, n=454),
-        difference=Difference(top1=-0.5, interval=(-1.25, 0.25), p_value=0.5),
-        fidelity=Fidelity(n=454, top1_agreement=99.0, cosine_mean=0.999, cosine_min=0.95),
-    ),
-    digest="ab12",
-    notes=("schedule capped",),
+ODD = Point(
+    method="pitome",
+    method_options=(("margin", 0.9),),
+    schedule=ScheduleRequest(keep_per_layer=(0.5, 1.0)),
+    precision="fp16",
 )
-TIMED = Timed(images_per_s=812.5, latency_ms=1.25, speedup=Ratio(value=1.4, interval=(1.35, 1.45)))
-DONE = PointResult(
-    name="tome-list8",
-    point=Point(
-        method="pitome",
-        method_options=(("margin", 0.9),),
-        schedule=ScheduleRequest(r_per_layer=(4, 4)),
-        precision="fp16",
-    ),
-    key="ff00",
-    status="done",
-    built=BUILT,
-    timed=TIMED,
-)
-FAILED = PointResult(
-    name="r9",
-    point=Point(schedule=ScheduleRequest(keep_per_layer=(0.5, 1.0))),
-    key="ff01",
-    status="failed",
-    failure=Failure(stage="build", error="schedule: too much", exit_status=2),
-)
-RECORD = SweepRecord(
-    model="vit_digits",
-    weights_sha256="00ff",
-    data="digits",
-    quality_measure="top1",
-    environment={"cpu": "some", "cores": 2, "packages": {"numpy": "2.0"}},
-    points=(DONE, FAILED),
-    front=("tome-list8",),
-    solution=Solution(
-        goal="max_drop",
-        limit=0.5,
-        best=Evaluation(name="tome-list8", r_per_layer=(4, 4), drop=0.5, measured_speedup=1.4),
-        reached=True,
-        explanation="found",
-        evaluated=(),
-    ),
-    complete=True,
-)
+LISTED = Point(schedule=ScheduleRequest(r_per_layer=(4, 4)))
+OPEN = [PointResult(name=each.name, point=each, key="ff", status="open") for each in (ODD, LISTED)]
+RECORD: SweepRecord = replace(sweep_record(), points=(*sweep_record().points, *OPEN))
 
 
 def test_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -97,14 +41,13 @@ def test_file_is_canonical_and_nothing_is_left_beside_it(tmp_path: Path) -> None
 
 
 def test_figures_are_at_hand_on_the_result() -> None:
-    assert (DONE.tokens, DONE.gmacs_executed) == ((17, 13, 9), 0.02)
-    assert (DONE.images_per_s, DONE.speedup and DONE.speedup.value) == (812.5, 1.4)
-    assert [DONE.quality.of(each) for each in ("top1", "top1_agreement", "cosine_mean")] == [
-        97.5,
-        99.0,
-        0.999,
-    ]
-    assert (FAILED.tokens, FAILED.images_per_s, FAILED.quality.of("top1")) == (None, None, None)
+    done, failed = RECORD.points[2], RECORD.points[-4]
+
+    assert (done.tokens, done.gmacs_executed) == ((65, 61, 57), pytest.approx(0.036))
+    assert (done.images_per_s, done.speedup and done.speedup.value) == (560.0, pytest.approx(1.4))
+    measures = [done.quality.of(each) for each in ("top1", "top1_agreement", "cosine_mean")]
+    assert measures == [97.75, None, 0.99]
+    assert (failed.tokens, failed.images_per_s, failed.quality.of("top1")) == (None, None, None)
 
 
 def damaged(change: dict[str, Any], *at: str | int) -> bytes:

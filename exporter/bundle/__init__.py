@@ -1,4 +1,4 @@
-"""Bundles: folders with engines and the proof that they are right, written at once, verified on opening."""
+"""Bundles: folders with engines and the measurements of them, written in one step and verified on opening."""
 
 from exporter.bundle.amend import amend, check_amendable
 from exporter.bundle.file_names import MANIFEST_FILE

@@ -1,8 +1,7 @@
-"""Add measurements to a bundle that is already there: its engines stay, the whole is sealed anew.
+"""Add the results of `validate`, `bench` and `report` to a bundle: its engines stay, and it is sealed again.
 
-Where it stands on the road: after `validate`, `bench` and `report`, which find out more about a bundle than its export
-did. The new bundle is staged beside the old one like any other, with links to the files that stay, so that an
-interruption leaves the bundle as it was.
+The new bundle is staged beside the old one like any other, with links to the files that stay, so that an interruption
+leaves the bundle as it was.
 """
 
 import os
@@ -47,7 +46,9 @@ def amend(bundle: Bundle, files: Mapping[str, bytes]) -> Bundle:
                     link_file(_where(folder, name), staging / name)
             for name, content in files.items():
                 (staging / name).write_bytes(content)
-            manifest = seal(staging, now, known=_without(now.files, files))
+            manifest = seal(
+                staging, now, known={name: digest for name, digest in now.files.items() if name not in files}
+            )
     return replace(bundle, manifest=manifest)
 
 
@@ -91,7 +92,3 @@ def _where(folder: Path, name: str) -> Path:
     """A file of the bundle; what a linked folder leads to, since that link would lead elsewhere from its new place."""
     file = folder / name
     return file if file.parent.resolve() == file.parent else file.resolve()
-
-
-def _without(files: Mapping[str, str], left_out: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: digest for name, digest in files.items() if name not in left_out}

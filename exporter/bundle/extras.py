@@ -1,7 +1,7 @@
 """What lies in a bundle's folder and is not the bundle's: a README, `.git`, `.DS_Store`, caches of tools.
 
-Where it stands on the road: `load` names these files in a note and never reads them; `write` takes them along when a
-bundle is replaced or added to, so that no file of the user's is ever lost.
+`load` names these files in a note and never reads them; `write` takes them along when a bundle is replaced or added
+to, so that no file of the user's is ever lost.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from exporter.bundle.file_names import MANIFEST_FILE, is_file_name
 from exporter.bundle.manifest import MAX_MANIFEST_BYTES
@@ -33,7 +33,7 @@ def extra_names(folder: Path, names: Collection[str]) -> tuple[str, ...]:
         OSError: a folder of the bundle cannot be listed.
     """
     own = {MANIFEST_FILE, *names}
-    folders = {parent for name in own for parent in _parents(name)}
+    folders = {str(parent) for name in own for parent in PurePosixPath(name).parents}
     return tuple(_extras(folder, "", own, folders))
 
 
@@ -146,13 +146,10 @@ def _listed(manifest: Path) -> list[str]:
     files = tree.get("files")
     if not isinstance(tree.get("digest"), str) or not isinstance(files, dict):
         raise ValueError("no digest, or no files")
-    if not all(is_file_name(name) and _is_sha256(digest) for name, digest in files.items()):
+    are_hashes = all(isinstance(each, str) and re.fullmatch("[0-9a-f]{64}", each) for each in files.values())
+    if not are_hashes or not all(map(is_file_name, files)):
         raise ValueError("other files than a bundle's")
     return list(files)
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _extras(folder: Path, prefix: str, own: set[str], folders: set[str]) -> Iterator[str]:
@@ -165,8 +162,3 @@ def _extras(folder: Path, prefix: str, own: set[str], folders: set[str]) -> Iter
             yield f"{name}/"
         elif name not in own:
             yield name
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]

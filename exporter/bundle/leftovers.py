@@ -1,8 +1,8 @@
-"""Folders beside a bundle that are its writer's alone, and what becomes of them when the writer was killed.
+"""Temporary folders beside a bundle, and how they are cleared after their process was killed.
 
-Where it stands on the road: beneath `write`. `.NAME.partial-TOKEN` is a bundle in the making, `.NAME.old-TOKEN` the one
-that it is about to replace, `.NAME.trash-TOKEN` one that has been replaced, `.NAME.bench-TOKEN` scratch space. Whoever
-makes one holds a lock on it; what nobody holds any more, the next run into the same place clears away.
+`.NAME.partial-TOKEN` is a bundle in the making, `.NAME.old-TOKEN` the one that it is about to replace,
+`.NAME.trash-TOKEN` one that has been replaced, `.NAME.bench-TOKEN` scratch space. A process holds a lock on each of its
+folders; the next run into the same place removes those without one.
 """
 
 import os
@@ -23,7 +23,7 @@ _SCRATCH = (PARTIAL, TRASH, BENCH)
 
 @contextmanager
 def folder_beside(place: Path, purpose: str) -> Iterator[Path]:
-    """A new hidden folder beside a bundle's place, held while the block runs; whoever asks for it removes it.
+    """A new hidden folder beside a bundle's place, locked while the block runs; the caller removes it.
 
     Raises:
         OSError: it cannot be made.
@@ -47,24 +47,22 @@ def scratch_beside(place: Path, purpose: str) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def old_of(partial: Path) -> Path:
-    """The name that a bundle takes while another one, which is being made in `partial`, replaces it."""
-    stem, _, token = partial.name.rpartition(f".{PARTIAL}-")
-    return partial.with_name(f"{stem}.{OLD}-{token}")
+def renamed(folder: Path, purpose: str) -> Path:
+    """The name of one of these folders for another purpose, with the same token.
 
-
-def trash_of(old: Path) -> Path:
-    """The name that a bundle takes once it has been replaced, under which it is only ever removed."""
-    stem, _, token = old.name.rpartition(f".{OLD}-")
-    return old.with_name(f"{stem}.{TRASH}-{token}")
+    A bundle is `old` while another one, which is being made in the `partial` folder of that token, replaces it, and
+    `trash` once it has been replaced: under that name it is only ever removed.
+    """
+    stem, _, token = folder.name.rpartition("-")
+    return folder.with_name(f"{stem.rpartition('.')[0]}.{purpose}-{token}")
 
 
 def clear_leftovers(place: Path) -> None:
     """Clear away what killed runs left beside a bundle's place; what a running process holds is not touched.
 
-    A bundle that was set aside and never replaced comes back under its name. Where something else has taken that name
-    meanwhile, it stays where it is: it is somebody's only copy. One that was replaced never comes back, also where its
-    successor is gone by now.
+    A bundle that was set aside and never replaced comes back under its name. If that name is
+    taken by now, it stays where it is, since it may be the only copy. One that was replaced never comes back, even if
+    its successor is gone.
     """
     if any(_siblings(place).values()):
         with place_locked(place):
@@ -73,7 +71,7 @@ def clear_leftovers(place: Path) -> None:
 
 def _clear(place: Path, found: dict[str, list[Path]]) -> None:
     for folder in found[OLD]:
-        partial = _partial_of(folder)
+        partial = renamed(folder, PARTIAL)
         replaced = not partial.exists()
         with _taken(folder if replaced else partial) as free:
             there = os.path.lexists(place)
@@ -83,7 +81,7 @@ def _clear(place: Path, found: dict[str, list[Path]]) -> None:
             elif free and replaced and there:
                 shutil.rmtree(folder, ignore_errors=True)
     for folder in (folder for purpose in _SCRATCH for folder in found[purpose]):
-        if old_of(folder).exists():
+        if renamed(folder, OLD).exists():
             continue  # it says that the old bundle was never replaced
         with _taken(folder) as free:
             if free:
@@ -108,7 +106,7 @@ def _made(place: Path, purpose: str) -> tuple[Path, int | None]:
 
 @contextmanager
 def _taken(folder: Path) -> Iterator[bool]:
-    """Whether nobody else holds a folder, which is held for the time of the block then."""
+    """Whether no other process holds a folder; if so, it is held while the block runs."""
     try:
         lock = lock_folder(folder)
     except OSError:
@@ -129,8 +127,3 @@ def _siblings(place: Path) -> dict[str, list[Path]]:
             if named := pattern.fullmatch(path.name):
                 found[named[1]].append(path)
     return found
-
-
-def _partial_of(old: Path) -> Path:
-    stem, _, token = old.name.rpartition(f".{OLD}-")
-    return old.with_name(f"{stem}.{PARTIAL}-{token}")

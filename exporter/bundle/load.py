@@ -1,7 +1,4 @@
-"""Opening a bundle: every byte checked, then engine, sample, preprocessing and recipe at hand.
-
-Where it stands on the road: the way back in, for `validate`, `bench` and whoever serves the engine.
-"""
+"""Opening a bundle: every byte is checked; then its engines, sample, preprocessing and recipe can be used."""
 
 import errno
 import os
@@ -51,7 +48,7 @@ class Bundle:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever opened it should know of its folder, one line each."""
+        """Remarks on its folder, one line each."""
         note = extras_note(self.extras)
         return () if note is None else (note,)
 
@@ -173,7 +170,7 @@ def load_bundle(path: str | Path) -> Bundle:
 
 
 def _opened(path: Path, known: Mapping[str, str]) -> Bundle:
-    """A bundle, checked; once more where another command replaced it meanwhile.
+    """A bundle, checked; again if another command replaced it during the check.
 
     Hashes of files that were computed already need not be again.
     """
@@ -198,9 +195,9 @@ def _settled(path: Path) -> Manifest | None:
 
 
 def _checked(path: Path, manifest: Manifest, known: Mapping[str, str]) -> Bundle:
-    missing = [name for name in sorted(manifest.files) if _is_missing(path, name)]
-    if missing:
-        raise BundleError(f"{path}: {missing[0]} is missing{_more(missing)}; export the bundle again")
+    if missing := [name for name in sorted(manifest.files) if _is_missing(path, name)]:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise BundleError(f"{path}: {missing[0]} is missing{more}; export the bundle again")
     _check_hashes(path, manifest.files, known)
     try:
         extras = extra_names(path, manifest.files)
@@ -217,7 +214,7 @@ def written_bundle(path: Path, manifest: Manifest) -> Bundle:
 def recorded_weights_sha256(recipe_path: str | Path) -> str | None:
     """The hash of the weights that a bundle's recipe stands for, or None when the recipe lies in no bundle.
 
-    A `recipe.yaml` keeps only the name of a weights file. Whoever builds from it compares the weights that
+    A `recipe.yaml` keeps only the name of a weights file. A build from it compares the weights that
     were loaded with this hash, so that another file of the same name is not taken for the same model.
 
     Raises:
@@ -238,18 +235,19 @@ def read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST_FILE
     try:
         if _is_missing(path, MANIFEST_FILE):
-            raise BundleError(f"{path}: expected a bundle folder with a {MANIFEST_FILE}, got {_what(path)}")
+            what = (
+                "nothing there"
+                if not path.exists()
+                else "a folder without one"
+                if path.is_dir()
+                else "a file"
+            )
+            raise BundleError(f"{path}: expected a bundle folder with a {MANIFEST_FILE}, got {what}")
         with file.open("rb") as stream:
             data = stream.read(MAX_MANIFEST_BYTES)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read: {error}") from None
     return decode(data, str(file))
-
-
-def _what(path: Path) -> str:
-    if path.is_dir():
-        return "a folder without one"
-    return "a file" if path.exists() else "nothing there"
 
 
 def _is_missing(folder: Path, name: str) -> bool:
@@ -290,7 +288,3 @@ def _check_hashes(path: Path, files: Mapping[str, str], known: Mapping[str, str]
                 f"{path}: {name} has changed: expected sha256 {short(expected)}, got {short(got)}; "
                 "export the bundle again"
             )
-
-
-def _more(names: list[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -1,7 +1,4 @@
-"""Locks that keep other processes out of a folder, or away from a bundle's place while it is being replaced.
-
-Where it stands on the road: beneath `leftovers` and `write`. The system lets go of a lock however its process ends.
-"""
+"""Locks on a folder, or on a bundle's place while it is being replaced; the system frees them when a process ends."""
 
 import fcntl
 import os
@@ -49,8 +46,8 @@ def locked(folder: Path) -> Iterator[None]:
 def place_locked(place: Path) -> Iterator[None]:
     """Keep other commands from replacing what lies at a bundle's place; waits for one that is about it.
 
-    The lock is an empty file `.NAME.lock` beside the place, gone after the block. Whoever holds a place may ask for it
-    again. Where there can be no lock, the block runs without.
+    The lock is an empty file `.NAME.lock` beside the place, removed after the block. A process that holds
+    a place may lock it again. Where there can be no lock, the block runs without.
     """
     file = _lock_file(place)
     with _ONE_THREAD:
@@ -87,7 +84,7 @@ def _lock_file(place: Path) -> Path | None:
 
 
 def _locked_file(file: Path) -> int | None:
-    """A lock on the file that bears the name now; whoever held it before has removed his."""
+    """A lock on the file that bears the name now; the process that held it before has removed its own."""
     while True:
         try:
             descriptor = os.open(
@@ -116,7 +113,7 @@ def _is_same(descriptor: int, file: Path) -> bool:
 
 
 def _release(descriptor: int, file: Path) -> None:
-    """Remove the file while it is locked; one that is not empty is somebody else's."""
+    """Remove the file while it is locked; one that is not empty is not ours."""
     try:
         with suppress(OSError):
             if os.fstat(descriptor).st_size == 0:

@@ -1,9 +1,8 @@
 """Writing a bundle so that it is there whole or not at all.
 
-Where it stands on the road: the last stage. The pipeline writes every file into the folder that
-`stage_bundle` yields and calls `seal` on it; on leaving, the folder takes the bundle's name in one rename.
-Whatever goes wrong before that, the staging folder goes, and what stood at the bundle's place stays. What a run
-that is killed outright leaves behind, the next one into the same place clears away (`leftovers`).
+The pipeline writes every file into the folder that `stage_bundle` yields and calls `seal` on it; when the block ends,
+the folder takes the bundle's name in one rename. After any error before that, the staging folder is removed and what
+was at the bundle's place stays. What a killed run leaves is cleared by the next one into the same place (`leftovers`).
 """
 
 import errno
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from exporter.bundle.extras import carry, extras_to_keep
 from exporter.bundle.file_names import MANIFEST_FILE
-from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of, trash_of
+from exporter.bundle.leftovers import OLD, PARTIAL, TRASH, clear_leftovers, folder_beside, renamed
 from exporter.bundle.locks import place_locked
 from exporter.bundle.manifest import Manifest, encode, sealed
 from exporter.errors import ExportError, InternalError, UsageError
@@ -113,8 +112,7 @@ def place_of(out_dir: str | Path) -> Path:
     try:
         return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
     except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UsageError(f"{path}: cannot be written: {reason}; give another --out") from None
+        raise _unwritable(path, error) from None
 
 
 def _stands_in(folder: Path) -> bool:
@@ -222,14 +220,14 @@ def _staging(out_dir: Path) -> Iterator[Path]:
         yield folder
 
 
-def _unwritable(out_dir: Path, error: OSError | ValueError) -> UsageError:
+def _unwritable(out_dir: Path, error: Exception) -> UsageError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return UsageError(f"{out_dir}: cannot be written: {reason}; give another --out")
 
 
 def _publish(staging: Path, out_dir: Path) -> None:
     """Brings staging to the disk and under the name `out_dir`; what was there survives until then."""
-    old = old_of(staging)
+    old, trash = renamed(staging, OLD), renamed(staging, TRASH)
     try:
         _flush(staging)
         if out_dir.exists():
@@ -239,7 +237,7 @@ def _publish(staging: Path, out_dir: Path) -> None:
                 out_dir.rename(old)
             staging.rename(out_dir)
             with suppress(OSError):
-                old.rename(trash_of(old))  # it never comes back, whatever becomes of the new one
+                old.rename(trash)  # it never comes back, whatever becomes of the new one
     except BaseException as error:
         if old.exists() and not out_dir.exists():
             old.rename(out_dir)
@@ -247,7 +245,7 @@ def _publish(staging: Path, out_dir: Path) -> None:
             raise _unwritable(out_dir, error) from error
         raise
     finally:
-        shutil.rmtree(trash_of(old), ignore_errors=True)
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

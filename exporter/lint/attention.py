@@ -12,7 +12,7 @@ PRODUCTS = ("MatMul", "Einsum")
 
 _MASK_INPUT = {"Attention": 3, "MultiHeadAttention": 5}
 
-_STARTS_ANEW = frozenset(
+_BOUNDARIES = frozenset(
     {
         *PRODUCTS,
         *(
@@ -171,4 +171,4 @@ def _down(facts: GraphFacts, softmax: Node) -> tuple[Node, ...] | None:
 
 
 def _is_passed(node: Node) -> bool:
-    return node.op_type not in _STARTS_ANEW and not node.op_type.startswith(("Arg", "Reduce"))
+    return node.op_type not in _BOUNDARIES and not node.op_type.startswith(("Arg", "Reduce"))

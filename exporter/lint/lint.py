@@ -1,6 +1,6 @@
 """Run an engine's rules over a model: the room's one public function.
 
-In: an ONNX file or model. Out: a `LintReport`. Nothing of ONNX is imported before somebody asks.
+In: an ONNX file or model. Out: a `LintReport`. ONNX is imported by the first call.
 """
 
 from collections.abc import Iterator

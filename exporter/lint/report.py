@@ -1,7 +1,4 @@
-"""What the lint found: plain values for people, for JSON and for whoever decides whether to build.
-
-Where it stands on the road: the room's result. Imports nothing of ONNX, so that printing it does not either.
-"""
+"""Result of the lint: plain values, without ONNX, so that printing them imports nothing of it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,6 +1,6 @@
 """TensorRT: what keeps an attention from running as one fused kernel, as far as that is documented.
 
-The builder may decline for reasons of its own, such as its timings; the built engine's layers tell.
+The builder may decline for reasons of its own, such as its timings; the layers of the built engine show what it did.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Reports: one self-contained HTML file to put before a sceptical colleague, and Markdown for pull requests.
+"""Reports: one self-contained HTML file, and Markdown for pull requests.
 
 In: a bundle with what was written beside its engines, or a sweep's folder. Out: a `Report`.
 """

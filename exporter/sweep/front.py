@@ -1,6 +1,6 @@
 """The points worth having: no other one is at least as good and at least as fast, and better in one of them.
 
-Where it stands on the road: after `drive`; the report plots it.
+In: the results of `drive`. Out: names, which the report plots.
 """
 
 from collections.abc import Sequence

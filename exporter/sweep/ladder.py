@@ -1,7 +1,7 @@
 """What to measure for a latency table, and what its steps allow.
 
-Where it stands on the road: on both sides of `latency`. Before it: the engines that make its counts distinguishable.
-After it: schedules moved to the tops of its steps, where more tokens cost nothing.
+Before `latency`: the engines that make its counts distinguishable. After it: schedules moved to the tops of its steps,
+where more tokens cost nothing.
 """
 
 from collections.abc import Sequence

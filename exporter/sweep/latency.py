@@ -1,6 +1,6 @@
 """Latency per token count, from measured engines.
 
-Where it stands on the road: measurements in, predictions out, for the solver. The time of a block is a step function
+In: measurements. Out: predictions for the solver. The time of a block is a step function
 of its tokens, since kernels work in tiles; multiply-accumulates know nothing of that, a table does.
 
 The model: an engine takes `base + sum over segments of weight * extra(tokens) + merges * merge_ms`, where segment l
@@ -223,7 +223,7 @@ def _read(tokens: Sequence[int], weights: Sequence[float]) -> list[int]:
 
 
 def _merges(tokens: Sequence[int], weights: Sequence[float]) -> int:
-    """Blocks that merge; a merge before a segment of no weight is not executed, since nobody reads its tokens."""
+    """Blocks that merge; a merge before a segment of no weight is not executed, since nothing reads its tokens."""
     changes = zip(tokens, tokens[1:], weights[1:], strict=False)
     return sum(before != after and weight > 0 for before, after, weight in changes)
 

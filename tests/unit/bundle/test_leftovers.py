@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import check_out_dir, load_bundle, stage_bundle
-from exporter.bundle.leftovers import PARTIAL, clear_leftovers, folder_beside, old_of
+from exporter.bundle.leftovers import OLD, PARTIAL, clear_leftovers, folder_beside, renamed
 from exporter.bundle.locks import lock_folder
 from exporter.errors import UsageError
 
@@ -113,7 +113,7 @@ def test_own_folder_stays_while_it_is_held(tmp_path: Path) -> None:
 def set_aside(bundle: Path) -> Path:
     """As a process leaves it that is killed between its two renames."""
     partial = filled(bundle.with_name(f".{bundle.name}.partial-12345678"))
-    bundle.rename(old_of(partial))
+    bundle.rename(renamed(partial, OLD))
     return partial
 
 

@@ -43,8 +43,9 @@ def test_file_is_canonical_and_nothing_is_left_beside_it(tmp_path: Path) -> None
 def test_figures_are_at_hand_on_the_result() -> None:
     done, failed = RECORD.points[2], RECORD.points[-4]
 
-    assert (done.tokens, done.gmacs_executed) == ((65, 61, 57), pytest.approx(0.036))
-    assert (done.images_per_s, done.speedup and done.speedup.value) == (560.0, pytest.approx(1.4))
+    assert (done.tokens, done.images_per_s) == ((65, 61, 57), 560.0)
+    assert done.gmacs_executed == pytest.approx(0.036)
+    assert done.speedup is not None and done.speedup.value == pytest.approx(1.4)
     measures = [done.quality.of(each) for each in ("top1", "top1_agreement", "cosine_mean")]
     assert measures == [97.75, None, 0.99]
     assert (failed.tokens, failed.images_per_s, failed.quality.of("top1")) == (None, None, None)

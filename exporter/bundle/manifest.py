@@ -197,7 +197,9 @@ def decode(data: bytes, where: str) -> Manifest:
         BundleError: not a manifest, changed since it was sealed, of a newer exporter, or with parts that contradict
             each other.
     """
-    tree = _parsed(data, where)
+    tree = parse_json(data, where, "a bundle's manifest", _REMEDY)
+    if not isinstance(tree, dict):
+        raise BundleError(f"{where}: expected a bundle's manifest, got a JSON {type(tree).__name__}")
     _refuse_newer(tree.get("schema_version"), where)
     expected, got = tree.get("digest"), digest_of(tree)
     if got != expected:
@@ -214,13 +216,6 @@ def decode(data: bytes, where: str) -> Manifest:
 def short(digest: object) -> str:
     """The first digits of a sha256, for messages."""
     return f"{digest[:12]}..." if isinstance(digest, str) else "none"
-
-
-def _parsed(data: bytes, where: str) -> dict[str, object]:
-    tree = parse_json(data, where, "a bundle's manifest", _REMEDY)
-    if not isinstance(tree, dict):
-        raise BundleError(f"{where}: expected a bundle's manifest, got a JSON {type(tree).__name__}")
-    return tree
 
 
 def _refuse_newer(version: object, where: str) -> None:

@@ -78,55 +78,42 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenChart:
-    """Tokens that enter each block: what is left, and what merging has saved so far."""
+class Chart:
+    """What is shown, and the labels of its axes with their units; an axis may have none."""
 
     title: str
     x_label: str
-    y_label: str
-    kept: tuple[float, ...]
-    dense: float
-    legend: tuple[str, ...] = ("with merging", "saved by merging")
+    y_label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineChart:
-    """Lines over a common axis.
+class TokenChart(Chart):
+    """Tokens that enter each block: what is left, and what merging has saved so far."""
 
-    Attributes:
-        title: what is shown.
-        x_label: with its unit.
-        y_label: with its unit.
-        series: the lines.
-        whole_x: whether x counts something, so that only whole numbers are labelled.
-        from_zero: whether the y axis starts at zero.
-    """
+    kept: tuple[float, ...]
+    dense: float
 
-    title: str
-    x_label: str
-    y_label: str
+
+@dataclass(frozen=True, kw_only=True)
+class LineChart(Chart):
+    """Lines over a common axis of whole numbers; `from_zero`: whether the y axis starts at zero."""
+
     series: tuple[Series, ...]
-    whole_x: bool = True
     from_zero: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntervalChart:
+class IntervalChart(Chart):
     """Estimates with their intervals, against a value that means no difference."""
 
-    title: str
-    x_label: str
     rows: tuple[tuple[str, float, tuple[float, float]], ...]
     neutral: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParetoChart:
+class ParetoChart(Chart):
     """Points of two qualities, both better when larger; marked points are the front."""
 
-    title: str
-    x_label: str
-    y_label: str
     series: tuple[Series, ...]
 
 
@@ -147,7 +134,6 @@ class Slideshow:
     steps: tuple[Picture, ...]
 
 
-Chart = TokenChart | LineChart | IntervalChart | ParetoChart
 Part = Paragraph | Table | Facts | Listing | Commands | Slideshow | Chart
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from exporter.report.content import Chart, Part, Picture, ReportContent
+from exporter.report.content import Chart, Part, ReportContent
 from exporter.report.plots import draw, legend
 
 _SMALL_PIXELS = 112  # a smaller image is shown with its pixels as squares
@@ -49,8 +49,8 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "kind": _kind,
-        "data_uri": _data_uri,
-        "small": _is_small,
+        "data_uri": lambda picture: f"data:image/png;base64,{base64.b64encode(picture.png).decode('ascii')}",
+        "small": lambda picture: max(picture.size) < _SMALL_PIXELS,
         "legend": legend,
         "identity": id,
     }
@@ -65,11 +65,3 @@ def _charts(content: ReportContent) -> dict[int, Markup]:
 
 def _kind(part: Part) -> str:
     return "Chart" if isinstance(part, Chart) else type(part).__name__
-
-
-def _data_uri(picture: Picture) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.png).decode('ascii')}"
-
-
-def _is_small(picture: Picture) -> bool:
-    return max(picture.size) < _SMALL_PIXELS

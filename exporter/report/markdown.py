@@ -15,7 +15,6 @@ from exporter.report.content import (
     Paragraph,
     Part,
     ReportContent,
-    Section,
     Slideshow,
     Table,
 )
@@ -29,7 +28,9 @@ def render_markdown(content: ReportContent) -> str:
     """The document; the same content gives the same text."""
     lines = [f"# {escape(content.title)}", "", escape(content.subtitle), "", *_headlines(content.headlines)]
     for section in content.sections:
-        lines += _section(section)
+        lines += ["", f"## {escape(section.title)}", ""]
+        for part in section.parts:
+            lines += _part(part)
     return readable("\n".join(lines).rstrip() + "\n")
 
 
@@ -49,13 +50,6 @@ def _headlines(headlines: tuple[Headline, ...]) -> list[str]:
         texts=frozenset({0, 1, 2}),
     )
     return list(_part(table))
-
-
-def _section(section: Section) -> list[str]:
-    lines = ["", f"## {escape(section.title)}", ""]
-    for part in section.parts:
-        lines += _part(part)
-    return lines
 
 
 def _part(part: Part) -> Iterator[str]:

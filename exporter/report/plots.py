@@ -9,8 +9,9 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from exporter.report.content import Chart, IntervalChart, LineChart, ParetoChart, Series, TokenChart
@@ -79,6 +80,7 @@ def draw(chart: Chart, key: str) -> str:
             case ParetoChart():
                 _draw_pareto(axes, chart)
         axes.set_xlabel(chart.x_label)
+        axes.set_ylabel(chart.y_label)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata=_NO_METADATA)
     return _inline(stream.getvalue(), chart, key)
@@ -87,8 +89,8 @@ def draw(chart: Chart, key: str) -> str:
 def legend(chart: Chart) -> tuple[tuple[str, str], ...]:
     """(CSS colour, name) of everything in a chart that needs a name; the page writes the legend."""
     match chart:
-        case TokenChart(legend=(kept, saved)):
-            return (("var(--series-0)", kept), ("var(--weak)", saved))
+        case TokenChart():
+            return (("var(--series-0)", "with merging"), ("var(--weak)", "saved by merging"))
         case LineChart(series=series) | ParetoChart(series=series) if len(series) > 1:
             return tuple(
                 (f"var({_VARIABLES[_colour(place)]})", each.name) for place, each in enumerate(series)
@@ -130,18 +132,15 @@ def _draw_tokens(axes: "Axes", chart: TokenChart) -> None:
     axes.bar(places, saved, width=0.78, bottom=chart.kept, color=_WEAK)
     _count_along(axes)
     axes.set_xlim(-0.6, len(chart.kept) - 0.4)
-    axes.set_ylabel(chart.y_label)
     axes.grid(axis="y")
 
 
 def _draw_lines(axes: "Axes", chart: LineChart) -> None:
     for place, series in enumerate(chart.series):
         _draw_series(axes, series, place, aside=place - (len(chart.series) - 1) / 2)
-    if chart.whole_x:
-        _count_along(axes)
+    _count_along(axes)
     if chart.from_zero:
         axes.set_ylim(bottom=0)
-    axes.set_ylabel(chart.y_label)
     axes.grid(axis="y")
 
 
@@ -182,7 +181,6 @@ def _draw_pareto(axes: "Axes", chart: ParetoChart) -> None:
                 markeredgewidth=1.5,
             )
     axes.margins(0.08)
-    axes.set_ylabel(chart.y_label)
     axes.grid()
 
 
@@ -235,7 +233,7 @@ def _inline(svg: str, chart: Chart, key: str) -> str:
     """The `<svg>` element without prologue and namespaces, its colours and ids made the page's."""
     svg = svg[svg.index("<svg") :]
     start = svg.index(">") + 1
-    width, height = _view_box(svg[:start])
+    width, height = re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg[:start])[0]
     svg = svg[start:]
     for unwanted in _UNWANTED:
         svg = re.sub(unwanted, "", svg, flags=re.DOTALL)
@@ -247,13 +245,4 @@ def _inline(svg: str, chart: Chart, key: str) -> str:
     )
     for sentinel, variable in _VARIABLES.items():
         svg = svg.replace(sentinel, f"var({variable})")
-    return f'<svg role="img" aria-label="{_attribute(chart.title)}" viewBox="0 0 {width} {height}">{svg}'
-
-
-def _view_box(tag: str) -> tuple[str, str]:
-    found: Sequence[str] = re.findall(r'viewBox="0 0 (\S+) (\S+)"', tag)[0]
-    return found[0], found[1]
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return f'<svg role="img" aria-label="{escape(chart.title)}" viewBox="0 0 {width} {height}">{svg}'

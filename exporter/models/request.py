@@ -89,6 +89,11 @@ class ResolvedRequest:
         return (size, size) if isinstance(size, int) else size
 
     @property
+    def options(self) -> dict[str, OptionValue]:
+        """Free parameters that the user gave a value."""
+        return {name: value for name, value in self.request.options.items() if value is not None}
+
+    @property
     def spelling(self) -> str:
         """The model as messages name it."""
         return self.alias.name if self.alias else f"{self.source}:{self.id}"

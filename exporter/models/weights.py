@@ -5,12 +5,12 @@ The sources build a module; this file fills it with what `checkpoint` read. No n
 
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from exporter.errors import WeightsError
-from exporter.models.checkpoint.read import Checkpoint
 from exporter.models.checkpoint.wrong_weights import check_state_dict, report_wrong_keys
 
 __all__ = [
@@ -81,18 +81,19 @@ def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
-def fill(build: Callable[[], nn.Module], checkpoint: Checkpoint) -> nn.Module:
-    """Build a module and give it the weights of a checkpoint, strictly.
+def fill(build: Callable[[], nn.Module], state: Mapping[str, torch.Tensor], where: Path | str) -> nn.Module:
+    """Build a module and give it its weights, strictly.
 
     Args:
         build: Builds the module; called on the meta device first.
-        checkpoint: Weights by the module's own names.
+        state: Weights by the module's own names; their memory is taken over.
+        where: They come from, as messages name it.
 
     Raises:
-        WeightsError: Its names or shapes are not the module's.
+        WeightsError: The names or shapes are not the module's.
     """
-    module, state = build_on_meta(build), checkpoint.state
-    check_state_dict(module.state_dict(), state, checkpoint.path)
+    module = build_on_meta(build)
+    check_state_dict(module.state_dict(), state, where)
     module.load_state_dict(state, strict=True, assign=True)
     if any(buffer.is_meta for buffer in module.buffers()):  # computed, not stored: tables, causal masks
         module = build()

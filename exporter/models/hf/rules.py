@@ -113,11 +113,9 @@ def _image_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
         if part is None and _is_text(model_class):
             raise UsageError(f"{spelling} is a {name}, which has no image tower: change --tower")
         raise ModelUnavailableError(f"{spelling} is a {name}, {complaint}: {EXPECTED}")
-    whole = (model_class, config)
     with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {_UNBUILT}", EXPECTED):
         if name.endswith(_CLASSIFIERS):
-            build = Build(model_class=model_class, config=config, pick="logits")
-            return HFTower(architecture=name, build=build, part=part, output_name="logits", whole=whole)
+            return _tower(Build(model_class=model_class, config=config, pick="logits"), "logits", part)
         if part and hasattr(model_class, _CALL["image"]) and hasattr(model_class, _CALL["text"]):
             return _of_two(model_class, config, "image")
         if part:
@@ -136,13 +134,19 @@ def _text_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
                 "CLIP or SigLIP; change --tower"
             )
         pick: Any = "text_embeds" if name.endswith(_SUFFIX["text"]) else "pooler_output"
-        return HFTower(
-            architecture=name,
-            build=Build(model_class=model_class, config=config, pick=pick),
-            part=None,
-            output_name=_pooled_name(config) if pick == "pooler_output" else "embedding",
-            whole=(model_class, config),
-        )
+        build = Build(model_class=model_class, config=config, pick=pick)
+        return _tower(build, _pooled_name(config) if pick == "pooler_output" else "embedding")
+
+
+def _tower(build: Build, output_name: OutputName, part: str | None = None) -> HFTower:
+    """A tower that is built by the class of the checkpoint itself."""
+    return HFTower(
+        architecture=build.model_class.__name__,
+        build=build,
+        part=part,
+        output_name=output_name,
+        whole=(build.model_class, build.config),
+    )
 
 
 def _is_text(model_class: Any) -> bool:
@@ -191,19 +195,14 @@ def _of_two(model_class: Any, config: Any, side: Side) -> HFTower:
     part = getattr(config, _PART[side])
     with watching_children(whole) as called:
         run_on_meta(whole, example_of(part, side), _CALL[side])
-    tower = HFTower(
-        architecture=model_class.__name__,
-        build=Build(model_class=model_class, config=config, pick="pooler_output", call=_CALL[side]),
-        part=_PART[side],
-        output_name="embedding",
-        whole=(model_class, config),
-    )
+    own = Build(model_class=model_class, config=config, pick="pooler_output", call=_CALL[side])
+    tower = _tower(own, "embedding", _PART[side])
     alone = getattr(whole, next(iter(called))) if len(called) == 1 else None
     projected = _projected_class(model_class, part, side)
     if projected is None and not hasattr(alone, "from_pretrained"):
         others = [name for name, _ in whole.named_children() if name not in called]
-        own = [name for name, _ in whole.named_parameters(recurse=False)]
-        return replace(tower, build=replace(tower.build, unused=(*others, *own)))
+        parameters = [name for name, _ in whole.named_parameters(recurse=False)]
+        return replace(tower, build=replace(own, unused=(*others, *parameters)))
     build = Build(
         model_class=projected or type(alone),
         config=_with_projection(part, config),
@@ -233,16 +232,7 @@ def _tower_inside(spelling: str, model_class: Any, config: Any) -> HFTower:
             f"with its save_pretrained, and give that folder; {EXPECTED}"
         )
     build = Build(model_class=model_class, config=config, pick="pooler_output", child="vision_model")
-    return _picked(
-        HFTower(
-            architecture=model_class.__name__,
-            build=build,
-            part=_PART["image"],
-            output_name="features",
-            whole=(model_class, config),
-        ),
-        inside,
-    )
+    return _picked(_tower(build, "features", _PART["image"]), inside)
 
 
 def _alone(spelling: str, model_class: Any, config: Any) -> HFTower:

@@ -49,10 +49,10 @@ def fill_from_file(
     if tower == "image" and (visual := _visual_only(checkpoint, clip)) is not None:
         state, notes = _resampled(visual.state, clip)
         bare = {name.removeprefix(_VISUAL): tensor for name, tensor in state.items()}
-        module = fill(lambda: build().visual, replace(visual, state=bare))
+        module = fill(lambda: build().visual, bare, path)
         return module, True, (*visual.notes, "the file holds the image tower alone", *notes)
     state, notes = _resampled(_of_this_version(dict(checkpoint.state), clip), clip)
-    return fill(build, replace(checkpoint, state=state)), False, (*checkpoint.notes, *notes)
+    return fill(build, state, path), False, (*checkpoint.notes, *notes)
 
 
 def _visual_only(checkpoint: Checkpoint, clip: Any) -> Checkpoint | None:

@@ -99,7 +99,7 @@ def _build(asked: ResolvedRequest, model: Embedded) -> tuple[nn.Module, tuple[st
     else:
         path = model.weights if asked.weights_kind == "pretrained" else asked.weights_path
         checkpoint = read_checkpoint(path).fitted_to(build_on_meta(model.build).state_dict())
-        whole, notes = fill(model.build, checkpoint), checkpoint.notes
+        whole, notes = fill(model.build, checkpoint.state, path), checkpoint.notes
     return (whole if len(model.towers) == 1 else whole.get_submodule(asked.request.tower)), notes
 
 

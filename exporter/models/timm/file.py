@@ -57,7 +57,7 @@ def build_timm_from_file(
         WeightsError: The weights are of another architecture, or cannot be read.
     """
     checkpoint = read_checkpoint(path).fitted_to(default.state_dict())
-    options = {name: value for name, value in asked.request.options.items() if value is not None}
+    options = asked.options
     told = told_by(checkpoint.state, default, takes, options)
     refuse_contradictions(options, told.arguments, f'the weights in "{path}"')
     check_geometry(told.arguments, default, model.architecture, options, str(path))
@@ -75,7 +75,7 @@ def build_timm_from_file(
         arguments["img_size"] = own
     build = partial(create_timm, model, arguments)
     building_with(partial(build_on_meta, build), changed | options, asked.spelling)
-    module = fill(build, checkpoint)
+    module = fill(build, checkpoint.state, path)
     size = asked.image_size or own
     notes = (*checkpoint.notes, *_notes(asked, model, told, changed, table, default_size(model, default)))
     if size != own:

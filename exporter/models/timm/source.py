@@ -128,7 +128,7 @@ def _default(model: TimmModel) -> nn.Module:
 def _arguments(
     asked: ResolvedRequest, model: TimmModel, default: nn.Module
 ) -> tuple[ImageSize, dict[str, Any]]:
-    options = {name: value for name, value in asked.request.options.items() if value is not None}
+    options = asked.options
     own, said = default_size(model, default), said_size(options)
     if None not in (said, asked.image_size) and said != asked.image_size:
         raise UsageError(

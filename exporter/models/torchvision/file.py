@@ -95,7 +95,7 @@ def build_torchvision_from_file(
     checkpoint = _with_heads_named(
         read_checkpoint(asked.weights_path).fitted_to(default.state_dict()), default
     )
-    options = {key: value for key, value in asked.request.options.items() if value is not None}
+    options = asked.options
     told = _told_by(checkpoint, default)
     refuse_contradictions(options, told, where)
     _check_geometry(checkpoint, default, name)
@@ -105,7 +105,7 @@ def build_torchvision_from_file(
     arguments |= changed | options
     build = partial(create_torchvision, name, arguments)
     building_with(partial(build_on_meta, build), changed | options, asked.spelling)
-    module = fill(build, checkpoint)
+    module = fill(build, checkpoint.state, checkpoint.path)
     notes = checkpoint.notes
     if inferred := {key: value for key, value in changed.items() if key not in options}:
         notes += (f"{listed(inferred)} taken from the weights; {name} has it otherwise",)
@@ -194,4 +194,4 @@ def _resampled(
         raise UsageError(f"{asked.spelling} has no patch embedding to resize: leave --image-size out")
     check_multiple(size, patch, asked.spelling)
     state = interpolate_embeddings(size, patch, OrderedDict(checkpoint.state))
-    return fill(build, replace(checkpoint, state=dict(state)))
+    return fill(build, state, checkpoint.path)

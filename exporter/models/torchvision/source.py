@@ -34,7 +34,7 @@ from exporter.models.torchvision.file import (
     logits_of,
     torchvision_options,
 )
-from exporter.models.weights import build_on_meta, build_random, check_state_dict, freeze, sha256_of
+from exporter.models.weights import build_on_meta, build_random, fill, sha256_of
 
 
 def load_torchvision(asked: ResolvedRequest) -> LoadedModel:
@@ -84,9 +84,8 @@ def _name_and_weights(asked: ResolvedRequest) -> tuple[str, WeightsEnum]:
 
 def _build(asked: ResolvedRequest, name: str, weights: WeightsEnum) -> Filled:
     own_size = int(weights.transforms().crop_size[0])
-    with torch.device("meta"):
-        default = create_torchvision(name, {})
-    options = {key: value for key, value in asked.request.options.items() if value is not None}
+    default = build_on_meta(partial(create_torchvision, name, {}))
+    options = asked.options
     check_options(options, torchvision_options(default), asked.spelling)
     if isinstance(options.get("image_size"), tuple):
         raise UsageError(f"{asked.spelling} takes square images only: expected one number as image_size")
@@ -123,27 +122,25 @@ def _check_size(asked: ResolvedRequest, default: nn.Module, size: int, own_size:
 def _build_pretrained(
     asked: ResolvedRequest, name: str, weights: WeightsEnum, arguments: Mapping[str, Any]
 ) -> nn.Module:
-    module = create_torchvision(name, arguments)
-    default = create_torchvision(
-        name, {key: value for key, value in arguments.items() if key == "image_size"}
-    )
-    head = f"{classifier_of(default)}." if arguments.get("num_classes") == 0 else None
-    if asked.request.options:
+    build = partial(create_torchvision, name, arguments)
+    module: Any = build_on_meta(build)
+    own_head = {key: value for key, value in arguments.items() if key == "image_size"}
+    default = build_on_meta(partial(create_torchvision, name, own_head))
+    head = (f"{classifier_of(default)}.",) if arguments.get("num_classes") == 0 else ()
+    if asked.options:
         check_nothing_is_drawn(
             asked.request.options,
             default.state_dict(),
             module.state_dict(),
             asked.spelling,
-            head=(head,) if head else (),
+            head=head,
         )
     with fetching(f"the weights of torchvision:{name}/{weights.name}", via="url"):
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     if isinstance(module, VisionTransformer):
         state = interpolate_embeddings(module.image_size, module.patch_size, state)
-    kept = {key: tensor for key, tensor in state.items() if head is None or not key.startswith(head)}
-    check_state_dict(module.state_dict(), kept, asked.spelling)
-    module.load_state_dict(kept, assign=True)
-    return freeze(module)
+    kept = {key: tensor for key, tensor in state.items() if not key.startswith(head)}
+    return fill(build, kept, asked.spelling)
 
 
 def _class_names(

@@ -333,7 +333,7 @@ def test_a_module_computes_the_same_from_a_wrapped_file(
     images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32))
     with torch.no_grad():
         torch.testing.assert_close(
-            fill(build, read_checkpoint(tmp_path / "w.pth.tar").fitted_to(state))(images),
+            fill(build, read_checkpoint(tmp_path / "w.pth.tar").fitted_to(state).state, "w.pth.tar")(images),
             tiny_vit(images),
             rtol=1e-5,
             atol=1e-5,

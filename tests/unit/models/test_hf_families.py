@@ -102,7 +102,12 @@ def config_of(name: str, **changes: Any) -> dict[str, Any]:
         pytest.param(
             config_of("ViTModel", image_size=0), None, "image_size and patch_size are", id="no pixels"
         ),
-        pytest.param(config_of("ViTModel", patch_size=[16, 16, 2]), None, "", id="patches of three sides"),
+        pytest.param(
+            config_of("ViTModel", patch_size=[16, 16, 2]),
+            None,
+            "image_size and patch_size are",
+            id="patches of three sides",
+        ),
         pytest.param(
             config_of("ViTModel", hidden_act="glue"), None, "cannot be built", id="unknown activation"
         ),

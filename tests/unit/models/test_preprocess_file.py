@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,11 @@ def test_the_channels_follow_from_the_numbers() -> None:
         pytest.param(SHORT | {"mean": 0.5}, "mean: expected a list of numbers, got 0.5", id="one mean"),
         pytest.param(SHORT | {"mean": ["a"] * 3}, "mean: expected numbers from .* got a", id="text"),
         pytest.param(SHORT | {"mean": [True] * 3}, "mean: expected numbers", id="true"),
-        pytest.param(SHORT | {"std": [0, 1, 1]}, "std: expected numbers from 1e-06", id="zero std"),
         pytest.param(SHORT | {"mean": [10**400] * 3}, r"mean: expected numbers .*\.\.\.", id="huge mean"),
-        pytest.param(SHORT | {"mean": [float("nan")] * 3}, "mean: expected numbers", id="no number"),
-        pytest.param(SHORT | {"mean": [0.5, 0.5]}, "expected 3 numbers for channel_order rgb", id="two channels"),
         pytest.param(SHORT | {"image_size": 2**70}, "image_size: expected whole numbers from 1 to 4096", id="size"),
         pytest.param(SHORT | {"image_size": [32, 32.5]}, "image_size: expected whole numbers", id="half a pixel"),
         pytest.param(SHORT | {"image_size": [32]}, "image_size: expected height and width", id="one side"),
         pytest.param(SHORT | {"image_size": "32"}, "image_size: expected a list", id="size as text"),
-        pytest.param(SHORT | {"crop_fraction": 0}, "crop_fraction: expected numbers from 0.01", id="fraction"),
-        pytest.param(SHORT | {"crop_fraction": 1e-300}, "crop_fraction: expected numbers", id="tiny fraction"),
-        pytest.param(SHORT | {"interpolation": "area"}, "interpolation: expected one of nearest, ", id="filter"),
         pytest.param(SHORT | {"interpolation": ["bicubic"]}, "interpolation: expected one of", id="filters"),
         pytest.param(SHORT | {"fill": [0, 0, 256]}, "fill: expected whole numbers from 0 to 255", id="fill"),
     ],
@@ -180,6 +175,11 @@ class Mean(nn.Module):
         return images.mean((2, 3))
 
 
+@cache
+def exported() -> torch.export.ExportedProgram:
+    return torch.export.export(Mean().eval(), (torch.ones(2, 3, 32, 32),))
+
+
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[..., str]:
     """Gives the path of a program for 32 pixel images, with what it says about them."""
@@ -187,8 +187,9 @@ def program(tmp_path: Path) -> Callable[..., str]:
     def save(said: object = None) -> str:
         path = tmp_path / "mine.pt2"
         text = said if isinstance(said, str | None) else json.dumps(said)
-        exported = torch.export.export(Mean().eval(), (torch.ones(2, 3, 32, 32),))
-        torch.export.save(exported, path, extra_files={"preprocess.json": text} if text is not None else None)
+        torch.export.save(
+            exported(), path, extra_files={"preprocess.json": text} if text is not None else None
+        )
         return str(path)
 
     return save
@@ -220,9 +221,7 @@ def test_a_file_replaces_even_what_a_program_says_wrongly(
     [
         pytest.param("{", "not JSON", id="not JSON"),
         pytest.param([1], "expected an object with the keys", id="a list"),
-        pytest.param({"size": 32} | SHORT, "unknown key size: known are image_size", id="unknown key"),
         pytest.param({"image_size": 32}, "missing keys: mean, std", id="missing keys"),
-        pytest.param(SHORT | {"std": [10**400] * 3}, "std: expected numbers", id="huge"),
         pytest.param(SHORT | {"mean": [123.675] * 3}, "mean: 123.675 looks like 0..255", id="bytes"),
         pytest.param(
             SHORT | {"image_size": 64}, r"it makes inputs of \(3, 64, 64\), and the program takes", id="size"

@@ -7,7 +7,7 @@ In: the user's words (`vit_b16`, `timm:deit3_small_patch16_224`, `model.pt2`); o
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from exporter.errors import ModelUnavailableError, UsageError, nearest, quoted
 from exporter.models.alias_table import ALIASES, Alias
@@ -86,7 +86,7 @@ class ResolvedRequest:
     def image_size(self) -> ImageSize | None:
         """Height and width that were asked for; None is the model's own."""
         size = self.request.image_size
-        return (size, size) if isinstance(size, int) else size
+        return None if size is None else as_pair(size)
 
     @property
     def options(self) -> dict[str, OptionValue]:
@@ -135,11 +135,18 @@ def safe_name(text: str) -> str:
     return safe.strip(".-") or "model"
 
 
+def as_pair(size: Any) -> ImageSize:
+    """Height and width of a size that is given as one number or as two."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return int(height), int(width)
+
+
 def size_text(size: int | ImageSize) -> str:
     """An image size as the command line takes it: `224`, or `96x160` (height, width)."""
-    if isinstance(size, int):
-        return str(size)
-    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+    height, width = as_pair(size)
+    return str(height) if height == width else f"{height}x{width}"
 
 
 def check_multiple(size: int | ImageSize, patch: int | ImageSize, spelling: str) -> None:
@@ -153,9 +160,7 @@ def check_multiple(size: int | ImageSize, patch: int | ImageSize, spelling: str)
     Raises:
         UsageError: A side is not a multiple of the patch's.
     """
-    sides = (size, size) if isinstance(size, int) else size
-    patches = (patch, patch) if isinstance(patch, int) else patch
-    for side, multiple in zip(sides, patches, strict=True):
+    for side, multiple in zip(as_pair(size), as_pair(patch), strict=True):
         if side % multiple:
             below = side - side % multiple
             fitting = f"{below} or {below + multiple}" if below else str(multiple)
@@ -210,8 +215,7 @@ def _check_values(request: ModelRequest) -> None:
     if request.tower not in ("image", "text"):
         raise UsageError(f'tower must be "image" or "text", got "{request.tower}"')
     size = request.image_size
-    sides = () if size is None else (size,) if isinstance(size, int) else size
-    if size is not None and not all(1 <= side <= MAX_IMAGE_SIZE for side in sides):
+    if size is not None and not all(1 <= side <= MAX_IMAGE_SIZE for side in as_pair(size)):
         raise UsageError(f"--image-size must be between 1 and {MAX_IMAGE_SIZE}, got {size_text(size)}")
     if size is not None and request.tower == "text":
         raise UsageError(

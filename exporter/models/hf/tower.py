@@ -13,7 +13,7 @@ import torch
 from exporter.errors import is_of_the_machine
 from exporter.models.hf.module import Build, on_meta, recording_resampling, run_on_meta, unwrap
 from exporter.models.loaded import OutputName
-from exporter.models.request import ImageSize
+from exporter.models.request import ImageSize, as_pair
 
 Side = Literal["image", "text"]
 
@@ -87,14 +87,6 @@ class Trial:
 
     width: int
     resamples: bool
-
-
-def as_pair(size: Any) -> ImageSize:
-    """Height and width of what a configuration gives as one number or as two."""
-    if isinstance(size, int):
-        return size, size
-    height, width = size
-    return int(height), int(width)
 
 
 def channels_of(config: Any) -> int:

@@ -23,7 +23,7 @@ from exporter.models.json_file import read_json
 from exporter.models.model_options import check_options
 from exporter.models.preprocessing.file import GUESSED
 from exporter.models.preprocessing.preprocess import MAX_IMAGE_SIZE
-from exporter.models.request import ResolvedRequest
+from exporter.models.request import ResolvedRequest, as_pair
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
@@ -73,8 +73,7 @@ class OpenClipModel:
     @property
     def own_size(self) -> tuple[int, int]:
         """Height and width that it was configured for."""
-        size = self.config["vision_cfg"].get("image_size", 224)
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+        return as_pair(self.config["vision_cfg"].get("image_size", 224))
 
     @property
     def has_timm_tower(self) -> bool:

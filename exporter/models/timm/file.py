@@ -17,7 +17,14 @@ from torch import nn
 from exporter.errors import UsageError, WeightsError
 from exporter.models.checkpoint.read import Checkpoint, read_checkpoint
 from exporter.models.model_options import building_with, listed, refuse_contradictions
-from exporter.models.request import ImageSize, OptionValue, ResolvedRequest, check_multiple, size_text
+from exporter.models.request import (
+    ImageSize,
+    OptionValue,
+    ResolvedRequest,
+    as_pair,
+    check_multiple,
+    size_text,
+)
 from exporter.models.timm.model import TimmModel
 from exporter.models.timm.parameters import Table, Told, check_geometry, table_of, told_by, worth_saying
 from exporter.models.weights import build_on_meta, fill, freeze
@@ -100,11 +107,8 @@ def create_timm(model: TimmModel, arguments: Mapping[str, Any], **more: Any) -> 
 
 def default_size(model: TimmModel, default: nn.Module) -> ImageSize:
     """The image size that a model has unless it is told another."""
-    said = model.arguments.get("img_size")
-    if isinstance(said, int):
-        return said, said
-    if said is not None:
-        return int(said[0]), int(said[1])
+    if (said := model.arguments.get("img_size")) is not None:
+        return as_pair(said)
     config: Any = default.pretrained_cfg
     _, height, width = config["input_size"]
     return int(height), int(width)
@@ -113,9 +117,7 @@ def default_size(model: TimmModel, default: nn.Module) -> ImageSize:
 def said_size(options: Mapping[str, OptionValue]) -> ImageSize | None:
     """The image size among the options."""
     said = options.get("img_size")
-    if isinstance(said, int):
-        return said, said
-    return (int(said[0]), int(said[1])) if isinstance(said, tuple) else None
+    return as_pair(said) if isinstance(said, int | tuple) else None
 
 
 def check_patches(asked: ResolvedRequest, module: Any, size: ImageSize) -> None:
@@ -127,8 +129,7 @@ def check_patches(asked: ResolvedRequest, module: Any, size: ImageSize) -> None:
     patch = getattr(getattr(module, "patch_embed", None), "patch_size", None)
     if patch is None:
         raise UsageError(f"{asked.spelling} has no patch embedding to resize: leave --image-size out")
-    height, width = (patch, patch) if isinstance(patch, int) else patch
-    check_multiple(size, (height, width), asked.spelling)
+    check_multiple(size, patch, asked.spelling)
 
 
 def _rows(state: Mapping[str, torch.Tensor]) -> int | None:

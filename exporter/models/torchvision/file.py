@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torchvision.models import VisionTransformer, get_model
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from exporter.errors import UsageError, WeightsError
+from exporter.errors import WeightsError
 from exporter.models.checkpoint.read import Checkpoint, read_checkpoint
 from exporter.models.model_options import building_with, constructor_options, listed, refuse_contradictions
 from exporter.models.request import ResolvedRequest, check_multiple, square_side
@@ -188,10 +187,7 @@ def _resampled(
     asked: ResolvedRequest, name: str, arguments: Mapping[str, Any], checkpoint: Checkpoint, size: int
 ) -> nn.Module:
     build = partial(create_torchvision, name, dict(arguments) | {"image_size": size})
-    with torch.device("meta"):
-        patch = getattr(create_torchvision(name, arguments), "patch_size", None)
-    if patch is None:
-        raise UsageError(f"{asked.spelling} has no patch embedding to resize: leave --image-size out")
+    patch: Any = build_on_meta(build).patch_size
     check_multiple(size, patch, asked.spelling)
     state = interpolate_embeddings(size, patch, OrderedDict(checkpoint.state))
     return fill(build, state, checkpoint.path)

@@ -46,30 +46,22 @@ def test_report_is_written_into_a_bundle_that_still_verifies(copy: Path) -> None
     assert "<html" in page(copy)
 
 
-def test_json_names_the_files(copy: Path) -> None:
-    outcome = run("report", copy, "--json")
-
-    assert json.loads(outcome.out) == {"html": str(copy / "report.html"), "markdown": str(copy / "report.md")}
-    assert outcome.err == ""
-
-
-def test_report_again_replaces_the_first(copy: Path) -> None:
+def test_report_again_replaces_the_first_and_json_names_the_files(copy: Path) -> None:
     run("report", copy, "--quiet")
     first = tree(copy)
 
-    assert run("report", copy, "--quiet").status == 0
+    outcome = run("report", copy, "--json")
 
+    assert json.loads(outcome.out) == {"html": str(copy / "report.html"), "markdown": str(copy / "report.md")}
+    assert (outcome.status, outcome.err) == (0, "")
     assert tree(copy).keys() == first.keys()
     load_bundle(copy)
 
 
 def test_own_image_changes_the_pictures_alone(copy: Path, photo: Path) -> None:
     run("report", copy, "--quiet")
-    of_sample, text, merges = (
-        page(copy),
-        (copy / "report.md").read_bytes(),
-        (copy / "merges.npz").read_bytes(),
-    )
+    of_sample = page(copy)
+    text, merges = ((copy / name).read_bytes() for name in ("report.md", "merges.npz"))
 
     outcome = run("report", copy, "--image", photo, "--quiet")
 
@@ -89,23 +81,18 @@ def test_open_shows_the_page(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert shown == [(copy / "report.html").as_uri()]
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + bytes(40)])
-def test_image_that_cannot_be_read(copy: Path, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bad.png").write_bytes(content)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + bytes(40), None],
+    ids=["", "text", "header", "cut"],
+)
+def test_image_that_cannot_be_read(copy: Path, photo: Path, content: bytes | None) -> None:
+    photo.write_bytes(photo.read_bytes()[:-40] if content is None else content)
     before = tree(copy)
 
-    assert "bad.png" in refused(2, "report", copy, "--image", tmp_path / "bad.png")
-    assert tree(copy) == before
-
-
-def test_image_that_is_cut_short(copy: Path, photo: Path) -> None:
-    photo.write_bytes(photo.read_bytes()[:-40])
-
     assert "photo.png" in refused(2, "report", copy, "--image", photo)
-
-
-def test_image_that_is_not_there(copy: Path) -> None:
     assert "nowhere.png" in refused(2, "report", copy, "--image", "nowhere.png")
+    assert tree(copy) == before
 
 
 def test_image_for_a_bundle_that_merges_nothing(build: Build, photo: Path) -> None:

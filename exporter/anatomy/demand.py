@@ -58,8 +58,7 @@ def _read_by(
     if user.target is sdpa and node in user.args[1:3]:
         return _ALL
     if isinstance(layouts.get(user), TokenAxis):
-        dropped = _dropped_in_front(user, layouts)
-        return demand[user] if dropped == 0 else _ALL
+        return _ALL if _shifts(user, layouts) else demand[user]
     if layouts.get(user) is None and user.target is aten.select.int:
         return integer(user, 2) + 1
     if layouts.get(user) is None and user.target is aten.slice.Tensor:
@@ -67,16 +66,10 @@ def _read_by(
     return _ALL
 
 
-def _dropped_in_front(user: fx.Node, layouts: Mapping[fx.Node, Layout]) -> int:
+def _shifts(user: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
     """Whether token positions shift between the operands and the result, as slices and concatenations do."""
-    result = layouts[user]
-    assert isinstance(result, TokenAxis)
-    counts = {
-        layout.tokens
-        for source in user.all_input_nodes
-        if isinstance(layout := layouts.get(source), TokenAxis)
-    }
-    return 0 if counts <= {result.tokens} else 1
+    axes = [layouts.get(node) for node in (user, *user.all_input_nodes)]
+    return len({layout.tokens for layout in axes if isinstance(layout, TokenAxis)}) > 1
 
 
 def _can_cut(node: fx.Node, demand: Mapping[fx.Node, int], layouts: Mapping[fx.Node, Layout]) -> bool:

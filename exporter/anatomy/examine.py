@@ -4,7 +4,7 @@ In: a captured graph. Out: an `Anatomy`: attention blocks, merge points, prefix 
 that stands in the way of merging, by name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -16,7 +16,7 @@ from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
 from exporter.anatomy.token_rules import reduced_axes
 from exporter.anatomy.work import growing_macs, workload
 from exporter.errors import UnsupportedGraphError
-from exporter.graph.nodes import calls, example_batch, mask_of, operand, output_node, shape_of
+from exporter.graph.nodes import calls, example_batch, mask_of, operand, shape_of
 from exporter.graph.operators import Trait, aten, has, sdpa
 from exporter.schedule import Geometry, Place, Workload
 
@@ -133,7 +133,7 @@ def examine(graph_module: fx.GraphModule, place: Place = "after-attention") -> A
         grid=_grid(layouts, first.tokens - first.prefix),
         pooling=pools,
         attention_pooling=attention_pools,
-        refusals=_refusals(graph, layouts, points, sites),
+        refusals=_refusals(graph, layouts, points),
         workload=workload(graph, layouts, points),
         head=_head(graph, layouts, points[-1], pools, attention_pools),
     )
@@ -241,55 +241,37 @@ def _why_no_attention(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> str
 
 
 def _refusals(
-    graph: fx.Graph,
-    layouts: Mapping[fx.Node, Layout],
-    points: Sequence[fx.Node],
-    sites: Sequence[fx.Node],
+    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], points: Sequence[fx.Node]
 ) -> tuple[Refusal, ...]:
     """Walk the graph once; a fact found after merge point l stands in the way of merging in blocks 0..l."""
     found: list[Refusal] = []
     block = -1
-    scrambled: set[str] = set()
     for node in graph.nodes:
-        for reason, name in _obstacles(node, layouts, scrambled):
-            found.append(Refusal(node=name, reason=reason, block=block))
+        if block >= 0:
+            found += [
+                Refusal(node=node.name, reason=reason, block=block) for reason in _obstacles(node, layouts)
+            ]
         block += node in points
-    return tuple(refusal for refusal in found if refusal.block >= 0)
+    return tuple(found)
 
 
-def _obstacles(
-    node: fx.Node, layouts: Mapping[fx.Node, Layout], scrambled: set[str]
-) -> list[tuple[str, str]]:
+def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> Iterator[str]:
     layout = layouts.get(node)
-    found = [
-        (
-            f"a table with one entry per token ({source.name}) is applied here, and no rule merges it",
-            node.name,
-        )
-        for source in side_inputs(node, layouts)
-    ]
-    if isinstance(layout, Scrambled) and layout.node == node.name and layout.node not in scrambled:
-        scrambled.add(layout.node)
-        found.append((layout.reason, node.name))
+    for source in side_inputs(node, layouts):
+        yield f"a table with one entry per token ({source.name}) is applied here, and no rule merges it"
+    if isinstance(layout, Scrambled) and layout.node == node.name:
+        yield layout.reason
     if node.target is sdpa and token_inputs(node, layouts):
         if mask_of(node) is not None:
-            found.append(
-                ("its mask or position bias has one entry per token, and no rule merges it", node.name)
-            )
+            yield "its mask or position bias has one entry per token, and no rule merges it"
         if node.kwargs.get("is_causal"):
-            found.append(("causal attention depends on the order of the tokens", node.name))
-    if (
-        has(node, Trait.REDUCTION)
-        and _reduces_tokens(node, layouts)
-        and not _is_mean_of_tokens(node, layouts)
-    ):
-        found.append(
-            ("only a mean over the tokens of a (B, N, C) value can be weighted by their sizes", node.name)
-        )
-    if node is output_node(node.graph):
+            yield "causal attention depends on the order of the tokens"
+    reduces = has(node, Trait.REDUCTION) and _reduces_tokens(node, layouts)
+    if reduces and not _is_mean_of_tokens(node, layouts):
+        yield "only a mean over the tokens of a (B, N, C) value can be weighted by their sizes"
+    if node.op == "output":
         for source in token_inputs(node, layouts):
-            found.append((f"the output {source.name} has one entry per token", node.name))
-    return found
+            yield f"the output {source.name} has one entry per token"
 
 
 def _head(

@@ -6,7 +6,7 @@ on its way to become tokens; it has a token axis; or its tokens have been mixed 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +56,7 @@ Layout = PatchGrid | TokenAxis | Scrambled | None
 
 def shifted(layout: Layout, axis: int) -> Layout:
     """The same tokens on another axis (of a grid, its first)."""
-    match layout:
-        case PatchGrid():
-            return PatchGrid(axis=axis, rows=layout.rows, columns=layout.columns)
-        case TokenAxis():
-            return TokenAxis(
-                axis=axis, tokens=layout.tokens, prefix=layout.prefix, outer=layout.outer, inner=layout.inner
-            )
-        case _:
-            return layout
+    return replace(layout, axis=axis) if isinstance(layout, PatchGrid | TokenAxis) else layout
 
 
 def axes_of(layout: Layout) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ In: a captured graph. Out: a `Layout` for every value that depends on the image.
 from torch import fx
 
 from exporter.anatomy.layout import Layout, Scrambled, TokenAxis
-from exporter.anatomy.token_rules import Layouts, operator_name, rule_for
+from exporter.anatomy.token_rules import Layouts, apply_rule
 from exporter.graph.nodes import image_dependent, is_tensor, shape_of
 from exporter.graph.operators import Trait, has, is_pointwise
 
@@ -52,10 +52,5 @@ def _layout(node: fx.Node, layouts: Layouts) -> Layout:
             return layout
     if all(layout is None for layout in sources) and not has(node, Trait.CONVOLUTION):
         return None
-    rule = rule_for(node)
-    if rule is None:
-        return Scrambled(
-            node=node.name, reason=f"no rule says what {operator_name(node)} does to the token axis"
-        )
-    result = rule(node, layouts)
+    result = apply_rule(node, layouts)
     return Scrambled(node=node.name, reason=result) if isinstance(result, str) else result

@@ -1,36 +1,61 @@
 """What each operator does to the token axis: one rule per operator family.
 
-A rule gets a node and the layouts of everything before it, at least one of which holds tokens, and returns the
-layout of the node's value, or the reason why the tokens do not survive it.
+At least one operand of the node holds tokens. A rule returns the layout of the node's value, or the reason why the
+tokens do not survive it.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import fx
 
 from exporter.anatomy.layout import Layout, PatchGrid, TokenAxis, axes_of, regroup, shifted
-from exporter.graph.nodes import axis_of, integer, integers, operand, operands, shape_of
+from exporter.graph.nodes import axis_of, integer, integers, operand, operands, optional_operand, shape_of
 from exporter.graph.operators import Trait, aten, is_pointwise, operators, sdpa
 
 Layouts = Mapping[fx.Node, Layout]
-Rule = Callable[[fx.Node, Layouts], Layout | str]
+Rule = Callable[[fx.Node, Layout, Layouts], Layout | str]
+"""Gets a node, the layout of its first operand, and all layouts so far."""
 
 
-def rule_for(node: fx.Node) -> Rule | None:
-    """The rule of a node's operator: its own, or that of every elementwise operator; None where there is none."""
-    return RULES.get(node.target) or (_pointwise if is_pointwise(node) else None)
+def apply_rule(node: fx.Node, layouts: Layouts) -> Layout | str:
+    """What the rule of a node's operator says of its value: its own rule, or that of every elementwise operator."""
+    rule = RULES.get(node.target) or (_pointwise if is_pointwise(node) else None)
+    if rule is None:
+        return f"no rule says what {_operator_name(node)} does to the token axis"
+    source = optional_operand(node, 0)
+    return rule(node, None if source is None else layouts.get(source), layouts)
 
 
-def operator_name(node: fx.Node) -> str:
-    """The operator as messages call it."""
+def _operator_name(node: fx.Node) -> str:
     return str(node.target).removeprefix("aten.")
 
 
-def _convolution(node: fx.Node, layouts: Layouts) -> Layout | str:
-    source = layouts[operand(node, 0)]
-    if isinstance(source, TokenAxis):
+def _axis(node: fx.Node, position: int) -> int:
+    """The axis that an argument names, of the node's first operand."""
+    return axis_of(integer(node, position), len(shape_of(operand(node, 0))))
+
+
+def _kept(layout: Layout, axes: Iterable[int], reason: str) -> Layout | str:
+    """The same layout, or the reason where one of these axes holds tokens."""
+    return reason if set(axes) & set(axes_of(layout)) else layout
+
+
+def _without(layout: Layout, gone: Sequence[int]) -> Layout:
+    """The layout after axes that hold no tokens disappeared."""
+    (first, *_) = axes_of(layout)
+    return shifted(layout, first - sum(axis < first for axis in gone))
+
+
+def _with(layout: Layout, axis: int) -> Layout:
+    """The layout after an axis was inserted."""
+    (first, *_) = axes_of(layout)
+    return shifted(layout, first + (axis <= first))
+
+
+def _convolution(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    if isinstance(layout, TokenAxis):
         return "a convolution mixes neighbouring tokens"
     shape = shape_of(node)
     if len(shape) != 4:
@@ -38,131 +63,110 @@ def _convolution(node: fx.Node, layouts: Layouts) -> Layout | str:
     return PatchGrid(axis=2, rows=shape[2], columns=shape[3])
 
 
-def _spatial(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _spatial(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     """Pooling over the patch grid: another grid; over tokens: not covered."""
     shape = shape_of(node)
-    if isinstance(layouts[operand(node, 0)], PatchGrid) and len(shape) == 4:
+    if isinstance(layout, PatchGrid) and len(shape) == 4:
         return PatchGrid(axis=2, rows=shape[2], columns=shape[3])
     return "it pools over neighbouring tokens"
 
 
-def _pointwise(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _pointwise(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     """Elementwise with broadcasting: axes align from the right, and all operands with tokens must agree."""
-    return _pointwise_layout(node, layouts, len(shape_of(node)))
+    return _aligned(node, layouts, len(shape_of(node)))
 
 
-def _pointwise_layout(node: fx.Node, layouts: Layouts, ndim: int) -> Layout | str:
+def _aligned(node: fx.Node, layouts: Layouts, ndim: int) -> Layout | str:
     aligned = {
         shifted(layout, layout.axis + ndim - len(shape_of(source)))
         for source in node.all_input_nodes
         if isinstance(layout := layouts.get(source), PatchGrid | TokenAxis)
     }
-    if len(aligned) != 1:
-        return "its operands carry tokens on different axes"
-    (layout,) = aligned
+    return aligned.pop() if len(aligned) == 1 else "its operands carry tokens on different axes"
+
+
+def _stack(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    ndim = len(shape_of(node))
+    agreed = _aligned(node, layouts, ndim - 1)
+    return agreed if isinstance(agreed, str) else _with(agreed, axis_of(integer(node, 1), ndim))
+
+
+def _same(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     return layout
 
 
-def _same(node: fx.Node, layouts: Layouts) -> Layout | str:
-    return layouts[operand(node, 0)]
-
-
-def _over_channels(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _over_channels(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     """Normalisation over the last axes."""
-    layout = layouts[operand(node, 0)]
-    normalized = node.args[1]
-    assert isinstance(normalized, list | tuple)
-    first = len(shape_of(node)) - len(normalized)
-    if any(axis >= first for axis in axes_of(layout)):
-        return "it normalises over the token axis"
-    return layout
+    ndim = len(shape_of(node))
+    normalized = range(ndim - len(integers(node.args[1])), ndim)
+    return _kept(layout, normalized, "it normalises over the token axis")
 
 
-def _along(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _along(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     """Softmax, cumulative sums and the like along one axis."""
-    layout = layouts[operand(node, 0)]
-    axis = axis_of(integer(node, 1), len(shape_of(node)))
-    return f"{operator_name(node)} runs along the token axis" if axis in axes_of(layout) else layout
+    return _kept(layout, [_axis(node, 1)], f"{_operator_name(node)} runs along the token axis")
 
 
 def _carriers(node: fx.Node, layouts: Layouts) -> int:
     return sum(isinstance(layouts.get(source), TokenAxis) for source in node.all_input_nodes)
 
 
-def _linear(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts.get(operand(node, 0))
+def _linear(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     if _carriers(node, layouts) != 1 and not isinstance(layout, PatchGrid):
         return "its weight depends on the tokens"
-    if len(shape_of(node)) - 1 in axes_of(layout):
+    return _kept(layout, [len(shape_of(node)) - 1], "it multiplies along the token axis")
+
+
+def _addmm(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    rows = layouts.get(operand(node, 1))
+    if not isinstance(rows, TokenAxis) or rows.axis != 0 or _carriers(node, layouts) != 1:
         return "it multiplies along the token axis"
-    return layout
+    return rows
 
 
-def _addmm(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts.get(operand(node, 1))
-    if not isinstance(layout, TokenAxis) or layout.axis != 0 or _carriers(node, layouts) != 1:
-        return "it multiplies along the token axis"
-    return layout
-
-
-def _matmul(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _matmul(node: fx.Node, left: Layout, layouts: Layouts) -> Layout | str:
     """Products with constants keep the axis; products of tokens with tokens are attention that was not recognised."""
-    left, right = operand(node, 0), operand(node, 1)
-    left_layout, right_layout = layouts.get(left), layouts.get(right)
-    ndim = len(shape_of(node))
-    if left_layout is not None and right_layout is not None:
+    right = layouts.get(operand(node, 1))
+    left_ndim, right_ndim = (len(shape_of(operand(node, position))) for position in (0, 1))
+    if left is not None and right is not None:
         return "it multiplies tokens with tokens in a form that is not recognised as attention"
-    if left_layout is not None:
-        axes = axes_of(left_layout)
-        return "it sums over the token axis" if len(shape_of(left)) - 1 in axes else left_layout
-    shift = ndim - len(shape_of(right))
-    if len(shape_of(right)) - 2 in axes_of(right_layout):
+    if left is not None:
+        return _kept(left, [left_ndim - 1], "it sums over the token axis")
+    if right_ndim - 2 in axes_of(right):
         return "it sums over the token axis"
-    return shifted(right_layout, axes_of(right_layout)[0] + shift)
+    return shifted(right, axes_of(right)[0] + len(shape_of(node)) - right_ndim)
 
 
-def _attention(node: fx.Node, layouts: Layouts) -> Layout | str:
-    query, key, value = (operand(node, position) for position in range(3))
-    layout_of = {
-        role: layouts.get(source) for role, source in (("query", query), ("key", key), ("value", value))
-    }
-    for role, layout in layout_of.items():
-        if layout is not None and not _is_row_axis(layout, len(shape_of(key))):
+def _attention(node: fx.Node, query: Layout, layouts: Layouts) -> Layout | str:
+    key, value = (layouts.get(operand(node, position)) for position in (1, 2))
+    rows = len(shape_of(operand(node, 1))) - 2
+    for role, layout in (("query", query), ("key", key), ("value", value)):
+        is_row_axis = isinstance(layout, TokenAxis) and layout.is_plain and layout.axis == rows
+        if layout is not None and not is_row_axis:
             return f"its {role} carries the tokens on another axis than (B, H, N, D) has them"
-    if (layout_of["key"] is None) != (layout_of["value"] is None):
+    if (key is None) != (value is None):
         return "only one of its key and value carries tokens"
-    return layout_of["query"]
+    return query
 
 
-def _is_row_axis(layout: Layout, ndim: int) -> bool:
-    return isinstance(layout, TokenAxis) and layout.is_plain and layout.axis == ndim - 2
-
-
-def _reshape(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[operand(node, 0)]
+def _reshape(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     if not isinstance(layout, PatchGrid | TokenAxis):
         return layout
     return regroup(layout, shape_of(operand(node, 0)), shape_of(node))
 
 
-def _permute(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _permute(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     ndim = len(shape_of(node))
-    order = [axis_of(axis, ndim) for axis in integers(node.args[1])]
-    return _reordered(layouts[operand(node, 0)], order)
+    return _reordered(layout, [axis_of(axis, ndim) for axis in integers(node.args[1])])
 
 
-def _transpose(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _transpose(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    """Swaps two axes, the last ones where none are named."""
     ndim = len(shape_of(node))
-    first, second = axis_of(integer(node, 1), ndim), axis_of(integer(node, 2), ndim)
+    first, second = (_axis(node, 1), _axis(node, 2)) if len(node.args) > 1 else (ndim - 2, ndim - 1)
     order = list(range(ndim))
     order[first], order[second] = second, first
-    return _reordered(layouts[operand(node, 0)], order)
-
-
-def _matrix_transpose(node: fx.Node, layouts: Layouts) -> Layout | str:
-    ndim = len(shape_of(node))
-    order = [*range(ndim - 2), ndim - 1, ndim - 2]
-    return _reordered(layouts[operand(node, 0)], order)
+    return _reordered(layout, order)
 
 
 def _reordered(layout: Layout, order: list[int]) -> Layout | str:
@@ -172,34 +176,25 @@ def _reordered(layout: Layout, order: list[int]) -> Layout | str:
     return shifted(layout, axes[0])
 
 
-def _unsqueeze(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[operand(node, 0)]
-    axis = axis_of(integer(node, 1), len(shape_of(node)))
-    return shifted(layout, axes_of(layout)[0] + (axis <= axes_of(layout)[0]))
+def _unsqueeze(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    return _with(layout, axis_of(integer(node, 1), len(shape_of(node))))
 
 
-def _squeeze(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout, ndim = layouts[operand(node, 0)], len(shape_of(operand(node, 0)))
-    given = integers(node.args[1]) if len(node.args) > 1 else range(ndim)
-    axes = [axis_of(axis, ndim) for axis in given]
-    return _without(layout, [axis for axis in axes if shape_of(operand(node, 0))[axis] == 1])
+def _squeeze(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    shape = shape_of(operand(node, 0))
+    given = integers(node.args[1]) if len(node.args) > 1 else range(len(shape))
+    axes = [axis_of(axis, len(shape)) for axis in given]
+    return _without(layout, [axis for axis in axes if shape[axis] == 1])
 
 
-def _without(layout: Layout, gone: list[int]) -> Layout:
-    """The layout after axes that hold no tokens disappeared."""
-    (first, *_) = axes_of(layout)
-    return shifted(layout, first - sum(axis < first for axis in gone))
-
-
-def _reduce(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _reduce(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     """Mean, sum, maximum over some axes. Over the tokens: the result holds none, see `pooling`."""
-    layout, ndim = layouts[operand(node, 0)], len(shape_of(operand(node, 0)))
     axes = reduced_axes(node)
     if set(axes) & set(axes_of(layout)):
         folded = isinstance(layout, TokenAxis) and not layout.is_plain
         return "it reduces an axis that holds more than tokens" if folded else None
-    keeps_axes = len(shape_of(node)) == ndim
-    return layout if keeps_axes else _without(layout, list(axes))
+    keeps_axes = len(shape_of(node)) == len(shape_of(operand(node, 0)))
+    return layout if keeps_axes else _without(layout, axes)
 
 
 def reduced_axes(node: fx.Node) -> tuple[int, ...]:
@@ -212,19 +207,17 @@ def reduced_axes(node: fx.Node) -> tuple[int, ...]:
     return tuple(axis_of(axis, ndim) for axis in integers(given))
 
 
-def _select(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout, shape = layouts[operand(node, 0)], shape_of(operand(node, 0))
-    axis = axis_of(integer(node, 1), len(shape))
+def _select(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    axis = _axis(node, 1)
     if axis not in axes_of(layout):
         return _without(layout, [axis])
-    index = integer(node, 2) % shape[axis]
+    index = integer(node, 2) % shape_of(operand(node, 0))[axis]
     if isinstance(layout, TokenAxis) and layout.is_plain and index < layout.prefix:
         return None
     return "it picks out one patch by its position"
 
 
-def _slice(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout, shape = layouts[operand(node, 0)], shape_of(operand(node, 0))
+def _slice(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     axis, start, end, step = slice_bounds(node)
     if axis not in axes_of(layout):
         return layout
@@ -232,7 +225,7 @@ def _slice(node: fx.Node, layouts: Layouts) -> Layout | str:
         return "it picks out patches by their position"
     if end <= layout.prefix:
         return None
-    if end < shape[axis] or start > layout.prefix:
+    if end < shape_of(operand(node, 0))[axis] or start > layout.prefix:
         return "it picks out patches by their position"
     return TokenAxis(axis=axis, tokens=layout.tokens - start, prefix=layout.prefix - start)
 
@@ -247,66 +240,44 @@ def slice_bounds(node: fx.Node) -> tuple[int, int, int, int]:
     return axis, start, end, step
 
 
-def _concatenate(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _concatenate(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     """Along channels all parts agree; along tokens, parts before the patches become prefix tokens."""
     parts = operands(node)
     axis = axis_of(integer(node, 1), len(shape_of(node)))
     found = [layouts.get(part) for part in parts]
-    carriers = {layout for layout in found if layout is not None}
+    carriers = set(found) - {None}
     if len(carriers) != 1:
         return "its parts carry tokens on different axes"
-    (layout,) = carriers
-    if axis not in axes_of(layout):
-        return (
-            layout
-            if len(found) == sum(part is not None for part in found)
-            else "only some of its parts have tokens"
-        )
-    if (
-        not isinstance(layout, TokenAxis)
-        or not layout.is_plain
-        or found.count(layout) != 1
-        or found[-1] is None
-    ):
+    (common,) = carriers
+    if axis not in axes_of(common):
+        return "only some of its parts have tokens" if None in found else common
+    last_alone = found.count(common) == 1 and found[-1] is not None
+    if not isinstance(common, TokenAxis) or not common.is_plain or not last_alone:
         return "it puts something else than prefix tokens beside the patches"
     added = sum(shape_of(part)[axis] for part in parts[:-1])
-    return TokenAxis(axis=axis, tokens=layout.tokens + added, prefix=layout.prefix + added)
+    return TokenAxis(axis=axis, tokens=common.tokens + added, prefix=common.prefix + added)
 
 
-def _expand(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[operand(node, 0)]
+def _expand(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     return shifted(layout, axes_of(layout)[0] + len(shape_of(node)) - len(shape_of(operand(node, 0))))
 
 
-def _unbind(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[operand(node, 0)]
-    axis = axis_of(integer(node, 1), len(shape_of(operand(node, 0))))
+def _unbind(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    axis = _axis(node, 1)
     return "it takes the tokens apart" if axis in axes_of(layout) else _without(layout, [axis])
 
 
-def _split(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[operand(node, 0)]
-    axis = axis_of(integer(node, 2), len(shape_of(operand(node, 0))))
-    return "it takes the tokens apart" if axis in axes_of(layout) else layout
+def _split(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    return _kept(layout, [_axis(node, 2)], "it takes the tokens apart")
 
 
-def _stack(node: fx.Node, layouts: Layouts) -> Layout | str:
-    agreed = _pointwise_layout(node, layouts, len(shape_of(node)) - 1)
-    if isinstance(agreed, str):
-        return agreed
-    axis = axis_of(integer(node, 1), len(shape_of(node)))
-    return shifted(agreed, axes_of(agreed)[0] + (axis <= axes_of(agreed)[0]))
+def _pad(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    last = len(shape_of(node)) - 1
+    padded = [last - position // 2 for position, width in enumerate(integers(node.args[1])) if width != 0]
+    return _kept(layout, padded, "it pads the patches, as windowed models do")
 
 
-def _pad(node: fx.Node, layouts: Layouts) -> Layout | str:
-    layout = layouts[operand(node, 0)]
-    widths = node.args[1]
-    assert isinstance(widths, list | tuple)
-    padded = {len(shape_of(node)) - 1 - position // 2 for position, width in enumerate(widths) if width != 0}
-    return "it pads the patches, as windowed models do" if padded & set(axes_of(layout)) else layout
-
-
-def _roll(node: fx.Node, layouts: Layouts) -> Layout | str:
+def _roll(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     return "it shifts the patches, as windowed models do"
 
 
@@ -332,8 +303,8 @@ RULES: dict[Any, Rule] = {
     sdpa: _attention,
     aten.permute.default: _permute,
     aten.transpose.int: _transpose,
-    aten.t.default: _matrix_transpose,
-    aten.mT.default: _matrix_transpose,
+    aten.t.default: _transpose,
+    aten.mT.default: _transpose,
     aten.unsqueeze.default: _unsqueeze,
     aten.squeeze.dim: _squeeze,
     aten.squeeze.dims: _squeeze,

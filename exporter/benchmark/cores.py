@@ -1,7 +1,6 @@
 """Processor cores: which ones to pin a contender to, and the load that other processes put on them."""
 
 import time
-from collections.abc import Set
 
 import psutil
 
@@ -30,18 +29,6 @@ def pick_cores(threads: int) -> tuple[int, ...]:
     return tuple(sorted([*alone, *siblings][:threads]))
 
 
-def check_cores(cores: tuple[int, ...]) -> tuple[int, ...]:
-    """The cores, sorted.
-
-    Raises:
-        UsageError: none, or some that this process may not use.
-    """
-    usable = usable_cores()
-    if not cores or not set(cores) <= usable:
-        raise UsageError(f"cores: expected some of {_list(usable)}, got {_list(cores) or 'none'}")
-    return tuple(sorted(set(cores)))
-
-
 class LoadMeter:
     """Load that other processes put on some cores between its creation and `read`."""
 
@@ -68,7 +55,3 @@ def _busy_seconds(cores: tuple[int, ...]) -> float:
         each.user + each.system + each.nice + each.irq + each.softirq + each.steal
         for each in (times[core] for core in cores if core < len(times))
     )
-
-
-def _list(cores: Set[int] | tuple[int, ...]) -> str:
-    return ", ".join(map(str, sorted(cores)))

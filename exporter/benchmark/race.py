@@ -20,7 +20,7 @@ from typing import Any
 
 from exporter.benchmark.clock import Device
 from exporter.benchmark.contender import Contender
-from exporter.benchmark.cores import LoadMeter, check_cores, pick_cores
+from exporter.benchmark.cores import LoadMeter, pick_cores
 from exporter.benchmark.measurement import Launch, Measurement, Race, Unavailable
 from exporter.benchmark.memory import check_memory
 from exporter.benchmark.messages import Job, WarmUp
@@ -50,7 +50,6 @@ class RaceOptions:
         min_calls: in a round, at least.
         max_calls: in a round, at most, whatever `min_round_ms` says.
         device: `cpu` or `cuda`.
-        cores: to pin contenders to; None picks as many as threads.
         warm_up: when a contender is warm.
         rest_ms: between rounds.
         timeout_s: for any one answer of a contender; loading, compiling and warming up are one.
@@ -66,7 +65,6 @@ class RaceOptions:
     min_calls: int = 3
     max_calls: int = 1000
     device: Device = "cpu"
-    cores: tuple[int, ...] | None = None
     warm_up: WarmUp = field(default_factory=WarmUp)
     rest_ms: float = 100.0
     timeout_s: float = 900.0
@@ -245,10 +243,7 @@ class _Ground:
         runner.entry.device_facts = answer["device"]
         runner.entry.launches.append(
             Launch(
-                load_ms=runner.prepared["load_ms"],
-                first_ms=runner.prepared["first_ms"],
-                warm_up_calls=runner.prepared["warm_up_calls"],
-                settled=runner.prepared["settled"],
+                **{name: value for name, value in runner.prepared.items() if name != "notes"},
                 rounds=tuple(runner.rounds),
                 other_load=sum(runner.other_loads) / len(runner.other_loads),
                 peak_memory_bytes=answer["peak_memory_bytes"],
@@ -310,6 +305,6 @@ def _check(
     for each in contenders:
         if each.input is None and each.batch not in inputs:
             raise UsageError(f"inputs: expected an input batch for {each.label}, got none")
-    picked = pick_cores(options.threads)
+    cores = pick_cores(options.threads)
     check_memory(contenders, available_memory_bytes())
-    return picked if options.cores is None else check_cores(options.cores)
+    return cores

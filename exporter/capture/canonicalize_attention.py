@@ -41,12 +41,11 @@ class CanonicalizeAttention(GraphPass):
         """Replace every such chain; parts without another reader are removed."""
         rewrites, declined = sum(map(_name_arguments, calls(graph_module.graph, sdpa))), []
         for softmax in calls(graph_module.graph, *_SOFTMAXES):
-            match _attention_around(softmax):
-                case str() as reason:
-                    declined.append(f"{softmax.name}: {reason}")
-                case _Attention() as attention:
-                    _replace(graph_module.graph, attention)
-                    rewrites += 1
+            reason = _fuse(softmax)
+            if reason is None:
+                rewrites += 1
+            else:
+                declined.append(f"{softmax.name}: {reason}")
         return PassOutcome(name=self.name, rewrites=rewrites, declined=tuple(declined))
 
 
@@ -72,23 +71,14 @@ class FoldConstantMasks(GraphPass):
         return PassOutcome(name=self.name, rewrites=rewrites)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Attention:
-    query: fx.Node
-    key_transposed: fx.Node
-    value: fx.Node
-    mask: fx.Node | None
-    scale: float
-    product: fx.Node
-
-
 def _name_arguments(attention: fx.Node) -> bool:
     named = dict(zip(("attn_mask", "dropout_p", "is_causal"), attention.args[3:], strict=False))
     attention.args, attention.kwargs = attention.args[:3], {**named, **attention.kwargs}
     return bool(named)
 
 
-def _attention_around(softmax: fx.Node) -> _Attention | str:
+def _fuse(softmax: fx.Node) -> str | None:
+    """Replace the attention around a softmax by one node, or say why there is none."""
     logits = operand(softmax, 0)
     if axis_of(integer(softmax, 1), len(shape_of(logits))) != len(shape_of(logits)) - 1:
         return "the softmax is not over the last axis"
@@ -98,14 +88,14 @@ def _attention_around(softmax: fx.Node) -> _Attention | str:
     scores, mask, scale = _peel_logits(logits)
     if not has(scores, Trait.MATMUL):
         return f"its logits come from {scores.target}, not from a matrix product"
-    return _Attention(
-        query=operand(scores, 0),
-        key_transposed=operand(scores, 1),
-        value=operand(product, 1),
-        mask=mask,
-        scale=scale,
-        product=product,
-    )
+    with softmax.graph.inserting_before(product):
+        key = _transposed(operand(scores, 1))
+        fused = softmax.graph.call_function(
+            sdpa, (operand(scores, 0), key, operand(product, 1)), {"attn_mask": mask, "scale": scale}
+        )
+    fused.meta["val"] = product.meta["val"]
+    product.replace_all_uses_with(fused)
+    return None
 
 
 def _product_with_values(softmax: fx.Node) -> fx.Node | str:
@@ -146,25 +136,13 @@ def _peel_logits(logits: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
             return node, mask, scale
 
 
-def _replace(graph: fx.Graph, attention: _Attention) -> None:
-    with graph.inserting_before(attention.product):
-        key = _transposed(graph, attention.key_transposed)
-        fused = graph.call_function(
-            sdpa,
-            (attention.query, key, attention.value),
-            {"attn_mask": attention.mask, "scale": attention.scale},
-        )
-    fused.meta["val"] = attention.product.meta["val"]
-    attention.product.replace_all_uses_with(fused)
-
-
-def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
+def _transposed(node: fx.Node) -> fx.Node:
     """`node` with its last two axes swapped; undoes a transpose rather than adding a second one."""
     if node.target is aten.transpose.int:
         ndim = len(shape_of(node))
         if {axis_of(integer(node, 1), ndim), axis_of(integer(node, 2), ndim)} == {ndim - 2, ndim - 1}:
             return operand(node, 0)
-    swapped = graph.call_function(aten.transpose.int, (node, -2, -1))
+    swapped = node.graph.call_function(aten.transpose.int, (node, -2, -1))
     swapped.meta["val"] = node.meta["val"].transpose(-2, -1)
     return swapped
 

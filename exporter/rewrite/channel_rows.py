@@ -6,13 +6,13 @@ result says where each channel arrived.
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
-from exporter.graph.nodes import evaluate, shape_of
+from exporter.graph.nodes import add_parameter, attribute, evaluate, shape_of
 from exporter.graph.operators import Trait, aten, has
 
 _MOVEMENTS = Trait.MOVEMENT | Trait.RESHAPE | Trait.COPY | Trait.DROPOUT
@@ -46,6 +46,18 @@ def projected_heads(graph_module: fx.GraphModule, value: fx.Node) -> ProjectedHe
 def has_parameters(layer: fx.Node) -> bool:
     """Whether a layer's weight and bias are parameters, and not computed in the graph."""
     return all(value.op == "get_attr" for value in layer.args[1:3] if isinstance(value, fx.Node))
+
+
+def replace_parameters(
+    graph_module: fx.GraphModule, layer: fx.Node, suffix: str, change: Callable[[Tensor], Tensor]
+) -> None:
+    """Give a linear layer parameters of its own, each computed from the one that it has."""
+    changed = [
+        add_parameter(graph_module, layer, f"{each.name}_{suffix}", change(attribute(graph_module, each)))
+        for each in layer.args[1:]
+        if isinstance(each, fx.Node)
+    ]
+    layer.args = (layer.args[0], *changed)
 
 
 def read_elsewhere(graph_module: fx.GraphModule, heads: ProjectedHeads, value: fx.Node) -> bool:

@@ -1,15 +1,16 @@
 """Pass: the attention scale goes into the query projection."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, fx
 
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_parameter, attribute, calls, scale_of
+from exporter.graph.nodes import calls, scale_of
 from exporter.graph.operators import sdpa
-from exporter.rewrite.channel_rows import ProjectedHeads, projected_heads, read_elsewhere
+from exporter.rewrite.channel_rows import projected_heads, read_elsewhere, replace_parameters
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,13 @@ class FoldAttentionScale(GraphPass):
             elif read_elsewhere(graph_module, heads, query):
                 declined.append(f"{attention.name}: its query is read elsewhere as well")
             else:
-                _fold(graph_module, heads, scale)
+                scaled = partial(_rows_scaled, rows=heads.rows_HD.flatten(), scale=scale)
+                replace_parameters(graph_module, heads.linear, "scaled", scaled)
                 attention.kwargs = {**attention.kwargs, "scale": 1.0}
                 rewrites += 1
         return PassOutcome(name=self.name, rewrites=rewrites, declined=tuple(declined))
 
 
-def _fold(graph_module: fx.GraphModule, heads: ProjectedHeads, scale: float) -> None:
-    linear = heads.linear
-    folded = []
-    for parameter in linear.args[1:]:
-        if isinstance(parameter, fx.Node):
-            value = _rows_scaled(attribute(graph_module, parameter), heads.rows_HD.flatten(), scale)
-            folded.append(add_parameter(graph_module, linear, f"{parameter.name}_scaled", value))
-    linear.args = (linear.args[0], *folded)
-
-
-def _rows_scaled(value: Tensor, rows: Tensor, scale: float) -> Tensor:
+def _rows_scaled(value: Tensor, *, rows: Tensor, scale: float) -> Tensor:
     factor = torch.ones(value.shape[0], dtype=value.dtype).index_fill_(0, rows, scale)
     return value * factor.reshape(-1, *[1] * (value.dim() - 1))

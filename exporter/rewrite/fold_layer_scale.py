@@ -1,14 +1,15 @@
 """Pass: LayerScale goes into the projection before it."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-from torch import fx
+from torch import Tensor, fx
 
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_parameter, attribute, calls, shape_of
+from exporter.graph.nodes import attribute, calls, shape_of
 from exporter.graph.operators import aten
-from exporter.rewrite.channel_rows import has_parameters
+from exporter.rewrite.channel_rows import has_parameters, replace_parameters
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class FoldLayerScale(GraphPass):
             if len(linear.users) > 1:
                 declined.append(f"{scaled.name}: {linear.name} is read without the scale as well")
                 continue
-            _fold(graph_module, linear, factor)
+            scaled_rows = partial(_scaled, rows=attribute(graph_module, factor).flatten())
+            replace_parameters(graph_module, linear, "scaled", scaled_rows)
             scaled.replace_all_uses_with(linear)
             rewrites += 1
         return PassOutcome(name=self.name, rewrites=rewrites, declined=tuple(declined))
@@ -54,17 +56,5 @@ def _projection_and_factor(scaled: fx.Node) -> tuple[fx.Node | None, fx.Node | N
     return None, None
 
 
-def _fold(graph_module: fx.GraphModule, linear: fx.Node, factor: fx.Node) -> None:
-    scale = attribute(graph_module, factor).flatten()
-    weight, bias = linear.args[1], linear.args[2] if len(linear.args) > 2 else None
-    assert isinstance(weight, fx.Node)
-    folded = [
-        add_parameter(
-            graph_module, linear, f"{weight.name}_scaled", attribute(graph_module, weight) * scale[:, None]
-        )
-    ]
-    if isinstance(bias, fx.Node):
-        folded.append(
-            add_parameter(graph_module, linear, f"{bias.name}_scaled", attribute(graph_module, bias) * scale)
-        )
-    linear.args = (linear.args[0], *folded)
+def _scaled(value: Tensor, *, rows: Tensor) -> Tensor:
+    return value * rows.reshape(-1, *[1] * (value.dim() - 1))

@@ -13,7 +13,16 @@ from exporter.anatomy.token_axis import trace_tokens
 from exporter.anatomy.token_rules import slice_bounds
 from exporter.errors import InternalError
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_call, axis_of, calls, example_batch, input_nodes, operand, shape_of
+from exporter.graph.nodes import (
+    add_call,
+    axis_of,
+    calls,
+    example_batch,
+    input_nodes,
+    integer,
+    operand,
+    shape_of,
+)
 from exporter.graph.operators import aten
 
 
@@ -48,14 +57,18 @@ class GeneralizeTokenShapes(GraphPass):
 
 
 def _sizes(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    """reshape: -1 for the token axis, and what stood there as -1 spelled out."""
-    layout, given = layouts.get(node), node.args[1]
+    """reshape, expand, unflatten: -1 for the token axis; what stood as -1 in a shape is spelled out."""
+    layout, given = layouts.get(node), node.args[-1]
     assert isinstance(given, list | tuple)
-    if not isinstance(layout, TokenAxis):
+    is_part = node.target is aten.unflatten.int
+    first = axis_of(integer(node, 1), len(shape_of(operand(node, 0)))) if is_part else 0
+    if not isinstance(layout, TokenAxis) or not first <= layout.axis < first + len(given):
         return False
-    sizes = [_spelled_out(node, axis) if size == -1 else size for axis, size in enumerate(given)]
-    sizes[layout.axis] = -1
-    node.args = (node.args[0], sizes)
+    sizes = list(given)
+    if node.target is not aten.expand.default:
+        sizes = [_spelled_out(node, first + axis) if size == -1 else size for axis, size in enumerate(given)]
+    sizes[layout.axis - first] = -1
+    node.args = (*node.args[:-1], sizes)
     return list(given) != sizes
 
 
@@ -72,29 +85,6 @@ def _spelled_out(node: fx.Node, axis: int) -> Any:
         return add_call(graph, operator.mul, batch, factor) if factor != 1 else batch
 
 
-def _expand(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    layout, given = layouts.get(node), node.args[1]
-    assert isinstance(given, list | tuple)
-    if not isinstance(layout, TokenAxis):
-        return False
-    sizes = list(given)
-    sizes[layout.axis] = -1
-    node.args = (node.args[0], sizes)
-    return list(given) != sizes
-
-
-def _unflatten(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    layout, (source, axis, given) = layouts.get(node), node.args
-    assert isinstance(source, fx.Node) and isinstance(axis, int) and isinstance(given, list | tuple)
-    first = axis_of(axis, len(shape_of(source)))
-    if not isinstance(layout, TokenAxis) or not first <= layout.axis < first + len(given):
-        return False
-    sizes = [shape_of(node)[first + place] if size == -1 else size for place, size in enumerate(given)]
-    sizes[layout.axis - first] = -1
-    node.args = (source, axis, sizes)
-    return list(given) != sizes
-
-
 def _slice(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
     source = operand(node, 0)
     layout = layouts.get(source)
@@ -108,10 +98,9 @@ def _slice(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
 
 
 def _select(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    source, given, index = node.args
-    assert isinstance(source, fx.Node) and isinstance(given, int) and isinstance(index, int)
+    source, index = operand(node, 0), integer(node, 2)
     layout, shape = layouts.get(source), shape_of(source)
-    axis = axis_of(given, len(shape))
+    axis = axis_of(integer(node, 1), len(shape))
     if not isinstance(layout, TokenAxis) or layout.axis != axis or index >= 0:
         return False
     node.args = (source, axis, index % shape[axis])
@@ -120,8 +109,8 @@ def _select(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
 
 _GENERALIZERS: dict[Any, Any] = {
     aten.reshape.default: _sizes,
-    aten.expand.default: _expand,
-    aten.unflatten.int: _unflatten,
+    aten.expand.default: _sizes,
+    aten.unflatten.int: _sizes,
     aten.slice.Tensor: _slice,
     aten.select.int: _select,
 }

@@ -67,18 +67,14 @@ class KnownClasses:
         Names that are shown count before other spellings (ImageNet has a partridge, and a ruffed grouse that is also
         called so), and the very name before one that is alike but for case, `_`, `-` and spaces.
         """
-        shown: dict[str, dict[int, None]] = {}
-        shown_alike: dict[str, dict[int, None]] = {}
-        alike: dict[str, dict[int, None]] = {}
+        exact, shown, alike = (dict[str, dict[int, None]]() for _ in range(3))
         for index, spellings in enumerate(self.names or ()):
-            shown.setdefault(spellings[0], {})[index] = None
-            shown_alike.setdefault(spelled(spellings[0]), {})[index] = None
+            exact.setdefault(spellings[0], {})[index] = None
+            shown.setdefault(spelled(spellings[0]), {})[index] = None
             for spelling in spellings:
                 alike.setdefault(spelled(spelling), {})[index] = None
         return {
-            label: tuple(
-                shown.get(label) or shown_alike.get(spelled(label)) or alike.get(spelled(label)) or ()
-            )
+            label: tuple(exact.get(label) or shown.get(spelled(label)) or alike.get(spelled(label)) or ())
             for label in labels
         }
 

@@ -9,7 +9,6 @@ import gc
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -152,7 +151,6 @@ def _loader(chunks: _Chunks, workers: int) -> "DataLoader[DecodedChunk]":
         return DataLoader(
             chunks,
             batch_size=None,
-            collate_fn=_as_it_is,
             num_workers=workers,
             prefetch_factor=CHUNKS_AHEAD if workers else None,
             worker_init_fn=_start_worker,
@@ -175,10 +173,6 @@ def _reporting_dead_workers(chunks: Iterator[DecodedChunk]) -> Iterator[DecodedC
                 "use fewer workers, or 0 to decode in one process"
             ) from error
         yield decoded
-
-
-def _as_it_is(decoded: Any) -> Any:
-    return decoded
 
 
 def _start_worker(_number: int) -> None:

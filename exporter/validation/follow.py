@@ -62,10 +62,7 @@ def rounding_errors(
         inputs: one batch, in the order of the call.
     """
     points = {name: block for block, name in program.merge_points.items()}
-
-    def place(node: fx.Node) -> int | None:
-        return points.get(node.name)
-
+    place = lambda node: points.get(node.name)  # noqa: E731
     narrow = Recorder(typed.merging, place)
     with torch.no_grad():
         results = narrow.run(*inputs)
@@ -78,15 +75,20 @@ def rounding_errors(
 
 
 class Recorder(fx.Interpreter):
-    """Executes a graph and keeps the values of those nodes to which `key` gives a key.
+    """Executes a graph and keeps what `view` gives of the values of those nodes to which `key` gives a key.
 
     Attributes:
-        kept: values by key.
+        kept: by key.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, key: Callable[[fx.Node], Any]) -> None:
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        key: Callable[[fx.Node], Any],
+        view: Callable[[Any], Any] = lambda value: value,
+    ) -> None:
         super().__init__(graph_module)
-        self._key = key
+        self._key, self._view = key, view
         self.kept: dict[Any, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -94,7 +96,7 @@ class Recorder(fx.Interpreter):
         result = super().run_node(n)
         key = self._key(n)
         if key is not None:
-            self.kept[key] = result
+            self.kept[key] = self._view(result)
         return result
 
 

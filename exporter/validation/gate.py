@@ -5,15 +5,15 @@ In: what eager PyTorch computes, or a `ParityResult`. Out: nothing, or a `Parity
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from exporter.errors import ParityError
 from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.rewrite.annotate_blocks import HEAD, annotations, part_name
+from exporter.validation.follow import Recorder
 from exporter.validation.parity import ParityResult
 from exporter.validation.reference import Reference
 
@@ -77,25 +77,12 @@ def _advice(result: ParityResult, precision: Precision) -> str:
 
 def _first_overflow(program: RewrittenProgram, reference: Reference) -> str:
     """The part of the model, in words, where a value is not-a-number or infinite first; minus infinity is for masks."""
-    finder = _OverflowFinder(program.merging)
+    key = lambda node: node.name if node.op == "call_function" else None  # noqa: E731
+    recorder = Recorder(program.merging, key, view=_has_overflow)
     with torch.no_grad():
-        finder.run(*reference.tensors)
-    label = annotations(program.merging.graph).get(finder.found or "", HEAD)
-    return part_name(label)
-
-
-class _OverflowFinder(fx.Interpreter):
-    """Executes a graph and keeps the name of the first node whose value is not finite."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__(graph_module)
-        self.found: str | None = None
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if self.found is None and n.op == "call_function" and _has_overflow(result):
-            self.found = n.name
-        return result
+        recorder.run(*reference.tensors)
+    found = next((name for name, overflows in recorder.kept.items() if overflows), "")
+    return part_name(annotations(program.merging.graph).get(found, HEAD))
 
 
 def _has_overflow(value: object) -> bool:

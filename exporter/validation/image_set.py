@@ -8,6 +8,7 @@ import hashlib
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -82,42 +83,40 @@ def image_arrays(images_BHWC: Array, labels: Sequence[int] | Array | None, name:
         name=name,
         names=tuple(f"{name}[{position}]" for position in range(len(images_BHWC))),
         labels=numbers,
-        open=_Arrays(images_BHWC=images_BHWC),
+        open=partial(_open_array, images_BHWC),
         fingerprint=digest.hexdigest(),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listed:
-    """Files that become a set.
+def image_files(
+    name: str,
+    paths: Sequence[Path],
+    names: Sequence[str],
+    *,
+    labels: Sequence[int] | None = None,
+    match: LabelMatch | None = None,
+    notes: tuple[str, ...] = (),
+) -> ImageSet:
+    """Files as a set.
 
-    Attributes:
+    Args:
+        name: of the set.
         paths: of the files.
         names: of each, as messages print it.
         labels: class indices, or None.
         match: that they are from.
         notes: what was left out.
     """
-
-    paths: Sequence[Path]
-    names: Sequence[str]
-    labels: Sequence[int] | None = None
-    match: LabelMatch | None = None
-    notes: tuple[str, ...] = ()
-
-
-def image_files(name: str, listed: Listed) -> ImageSet:
-    """Files as a set, called by a name."""
-    labels = None if listed.labels is None else tuple(listed.labels)
-    facts = (tuple(listed.names), labels, tuple(_size_and_time(path) for path in listed.paths))
+    numbers = None if labels is None else tuple(labels)
+    facts = (tuple(names), numbers, tuple(_size_and_time(path) for path in paths))
     return ImageSet(
         name=name,
-        names=tuple(listed.names),
-        labels=labels,
-        open=_Files(paths=tuple(listed.paths)),
+        names=tuple(names),
+        labels=numbers,
+        open=partial(_open_file, tuple(paths)),
         fingerprint=hashlib.sha256(repr(facts).encode()).hexdigest(),
-        match=listed.match,
-        notes=listed.notes,
+        match=match,
+        notes=notes,
     )
 
 
@@ -136,24 +135,12 @@ def open_image(path: Path) -> Image.Image:
     return image
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Files:
-    """Opens files by position; an object rather than a closure, so that it can be sent to another process."""
-
-    paths: tuple[Path, ...]
-
-    def __call__(self, position: int) -> Image.Image:
-        return open_image(self.paths[position])
+def _open_file(paths: Sequence[Path], position: int) -> Image.Image:
+    return open_image(paths[position])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Arrays:
-    """Opens images in memory by position."""
-
-    images_BHWC: Array
-
-    def __call__(self, position: int) -> Image.Image:
-        return Image.fromarray(self.images_BHWC[position])
+def _open_array(images_BHWC: Array, position: int) -> Image.Image:
+    return Image.fromarray(images_BHWC[position])
 
 
 def _size_and_time(path: Path) -> tuple[int, int, int] | None:

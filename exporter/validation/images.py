@@ -30,7 +30,7 @@ from exporter.validation.image_kinds import (
     names_text,
     sort_files,
 )
-from exporter.validation.image_set import ImagePairs, ImageSet, Listed, image_files
+from exporter.validation.image_set import ImagePairs, ImageSet, image_files
 from exporter.validation.tables import Row, read_table
 
 _SPLITS = (
@@ -119,14 +119,14 @@ def image_csv(path: Path, classes: KnownClasses | None) -> ImageSet:
         match = match_labels(Labels(places=ordered, kind="labels", data=quoted(path)), classes)
         index_of = match.index_of()
     kept, notes = _each_once(path, rows, index_of)
-    listed = Listed(
-        paths=[files[row.line] for row in kept],
-        names=[row.values[0] for row in kept],
+    return image_files(
+        path.name,
+        [files[row.line] for row in kept],
+        [row.values[0] for row in kept],
         labels=None if classes is None else [index_of[row.values[1]] for row in kept],
         match=match,
         notes=(*notes, *(_from_one_notes(match, "label") if match else ())),
     )
-    return image_files(path.name, listed)
 
 
 def image_pairs(path: Path) -> ImagePairs:
@@ -145,11 +145,9 @@ def image_pairs(path: Path) -> ImagePairs:
     of_image = {place: position for position, place in enumerate(images)}
     of_text = {text: position for position, text in enumerate(texts)}
     pairs = dict.fromkeys((of_image[_place(path, row)], of_text[row.values[1]]) for row in rows)
-    listed = Listed(
-        paths=[_existing(path, row) for row in images.values()],
-        names=[row.values[0] for row in images.values()],
-    )
-    return ImagePairs(images=image_files(path.name, listed), texts=texts, pairs=tuple(pairs))
+    files = [_existing(path, row) for row in images.values()]
+    images_set = image_files(path.name, files, [row.values[0] for row in images.values()])
+    return ImagePairs(images=images_set, texts=texts, pairs=tuple(pairs))
 
 
 def _class_folders(folder: Path, classes: KnownClasses) -> tuple[Listing, dict[str, Listing]]:
@@ -172,12 +170,12 @@ def _plain(folder: Path, listing: Listing, notes: tuple[str, ...] | None = None)
                 "convert them to PNG or JPEG"
             )
         raise UsageError(f"data: {folder} holds no images ({', '.join(sorted(SUFFIXES))})")
-    listed = Listed(
-        paths=listing.images,
-        names=[path.relative_to(folder).as_posix() for path in listing.images],
-        notes=listing_notes(listing) if notes is None else notes,
-    )
-    return image_files(folder.resolve().name, listed)
+    notes = listing_notes(listing) if notes is None else notes
+    return image_files(folder.resolve().name, listing.images, _names(folder, listing.images), notes=notes)
+
+
+def _names(folder: Path, paths: Sequence[Path]) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def _labelled(
@@ -191,14 +189,15 @@ def _labelled(
     require_one_each(labels, match)
     _refuse_nested(folder, full, match, classes)
     found = [(path, each.index) for each in match.classes for path in full[each.label]]
-    listed = Listed(
-        paths=[path for path, _ in found],
-        names=[path.relative_to(folder).as_posix() for path, _ in found],
+    paths = [path for path, _ in found]
+    return image_files(
+        folder.resolve().name,
+        paths,
+        _names(folder, paths),
         labels=[index for _, index in found],
         match=match,
         notes=(*notes, *_from_one_notes(match, "folder")),
     )
-    return image_files(folder.resolve().name, listed)
 
 
 def _refuse_splits(folder: Path, names: Sequence[str], classes: KnownClasses) -> None:

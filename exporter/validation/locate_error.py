@@ -8,7 +8,6 @@ must compute what the captured model computes; afterwards, what the reference pr
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -22,7 +21,7 @@ from exporter.rewrite.annotate_blocks import HEAD, annotations, block_label, par
 from exporter.rewrite.capture_again import CaptureAgain
 from exporter.rewrite.convert_precision import ConvertPrecision
 from exporter.schedule import Schedule
-from exporter.validation.follow import follow_matches, rounding_errors
+from exporter.validation.follow import Recorder, follow_matches, rounding_errors
 from exporter.validation.parity import TOLERANCES, ParityResult, compare
 
 _ROUNDING: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
@@ -148,10 +147,10 @@ def _first_wrong(
 
 
 def _values(stage: _Stage, names: Container[str]) -> dict[str, Tensor]:
-    recorder = _Recorder(stage.graph_module, names)
+    recorder = Recorder(stage.graph_module, lambda node: node.name if node.name in names else None)
     with torch.no_grad():
         recorder.run(*stage.inputs)
-    return recorder.values
+    return recorder.kept
 
 
 def _relative_error(one: Tensor, other: Tensor) -> float:
@@ -159,18 +158,3 @@ def _relative_error(one: Tensor, other: Tensor) -> float:
     shared = tuple(slice(min(sizes)) for sizes in zip(one.shape, other.shape, strict=True))
     wide = other[shared].double()
     return float((one[shared].double() - wide).norm() / wide.norm())
-
-
-class _Recorder(fx.Interpreter):
-    """Executes a graph and keeps the values of some nodes by name."""
-
-    def __init__(self, graph_module: fx.GraphModule, names: Container[str]) -> None:
-        super().__init__(graph_module)
-        self._names = names
-        self.values: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name in self._names:
-            self.values[n.name] = result
-        return result

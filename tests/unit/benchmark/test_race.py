@@ -274,8 +274,6 @@ def test_own_input_batch_goes_before_the_common_one(engine: EngineFile, images: 
         pytest.param({"min_calls": 4}, "min_calls <= max_calls", id="calls"),
         pytest.param({"threads": 10_000}, "threads: expected 1 to", id="threads"),
         pytest.param({"threads": 0}, "threads: expected 1 to", id="no threads"),
-        pytest.param({"cores": (99_999,)}, "cores: expected some of", id="cores"),
-        pytest.param({"cores": ()}, "got none", id="no cores"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

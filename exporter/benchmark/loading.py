@@ -5,11 +5,10 @@ whose threads and memory would be measured with it.
 """
 
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -140,7 +139,11 @@ def _load_pytorch(job: Job, inputs: Inputs) -> Loaded:
     given = [torch.from_numpy(array).to(job.device) for array in arrays_of(inputs)]
     if job.contender.precision != "fp32":
         given = [tensor.to(_dtype(job)) for tensor in given]
-    call = _calling(model, given, torch.inference_mode)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model(*given)
+
     if not job.contender.cuda_graph:
         return Loaded(call=call)
     if job.device != "cuda":
@@ -184,15 +187,3 @@ def _placed(program: "ExportedProgram", device: Device) -> "torch.nn.Module":
     placed = program if device == "cpu" else move_to_device_pass(program, device)
     module: torch.nn.Module = placed.module(check_guards=False)
     return module
-
-
-def _calling(
-    model: "torch.nn.Module",
-    inputs: "Sequence[torch.Tensor]",
-    mode: Callable[[], AbstractContextManager[Any]],
-) -> Call:
-    def call() -> object:
-        with mode():
-            return model(*inputs)
-
-    return call

@@ -42,6 +42,12 @@ class Material:
     outputs: Path | None = None
 
     @property
+    def sets(self) -> dict[str, ImageSet]:
+        """The images that there are, by what they are for: `data` or `pairs`."""
+        found = {"data": self.images, "pairs": self.pairs.images if self.pairs is not None else None}
+        return {use: images for use, images in found.items() if images is not None}
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Everything that will be embedded: prompts for every class name, and captions."""
         prompts = [template.format(name) for name in self.class_names for template in self.templates]

@@ -118,14 +118,12 @@ def measure(
     preprocess = engines.planned.model.preprocess
     assert preprocess is not None
     contenders = engines.contenders()
-    sets = {"data": material.images, "pairs": material.pairs.images if material.pairs else None}
-    if sets["data"] and sets["pairs"] and sets["data"].fingerprint == sets["pairs"].fingerprint:
-        sets["pairs"] = None
+    sets = material.sets
+    if len(sets) == 2 and sets["data"].fingerprint == sets["pairs"].fingerprint:
+        del sets["pairs"]
     engines.texts.check(material.texts)
     outputs: dict[str, Outputs] = {}
     for key, images in sets.items():
-        if images is None:
-            continue
         with observe(f"run {images.name}") as note:
             chosen = default_workers(len(images.names)) if workers is None else workers
             outputs[key] = collect(
@@ -186,7 +184,7 @@ def _compare(engines: Engines, material: Material, outputs: Mapping[str, Outputs
     record = ValidationRecord(
         data=DataRecord(name=main.images.name, n=len(main.positions), unreadable=main.unreadable),
         fidelity={
-            name: fidelity(_paired(main, name), logits=planned.model.output_names[0] == "logits")
+            name: fidelity(_both(main, name), logits=planned.model.output_names[0] == "logits")
             for name in targets
         },
         labels_matched_by=None if match is None else match.matched_by,
@@ -222,6 +220,14 @@ def _logits(outputs: Outputs, contender: str, classifiers: Mapping[str, Array | 
         yield chunk if classes_KC is None else zero_shot_logits(chunk, classes_KC)
 
 
+def _both(
+    outputs: Outputs, target: str, classifiers: Mapping[str, Array | None] | None = None
+) -> Iterator[tuple[Array, Array]]:
+    """What the dense model and a target say, as logits where there are classifiers."""
+    dense, own = (_logits(outputs, name, classifiers or {}) for name in (DENSE, target))
+    return zip(dense, own, strict=True)
+
+
 def _classified(
     record: ValidationRecord,
     outputs: Outputs,
@@ -232,11 +238,7 @@ def _classified(
 ) -> ValidationRecord:
     if zero_shot:
         agreements = {
-            name: fidelity(
-                zip(_logits(outputs, DENSE, classifiers), _logits(outputs, name, classifiers), strict=True),
-                logits=True,
-            ).top1_agreement
-            for name in targets
+            name: fidelity(_both(outputs, name, classifiers), logits=True).top1_agreement for name in targets
         }
         kept = {
             name: replace(found, top1_agreement=agreements[name]) for name, found in record.fidelity.items()
@@ -271,10 +273,6 @@ def _doubts(planned: Planned, outputs: Outputs, classifiers: Mapping[str, Array 
         classes = logits.shape[1]
     doubt = label_doubt(np.concatenate(answers), labels, classes)
     return () if doubt is None else (doubt,)
-
-
-def _paired(outputs: Outputs, target: str) -> Iterator[tuple[Array, Array]]:
-    return zip(outputs.of(DENSE), outputs.of(target), strict=True)
 
 
 def _retrieved(material: Material, outputs: Outputs, embeds: Mapping[str, Embed]) -> RetrievalReport:

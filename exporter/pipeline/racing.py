@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +35,7 @@ from exporter.pipeline.plan import Planned
 from exporter.pipeline.stage_options import parity_inputs
 from exporter.recipe import Recipe, absolute, merging_name
 from exporter.rewrite import RewrittenProgram
+from exporter.targets import Signature
 
 PROGRAM_FILE = "program.pt2"
 
@@ -92,14 +94,8 @@ def save_program(program: RewrittenProgram, folder: Path) -> Path:
 def bundle_subject(bundle: Bundle, label: str, batch: int, program: Path | None = None) -> Subject:
     """A bundle's engines as one form of its model."""
     manifest = bundle.manifest
-    options = {name: bundle.engine_options(name) for name in manifest.artifacts}
     engines = {
-        name: EngineFile(
-            target=name,
-            path=bundle.path / record.file,
-            signature=bundle.signature,
-            options=asdict(options[name]) if options[name] is not None else {},
-        )
+        name: _engine_file(name, bundle.path / record.file, bundle.signature, bundle.engine_options(name))
         for name, record in manifest.artifacts.items()
     }
     return Subject(
@@ -114,14 +110,9 @@ def bundle_subject(bundle: Bundle, label: str, batch: int, program: Path | None 
 
 def compiled_subject(compiled: Compiled, label: str, batch: int, program: Path | None = None) -> Subject:
     """Engines that were just compiled as one form of their model."""
-    given, request = compiled.recipe.engines, compiled.request
+    options, signature = compiled.recipe.engines, compiled.request.signature
     engines = {
-        name: EngineFile(
-            target=name,
-            path=compiled.folder / engine.artifact.file,
-            signature=request.signature,
-            options=asdict(given[name]) if name in given else {},
-        )
+        name: _engine_file(name, compiled.folder / engine.artifact.file, signature, options.get(name))
         for name, engine in compiled.engines.items()
     }
     return Subject(
@@ -132,6 +123,11 @@ def compiled_subject(compiled: Compiled, label: str, batch: int, program: Path |
         engines=engines,
         program=program,
     )
+
+
+def _engine_file(target: str, path: Path, signature: Signature, options: Any) -> EngineFile:
+    given = {} if options is None else asdict(options)
+    return EngineFile(target=target, path=path, signature=signature, options=given)
 
 
 def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) -> BenchReport:
@@ -269,16 +265,8 @@ def _models(
 def _engines(subjects: Iterable[Subject]) -> Iterable[Contender]:
     for subject in subjects:
         for target, file in subject.engines.items():
-            yield Contender(
-                name=f"{subject.label} {target}",
-                kind="engine",
-                form=subject.label,
-                batch=subject.batch,
-                target=target,
-                reduced=subject.reduced,
-                executed_macs=subject.executed_macs,
-                engine=file,
-            )
+            name = f"{subject.label} {target}"
+            yield Contender(name=name, kind="engine", target=target, engine=file, **_shared(subject))
 
 
 def _programs(subjects: Iterable[Subject], options: BenchOptions) -> Iterable[Contender]:
@@ -287,13 +275,20 @@ def _programs(subjects: Iterable[Subject], options: BenchOptions) -> Iterable[Co
             yield Contender(
                 name=f"eager {subject.label}, graph" if graph else f"eager {subject.label}",
                 kind="program",
-                form=subject.label,
-                batch=subject.batch,
-                reduced=subject.reduced,
-                executed_macs=subject.executed_macs,
                 program=subject.program,
                 cuda_graph=graph,
+                **_shared(subject),
             )
+
+
+def _shared(subject: Subject) -> dict[str, Any]:
+    """What all contenders of a form have in common."""
+    return {
+        "form": subject.label,
+        "batch": subject.batch,
+        "reduced": subject.reduced,
+        "executed_macs": subject.executed_macs,
+    }
 
 
 def _graphs(options: BenchOptions) -> tuple[bool, ...]:

@@ -188,11 +188,13 @@ class _Sweep:
     def _run(
         self, points: Sequence[Point], build: BuildPoint, store: Store, *, timed: bool
     ) -> list[PointResult]:
+        work = self.store.folder / "work"
+        work.mkdir(exist_ok=True)
         race = TimePoint(
             recipe=self.request.recipe,
             planned=self.planned,
             bundles=build.bundles,
-            work=self._folder("work"),
+            work=work,
             options=self.request.options,
             store=store,
         )
@@ -200,14 +202,14 @@ class _Sweep:
             command=(sys.executable, "-m", "exporter.pipeline.sweep_worker"),
             setup=build.as_json(),
         )
-        work = Work(build=builder, time=race if timed else None, stands=build.stands)
+        steps = Work(build=builder, time=race if timed else None, stands=build.stands)
         jobs = self.request.jobs or self._jobs_that_fit()
         asked = with_dense(points) if timed else tuple(points)
         if store is self.store:
             self.asked |= dict.fromkeys(asked)
         with self.observe("sweep") as note:
             listen = _Listener(note)
-            results = drive(asked, work, store, jobs=jobs, on_progress=listen)
+            results = drive(asked, steps, store, jobs=jobs, on_progress=listen)
             note(f"{len(asked)} points, {listen.reused} of them known already")
         found = {result.point: result for result in results}
         if store is self.store:
@@ -220,10 +222,7 @@ class _Sweep:
         if self.found is None or preprocess is None:
             return None
         folder = self.store.folder / "outputs" / self.store.key(Point())[:16]
-        sets = {"data": self.found.images, "pairs": self.found.pairs.images if self.found.pairs else None}
-        for name, images in sets.items():
-            if images is None:
-                continue
+        for name, images in self.found.sets.items():
             with self.observe(f"dense model on {images.name}") as note:
                 contender = {DENSE: dense_contender(self.planned)}
                 workers = default_workers(len(images.names))
@@ -284,11 +283,6 @@ class _Sweep:
         return jobs_that_fit(
             round(_PROCESS_BYTES + _WEIGHTS_HELD * weights), available_memory_bytes(), len(usable_cores())
         )
-
-    def _folder(self, name: str) -> Path:
-        folder = self.store.folder / name
-        folder.mkdir(exist_ok=True)
-        return folder
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:

@@ -59,15 +59,15 @@ def sweep_conditions(
         targets: engines of the points.
         options: how they are timed.
     """
-    sets = [found.images, found.pairs.images if found.pairs else None] if found is not None else []
+    pairs = found.pairs if found is not None else None
     building: dict[str, object] = {
         "model": _identity(recipe.model, planned.model),
         "weights_sha256": planned.model.weights_sha256,
-        "images": [images.fingerprint for images in sets if images is not None],
+        "images": [images.fingerprint for images in found.sets.values()] if found is not None else [],
         "classes": list(found.class_names) if found is not None else [],
         "templates": list(found.templates) if found is not None else [],
-        "captions": list(found.pairs.texts) if found is not None and found.pairs is not None else [],
-        "pairs": list(found.pairs.pairs) if found is not None and found.pairs is not None else [],
+        "captions": list(pairs.texts) if pairs is not None else [],
+        "pairs": list(pairs.pairs) if pairs is not None else [],
         **shared_values(recipe),
         "toolchain": toolchain(targets),
     }

@@ -169,10 +169,9 @@ def _store(bundle: Bundle, found: Material, save: bool) -> Iterator[Path]:
     Where nothing can or may be written beside the bundle it is a temporary one, and a measurement that is stopped
     starts again.
     """
-    sets = [found.images, found.pairs.images if found.pairs else None]
     engines = [record.sha256 for _, record in sorted(bundle.manifest.artifacts.items())]
     of_bundle = _digest([bundle.manifest.model.weights.sha256, *engines])
-    key = of_bundle + _digest([images.fingerprint for images in sets if images is not None])
+    key = of_bundle + _digest([images.fingerprint for images in found.sets.values()])
     path = bundle.path.absolute()
     if not save or not os.access(path.parent, os.W_OK | os.X_OK):
         with tempfile.TemporaryDirectory() as folder:

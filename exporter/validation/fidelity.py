@@ -8,7 +8,6 @@ Memory: a few numbers per image, and the outputs of the first `NEIGHBOUR_LIMIT` 
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +39,7 @@ def fidelity(
         ParityError: the engine's outputs have another shape than the dense model's.
         UsageError: there are no images.
     """
-    chunks: list[_Chunk] = []
+    chunks: list[dict[str, Array]] = []
     kept: list[tuple[Array, Array]] = []
     room = neighbour_limit
     for dense, engine in pairs:
@@ -51,18 +50,14 @@ def fidelity(
             room -= len(kept[-1][0])
     if not kept:
         raise UsageError("fidelity: expected at least one readable image, got none")
-    cosine_n = np.concatenate([each.cosine_B for each in chunks])
-    finite_n = np.concatenate([each.finite_B for each in chunks])
+    joined = {name: np.concatenate([each[name] for each in chunks]) for name in chunks[0]}
+    finite_n, cosine_n = joined["finite"], joined["cosine"]
     dense_NC, engine_NC = (np.concatenate(side) for side in zip(*kept, strict=True))
     return Fidelity(
         n=len(cosine_n),
         not_finite=int((~finite_n).sum()),
-        top1_agreement=100 * float(np.concatenate([each.agrees_B for each in chunks]).mean())
-        if logits
-        else None,
-        kl=float(np.concatenate([each.kl_B for each in chunks]).mean())
-        if logits and finite_n.all()
-        else None,
+        top1_agreement=100 * float(joined["agrees"].mean()) if logits else None,
+        kl=float(joined["kl"].mean()) if logits and finite_n.all() else None,
         cosine_mean=float(cosine_n.mean()),
         cosine_min=float(cosine_n.min()),
         neighbour_overlap=neighbour_overlap(dense_NC, engine_NC) if len(dense_NC) > 1 else None,
@@ -103,26 +98,15 @@ def unit_rows(rows: Array) -> npt.NDArray[np.float64]:
     return unit_BC
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Chunk:
+def _compare(dense: Array, engine: Array, *, logits: bool) -> dict[str, Array]:
     """One number per image: whether both are finite, the cosine, and for logits the agreement and the KL."""
-
-    finite_B: Array
-    cosine_B: Array
-    agrees_B: Array
-    kl_B: Array
-
-
-def _compare(dense: Array, engine: Array, *, logits: bool) -> _Chunk:
     one_BC, other_BC = _flat(dense).astype(np.float64), _flat(engine).astype(np.float64)
     finite_B = np.asarray(np.isfinite(one_BC).all(axis=1) & np.isfinite(other_BC).all(axis=1))
-    nothing_B = np.empty(0)
-    return _Chunk(
-        finite_B=finite_B,
-        cosine_B=np.where(finite_B, _cosines(one_BC, other_BC), -1.0),
-        agrees_B=finite_B & (one_BC.argmax(axis=1) == other_BC.argmax(axis=1)) if logits else nothing_B,
-        kl_B=_kl(one_BC[finite_B], other_BC[finite_B]) if logits else nothing_B,
-    )
+    found = {"finite": finite_B, "cosine": np.where(finite_B, _cosines(one_BC, other_BC), -1.0)}
+    if logits:
+        found["agrees"] = finite_B & (one_BC.argmax(axis=1) == other_BC.argmax(axis=1))
+        found["kl"] = _kl(one_BC[finite_B], other_BC[finite_B])
+    return found
 
 
 def _cosines(one_BC: Array, other_BC: Array) -> Array:

@@ -82,11 +82,6 @@ def recalls(ranks: Ranks) -> Retrieval:
     )
 
 
-def retrieval(images_IC: Array, texts_TC: Array, pairs: Sequence[tuple[int, int]]) -> Retrieval:
-    """Recalls of one contender; for the arguments and errors see `rank_pairs`."""
-    return recalls(rank_pairs(images_IC, texts_TC, pairs))
-
-
 def report_retrieval(ranks: Mapping[str, Ranks], *, baseline: str = "dense") -> RetrievalReport:
     """Recalls of every contender, and their paired differences to the baseline.
 

@@ -33,17 +33,12 @@ def class_embeddings(
         (K, C) fp64. A class of whose prompts one is not finite is not-a-number throughout.
 
     Raises:
-        UsageError: no class name, no template, or a template without exactly one `{}`.
+        UsageError: no class name, or no template.
     """
     if not class_names or not templates:
         raise UsageError(
             f"classes: expected at least one class name and one template, got {len(class_names)} and {len(templates)}"
         )
-    for template in templates:
-        if template.count(_PLACE) != 1:
-            raise UsageError(
-                f'classes: expected a template with one {{}} for the class name, got "{template}"'
-            )
     at_once = max(1, _PROMPTS // len(templates))
     return np.concatenate(
         [

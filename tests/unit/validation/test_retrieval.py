@@ -12,14 +12,13 @@ from scipy.stats import binom
 from sklearn.metrics.pairwise import cosine_similarity  # type: ignore[import-untyped]
 
 from exporter.errors import InternalError, UsageError
-from exporter.records import Recall
+from exporter.records import Recall, Retrieval
 from exporter.validation.retrieval import (
     NEVER,
     Ranks,
     rank_pairs,
     recalls,
     report_retrieval,
-    retrieval,
 )
 
 Array = npt.NDArray[Any]
@@ -51,6 +50,10 @@ def brute_cosine(one: Sequence[float], other: Sequence[float]) -> float:
     product = sum(a * b for a, b in zip(one, other, strict=True))
     lengths = sum(a * a for a in one) ** 0.5 * sum(b * b for b in other) ** 0.5
     return round(product / lengths, 12) if lengths else 0.0
+
+
+def retrieval(images_IC: Array, texts_TC: Array, pairs: Pairs) -> Retrieval:
+    return recalls(rank_pairs(images_IC, texts_TC, pairs))
 
 
 def flipped(pairs: Pairs) -> Pairs:

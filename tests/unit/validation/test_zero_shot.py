@@ -118,14 +118,6 @@ def test_prompt_that_is_not_finite_leaves_no_right_answer() -> None:
     assert not hits(logits, np.asarray([0, 1])).five.any()
 
 
-@pytest.mark.parametrize("template", ["a photo", "{} and {}", "", "{0}"])
-def test_template_without_one_place_is_named(template: str) -> None:
-    with pytest.raises(UsageError, match="one {} for the class name") as caught:
-        class_embeddings(letters, DIGITS, ["a {}", template])
-
-    assert f'got "{template}"' in str(caught.value)
-
-
 @pytest.mark.parametrize(("names", "templates"), [((), TEMPLATES), (DIGITS, ())])
 def test_nothing_to_prompt_with_is_refused(names: tuple[str, ...], templates: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=f"got {len(names)} and {len(templates)}"):

@@ -1,7 +1,7 @@
 """The worker: windows and warm-up on invented times, each kind of contender, and a real process."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,19 +44,29 @@ def job(contender: Contender, images: Path, **changes: Any) -> Job:
     return Job(contender=contender, images=images, **fields)
 
 
+def outputs_of(asked: Job) -> list[Any]:
+    """Return the arrays that the contender of a job gives for its input batch."""
+    return arrays_of(load_contender(asked, read_inputs(asked)).call())
+
+
+def digits(name: str, kind: Any, **more: Any) -> Contender:
+    """Return a contender that loads the digits model."""
+    return Contender(name=name, kind=kind, batch=1, reduced=False, executed_macs=1, model=DIGITS, **more)
+
+
 # Windows --------------------------------------------------------------------------------------------
 
 
-def test_window_lasts_as_long_as_asked() -> None:
-    assert run_window(taking(30.0), min_ms=100, min_calls=1) == [30.0] * 4
-
-
-def test_window_has_as_many_calls_as_asked() -> None:
-    assert run_window(taking(500.0), min_ms=100, min_calls=3) == [500.0] * 3
-
-
-def test_window_never_has_more_calls_than_allowed() -> None:
-    assert run_window(taking(0.01), min_ms=100, min_calls=1, max_calls=5) == [0.01] * 5
+@pytest.mark.parametrize(
+    ("ms", "limits", "calls"),
+    [
+        pytest.param(30.0, {"min_ms": 100, "min_calls": 1}, 4, id="as long as asked"),
+        pytest.param(500.0, {"min_ms": 100, "min_calls": 3}, 3, id="as many as asked"),
+        pytest.param(0.01, {"min_ms": 100, "min_calls": 1, "max_calls": 5}, 5, id="never more than allowed"),
+    ],
+)
+def test_window_ends_by_time_and_by_calls(ms: float, limits: dict[str, Any], calls: int) -> None:
+    assert run_window(taking(ms), **limits) == [ms] * calls
 
 
 def test_first_call_of_a_round_does_not_count() -> None:
@@ -95,8 +105,7 @@ def test_engine_and_program_compute_the_model(
     expected = np.load(images) @ weights[0] @ weights[1]
 
     for contender in (as_engine("onnx", engine), as_program("eager", program)):
-        asked = job(contender, images)
-        (got,) = arrays_of(load_contender(asked, read_inputs(asked)).call())
+        (got,) = outputs_of(job(contender, images))
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -108,14 +117,10 @@ def digit_images(tmp_path: Path) -> Path:
 
 
 def test_module_computes_what_its_source_loads(digit_images: Path) -> None:
-    contender = Contender(
-        name="eager dense", kind="module", batch=1, reduced=False, executed_macs=1, model=DIGITS
-    )
     module = load(DIGITS).module
     assert isinstance(module, nn.Module)
-    asked = job(contender, digit_images)
 
-    (got,) = arrays_of(load_contender(asked, read_inputs(asked)).call())
+    (got,) = outputs_of(job(digits("eager dense", "module"), digit_images))
 
     expected = module(torch.from_numpy(np.load(digit_images)))
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5, atol=1e-6)
@@ -130,12 +135,8 @@ def test_compiled_is_torch_compile_of_the_module(digit_images: Path, monkeypatch
         return nn.Identity()
 
     monkeypatch.setattr(torch, "compile", compile_)
-    contender = Contender(
-        name="compiled", kind="compiled", batch=1, reduced=False, executed_macs=1, model=DIGITS
-    )
-    asked = job(contender, digit_images)
 
-    (got,) = arrays_of(load_contender(asked, read_inputs(asked)).call())
+    (got,) = outputs_of(job(digits("compiled", "compiled"), digit_images))
 
     assert [(type(module), options) for module, options in seen] == [
         (type(load(DIGITS).module), {"dynamic": False})
@@ -145,10 +146,7 @@ def test_compiled_is_torch_compile_of_the_module(digit_images: Path, monkeypatch
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_module_is_cast_with_its_images(precision: Any, digit_images: Path) -> None:
-    contender = Contender(
-        name="e", kind="module", batch=1, reduced=False, executed_macs=1, model=DIGITS, precision=precision
-    )
-    asked = job(contender, digit_images)
+    asked = job(digits("e", "module", precision=precision), digit_images)
 
     outputs = load_contender(asked, read_inputs(asked)).call()
 
@@ -163,9 +161,7 @@ def test_compiled_program_is_torch_compile_of_it(
     asked = job(as_program("eager", program), images)
     compiled = replace(asked, contender=replace(asked.contender, kind="compiled"))
 
-    (plain,), (negated,) = (
-        arrays_of(load_contender(each, read_inputs(each)).call()) for each in (asked, compiled)
-    )
+    (plain,), (negated,) = outputs_of(asked), outputs_of(compiled)
 
     np.testing.assert_allclose(negated, -plain)
 
@@ -213,25 +209,29 @@ def test_outputs_that_are_not_numbers_are_not_timed(
         Worker().answer(request)
 
 
-def test_engine_that_computes_on_the_cpu_is_unavailable_on_cuda(engine: EngineFile, images: Path) -> None:
-    asked = job(as_engine("onnx", engine), images, device="cuda")
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        pytest.param(
+            "engine", {"device": "cuda"}, "expected cuda, got a runner on the CPU", id="engine of a CPU"
+        ),
+        pytest.param(
+            "program",
+            {"device": "cuda"},
+            "device cuda",
+            id="no CUDA here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA"),
+        ),
+        pytest.param("graph", {}, "CUDA graphs need device cuda", id="CUDA graph on a CPU"),
+    ],
+)
+def test_device_that_a_contender_cannot_use_makes_it_unavailable(
+    kind: str, changes: dict[str, Any], words: str, engine: EngineFile, program: Path, images: Path
+) -> None:
+    eager = replace(as_program("eager", program), cuda_graph=kind == "graph")
+    asked = job(as_engine("onnx", engine) if kind == "engine" else eager, images, **changes)
 
-    with pytest.raises(TargetUnavailableError, match="expected cuda, got a runner on the CPU"):
-        load_contender(asked, read_inputs(asked))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
-def test_pytorch_on_cuda_is_unavailable_without_cuda(program: Path, images: Path) -> None:
-    asked = job(as_program("eager", program), images, device="cuda")
-
-    with pytest.raises(TargetUnavailableError, match="device cuda"):
-        load_contender(asked, read_inputs(asked))
-
-
-def test_graph_is_unavailable_on_the_cpu(program: Path, images: Path) -> None:
-    asked = job(replace(as_program("eager", program), cuda_graph=True), images)
-
-    with pytest.raises(TargetUnavailableError, match="CUDA graphs need device cuda"):
+    with pytest.raises(TargetUnavailableError, match=words):
         load_contender(asked, read_inputs(asked))
 
 
@@ -321,20 +321,23 @@ serve(answer)
 
 
 @pytest.fixture
-def observed(engine: EngineFile, images: Path, tmp_path: Path) -> Iterator[Child]:
-    """A worker that tells what it imported and where it may run, and prints nonsense all the while."""
-    process = Child(
-        (sys.executable, "-c", OBSERVER), worker_environment(1, tmp_path), tmp_path / "worker.log"
-    )
-    try:
-        yield process
-    finally:
+def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Starts a worker process."""
+    started: list[Child] = []
+
+    def begin(command: tuple[str, ...] = WORKER) -> Child:
+        started.append(Child(command, worker_environment(1, tmp_path), tmp_path / "worker.log"))
+        return started[-1]
+
+    yield begin
+    for process in started:
         process.kill()
 
 
 def test_engine_worker_is_free_of_torch_and_pinned(
-    observed: Child, engine: EngineFile, images: Path, tmp_path: Path
+    start: Callable[..., Child], engine: EngineFile, images: Path, tmp_path: Path
 ) -> None:
+    observed = start((sys.executable, "-c", OBSERVER))
     request = {"ask": "prepare", "job": to_tree(job(as_engine("onnx", engine), images, cores=(0,)))}
     prepared = observed.ask(request, timeout_s=60)
     timed = observed.ask({"ask": "round", "min_ms": 0, "min_calls": 4, "max_calls": 4}, timeout_s=60)
@@ -353,33 +356,25 @@ def test_engine_worker_is_free_of_torch_and_pinned(
     assert log.count("chatter of native code") == 3 and "chatter of a library" in log
 
 
-def test_program_worker_answers_the_whole_protocol(program: Path, images: Path, tmp_path: Path) -> None:
-    process = Child(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
-    try:
-        request = {"ask": "prepare", "job": to_tree(job(as_program("eager", program), images))}
-        prepared = process.ask(request, timeout_s=300)
-        timed = process.ask({"ask": "round", "min_ms": 0, "min_calls": 4, "max_calls": 4}, timeout_s=60)
-        finished = process.ask({"ask": "finish"}, timeout_s=60)
-    finally:
-        process.kill()
+def test_program_worker_answers_the_whole_protocol(
+    start: Callable[..., Child], program: Path, images: Path
+) -> None:
+    process = start()
+    request = {"ask": "prepare", "job": to_tree(job(as_program("eager", program), images))}
+    prepared = process.ask(request, timeout_s=300)
+    timed = process.ask({"ask": "round", "min_ms": 0, "min_calls": 4, "max_calls": 4}, timeout_s=60)
+    finished = process.ask({"ask": "finish"}, timeout_s=60)
 
     assert prepared["notes"] == []
     assert len(timed["samples_ms"]) == 4 and min(timed["samples_ms"]) > 0
     assert finished["peak_memory_bytes"] > 100 * 2**20  # PyTorch is larger
 
 
-def test_worker_says_why_it_cannot_load(engine: EngineFile, images: Path, tmp_path: Path) -> None:
+def test_worker_says_why_it_cannot_load(
+    start: Callable[..., Child], engine: EngineFile, images: Path, tmp_path: Path
+) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    broken = EngineFile(
-        target="onnx",
-        path=tmp_path / "broken.onnx",
-        signature=engine.signature,
-    )
-    process = Child(WORKER, worker_environment(1, tmp_path), tmp_path / "worker.log")
-    try:
-        with pytest.raises(ChildFailure, match=r"broken\.onnx"):
-            process.ask(
-                {"ask": "prepare", "job": to_tree(job(as_engine("onnx", broken), images))}, timeout_s=60
-            )
-    finally:
-        process.kill()
+    broken = as_engine("onnx", replace(engine, path=tmp_path / "broken.onnx"))
+
+    with pytest.raises(ChildFailure, match=r"broken\.onnx"):
+        start().ask({"ask": "prepare", "job": to_tree(job(broken, images))}, timeout_s=60)

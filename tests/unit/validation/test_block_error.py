@@ -114,12 +114,6 @@ def test_error_is_that_of_the_definition(case: tuple[int, int, list[Match]], see
     assert found == pytest.approx(sum(shares) / batch, rel=1e-9)
 
 
-def test_merging_equal_tokens_loses_nothing() -> None:
-    dense = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]])
-
-    assert relative_error(dense, dense[:, :2], torch.tensor([[0, 1, 0]])) == 0.0
-
-
 def test_merging_two_unlike_tokens_loses_half_their_distance() -> None:
     """(3, 0) and (0, 4) become (1.5, 2): each is off by 2.5, of a length of 5 in all."""
     dense = torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
@@ -127,12 +121,6 @@ def test_merging_two_unlike_tokens_loses_half_their_distance() -> None:
     assert relative_error(dense, torch.tensor([[[1.5, 2.0]]]), torch.tensor([[0, 0]])) == pytest.approx(
         2.5 * math.sqrt(2) / 5
     )
-
-
-def test_zeros_are_as_far_away_as_the_tokens_are_long() -> None:
-    dense = torch.randn(2, 5, 3)
-
-    assert relative_error(dense, torch.zeros(2, 5, 3), initial_groups(2, 5)) == pytest.approx(1.0)
 
 
 def test_small_differences_are_not_lost_in_half_precision_sums() -> None:

@@ -1,6 +1,5 @@
 """Outputs of contenders over images: stored in order, never computed twice, whatever stops the run."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from exporter.models import Preprocess
 from exporter.targets import Array
 from exporter.validation import ImageSet, collect, image_arrays, open_images
 from exporter.validation.outputs import CHUNK
+from tests.support.image_trees import Tree
 
 PREPROCESS = Preprocess(
     image_size=(4, 4),
@@ -96,30 +96,19 @@ def test_progress_counts_every_image_once(tmp_path: Path) -> None:
     assert told == [(CHUNK, COUNT), (2 * CHUNK, COUNT), (COUNT, COUNT)]
 
 
-def folder_of(write: Callable[[Path], None], path: Path) -> ImageSet:
-    path.mkdir()
-    write(path)
-    return open_images(path, None)
+def test_unreadable_images_are_named_and_left_out(tree: Tree, tmp_path: Path) -> None:
+    folder = tree("0.png", "2.png")
+    (folder / "1.png").write_bytes(b"not a picture")
 
+    outputs = collect(open_images(folder, None), PREPROCESS, {"grey": Greys()}, tmp_path / "store")
 
-def test_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
-    from PIL import Image
-
-    def write(folder: Path) -> None:
-        for number in (0, 2):
-            Image.new("RGB", (4, 4), (number,) * 3).save(folder / f"{number}.png")
-        (folder / "1.png").write_bytes(b"not a picture")
-
-    outputs = collect(folder_of(write, tmp_path / "in"), PREPROCESS, {"grey": Greys()}, tmp_path / "store")
-
-    assert outputs.stacked("grey")[:, 0].tolist() == [0, 2]
+    assert outputs.stacked("grey")[:, 0].tolist() == [0, 1]  # what `tree` paints them with
     assert outputs.positions.tolist() == [0, 2]
     assert [each.name for each in outputs.unreadable] == ["1.png"]
 
 
 def test_a_set_without_one_readable_image_is_refused(tmp_path: Path) -> None:
-    def write(folder: Path) -> None:
-        (folder / "1.png").write_bytes(b"not a picture")
+    (tmp_path / "1.png").write_bytes(b"not a picture")
 
     with pytest.raises(UsageError, match=r"1 that cannot be read; the first: 1\.png"):
-        collect(folder_of(write, tmp_path / "in"), PREPROCESS, {"grey": Greys()}, tmp_path / "store")
+        collect(open_images(tmp_path, None), PREPROCESS, {"grey": Greys()}, tmp_path / "store")

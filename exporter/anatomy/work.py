@@ -6,6 +6,7 @@ products, convolutions and attention count; everything else is not a multiply-ac
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from torch import fx
 
@@ -38,21 +39,13 @@ def executed_macs(graph: fx.Graph) -> int:
 
 def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: Sequence[fx.Node]) -> Workload:
     """Sort the MACs of one image by segment (between merge points) and by growth with the token count."""
-    batch = example_batch(graph)
-    segments = len(merge_points) + 1
-    fixed, per_token, per_pair = 0, [0] * segments, [0] * segments
-    segment, dependent = 0, image_dependent(graph)
-    for node in graph.nodes:
-        macs = macs_of(node) // batch if node in dependent else 0
-        tokens = _token_counts(node, layouts) if macs else []
-        if len(tokens) == 2:
-            per_pair[segment] += macs // (tokens[0] * tokens[1])
-        elif tokens:
-            per_token[segment] += macs // tokens[0]
-        else:
-            fixed += macs
-        segment += node in merge_points
-    return Workload(fixed=fixed, per_token=tuple(per_token), per_pair=tuple(per_pair))
+    nodes = list(graph.nodes)
+    ends = [nodes.index(point) + 1 for point in merge_points]
+    segments = [growing_macs(nodes[start:end], layouts) for start, end in pairwise((0, *ends, len(nodes)))]
+    per_token, per_pair = zip(*segments, strict=True)
+    batch, dependent = example_batch(graph), image_dependent(graph)
+    fixed = sum(macs_of(node) // batch for node in dependent if not _token_counts(node, layouts))
+    return Workload(fixed=fixed, per_token=per_token, per_pair=per_pair)
 
 
 def growing_macs(nodes: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) -> tuple[int, int]:

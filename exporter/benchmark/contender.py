@@ -1,6 +1,6 @@
 """What is raced: a model in one of its forms, at one batch size, as plain data that a worker process can be told.
 
-First step of the room: in, the files of a bundle and a model's name; out, a `Contender` for `race`.
+In: the files of a bundle, or a model's name. Out: a `Contender` for `race`.
 """
 
 from collections.abc import Mapping

@@ -72,14 +72,10 @@ def ratio(samples: RawSamples, baseline: RawSamples, seed: int = 0) -> Ratio:
     1.4 to 8 times apart, and the throughputs 1.9 to 2.1. Rounds last equally long, so a stall costs both the same
     share; the median over rounds then drops what hit one round alone.
 
-    The interval is the union of two. A two-level bootstrap (launches first, then rounds within them, since processes
-    of the same program differ by more than rounds of one process) follows skewed samples, but five launches cannot
-    show it how far a sixth may lie: simulated with identical contenders and normal effects of launches, its 95 %
-    hold the truth in 90 of 100 races of five launches, and in 82 of three. A t interval over the launches' median log
-    ratios knows about few launches and keeps 94 to 99 in all simulations, but its centre follows a bad launch where
-    the median does not. The wider of both held the truth in 95 to 99 of 100, with normal rounds and launches, with
-    bursts of load in 15 % of the rounds, and with one slow process in seven, and costs little: 7.4 % in place of
-    7.3 % for five launches that differ by 3 %.
+    The interval is the union of two. A two-level bootstrap (launches first, then rounds within them) follows skewed
+    samples, but is too narrow for few launches: in simulations its 95 % hold the truth in 90 of 100 races of five
+    launches, and in 82 of three. A t interval over the launches' median log ratios keeps 94 to 99, but its centre
+    follows a bad launch. The union held the truth in 95 to 99 of 100, also with bursts of load and slow processes.
 
     Args:
         samples: of the contender; at least two launches.

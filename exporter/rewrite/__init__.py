@@ -2,12 +2,11 @@
 
 from exporter.rewrite.context import RewriteOptions
 from exporter.rewrite.fold_input_normalization import InsertInputNormalization
-from exporter.rewrite.pipeline import PASS_NAMES, PIPELINE, SWITCHES
+from exporter.rewrite.pipeline import PASS_NAMES, SWITCHES
 from exporter.rewrite.rewrite import RewrittenProgram, rewrite
 
 __all__ = [
     "PASS_NAMES",
-    "PIPELINE",
     "SWITCHES",
     "InsertInputNormalization",
     "RewriteOptions",

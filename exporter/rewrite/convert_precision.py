@@ -1,8 +1,7 @@
 """Pass: give every value of the graph the type that it is computed in."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import fx
@@ -132,18 +131,10 @@ class _Typing:
 
 
 def _dtype(node: fx.Node) -> torch.dtype | None:
+    """Of a value; of a list of tensors, such as what a split gives, that of the first."""
     value = node.meta.get("val")
-    return value.dtype if isinstance(value, torch.Tensor) else _first_dtype(value)
-
-
-def _first_dtype(value: Any) -> torch.dtype | None:
-    """Of a list of tensors, such as what a split gives."""
-    tensors: Iterator[torch.dtype] = (
-        each.dtype
-        for each in (value if isinstance(value, list | tuple) else ())
-        if isinstance(each, torch.Tensor)
-    )
-    return next(tensors, None)
+    values = value if isinstance(value, list | tuple) else (value,)
+    return next((each.dtype for each in values if isinstance(each, torch.Tensor)), None)
 
 
 def _derive(node: fx.Node) -> None:

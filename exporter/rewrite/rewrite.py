@@ -88,6 +88,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     context = PassContext(schedule=schedule, options=options)
     graph_module = copy_graph(program.graph_module)
     outcomes = run_passes(graph_module, configured_passes(context))
+    notes = {each.name for each in PASSES if each.only_notes}
     eager = eager_module(context)
     assert context.exported is not None
     return RewrittenProgram(
@@ -99,13 +100,8 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
         sites=context.sites,
         merge_points=_merge_points(graph_module, context.anatomy),
         executed_macs=executed_macs(eager.graph),
-        passes=(*program.outcomes, *_rewriting(outcomes)),
+        passes=(*program.outcomes, *(outcome for outcome in outcomes if outcome.name not in notes)),
     )
-
-
-def _rewriting(outcomes: tuple[PassOutcome, ...]) -> list[PassOutcome]:
-    notes = {each.name for each in PASSES if each.only_notes}
-    return [outcome for outcome in outcomes if outcome.name not in notes]
 
 
 def _merge_points(graph_module: fx.GraphModule, anatomy: Anatomy | None) -> dict[int, str]:

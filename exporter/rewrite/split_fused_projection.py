@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from exporter.anatomy.demand import token_demand
 from exporter.anatomy.layout import TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_call, add_parameter, attribute, calls, shape_of
+from exporter.graph.nodes import add_call, add_parameter, attribute, calls, operand, shape_of
 from exporter.graph.operators import aten, sdpa
 from exporter.rewrite.channel_rows import ProjectedHeads, projected_heads, read_elsewhere
 from exporter.rewrite.context import PassContext
@@ -46,22 +46,17 @@ class SplitFusedProjection(GraphPass):
 
 
 def _split(graph_module: fx.GraphModule, attention: fx.Node) -> bool:
-    operands = [operand for operand in attention.args[:3] if isinstance(operand, fx.Node)]
-    heads = [projected_heads(graph_module, operand) for operand in operands]
-    query, key, value = heads
-    if query is None or key is None or value is None:
+    operands = [operand(attention, position) for position in range(3)]
+    query, key, value = (projected_heads(graph_module, each) for each in operands)
+    if query is None or key is None or value is None or not query.linear is key.linear is value.linear:
         return False
-    if not (query.linear is key.linear is value.linear) or _order(query.linear) is None:
+    order = _order(query.linear)
+    parts = zip((query, key, value), operands, strict=True)
+    if order is None or any(read_elsewhere(graph_module, part, each) for part, each in parts):
         return False
-    if any(
-        read_elsewhere(graph_module, part, operand)
-        for part, operand in zip(heads, operands, strict=True)
-        if part
-    ):
-        return False
-    (new_query,) = _projections(graph_module, attention, [query])
-    new_key, new_value = _projections(graph_module, attention, [key, value])
-    attention.args = (new_query, new_key, new_value, *attention.args[3:])
+    queries = _projections(graph_module, attention, [query], order)
+    others = _projections(graph_module, attention, [key, value], order)
+    attention.args = (*queries, *others, *attention.args[3:])
     return True
 
 
@@ -74,34 +69,24 @@ def _order(linear: fx.Node) -> list[int] | None:
 
 
 def _projections(
-    graph_module: fx.GraphModule, attention: fx.Node, parts: list[ProjectedHeads]
+    graph_module: fx.GraphModule, attention: fx.Node, parts: list[ProjectedHeads], order: list[int]
 ) -> list[fx.Node]:
     """One linear layer for all `parts`, and each part of it as (B, H, N, D)."""
     graph, linear = graph_module.graph, parts[0].linear
     rows = torch.cat([part.rows_HD.flatten() for part in parts])
     parameters = [
-        add_parameter(graph_module, attention, f"{parameter.name}_rows", _rows(graph_module, parameter, rows))
-        for parameter in linear.args[1:]
-        if isinstance(parameter, fx.Node)
+        add_parameter(graph_module, attention, f"{each.name}_rows", attribute(graph_module, each)[rows])
+        for each in linear.args[1:]
+        if isinstance(each, fx.Node)
     ]
-    order = _order(linear)
-    assert order is not None
     results, start = [], 0
     with graph.inserting_before(attention):
         projected = add_call(graph, aten.linear.default, linear.args[0], *parameters)
         for part in parts:
-            heads, width = part.rows_HD.shape
-            stop = start + heads * width
-            channels = (
-                add_call(graph, aten.slice.Tensor, projected, -1, start, stop)
-                if len(parts) > 1
-                else projected
-            )
-            split = add_call(graph, aten.unflatten.int, channels, -1, [heads, width])
+            stop = start + part.rows_HD.numel()
+            whole = len(parts) == 1
+            channels = projected if whole else add_call(graph, aten.slice.Tensor, projected, -1, start, stop)
+            split = add_call(graph, aten.unflatten.int, channels, -1, list(part.rows_HD.shape))
             results.append(add_call(graph, aten.permute.default, split, order))
             start = stop
     return results
-
-
-def _rows(graph_module: fx.GraphModule, parameter: fx.Node, rows: Tensor) -> Tensor:
-    return attribute(graph_module, parameter)[rows]

@@ -1,14 +1,13 @@
 """Validation: parity of an artifact with eager PyTorch, and accuracy on real images."""
 
 from exporter.validation.accuracy import (
-    AccuracyReport,
     Hits,
     hits,
     join_hits,
     report_accuracy,
 )
 from exporter.validation.chance import best_answers, label_doubt
-from exporter.validation.class_labels import KnownClasses, LabelMatch, matched_by_text
+from exporter.validation.class_labels import KnownClasses, matched_by_text
 from exporter.validation.decoding import decode, default_workers
 from exporter.validation.fidelity import fidelity
 from exporter.validation.follow import rounding_errors
@@ -29,7 +28,6 @@ from exporter.validation.parity import (
 )
 from exporter.validation.reference import Reference, run_eager, tensors_of
 from exporter.validation.retrieval import (
-    Ranks,
     RetrievalReport,
     rank_pairs,
     report_retrieval,
@@ -40,7 +38,6 @@ from exporter.validation.zero_shot import class_embeddings, zero_shot_logits
 
 __all__ = [
     "TOLERANCES",
-    "AccuracyReport",
     "Cases",
     "Comparison",
     "Contender",
@@ -48,10 +45,8 @@ __all__ = [
     "ImagePairs",
     "ImageSet",
     "KnownClasses",
-    "LabelMatch",
     "Outputs",
     "ParityResult",
-    "Ranks",
     "Reference",
     "RetrievalReport",
     "Suspect",

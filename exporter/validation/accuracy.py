@@ -1,9 +1,8 @@
 """Accuracy from logits and labels: what merging costs in top-1 and top-5, against the dense model, image by image.
 
-Pure functions over numpy arrays. In: logits, chunk by
-chunk, and labels; two booleans per image and contender are kept (`Hits`). Out: an `AccuracyReport`. All contenders see
-the same images, so that the difference is paired: its interval comes from resampling images, its p-value from those
-images alone that one contender has right and the other wrong.
+In: logits, chunk by chunk, and labels; two booleans per image and contender are kept (`Hits`). Out: an
+`AccuracyReport`. All contenders see the same images, so the difference is paired: its interval comes from resampling
+images, its p-value from the images that only one of the two contenders has right.
 """
 
 from collections.abc import Iterable, Mapping

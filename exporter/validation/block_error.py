@@ -1,9 +1,8 @@
 """Error growth: how far the merged tokens have drifted from the dense model's, block by block.
 
-Plain torch functions, for the eager programs that fidelity is measured with; no engine
-runs them. In: token states after a block, dense and merged, and which merged token each original one is part of. Out:
-one number per block. Every original token is compared with the merged token that stands for it, so that the number
-counts what merging lost as well as what the lost detail did to the tokens since.
+In: token states after a block, dense and merged, and which merged token each original one is part of. Out: one number
+per block. Every original token is compared with the merged token that stands for it, so the number counts what merging
+lost and what the lost detail did to the tokens since.
 
 Shapes: B images, T tokens that enter block 0, K tokens after the block's merge, C channels, R merged.
 """

@@ -1,7 +1,6 @@
 """Whether a model's answers have anything to do with the labels: a model that is right, judged by labels that are not.
 
-In: answers and labels as class
-indices. Out: a sentence of doubt, or None. Two tests, on 50 images or more:
+In: answers and labels as class indices. Out: a sentence of doubt, or None. Two tests, on 50 images or more:
 
 1. *No better than chance.* By chance answers and labels agree on `p = sum over classes of (share among the answers *
    share among the labels)`, as in Cohen (1960), A coefficient of agreement for nominal scales; with a single label, or

@@ -1,9 +1,8 @@
 """Fidelity: how close an engine's outputs are to dense eager PyTorch's, on images that need no labels.
 
-Pure functions over numpy arrays. In: chunks of
-outputs, the dense model's and the engine's, of the same images. Out: one `Fidelity`. Unlike parity, which asks whether
-the engine computes what was compiled into it, this asks what merging changed: agreement, not equality, is the measure.
-Memory: a few numbers per image, and the outputs of the first `NEIGHBOUR_LIMIT` images.
+In: chunks of outputs of the same images, the dense model's and the engine's. Out: one `Fidelity`. Parity asks whether
+the engine computes what was compiled into it; this asks what merging changed. Memory: a few numbers per image, and the
+outputs of the first `NEIGHBOUR_LIMIT` images.
 """
 
 import math
@@ -68,7 +67,7 @@ def fidelity(
 def neighbour_overlap(dense_NC: Array, engine_NC: Array, *, neighbours: int = NEIGHBOURS) -> float:
     """Percent of each image's nearest neighbours by cosine that two sets of outputs have in common, mean over images.
 
-    Images as near as the last neighbour are taken from the lowest index on. What is not finite is nobody's
+    Images as near as the last neighbour are taken from the lowest index on. What is not finite is no
     neighbour, and has none. Similarities are computed for a block of images at a time, never for all pairs at once.
 
     Args:

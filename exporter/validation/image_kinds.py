@@ -92,8 +92,7 @@ def list_images(folder: Path) -> Listing:
         raise UsageError(
             f"data: {quoted(error.filename)} cannot be read ({error.strerror}); move it away, or let it be read"
         ) from error
-    whole = join_listings((*found, Listing(skipped=tuple(skipped))))
-    return Listing(images=tuple(sorted(whole.images)), other_kinds=whole.other_kinds, skipped=whole.skipped)
+    return join_listings((*found, Listing(skipped=tuple(skipped))))
 
 
 def sort_files(paths: Iterable[Path]) -> Listing:
@@ -120,7 +119,7 @@ def join_listings(listings: Iterable[Listing]) -> Listing:
     found = list(listings)
     kinds = sum((Counter(each.other_kinds) for each in found), Counter[str]())
     return Listing(
-        images=tuple(path for each in found for path in each.images),
+        images=tuple(sorted(path for each in found for path in each.images)),
         other_kinds=kinds,
         skipped=tuple(sorted({name for each in found for name in each.skipped})),
     )

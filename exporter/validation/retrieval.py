@@ -1,10 +1,8 @@
 """Retrieval: does a text find its image, and an image its text, among all others?
 
-Pure functions over numpy arrays. In: embeddings of
-images and texts and which belong together. Out: the rank of each query's best answer (`Ranks`), and from those
-recalls and their paired differences (`RetrievalReport`).
-
-Queries are ranked by cosine in fp64, a block at a time, so that no matrix of all pairs is kept.
+In: embeddings of images and texts and which belong together. Out: the rank of each query's best answer (`Ranks`), and
+from those recalls and their paired differences (`RetrievalReport`). Queries are ranked by cosine in fp64, a block at a
+time, so that no matrix of all pairs is kept.
 """
 
 from collections.abc import Mapping, Sequence

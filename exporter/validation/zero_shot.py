@@ -1,7 +1,6 @@
 """Zero-shot classification: class names and prompt templates to class embeddings, image embeddings to logits.
 
-Pure functions over numpy arrays. In: the text tower as
-a callable, and image embeddings. Out: logits, which `accuracy.hits` judges like any other's.
+In: the text tower as a callable, and image embeddings. Out: logits for `accuracy.hits`.
 
 Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, section 3.1.4.
 """

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,31 @@ import numpy as np
 import psutil
 import pytest
 
-from exporter.benchmark import Contender, EngineFile, Progress, environment, race, report_on
+from exporter.benchmark import EngineFile, Progress, Race, environment, race, report_on
 from exporter.benchmark.race import worker_environment
 from exporter.errors import UsageError
 from exporter.records import canonical_json, to_tree
+from tests.support.processes import still_running
 from tests.unit.benchmark.contenders import BATCH, QUICK, as_engine, pretending, quick
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def steps_of(contenders: list[Contender], images: Path, options: Any) -> list[Progress]:
-    seen: list[Progress] = []
-    race(contenders, {BATCH: images}, options, seen.append)
-    return seen
+Run = Callable[..., Race]
+
+
+@pytest.fixture
+def run(engine: EngineFile, images: Path, tmp_path: Path) -> Run:
+    """Races engines by name, with workers that pretend, each as `behaviour` says."""
+
+    def start(
+        *names: str, behaviour: dict[str, Any] | None = None, watch: Any = None, **changes: Any
+    ) -> Race:
+        worker = pretending(tmp_path, **(behaviour or {}))
+        contenders = [as_engine(name, engine) for name in names]
+        return race(contenders, {BATCH: images}, quick(tmp_path, worker=worker, **changes), watch)
+
+    return start
 
 
 # Real workers ---------------------------------------------------------------------------------------
@@ -104,31 +116,15 @@ def test_interrupted_race_leaves_no_workers(
 
     assert status != 0
     assert len(workers) == 1
-    deadline = time.monotonic() + 10
-    while any(map(alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert [pid for pid in workers if alive(pid)] == []
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    assert still_running(workers) == []
 
 
 # Pretended workers ----------------------------------------------------------------------------------
 
 
-def test_samples_arrive_by_launch_and_round(engine: EngineFile, images: Path, tmp_path: Path) -> None:
+def test_samples_arrive_by_launch_and_round(run: Run) -> None:
     """The pretender's n-th round is n microseconds longer, and each launch starts a new pretender."""
-    worker = pretending(tmp_path, slow={"ms": 5.0})
-
-    found = race(
-        [as_engine("slow", engine), as_engine("fast", engine)],
-        {BATCH: images},
-        quick(tmp_path, worker=worker, launches=3),
-    )
+    found = run("slow", "fast", behaviour={"slow": {"ms": 5.0}}, launches=3)
 
     assert found.samples == {
         f"slow, batch {BATCH}": (((5.001, 5.0), (5.002, 5.0)),) * 3,
@@ -137,28 +133,23 @@ def test_samples_arrive_by_launch_and_round(engine: EngineFile, images: Path, tm
     assert found.measurements[0].samples_ms == (5.001, 5.0, 5.002, 5.0) * 3
 
 
-def test_each_launch_is_a_fresh_process(engine: EngineFile, images: Path, tmp_path: Path) -> None:
+def test_each_launch_is_a_fresh_process(run: Run, tmp_path: Path) -> None:
     log = tmp_path / "pids"
-    worker = pretending(tmp_path, a={"log": str(log)}, b={"log": str(log)})
 
-    race(
-        [as_engine("a", engine), as_engine("b", engine)],
-        {BATCH: images},
-        quick(tmp_path, worker=worker, launches=3),
-    )
+    run("a", "b", behaviour={name: {"log": str(log)} for name in "ab"}, launches=3)
 
     pids = [int(line) for line in log.read_text(encoding="ascii").split()]
     assert len(set(pids)) == len(pids) == 6
-    assert [pid for pid in pids if alive(pid)] == []
+    assert still_running(pids, within_s=0) == []
 
 
-def test_every_contender_is_visited_once_per_round_in_a_shuffled_order(
-    engine: EngineFile, images: Path, tmp_path: Path
-) -> None:
-    contenders = [as_engine(name, engine) for name in "abcd"]
-    options = quick(tmp_path, worker=pretending(tmp_path), rounds=6)
+def test_every_contender_is_visited_once_per_round_in_a_shuffled_order(run: Run) -> None:
+    def steps_of(**changes: Any) -> list[Progress]:
+        seen: list[Progress] = []
+        run(*"abcd", watch=seen.append, rounds=6, **changes)
+        return seen
 
-    steps = steps_of(contenders, images, options)
+    steps = steps_of()
 
     assert [step.done for step in steps] == list(range(2 * 4 * 7))
     assert {step.steps for step in steps} == {2 * 4 * 7}
@@ -166,8 +157,8 @@ def test_every_contender_is_visited_once_per_round_in_a_shuffled_order(
     rounds = [tuple(timed[start : start + 4]) for start in range(0, len(timed), 4)]
     assert {frozenset(order) for order in rounds} == {frozenset(("a,", "b,", "c,", "d,"))}
     assert len(set(rounds)) > 1
-    assert steps == steps_of(contenders, images, options)  # the seed decides
-    assert steps != steps_of(contenders, images, replace(options, seed=1))
+    assert steps == steps_of()  # the seed decides
+    assert steps != steps_of(seed=1)
 
 
 @pytest.mark.parametrize(
@@ -188,32 +179,19 @@ def test_every_contender_is_visited_once_per_round_in_a_shuffled_order(
     ],
 )
 def test_contender_that_fails_is_named_and_the_others_go_on(
-    request_: str,
-    behaviour: str,
-    reason: str,
-    timeout_s: float,
-    engine: EngineFile,
-    images: Path,
-    tmp_path: Path,
+    request_: str, behaviour: str, reason: str, timeout_s: float, run: Run
 ) -> None:
-    worker = pretending(tmp_path, bad={request_: behaviour})
-    contenders = [as_engine("bad", engine), as_engine("good", engine), as_engine("best", engine)]
-
-    found = race(contenders, {BATCH: images}, quick(tmp_path, worker=worker, timeout_s=timeout_s))
+    found = run("bad", "good", "best", behaviour={"bad": {request_: behaviour}}, timeout_s=timeout_s)
 
     (failed,) = found.unavailable
-    assert failed.contender is contenders[0]
+    assert failed.contender.name == "bad"
     assert reason in failed.reason and "launch 1 of 2" in failed.reason
     assert [each.contender.name for each in found.measurements] == ["good", "best"]
     assert {np.array(samples).shape for samples in found.samples.values()} == {(2, 2, 2)}
 
 
-def test_failed_profile_keeps_what_was_timed(engine: EngineFile, images: Path, tmp_path: Path) -> None:
-    worker = pretending(tmp_path, bad={"profile": "die"})
-
-    found = race(
-        [as_engine("bad", engine), as_engine("good", engine)], {BATCH: images}, quick(tmp_path, worker=worker)
-    )
+def test_failed_profile_keeps_what_was_timed(run: Run) -> None:
+    found = run("bad", "good", behaviour={"bad": {"profile": "die"}})
 
     bad, good = found.measurements
     assert found.unavailable == ()
@@ -221,19 +199,18 @@ def test_failed_profile_keeps_what_was_timed(engine: EngineFile, images: Path, t
     assert ["out of luck" in note for note in bad.notes] == [True]
 
 
-def test_interrupt_by_progress_kills_the_workers(engine: EngineFile, images: Path, tmp_path: Path) -> None:
+def test_interrupt_by_progress_kills_the_workers(run: Run, tmp_path: Path) -> None:
     log = tmp_path / "pids"
-    worker = pretending(tmp_path, a={"log": str(log)})
 
     def interrupt(progress: Progress) -> None:
         if progress.doing.startswith("time"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        race([as_engine("a", engine)], {BATCH: images}, quick(tmp_path, worker=worker), interrupt)
+        run("a", behaviour={"a": {"log": str(log)}}, watch=interrupt)
 
     (pid,) = map(int, log.read_text(encoding="ascii").split())
-    assert not alive(pid)
+    assert still_running([pid], within_s=0) == []
 
 
 def test_batch_sizes_race_one_after_the_other(engine: EngineFile, images: Path, tmp_path: Path) -> None:
@@ -276,13 +253,9 @@ def test_own_input_batch_goes_before_the_common_one(engine: EngineFile, images: 
         pytest.param({"threads": 0}, "threads: expected 1 to", id="no threads"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(
-    changes: dict[str, Any], words: str, engine: EngineFile, images: Path, tmp_path: Path
-) -> None:
-    options = quick(tmp_path, worker=("nothing is started",), **changes)
-
+def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], words: str, run: Run) -> None:
     with pytest.raises(UsageError, match=words):
-        race([as_engine("a", engine)], {BATCH: images}, options)
+        run("a", **changes)
 
 
 def test_contenders_that_make_no_sense_are_refused(engine: EngineFile, images: Path, tmp_path: Path) -> None:
@@ -296,13 +269,11 @@ def test_contenders_that_make_no_sense_are_refused(engine: EngineFile, images: P
         race([as_engine("a", engine)], {BATCH + 1: images}, options)
 
 
-def test_race_that_memory_cannot_hold_is_refused(
-    engine: EngineFile, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_race_that_memory_cannot_hold_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**20})())
 
     with pytest.raises(UsageError, match=r"got 0\.0 GiB available"):
-        race([as_engine("a", engine)], {BATCH: images}, quick(tmp_path, worker=("nothing is started",)))
+        run("a")
 
 
 def test_environment_pins_threads_and_keeps_caches_together(tmp_path: Path) -> None:

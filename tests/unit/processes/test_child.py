@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import psutil
 import pytest
 
 from exporter.processes.child import Child, ChildFailure
+from tests.support.processes import still_running
 
 Start = Callable[[str], Child]
 
@@ -140,10 +140,7 @@ def test_kill_takes_the_children_along(start: Start) -> None:
 
     process.kill()
 
-    deadline = time.monotonic() + 10
-    while alive(child) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not alive(child)
+    assert still_running([child]) == []
 
 
 def test_kill_of_the_dead_does_nothing(start: Start) -> None:
@@ -151,13 +148,6 @@ def test_kill_of_the_dead_does_nothing(start: Start) -> None:
 
     process.kill()
     process.kill()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_worker_leads_a_group_of_its_own(start: Start) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 import zlib
 from dataclasses import replace
@@ -26,6 +25,7 @@ from exporter.validation.decoding import DecodedChunk, decode, default_workers
 from exporter.validation.image_set import ImageSet, image_arrays
 from exporter.validation.images import image_folder
 from tests.support.odd_images import FILES, HUGE, encoded, file_bytes
+from tests.support.processes import still_running
 
 PREPROCESS = Preprocess(
     image_size=(16, 16), interpolation="bicubic", crop_fraction=0.9, mean=(0.5,) * 3, std=(0.5,) * 3
@@ -211,17 +211,7 @@ def test_ctrl_c_ends_the_workers_and_prints_nothing_from_them() -> None:
     _, complaints = process.communicate(timeout=60)
     assert len(workers) == 2
     assert complaints.count("Traceback") == 1
-    assert [worker for worker in workers if is_running(worker)] == []
-
-
-def is_running(pid: int) -> bool:
-    for _ in range(50):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        time.sleep(0.1)
-    return True
+    assert still_running(workers) == []
 
 
 @pytest.mark.parametrize(("chunk", "workers"), [(0, 0), (1, -1)])

@@ -42,7 +42,7 @@ class Measurement:
         contender: what was timed.
         launches: one per process.
         notes: what was not as asked for, each as `name: what`.
-        block_ms: milliseconds of a call by block, profiled once; empty where the contender cannot tell.
+        block_ms: milliseconds of a call by block, profiled once; empty where it cannot be profiled.
     """
 
     contender: Contender

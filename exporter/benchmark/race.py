@@ -282,7 +282,7 @@ def worker_environment(threads: int, work: Path) -> dict[str, str]:
         **os.environ,
         **{name: str(threads) for name in _THREAD_VARIABLES},
         **{name: str(folder.absolute()) for name, folder in caches.items()},
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # compile in the worker itself: no pool is left behind
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # compile in the worker itself: no pool outlives it
     }
 
 

@@ -1,8 +1,8 @@
 """The `bench` command: bundles of one model, raced against each other, their dense engine and PyTorch.
 
 In: one or more bundles. Out: a `BenchReport`, and `bench.json` in each bundle. What a race needs and a bundle does not
-hold (the dense engine, other batch sizes, the eager reference) is built from the bundle's own recipe, in a folder
-beside it that goes when the race is over.
+hold (the dense engine, other batch sizes, the eager reference) is built from the bundle's own recipe, in a
+temporary folder.
 """
 
 import tempfile
@@ -71,7 +71,7 @@ def bench(
         options: how.
         values: recipe keys to replace, such as `bench.min_speedup`, or `model.name` for where the model lies now.
         save: whether to put `bench.json` into the bundles.
-        observe: told about each stage.
+        observe: receives the progress of every stage.
 
     Raises:
         UsageError: bundles of different models, or a batch that cannot be.

@@ -31,7 +31,7 @@ def plan_bundle(bundle: Bundle, recipe: Recipe, observe: Observer, given: Collec
     Args:
         bundle: opened.
         recipe: the bundle's own, or changed in what it merges.
-        observe: told about each stage.
+        observe: receives the progress of every stage.
         given: recipe keys that the user replaced.
 
     Raises:

@@ -61,7 +61,7 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
 
     Args:
         recipe: what to plan.
-        observe: told about each stage.
+        observe: receives the progress of every stage.
         strict: whether an obstacle to merging is an error, or only listed in the anatomy.
 
     Raises:

@@ -165,7 +165,7 @@ def race_subjects(
         subjects: dense and reduced forms.
         work: an existing folder for inputs, logs and compiler caches.
         options: how.
-        observe: told about progress.
+        observe: receives the progress of every stage.
     """
     batches = tuple(dict.fromkeys(subject.batch for subject in subjects))
     inputs = {batch: _write_input(planned, batch, work / f"input-{batch}.npy") for batch in batches}
@@ -185,10 +185,10 @@ def race_subjects(
     )
     with observe("race") as note:
 
-        def tell(progress: Progress) -> None:
+        def report_progress(progress: Progress) -> None:
             note.progress(progress.done, progress.steps)
 
-        raced = race(contenders, inputs, settings, tell)
+        raced = race(contenders, inputs, settings, report_progress)
         report = report_on(raced, environment(raced))
         if not report.measurements:
             first = report.unavailable[0]

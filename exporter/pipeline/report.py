@@ -36,7 +36,7 @@ def report(
         path: of the bundle or the sweep.
         values: for `image`: recipe keys to replace, such as `model.name` for where the model lies now.
         image: show what is merged in this image; None takes the bundle's sample.
-        observe: told about each stage.
+        observe: receives the progress of every stage.
 
     Returns:
         The page and the text.

@@ -108,7 +108,7 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
     Args:
         request: what.
         out: the sweep's folder.
-        observe: told about progress.
+        observe: receives the progress of every stage.
 
     Returns:
         The record, as it is in `sweep.json`; its solution says whether a goal was reached.

@@ -70,7 +70,7 @@ def validate(
         values: recipe keys to replace, such as `validate.data`, or `model.name` for where the model lies now.
         workers: processes that decode images; None chooses.
         save: whether to put `validation.json` into the bundle.
-        observe: told about each stage.
+        observe: receives the progress of every stage.
 
     Raises:
         BundleError: a file is damaged.

@@ -29,8 +29,7 @@ class ImageSet:
         labels: class indices; None if there are none.
         open: the image at a position, its orientation in EXIF left alone as the libraries' transforms leave it; can
             be pickled. Raises what Pillow raises.
-        fingerprint: sha256 over names, labels and what tells whether a file was changed (size and time), or the bytes
-            of images in memory.
+        fingerprint: sha256 over names, labels and each file's size and times, or the bytes of images in memory.
         match: which class each of the user's labels was found to be.
         notes: what was left out, one sentence each.
     """

@@ -86,15 +86,16 @@ def test_odd_name_is_an_unknown_method_and_imports_nothing(name: str) -> None:
         method(name)
 
 
-def test_unknown_option_is_refused_with_the_nearest_name() -> None:
-    message = r'^method pitome: unknown option margins, expected one of: margin\. Did you mean "margin"\?$'
-    with pytest.raises(UsageError, match=message):
-        method("pitome").options({"margins": 0.5})
-
-
-def test_option_of_a_method_without_any_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^method tome: unknown option margin, expected one of: none\.$"):
-        method("tome").options({"margin": 0.5})
+@pytest.mark.parametrize(
+    ("name", "option", "words"),
+    [
+        pytest.param("pitome", "margins", r'one of: margin\. Did you mean "margin"\?$', id="nearest name"),
+        pytest.param("tome", "margin", r"one of: none\.$", id="a method without options"),
+    ],
+)
+def test_unknown_option_is_refused(name: str, option: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"^method {name}: unknown option {option}, expected {words}"):
+        method(name).options({option: 0.5})
 
 
 NEW_METHOD = '''

@@ -96,7 +96,6 @@ def test_numbers_and_signature_stay(model: nn.Module) -> None:
     pair = rewritten(seeded(model), images(), GeneralizeTokenShapes())
 
     assert pair.outcome.modified
-    assert pair.outcome.rewrites > 0
     assert GeneralizeTokenShapes().ensures(pair.after) is None
     pair.assert_same_signature()
     pair.assert_same_numbers(images(3), atol=1e-6)

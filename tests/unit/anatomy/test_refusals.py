@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models.mlp_mixer import MlpMixer
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import Block, ParallelThingsBlock
 from torch import nn
@@ -114,7 +115,10 @@ NO_TRANSFORMER = r"found none.*needs a Vision Transformer"
             r"at node reshape_as\w*, no rule says", id="LeViT",
         ),
         pytest.param(lambda: pretrained_architecture("resnet18"), 64, NO_TRANSFORMER, id="ResNet"),
-        pytest.param(lambda: pretrained_architecture("mixer_s32_224"), 224, NO_TRANSFORMER, id="MLP-Mixer"),
+        pytest.param(
+            lambda: MlpMixer(img_size=32, patch_size=8, num_blocks=1, embed_dim=16), 32, NO_TRANSFORMER,
+            id="MLP-Mixer",
+        ),
         pytest.param(
             lambda: timm_vit(block_fn=ParallelThingsBlock), 24, r"no merge point after attention \w+ \(block 0\)",
             id="parallel attentions",

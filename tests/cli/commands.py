@@ -13,6 +13,9 @@ from exporter.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
+TINY = ("timm:test_vit", "--weights", "random", "--image-size", "64", "--model-option", "depth=2")
+"""Words for the model that is quickest to export: 17 tokens, 2 blocks."""
+
 MANIFEST_KEYS = {
     "schema_version",
     "name",

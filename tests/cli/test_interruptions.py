@@ -18,16 +18,16 @@ import pytest
 
 from exporter.targets.onnx.probe import OnnxProbe
 from exporter.targets.onnx.runner import OnnxRunner
-from tests.cli.commands import ROOT, Outcome, refused, run, tree
+from tests.cli.commands import ROOT, TINY, Build, Outcome, refused, run, tree
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 @pytest.fixture
-def occupied(tmp_path: Path, vit_bundle: Path) -> Iterator[Path]:
+def occupied(tmp_path: Path, build: Build) -> Iterator[Path]:
     """A place where a bundle stands, which must be unhurt after the test, without anything new beside it."""
     place = tmp_path / "occupied"
-    shutil.copytree(vit_bundle, place / "bundle")
+    shutil.copytree(build(*TINY, "--r", "2"), place / "bundle")
     before = tree(place)
     yield place / "bundle"
     assert tree(place) == before
@@ -87,24 +87,21 @@ def nonsense_match(outputs: Arrays) -> Arrays:
 def test_wrong_engine_leaves_no_bundle(
     change: Callable[[Arrays], Arrays],
     fact: str,
-    vit_dir: Path,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tampering(monkeypatch, change)
 
-    complaint = refused(5, f"hf:{vit_dir}", "--r", "4")
+    complaint = refused(5, *TINY, "--r", "4")
 
     assert "onnx" in complaint
     assert fact in complaint
 
 
-def test_wrong_engine_leaves_the_old_bundle(
-    vit_dir: Path, occupied: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_engine_leaves_the_old_bundle(occupied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tampering(monkeypatch, slightly_wrong)
 
-    refused(5, f"hf:{vit_dir}", "--r", "2", "--out", occupied, "--force")
+    refused(5, *TINY, "--r", "2", "--out", occupied, "--force")
 
 
 def test_lost_accuracy_leaves_no_bundle(workplace: Path) -> None:
@@ -116,28 +113,24 @@ def test_lost_accuracy_leaves_no_bundle(workplace: Path) -> None:
 
 # The disk -------------------------------------------------------------------------------------------
 
-WRITERS = ("onnx_ir.save", "numpy.savez", "pathlib.Path.write_bytes")
-
 
 @pytest.mark.parametrize(
     "writer", ["onnx_ir.save", "numpy.savez", "pathlib.Path.write_text", "pathlib.Path.write_bytes"]
 )
-def test_full_disk_leaves_nothing(
-    writer: str, vit_dir: Path, occupied: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_nothing(writer: str, occupied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
 
-    complaint = refused(2, f"hf:{vit_dir}", "--r", "2", "--out", occupied, "--force")
+    complaint = refused(2, *TINY, "--r", "2", "--out", occupied, "--force")
 
     assert "No space left on device" in complaint
     assert "--out" in complaint
 
 
-def test_file_size_limit_leaves_nothing(vit_dir: Path, workplace: Path) -> None:
+def test_file_size_limit_leaves_nothing(workplace: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
     try:
-        complaint = refused(2, f"hf:{vit_dir}", "--r", "4")
+        complaint = refused(2, *TINY, "--r", "2")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -150,11 +143,11 @@ def test_file_size_limit_leaves_nothing(vit_dir: Path, workplace: Path) -> None:
 
 @pytest.mark.parametrize("place", ["exporter.targets.onnx.target.OnnxTarget.emit", "os.fsync"])
 def test_interrupt_at_any_stage_leaves_the_old_bundle(
-    place: str, vit_dir: Path, occupied: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, occupied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, failing(KeyboardInterrupt()))
 
-    outcome = run(f"hf:{vit_dir}", "--r", "2", "--out", occupied, "--force", "--json")
+    outcome = run(*TINY, "--r", "2", "--out", occupied, "--force", "--json")
 
     assert outcome.status == 130
     assert outcome.document["exit_status"] == 130
@@ -185,8 +178,8 @@ def interrupted_after_rewrite(*words: str | Path, cwd: Path) -> Outcome:
     return Outcome(status=process.returncode, out=out, err="".join(seen) + rest)
 
 
-def test_ctrl_c_ends_with_130_and_leaves_the_old_bundle(occupied: Path, saved_program: Path) -> None:
-    words = (saved_program, "--r", "4", "--out", occupied, "--force")
+def test_ctrl_c_ends_with_130_and_leaves_the_old_bundle(occupied: Path) -> None:
+    words = (*TINY, "--r", "2", "--out", occupied, "--force")
     outcome = interrupted_after_rewrite(*words, cwd=occupied.parent)
 
     assert outcome.status == 130
@@ -197,15 +190,15 @@ def test_ctrl_c_ends_with_130_and_leaves_the_old_bundle(occupied: Path, saved_pr
 
 @pytest.mark.parametrize("place", ["exporter.targets.onnx.target.OnnxTarget.emit", "numpy.savez"])
 def test_interrupt_of_a_first_build_leaves_nothing(
-    place: str, vit_dir: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, failing(KeyboardInterrupt()))
 
-    assert run(f"hf:{vit_dir}", "--r", "2").status == 130
+    assert run(*TINY, "--r", "2").status == 130
 
 
-def test_own_process_gives_one_document_on_stdout(saved_program: Path, tmp_path: Path) -> None:
-    words = (str(saved_program), "--r", "4", "--json", "--out", "made")
+def test_own_process_gives_one_document_on_stdout(tmp_path: Path) -> None:
+    words = (*TINY, "--r", "2", "--json", "--out", "made")
     command = [sys.executable, "-m", "exporter", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 

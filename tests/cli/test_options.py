@@ -13,8 +13,7 @@ from PIL import Image
 import exporter
 from exporter.errors import UsageError
 from exporter.models import crop_image, preprocess_image
-from exporter.rewrite import SWITCHES
-from tests.cli.commands import Build, manifest, refused, run
+from tests.cli.commands import TINY, Build, manifest, refused, run
 from tests.support.families import PATCHES, family
 
 
@@ -89,23 +88,15 @@ def test_runner_names_what_is_wrong_with_its_input(
     assert all(word in str(caught.value) for word in words)
 
 
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_bytes_give_what_floats_give(
-    build: Build, vit_dir: Path, expected: npt.NDArray[np.float32], layout: str
-) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--input", "uint8", "--layout", layout)
+def test_bytes_give_what_floats_give(build: Build, vit_dir: Path, expected: npt.NDArray[np.float32]) -> None:
+    bundle = build(f"hf:{vit_dir}", "--r", "4", "--input", "uint8", "--layout", "nhwc")
     preprocess = exporter.load_bundle(bundle).preprocess()
     assert preprocess is not None
     pixels = np.stack([crop_image(picture, preprocess) for picture in pictures(5)])
-    given = pixels if layout == "nchw" else pixels.transpose(0, 2, 3, 1)
 
     assert manifest(bundle)["inputs"][0]["dtype"] == "uint8"
-    assert manifest(bundle)["layout"] == layout
-    np.testing.assert_allclose(logits(bundle, given), expected, atol=1e-4)
-
-
-def test_nhwc_floats_are_refused(vit_dir: Path, workplace: Path) -> None:
-    assert "layout" in refused(2, f"hf:{vit_dir}", "--layout", "nhwc")
+    assert manifest(bundle)["layout"] == "nhwc"
+    np.testing.assert_allclose(logits(bundle, pixels), expected, atol=1e-4)
 
 
 def test_half_precision_is_close_and_smaller(
@@ -156,25 +147,15 @@ def test_schedule_options(vit_dir: Path, words: list[str], merged: list[int]) ->
     assert document["schedule"]["merged"] == merged
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(["--r", "4", "--schedule", "decreasing"], id="decreasing"),
-        pytest.param(["--r", "5", "--align", "8"], id="aligned"),
-    ],
-)
-def test_built_schedule_is_the_inspected_one(build: Build, vit_dir: Path, words: list[str]) -> None:
-    planned = run("inspect", f"hf:{vit_dir}", *words, "--json").document["schedule"]
-    bundle = build(f"hf:{vit_dir}", *words)
+def test_built_schedule_is_the_inspected_one(build: Build, vit_dir: Path) -> None:
+    words = (f"hf:{vit_dir}", "--r", "5", "--align", "8")
+    planned = run("inspect", *words, "--json").document["schedule"]
 
-    assert manifest(bundle)["schedule"] == {key: planned[key] for key in ("requested", "merged", "tokens")}
-    assert manifest(bundle)["parity"]["onnx"]["passed"] is True
+    built = manifest(build(*words))
 
-
-def test_alignment_makes_later_counts_multiples(build: Build, vit_dir: Path) -> None:
-    tokens = manifest(build(f"hf:{vit_dir}", "--r", "5", "--align", "8"))["schedule"]["tokens"]
-
-    assert [count % 8 for count in tokens[1:]] == [0] * (len(tokens) - 1)
+    assert built["schedule"] == {key: planned[key] for key in ("requested", "merged", "tokens")}
+    assert [count % 8 for count in planned["tokens"][1:]] == [0] * 4
+    assert built["parity"]["onnx"]["passed"] is True
 
 
 def test_proportional_attention_can_be_left_out(
@@ -185,25 +166,18 @@ def test_proportional_attention_can_be_left_out(
     assert np.abs(logits(bundle, images(bundle, 5)) - expected).max() > 1e-3
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_exact_passes_can_be_switched_off_without_changing_numbers(
-    build: Build, vit_dir: Path, expected: npt.NDArray[np.float32], switch: str
+def test_dead_tokens_cost_work_when_kept_and_change_no_number(
+    build: Build, vit_dir: Path, vit_bundle: Path, expected: npt.NDArray[np.float32]
 ) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--disable-pass", switch)
-
-    assert switch not in manifest(bundle)["passes"]
-    np.testing.assert_allclose(logits(bundle, images(bundle, 5)), expected, atol=1e-4)
-
-
-def test_dead_tokens_cost_work_when_kept(build: Build, vit_dir: Path, vit_bundle: Path) -> None:
     kept = build(f"hf:{vit_dir}", "--r", "4", "--disable-pass", "remove_dead_tokens")
 
+    assert "remove_dead_tokens" not in manifest(kept)["passes"]
     assert manifest(kept)["gmacs"]["executed"] > manifest(vit_bundle)["gmacs"]["executed"]
+    np.testing.assert_allclose(logits(kept, images(kept, 5)), expected, atol=1e-4)
 
 
 def test_image_size_and_seed_reach_the_model(build: Build) -> None:
-    words = ("timm:test_vit", "--weights", "random", "--image-size", "64", "--r", "2")
-    found = manifest(build(*words))
+    found = manifest(build(*TINY, "--r", "2"))
 
     assert found["inputs"][0]["shape"] == [1, 3, 64, 64]
     assert found["schedule"]["tokens"][0] == 17
@@ -230,8 +204,8 @@ def test_saved_program_is_exported(build: Build, saved_program: Path) -> None:
 
 
 def test_clip_gives_both_towers(build: Build, clip_dir: Path) -> None:
-    image = manifest(build(f"hf:{clip_dir}", "--r", "2"))
-    text = manifest(build(f"hf:{clip_dir}", "--tower", "text"))
+    bundles = [build(f"hf:{clip_dir}", *words) for words in (("--r", "2"), ("--tower", "text"))]
+    image, text = map(manifest, bundles)
 
     assert image["outputs"] == [{"name": "embedding", "dtype": "float32", "shape": [1, 16]}]
     assert image["schedule"]["tokens"] == [17, 15, 13]
@@ -239,15 +213,7 @@ def test_clip_gives_both_towers(build: Build, clip_dir: Path) -> None:
     assert text["outputs"] == [{"name": "embedding", "dtype": "float32", "shape": [1, 16]}]
     assert text["tower"] == "text"
     assert text["gmacs"]["ratio"] == 1.0
-
-
-def test_both_towers_validate(build: Build, clip_dir: Path) -> None:
-    assert run("validate", build(f"hf:{clip_dir}", "--r", "2")).status == 0
-    assert run("validate", build(f"hf:{clip_dir}", "--tower", "text")).status == 0
-
-
-def test_text_towers_are_not_merged(clip_dir: Path, workplace: Path) -> None:
-    assert "text" in refused(2, f"hf:{clip_dir}", "--tower", "text", "--r", "2")
+    assert [run("validate", bundle).status for bundle in bundles] == [0, 0]
 
 
 def test_weights_beyond_protobuf_are_kept_beside_the_model(

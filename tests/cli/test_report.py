@@ -10,16 +10,14 @@ import pytest
 from PIL import Image
 
 from exporter.bundle import load_bundle
-from tests.cli.commands import Build, refused, run, tree
-
-MODEL = ("timm:test_vit", "--weights", "random", "--image-size", "64")
+from tests.cli.commands import TINY, Build, refused, run, tree
 
 
 @pytest.fixture
 def copy(build: Build, tmp_path: Path) -> Path:
     """A reduced bundle that a test may change."""
     folder = tmp_path / "copy"
-    shutil.copytree(build(*MODEL, "--r", "2"), folder)
+    shutil.copytree(build(*TINY, "--r", "2"), folder)
     return folder
 
 
@@ -96,7 +94,7 @@ def test_image_that_cannot_be_read(copy: Path, photo: Path, content: bytes | Non
 
 
 def test_image_for_a_bundle_that_merges_nothing(build: Build, photo: Path) -> None:
-    assert "merges tokens" in refused(2, "report", build(*MODEL, "--r", "0"), "--image", photo)
+    assert "merges tokens" in refused(2, "report", build(*TINY, "--r", "0"), "--image", photo)
 
 
 @pytest.mark.parametrize("name", ["nothing", "folder", "file"])

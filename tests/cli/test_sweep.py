@@ -12,10 +12,9 @@ import pytest
 
 from exporter.bundle import load_bundle
 from exporter.sweep import Conditions, SweepRecord, front_names, open_store, read_record
-from tests.cli.commands import ROOT, Outcome, refused, run
+from tests.cli.commands import ROOT, TINY, Outcome, refused, run
 from tests.support.pretended_race import DENSE_MS, REDUCED_MS
 
-MODEL = ("timm:test_vit", "--weights", "random", "--image-size", "64")
 AXES = ("--r", "0,2", "--target", "onnx,trt")
 QUICK = ("--jobs", "1", "--threads", "1", "--processes", "2", "--rounds", "1")
 BUILT = ("dense-fp32-onnx", "tome-constant-r2-fp32-onnx")
@@ -39,7 +38,7 @@ class Resumed:
 def resumed(labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
     scratch = tmp_path_factory.mktemp("race")
     folder = tmp_path_factory.mktemp("sweeps") / "sweep"
-    words = ("sweep", *MODEL, *AXES, *QUICK, "--data", str(labelled_folder), "--out", str(folder), "--quiet")
+    words = ("sweep", *TINY, *AXES, *QUICK, "--data", str(labelled_folder), "--out", str(folder), "--quiet")
     command = [sys.executable, "-m", "tests.support.pretended_race", str(scratch), *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
@@ -139,7 +138,7 @@ def test_report_of_a_sweep(resumed: Resumed) -> None:
 
 def test_folder_that_is_swept_already(tmp_path: Path) -> None:
     with open_store(tmp_path / "sweep", Conditions(building={}, timing={})):
-        complaint = refused(2, "sweep", *MODEL, "--r", "0", "--out", tmp_path / "sweep")
+        complaint = refused(2, "sweep", *TINY, "--r", "0", "--out", tmp_path / "sweep")
 
     assert f"process {os.getpid()}" in complaint
 
@@ -147,7 +146,7 @@ def test_folder_that_is_swept_already(tmp_path: Path) -> None:
 def test_folder_that_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
 
-    assert "not the folder of a sweep" in refused(2, "sweep", *MODEL, "--r", "0", "--out", tmp_path)
+    assert "not the folder of a sweep" in refused(2, "sweep", *TINY, "--r", "0", "--out", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -161,4 +160,4 @@ def test_folder_that_holds_something_else(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_swept_leaves_no_folder(words: list[str], fact: str, workplace: Path) -> None:
-    assert fact in refused(2, "sweep", *MODEL, *words)
+    assert fact in refused(2, "sweep", *TINY, *words)

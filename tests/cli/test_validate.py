@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from exporter.bundle import load_bundle, seal, write_sample
-from tests.cli.commands import BUNDLE_FILES, MANIFEST_KEYS, Build, refused, run
+from tests.cli.commands import BUNDLE_FILES, MANIFEST_KEYS, TINY, Build, refused, run
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_fresh_bundle_passes(digits_bundle: Path) -> None:
 
 
 def test_json_adds_accuracy_to_the_manifest(build: Build, labelled_folder: Path) -> None:
-    bundle = build("timm:test_vit", "--weights", "random", "--image-size", "64", "--r", "2")
+    bundle = build(*TINY, "--r", "2")
 
     outcome = run("validate", bundle, "--data", labelled_folder, "--json")
 

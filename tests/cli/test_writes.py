@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.cli.commands import COMMANDS
-from tests.cli.commands import ROOT
+from tests.cli.commands import ROOT, TINY
 
 SCRIPT = """
 import json, os, sys
@@ -22,22 +22,28 @@ def below(folder):
 found = []
 for words in json.loads(sys.argv[1]):
     status = main([*words, "--quiet"])
-    here = sorted(name for name in os.listdir() if name not in ("b", "again", "grid"))
+    here = sorted(name for name in os.listdir() if name not in ("b", "tiny.yaml", "tiny", "grid"))
     found.append([status, below(os.environ["HOME"]), here])
 json.dump(found, open(sys.argv[2], "w"))
+"""
+RECIPE = """
+model: timm:test_vit
+weights: random
+image_size: 64
+model_options: {depth: 2}
 """
 RACE = ["--processes", "2", "--rounds", "1", "--threads", "1"]
 RUNS = [
     ["models"],
     ["doctor"],
     ["recipe-schema"],
-    ["inspect", "vit_digits", "--r", "4"],
+    ["inspect", *TINY, "--r", "2"],
     ["export", "vit_digits", "--out", "b"],
     ["lint", "b/model.onnx", "--for", "trt"],
     ["validate", "b"],
-    ["run", "b/recipe.yaml", "--out", "again"],
-    ["bench", "b", *RACE, "--no-compile", "--no-eager"],
-    ["sweep", "vit_digits", "--r", "0", "--out", "grid", "--jobs", "1", *RACE],
+    ["run", "tiny.yaml", "--out", "tiny"],
+    ["bench", "tiny", *RACE, "--no-compile", "--no-eager"],
+    ["sweep", *TINY, "--r", "0", "--out", "grid", "--jobs", "1", *RACE],
     ["report", "b"],
     ["report", "grid"],
 ]
@@ -52,6 +58,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, list[
     place = tmp_path_factory.mktemp("writes")
     for name in ("home", "tmp", "work"):
         (place / name).mkdir()
+    (place / "work" / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "HF_", "MPL"))}
     told = {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

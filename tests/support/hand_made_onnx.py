@@ -9,6 +9,8 @@ import torch
 from onnx import NodeProto, TensorProto, helper
 from torch import Tensor
 
+from exporter.signature import Signature, TensorSpec
+
 _TYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.bfloat16: TensorProto.BFLOAT16,
@@ -49,6 +51,31 @@ def write_product(path: Path, batch: int | str = 2) -> Path:
     product = helper.make_node("MatMul", ["x", "w"], ["y"])
     onnx.save(one_in_one_out([product], {"x": [batch, 2], "y": [batch, 2]}, {"w": weight}), str(path))
     return path
+
+
+def write_doubling(path: Path, batch: int | str) -> Signature:
+    """Write `doubled` = 2 x + w with w = 0, and `centred` = each row less the mean of its batch; x is (batch, 2)."""
+    axes, zeros = (
+        helper.make_tensor("axes", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("w", TensorProto.FLOAT, [2], [0.0, 0.0]),
+    )
+    nodes = [
+        node("Add", "images images", "twice"),
+        node("Add", "twice w", "doubled"),
+        node("ReduceMean", "images axes", "mean", keepdims=1),
+        node("Sub", "images mean", "centred"),
+    ]
+    given, *made = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 2])
+        for name in ("images", "doubled", "centred")
+    )
+    graph = helper.make_graph(nodes, "by_hand", [given], made, [axes, zeros])
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), str(path))
+    first, *others = (
+        TensorSpec(name=name, dtype="float32", shape=(batch, 2)) for name in ("images", "doubled", "centred")
+    )
+    return Signature(inputs=(first,), outputs=tuple(others))
 
 
 def node(kind: str, given: str, made: str, name: str = "", **attributes: Any) -> NodeProto:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.errors import UsageError
 from exporter.rewrite import RewrittenProgram
 from exporter.signature import Signature, TensorSpec
 from exporter.targets.aoti.emit import FILE
@@ -136,30 +135,6 @@ def test_runner_travels_without_its_package(built: Built) -> None:
 
     assert travelled._engine is None
     np.testing.assert_array_equal(travelled(images(1))[NAME], built.artifact.runner(images(1))[NAME])
-
-
-@pytest.mark.parametrize(
-    ("given", "complaint"),
-    [
-        pytest.param(
-            np.zeros((0, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32), "at least one row", id="no images"
-        ),
-        pytest.param(
-            np.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE + 1), np.float32),
-            f"3x{IMAGE_SIZE}x{IMAGE_SIZE}",
-            id="other size",
-        ),
-        pytest.param(
-            np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.float32), "at least one row", id="no batch axis"
-        ),
-        pytest.param(np.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE)), "expected float32, got float64", id="double"),
-    ],
-)
-def test_images_that_the_code_would_misread_are_refused(
-    built: Built, given: np.ndarray[tuple[int, ...], np.dtype[np.float32]], complaint: str
-) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        built.artifact.runner(given)
 
 
 def test_threads_are_set_when_the_package_is_loaded(built: Built) -> None:

@@ -1,76 +1,35 @@
-"""The ONNX runner over a model made by hand: batches, padding, processes, and what it refuses."""
+"""The ONNX runner over a model made by hand."""
 
 import os
-import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 
-from exporter.errors import BundleError, UsageError
-from exporter.targets import Signature, TensorSpec, open_runner
+from exporter.errors import BundleError
+from exporter.targets import open_runner
 from exporter.targets.onnx.runner import OnnxRunner
+from tests.support.hand_made_onnx import write_doubling
+from tests.support.runner_contract import Opened, RunnerContract, rows
 
 
-def write_model(path: Path, batch: int | str) -> OnnxRunner:
-    """A model of two outputs: `doubled` is 2x, `batch_mean` is each row less the mean of its batch."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("Add", ["images", "images"], ["doubled"]),
-            helper.make_node("ReduceMean", ["images", "axes"], ["mean"], keepdims=1),
-            helper.make_node("Sub", ["images", "mean"], ["centred"]),
-        ],
-        "by_hand",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 2])],
-        [
-            helper.make_tensor_value_info("doubled", TensorProto.FLOAT, [batch, 2]),
-            helper.make_tensor_value_info("centred", TensorProto.FLOAT, [batch, 2]),
-        ],
-        [helper.make_tensor("axes", TensorProto.INT64, [1], [0])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(model, str(path))
-    spec = TensorSpec(name="images", dtype="float32", shape=(batch, 2))
-    outputs = tuple(
-        TensorSpec(name=name, dtype="float32", shape=(batch, 2)) for name in ("doubled", "centred")
-    )
-    runner = open_runner("onnx", path, signature=Signature(inputs=(spec,), outputs=outputs))
+def write_model(folder: Path, batch: int | str) -> OnnxRunner:
+    path = folder / "model.onnx"
+    runner = open_runner("onnx", path, signature=write_doubling(path, batch))
     assert isinstance(runner, OnnxRunner)
     return runner
 
 
-def rows(count: int) -> Any:
-    return np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+class TestOnnxRunner(RunnerContract):
+    """Over ONNX Runtime on the CPU."""
 
-
-@pytest.mark.parametrize("batch", [1, 2, 3, 8, "batch"])
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_as_many_rows_come_out_as_go_in(tmp_path: Path, batch: int | str, count: int) -> None:
-    outputs = write_model(tmp_path / "model.onnx", batch)(rows(count))
-
-    np.testing.assert_array_equal(outputs["doubled"], 2 * rows(count))
-    assert list(outputs) == ["doubled", "centred"]
-
-
-def test_a_short_batch_is_padded_with_its_last_row(tmp_path: Path) -> None:
-    outputs = write_model(tmp_path / "model.onnx", 4)(rows(2))
-
-    padded = rows(2)[[0, 1, 1, 1]]
-    np.testing.assert_allclose(outputs["centred"], (padded - padded.mean(axis=0))[:2])
-
-
-def test_memory_layout_does_not_matter(tmp_path: Path) -> None:
-    runner = write_model(tmp_path / "model.onnx", 3)
-    transposed = np.asfortranarray(rows(6))
-
-    np.testing.assert_array_equal(runner(transposed)["doubled"], 2 * rows(6))
-    np.testing.assert_array_equal(runner(rows(12)[::2])["doubled"], 2 * rows(12)[::2])
+    @pytest.fixture
+    def runner_of(self, tmp_path: Path) -> Opened:
+        return partial(write_model, tmp_path)
 
 
 def test_session_is_opened_once_and_only_when_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +41,7 @@ def test_session_is_opened_once_and_only_when_needed(tmp_path: Path, monkeypatch
         return session(path, *arguments, **options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", counting)
-    runner = write_model(tmp_path / "model.onnx", 1)
+    runner = write_model(tmp_path, 1)
     assert opened == []
 
     runner(rows(3))
@@ -91,36 +50,9 @@ def test_session_is_opened_once_and_only_when_needed(tmp_path: Path, monkeypatch
     assert len(opened) == 1
 
 
-def test_pickle_carries_no_session(tmp_path: Path) -> None:
-    runner = write_model(tmp_path / "model.onnx", 2)
-    runner(rows(2))
-
-    copy = pickle.loads(pickle.dumps(runner))
-
-    assert copy == runner
-    np.testing.assert_array_equal(copy(rows(3))["doubled"], 2 * rows(3))
-
-
-@pytest.mark.parametrize(
-    ("images", "words"),
-    [
-        pytest.param(np.zeros((2, 3), np.float32), ["images", "of 2", "(2, 3)"], id="width"),
-        pytest.param(np.zeros(2, np.float32), ["images", "(2,)"], id="rank"),
-        pytest.param(np.zeros((0, 2), np.float32), ["at least one", "(0, 2)"], id="none"),
-        pytest.param(np.zeros((1, 2), np.float16), ["float32", "float16"], id="half"),
-        pytest.param(np.zeros((1, 2), np.int64), ["float32", "int64"], id="integers"),
-    ],
-)
-def test_wrong_images_are_refused(tmp_path: Path, images: Any, words: list[str]) -> None:
-    with pytest.raises(UsageError) as caught:
-        write_model(tmp_path / "model.onnx", 1)(images)
-
-    assert [word for word in words if word not in str(caught.value)] == []
-
-
 @pytest.mark.parametrize("content", [None, b"", b"no model at all"])
 def test_a_file_that_is_no_model_is_a_damaged_bundle(tmp_path: Path, content: bytes | None) -> None:
-    runner = write_model(tmp_path / "model.onnx", 1)
+    runner = write_model(tmp_path, 1)
     (tmp_path / "model.onnx").unlink()
     if content is not None:
         (tmp_path / "model.onnx").write_bytes(content)
@@ -149,7 +81,7 @@ def test_running_an_engine_imports_no_torch() -> None:
 
 
 def test_running_an_engine_reports_to_nobody_and_writes_nothing(tmp_path: Path) -> None:
-    write_model(tmp_path / "model.onnx", 1)
+    write_model(tmp_path, 1)
     home = tmp_path / "home"
     home.mkdir()
     source = (

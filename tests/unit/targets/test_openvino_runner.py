@@ -1,9 +1,9 @@
-"""The OpenVINO runner over models made by hand: batches, padding, processes, precision, and what it refuses."""
+"""The OpenVINO runner over models made by hand: threads, precision, and what it refuses."""
 
 import os
-import pickle
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from exporter.targets.openvino.library import load_library
 from exporter.targets.openvino.options import OpenVinoOptions
 from exporter.targets.openvino.runner import OpenVinoRunner
 from exporter.targets.openvino.target import TARGET
+from tests.support.hand_made_onnx import write_doubling
+from tests.support.runner_contract import Opened, RunnerContract, rows
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 
@@ -28,22 +30,7 @@ WIDTH = 64
 
 
 def write_model(folder: Path, batch: int | str, **options: Any) -> OpenVinoRunner:
-    """A model of two outputs: `doubled` is 2x, `centred` is each row less the mean of its batch."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("Add", ["images", "images"], ["doubled"]),
-            helper.make_node("ReduceMean", ["images", "axes"], ["mean"], keepdims=1),
-            helper.make_node("Sub", ["images", "mean"], ["centred"]),
-        ],
-        "by_hand",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 2])],
-        [
-            helper.make_tensor_value_info("doubled", TensorProto.FLOAT, [batch, 2]),
-            helper.make_tensor_value_info("centred", TensorProto.FLOAT, [batch, 2]),
-        ],
-        [helper.make_tensor("axes", TensorProto.INT64, [1], [0])],
-    )
-    return store(graph, folder, TensorSpec(name="images", dtype="float32", shape=(batch, 2)), **options)
+    return converted(folder, write_doubling(folder / "model.onnx", batch), **options)
 
 
 def write_product(folder: Path, dtype: int = TensorProto.FLOAT, **options: Any) -> OpenVinoRunner:
@@ -65,68 +52,32 @@ def write_product(folder: Path, dtype: int = TensorProto.FLOAT, **options: Any) 
         ],
         [ones],
     )
-    return store(graph, folder, TensorSpec(name="images", dtype="float32", shape=(WIDTH, WIDTH)), **options)
-
-
-def store(graph: Any, folder: Path, spec: TensorSpec, **options: Any) -> OpenVinoRunner:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, str(folder / "model.onnx"))
+    given, *made = (
+        TensorSpec(name=name, dtype="float32", shape=(WIDTH, WIDTH))
+        for name in ("images", "doubled", "centred")
+    )
+    return converted(folder, Signature(inputs=(given,), outputs=tuple(made)), **options)
+
+
+def converted(folder: Path, signature: Signature, **options: Any) -> OpenVinoRunner:
+    """Convert `model.onnx`, and open it."""
     library = load_library()
     library.save_model(
         library.Core().read_model(folder / "model.onnx"), folder / "model.xml", compress_to_fp16=False
     )
-    outputs = tuple(
-        TensorSpec(name=name, dtype="float32", shape=spec.shape) for name in ("doubled", "centred")
-    )
-    runner = TARGET.open(
-        folder / "model.xml", Signature(inputs=(spec,), outputs=outputs), OpenVinoOptions(**options)
-    )
+    runner = TARGET.open(folder / "model.xml", signature, OpenVinoOptions(**options))
     assert isinstance(runner, OpenVinoRunner)
     return runner
 
 
-def rows(count: int) -> Any:
-    return np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+class TestOpenVinoRunner(RunnerContract):
+    """Over OpenVINO on the CPU, where several batches run at once with the hint `throughput`."""
 
-
-@pytest.mark.parametrize("hint", ["latency", "throughput"])
-@pytest.mark.parametrize("batch", [1, 3, 8, "batch"])
-def test_as_many_rows_come_out_as_go_in_and_in_their_order(
-    tmp_path: Path, batch: int | str, hint: str
-) -> None:
-    runner = write_model(tmp_path, batch, performance_hint=hint)
-
-    for count in (1, 2, 3, 7, 20):
-        outputs = runner(rows(count))
-
-        np.testing.assert_array_equal(outputs["doubled"], 2 * rows(count))
-        assert list(outputs) == ["doubled", "centred"]
-
-
-def test_results_of_one_call_outlive_the_next(tmp_path: Path) -> None:
-    runner = write_model(tmp_path, 2)
-
-    first = runner(rows(2))["doubled"]
-    runner(100 + rows(2))
-
-    np.testing.assert_array_equal(first, 2 * rows(2))
-
-
-def test_a_short_batch_is_padded_with_its_last_row(tmp_path: Path) -> None:
-    outputs = write_model(tmp_path, 4)(rows(2))
-
-    padded = rows(2)[[0, 1, 1, 1]]
-    np.testing.assert_allclose(outputs["centred"], (padded - padded.mean(axis=0))[:2])
-
-
-def test_memory_layout_does_not_matter(tmp_path: Path) -> None:
-    runner = write_model(tmp_path, 3)
-    fixed = rows(6)
-    fixed.flags.writeable = False
-
-    np.testing.assert_array_equal(runner(np.asfortranarray(rows(6)))["doubled"], 2 * rows(6))
-    np.testing.assert_array_equal(runner(rows(12)[::2])["doubled"], 2 * rows(12)[::2])
-    np.testing.assert_array_equal(runner(fixed)["doubled"], 2 * rows(6))
+    @pytest.fixture(params=["latency", "throughput"])
+    def runner_of(self, request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+        return partial(write_model, tmp_path, performance_hint=request.param)
 
 
 def test_model_is_compiled_once_and_only_when_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,16 +99,6 @@ def test_model_is_compiled_once_and_only_when_needed(tmp_path: Path, monkeypatch
 
     (properties,) = compiled
     assert properties["INFERENCE_NUM_THREADS"] == 2
-
-
-def test_pickle_carries_no_compiled_model(tmp_path: Path) -> None:
-    runner = write_model(tmp_path, 2, performance_hint="throughput")
-    runner(rows(2))
-
-    copy = pickle.loads(pickle.dumps(runner))
-
-    assert copy == runner
-    np.testing.assert_array_equal(copy(rows(3))["doubled"], 2 * rows(3))
 
 
 def fine_rows() -> Any:
@@ -232,22 +173,6 @@ def test_a_device_that_is_not_here_is_refused(tmp_path: Path) -> None:
 def test_options_without_sense_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         write_model(tmp_path, 1, **options)
-
-
-@pytest.mark.parametrize(
-    ("images", "words"),
-    [
-        pytest.param(np.zeros((2, 3), np.float32), ["images", "of 2", "(2, 3)"], id="width"),
-        pytest.param(np.zeros(2, np.float32), ["images", "(2,)"], id="rank"),
-        pytest.param(np.zeros((0, 2), np.float32), ["at least one", "(0, 2)"], id="none"),
-        pytest.param(np.zeros((1, 2), np.float16), ["float32", "float16"], id="half"),
-    ],
-)
-def test_wrong_images_are_refused(tmp_path: Path, images: Any, words: list[str]) -> None:
-    with pytest.raises(UsageError) as caught:
-        write_model(tmp_path, 1)(images)
-
-    assert [word for word in words if word not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model at all", b"<?xml version='1.0'?><html />"])

@@ -7,10 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 
 from exporter.targets import Signature, TensorSpec
 from exporter.targets.trt import device
@@ -20,6 +18,7 @@ from exporter.targets.trt.device import Device
 from exporter.targets.trt.files import ENGINE, ONNX
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.runner import TrtRunner
+from tests.support.hand_made_onnx import write_doubling
 from tests.unit.targets.trt import recording, stand_in
 from tests.unit.targets.trt.recording import World
 
@@ -74,33 +73,10 @@ def capturing(graph: PretendedGraph) -> Iterator[None]:
         recording.world.captured = None
 
 
-def write_model(path: Path, batch: int | str) -> None:
-    """Two outputs: `doubled` is 2x + w with w = 0, `centred` is each row less the mean of its batch."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("Add", ["images", "images"], ["twice"]),
-            helper.make_node("Add", ["twice", "w"], ["doubled"]),
-            helper.make_node("ReduceMean", ["images", "axes"], ["mean"], keepdims=1),
-            helper.make_node("Sub", ["images", "mean"], ["centred"]),
-        ],
-        "by_hand",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 2])],
-        [
-            helper.make_tensor_value_info("doubled", TensorProto.FLOAT, [batch, 2]),
-            helper.make_tensor_value_info("centred", TensorProto.FLOAT, [batch, 2]),
-        ],
-        [
-            helper.make_tensor("axes", TensorProto.INT64, [1], [0]),
-            helper.make_tensor("w", TensorProto.FLOAT, [2], [0.0, 0.0]),
-        ],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
-
-
 def build_runner(folder: Path, batch: int | str = 2, **options: Any) -> TrtRunner:
     """An engine of that model, and a runner over it."""
     chosen = TrtOptions(**options)
-    write_model(folder / ONNX, batch)
+    write_doubling(folder / ONNX, batch)
     wanted = BuildRequest(inputs=("images",), options=chosen, device=device.current_device())
     build_files(stand_in, folder, wanted, attention=0)
     return open_runner(folder, batch, chosen)

@@ -15,7 +15,7 @@ from exporter.targets.trt.files import ONNX
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.prepare import script_recipe, write_script
 from exporter.validation import TOLERANCES
-from tests.unit.targets.trt.conftest import write_model
+from tests.support.hand_made_onnx import write_doubling
 
 NAME = "trt-onnx"
 
@@ -23,9 +23,9 @@ IMAGES = np.array([[1.0, 2.0], [3.0, 8.0]], np.float32)
 
 
 def prepared_folder(folder: Path, batch: int | str = 2, images: Any = IMAGES, **options: Any) -> Path:
-    """What a bundle holds once the engine of `conftest.write_model` is prepared in it."""
+    """What a bundle holds once the engine of `write_doubling` is prepared in it."""
     folder.mkdir()
-    write_model(folder / ONNX, batch)
+    write_doubling(folder / ONNX, batch)
     request = EmitRequest(
         signature=Signature(
             inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 2)),),

@@ -10,8 +10,9 @@ from exporter.errors import TargetUnavailableError, UnsupportedGraphError, Usage
 from exporter.targets.trt.build import BuildRequest, build_plan, check_options
 from exporter.targets.trt.device import Device
 from exporter.targets.trt.options import TrtOptions
+from tests.support.hand_made_onnx import write_doubling
 from tests.unit.targets.trt import stand_in
-from tests.unit.targets.trt.conftest import HOPPER, use_version, write_model
+from tests.unit.targets.trt.conftest import HOPPER, use_version
 from tests.unit.targets.trt.recording import Disorder, World
 
 AMPERE = Device(name="NVIDIA A100", capability=(8, 0))
@@ -21,7 +22,7 @@ VOLTA = Device(name="NVIDIA V100", capability=(7, 0))
 
 def build(folder: Path, batch: int | str = 2, **further: Any) -> Any:
     path = folder / "model_trt.onnx"
-    write_model(path, batch)
+    write_doubling(path, batch)
     request = BuildRequest(inputs=("images",), options=TrtOptions(), device=HOPPER)
     return build_plan(stand_in, path, replace(request, **further))
 

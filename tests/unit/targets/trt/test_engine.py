@@ -16,7 +16,8 @@ from exporter.targets.trt import device, engine
 from exporter.targets.trt.device import Device
 from exporter.targets.trt.files import ENGINE, ONNX, RECORD
 from exporter.targets.trt.options import TrtOptions
-from tests.unit.targets.trt.conftest import HOPPER, build_runner, open_runner, use_version, write_model
+from tests.support.hand_made_onnx import write_doubling
+from tests.unit.targets.trt.conftest import HOPPER, build_runner, open_runner, use_version
 from tests.unit.targets.trt.recording import Disorder, World
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -44,7 +45,7 @@ def test_stripped_engine_without_its_weights_would_be_noticed(
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     runner = build_runner(tmp_path, 2, strip_plan=True)
-    write_model(tmp_path / ONNX, 3)
+    write_doubling(tmp_path / ONNX, 3)
 
     with pytest.raises(BundleError, match=r"model_trt\.onnx: expected the model that the engine was built"):
         runner.load()

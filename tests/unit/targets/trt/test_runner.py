@@ -1,6 +1,5 @@
-"""The runner over the recording stand-in: batches, padding, order of calls, graphs."""
+"""The runner over the recording stand-in: profiles, order of calls, graphs."""
 
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ import torch
 from exporter.errors import UsageError
 from exporter.targets.trt import device
 from exporter.targets.trt.options import TrtOptions
+from exporter.targets.trt.runner import TrtRunner
+from tests.support.runner_contract import Opened, RunnerContract, rows
 from tests.unit.targets.trt.conftest import STREAM, build_runner, open_runner
 from tests.unit.targets.trt.recording import World
 
@@ -21,32 +22,16 @@ pytestmark = pytest.mark.usefixtures("world")
 FREE = {"min_batch": 1, "opt_batch": 2, "max_batch": 4}
 
 
-def rows(count: int) -> Any:
-    return np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+class TestTrtRunner(RunnerContract):
+    """Over the recording stand-in, with and without a graph of launches."""
 
+    @pytest.fixture(params=[False, True], ids=["launches", "graph"])
+    def runner_of(self, request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+        def build(batch: int | str) -> TrtRunner:
+            profile = FREE if isinstance(batch, str) else {}
+            return build_runner(tmp_path, batch, **profile, cuda_graph=request.param)
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize("batch", [1, 2, 3, 8])
-def test_as_many_rows_come_out_as_go_in(tmp_path: Path, batch: int, count: int) -> None:
-    outputs = build_runner(tmp_path, batch)(rows(count))
-
-    np.testing.assert_array_equal(outputs["doubled"], 2 * rows(count))
-    assert list(outputs) == ["doubled", "centred"]
-
-
-@pytest.mark.parametrize("cuda_graph", [False, True])
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 9])
-def test_free_batch_runs_within_its_profile(tmp_path: Path, count: int, cuda_graph: bool) -> None:
-    runner = build_runner(tmp_path, "batch", **FREE, cuda_graph=cuda_graph)
-
-    np.testing.assert_array_equal(runner(rows(count))["doubled"], 2 * rows(count))
-
-
-def test_short_batch_is_padded_with_its_last_row(tmp_path: Path) -> None:
-    outputs = build_runner(tmp_path, 4)(rows(2))
-
-    padded = rows(2)[[0, 1, 1, 1]]
-    np.testing.assert_allclose(outputs["centred"], (padded - padded.mean(axis=0))[:2])
+        return build
 
 
 def test_fewer_images_than_the_profile_begins_with_are_padded(tmp_path: Path) -> None:
@@ -73,16 +58,6 @@ def test_engine_is_loaded_once_and_only_when_needed(tmp_path: Path, world: World
 
     assert world.calls.count("Runtime.deserialize_cuda_engine") == 1
     assert world.calls.count("ICudaEngine.create_execution_context") == 1
-
-
-def test_pickle_carries_no_engine(tmp_path: Path) -> None:
-    runner = build_runner(tmp_path, 2, cuda_graph=True)
-    runner(rows(2))
-
-    copy = pickle.loads(pickle.dumps(runner))
-
-    assert copy == runner
-    np.testing.assert_array_equal(copy(rows(3))["doubled"], 2 * rows(3))
 
 
 def test_torch_tensors_go_in_and_come_out(tmp_path: Path) -> None:
@@ -151,22 +126,6 @@ def test_default_stream_is_left_for_one_beside_it(
 
     assert world.handles == [5]
     assert waits == [(5, 0), (0, 5)]  # behind what is there, ahead of what comes
-
-
-@pytest.mark.parametrize(
-    ("images", "words"),
-    [
-        pytest.param(np.zeros((2, 3), np.float32), ["images", "of 2", "(2, 3)"], id="width"),
-        pytest.param(np.zeros(2, np.float32), ["images", "(2,)"], id="rank"),
-        pytest.param(np.zeros((0, 2), np.float32), ["at least one", "(0, 2)"], id="none"),
-        pytest.param(np.zeros((1, 2), np.float16), ["float32", "float16"], id="half"),
-    ],
-)
-def test_wrong_images_are_refused(tmp_path: Path, images: Any, words: list[str]) -> None:
-    with pytest.raises(UsageError) as caught:
-        build_runner(tmp_path, 1)(images)
-
-    assert [word for word in words if word not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])

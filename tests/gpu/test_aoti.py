@@ -9,9 +9,9 @@ from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.aoti.target import TARGET
 from exporter.targets.target import Artifact
-from tests.gpu.tiny_vit import request_of
 from tests.support.compiled import max_abs_error
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 
 TOLERANCE = 1e-3
 """TF32 is off by default; kernels of another summation order differ by less."""

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, target
+from exporter.targets import Artifact, target
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.providers import PROVIDERS
 from exporter.targets.onnx.runner import OnnxRunner
 from tests.support.compiled import captured_family
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 
 TOLERANCE = 1e-3
 """fp32 on a GPU sums in other orders, without TF32."""
@@ -36,13 +37,7 @@ def provider(name: str) -> Any:
 def emit(name: Any, folder: Path, request: ScheduleRequest | None = None) -> tuple[Artifact, Any, Any]:
     """Return an artifact, images, and what eager PyTorch makes of them."""
     program = captured_family("timm_vit").compile(request or ScheduleRequest(r=4))
-    asked = EmitRequest(
-        signature=Signature(
-            inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
-            outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
-        ),
-        options=OnnxOptions(provider=name),
-    )
+    asked = request_of(OnnxOptions(provider=name))
     images = family("timm_vit").images()
     return target("onnx").emit(program, asked, folder), images.numpy(), program(images)
 

@@ -11,9 +11,9 @@ from exporter.targets.target import Artifact
 from exporter.targets.torch_trt.options import TorchTrtOptions
 from exporter.targets.torch_trt.runner import TorchTrtRunner
 from exporter.targets.torch_trt.target import TARGET
-from tests.gpu.tiny_vit import request_of
 from tests.support.compiled import max_abs_error
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch_tensorrt") is None,

@@ -20,9 +20,9 @@ from exporter.targets import Artifact, Signature, target
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.runner import TrtRunner
 from exporter.validation import TOLERANCES, run_eager, verify
-from tests.gpu.tiny_vit import request_of
 from tests.support.compiled import captured_family
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt") is None, reason="needs TensorRT")
 

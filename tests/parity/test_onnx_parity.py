@@ -8,7 +8,7 @@ import torch
 
 from exporter.forms import Forms
 from exporter.rewrite import RewrittenProgram
-from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, target
+from exporter.targets import Artifact, target
 from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import (
     REQUESTS,
@@ -18,12 +18,12 @@ from tests.support.compiled import (
     reference,
     reference_groups,
 )
-from tests.support.families import FAMILIES, IMAGE_SIZE, Family, family
+from tests.support.families import FAMILIES, Family, family
 from tests.support.matching import Method
+from tests.support.tiny_vit import request_of
 
 TOLERANCE = 1e-4
 DEFAULT = Forms()
-IMAGES = ("batch", 3, IMAGE_SIZE, IMAGE_SIZE)
 
 
 def emit(
@@ -33,14 +33,7 @@ def emit(
     batch: int | str = 2,
     forms: Forms = DEFAULT,
 ) -> Artifact:
-    request = EmitRequest(
-        signature=Signature(
-            inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, *IMAGES[1:])),),
-            outputs=(TensorSpec(name=family.output_name, dtype="float32", shape=(batch, 10)),),
-        ),
-        options=OnnxOptions(),
-        forms=forms,
-    )
+    request = request_of(OnnxOptions(), batch=batch, output=family.output_name, forms=forms)
     return target("onnx").emit(program, request, folder)
 
 

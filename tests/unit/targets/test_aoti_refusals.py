@@ -24,17 +24,11 @@ from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.aoti.target import TARGET
 from exporter.targets.results import first_results
 from exporter.targets.target import EmitRequest
-from tests.support.compiled import REQUESTS, captured_family
 from tests.support.families import IMAGE_SIZE, family
 
 INPUT = TensorSpec(name="images", dtype="float32", shape=(2, 3, IMAGE_SIZE, IMAGE_SIZE))
 OUTPUTS = (TensorSpec(name="logits", dtype="float32", shape=(2, 10)),)
 SIGNATURE = Signature(inputs=(INPUT,), outputs=OUTPUTS)
-
-
-@pytest.fixture(scope="module")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(REQUESTS["constant"])
 
 
 def package(folder: Path, **differing: str) -> AotiRunner:

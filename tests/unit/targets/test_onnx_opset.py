@@ -14,28 +14,16 @@ from exporter.errors import UsageError
 from exporter.forms import Forms
 from exporter.lint.ort_rules import NEWEST_IR, OPSETS
 from exporter.rewrite import RewrittenProgram
-from exporter.schedule import ScheduleRequest
-from exporter.targets import EmitRequest, Signature, TensorSpec, target
+from exporter.targets import EmitRequest, target
 from exporter.targets.onnx.opset import convert, newest
 from exporter.targets.onnx.options import OnnxOptions
-from tests.support.compiled import captured_family
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 
 # The IR version of the release that brought the opset: https://onnx.ai/onnx/repo-docs/Versioning.html
 IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
 
-REQUEST = EmitRequest(
-    signature=Signature(
-        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
-    ),
-    options=OnnxOptions(),
-)
-
-
-@pytest.fixture(scope="module")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(ScheduleRequest(r=4))
+REQUEST = request_of(OnnxOptions())
 
 
 def asking(opset: int, **changes: Any) -> EmitRequest:

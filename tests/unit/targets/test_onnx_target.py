@@ -13,24 +13,13 @@ import torch
 from exporter.errors import TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, target
+from exporter.targets import Artifact, target
 from exporter.targets.onnx.options import OnnxOptions
 from tests.support.compiled import captured_family
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 
-REQUEST = EmitRequest(
-    signature=Signature(
-        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
-    ),
-    metadata={"name": "tiny", "method": "tome", "exporter": "1.2.3"},
-    options=OnnxOptions(),
-)
-
-
-@pytest.fixture(scope="module")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(ScheduleRequest(r=4))
+REQUEST = request_of(OnnxOptions(), metadata={"name": "tiny", "method": "tome", "exporter": "1.2.3"})
 
 
 def emit(program: RewrittenProgram, folder: Path) -> Artifact:

@@ -16,7 +16,7 @@ from exporter.errors import TargetUnavailableError
 from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec
+from exporter.targets import Artifact, EmitRequest, Signature
 from exporter.targets.onnx.build import build as translate_to_onnx
 from exporter.targets.openvino import device
 from exporter.targets.openvino.attention_kernels import attention_kernels
@@ -25,19 +25,13 @@ from exporter.targets.openvino.options import OpenVinoOptions
 from exporter.targets.openvino.target import TARGET
 from tests.support.compiled import captured_family
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 
 SCHEDULE = ScheduleRequest(r_per_layer=(4, 4, 0, 0))
 BLOCKS = len(captured_family("timm_vit").anatomy.blocks)
-REQUEST = EmitRequest(
-    signature=Signature(
-        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
-    ),
-    metadata={"name": "tiny", "method": "tome", "exporter": "1.2.3"},
-    options=OpenVinoOptions(),
-)
+REQUEST = request_of(OpenVinoOptions(), metadata={"name": "tiny", "method": "tome", "exporter": "1.2.3"})
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,13 +10,7 @@ from torch import Tensor, fx, nn
 from exporter.reduction import Site
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.torch_trt import library
-from tests.support.compiled import REQUESTS, captured_family
 from tests.unit.targets.torch_trt.stand_in import VERSIONS, StandIn
-
-
-@pytest.fixture(scope="session")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(REQUESTS["constant"])
 
 
 class Small(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.targets import EmitRequest, Signature, TensorSpec
+from exporter.targets import EmitRequest
 from exporter.targets.trt.files import ONNX
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.prepare import script_recipe, write_script
@@ -25,16 +25,8 @@ IMAGES = np.array([[1.0, 2.0], [3.0, 8.0]], np.float32)
 def prepared_folder(folder: Path, batch: int | str = 2, images: Any = IMAGES, **options: Any) -> Path:
     """What a bundle holds once the engine of `write_doubling` is prepared in it."""
     folder.mkdir()
-    write_doubling(folder / ONNX, batch)
-    request = EmitRequest(
-        signature=Signature(
-            inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 2)),),
-            outputs=tuple(
-                TensorSpec(name=name, dtype="float32", shape=(batch, 2)) for name in ("doubled", "centred")
-            ),
-        ),
-        options=TrtOptions(**options),
-    )
+    signature = write_doubling(folder / ONNX, batch)
+    request = EmitRequest(signature=signature, options=TrtOptions(**options))
     write_script(folder, script_recipe(NAME, request, folder / ONNX, attention=2))
     write_proof(folder, images=images, doubled=2 * images, centred=images - images.mean(axis=0))
     return folder

@@ -15,33 +15,23 @@ import pytest
 from exporter.errors import ParityError, UnsupportedGraphError, UsageError
 from exporter.lint import lint
 from exporter.rewrite import RewrittenProgram
-from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, find_target
+from exporter.targets import Artifact, EmitRequest, find_target
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.prepare import dependencies, write_script
 from exporter.validation import TOLERANCES, require, run_eager, verify
-from tests.support.compiled import captured_family
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 from tests.unit.targets.trt import pretended_cuda, stand_in
 from tests.unit.targets.trt.prepared import prepared_folder, run_script, write_proof
 from tests.unit.targets.trt.real_bindings import ROOT, VERSIONS, Bindings, bindings
 from tests.unit.targets.trt.recording import World
 
-REQUEST = EmitRequest(
-    signature=Signature(
-        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
-    ),
+REQUEST = request_of(
+    TrtOptions(timing_cache="/somewhere/kernels.cache", builder_level=4, cuda_graph=True),
     metadata={"name": "tiny"},
-    options=TrtOptions(timing_cache="/somewhere/kernels.cache", builder_level=4, cuda_graph=True),
 )
 
 FILES = ["build_trt.py", "lint_trt.json", "model_trt.onnx", "requirements_trt.txt"]
-
-
-@pytest.fixture(scope="module")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(ScheduleRequest(r=4))
 
 
 @pytest.fixture(scope="module")

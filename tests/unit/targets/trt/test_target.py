@@ -15,24 +15,16 @@ import torch
 
 from exporter.errors import ParityError, TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
-from exporter.schedule import ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, Signature, TensorSpec, find_target, target
+from exporter.targets import Artifact, find_target, target
 from exporter.targets.trt import device, library, timing_cache
 from exporter.targets.trt.options import TrtOptions
 from exporter.validation import TOLERANCES, require, run_eager, verify
-from tests.support.compiled import captured_family
 from tests.support.families import family
+from tests.support.tiny_vit import request_of
 from tests.unit.targets.trt.conftest import use_version
 from tests.unit.targets.trt.recording import World
 
-REQUEST = EmitRequest(
-    signature=Signature(
-        inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3, 24, 24)),),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 10)),),
-    ),
-    metadata={"name": "tiny", "exporter": "1.2.3"},
-    options=TrtOptions(),
-)
+REQUEST = request_of(TrtOptions(), metadata={"name": "tiny", "exporter": "1.2.3"})
 
 LAYERS = {
     "Layers": [
@@ -45,11 +37,6 @@ LAYERS = {
         },
     ]
 }
-
-
-@pytest.fixture(scope="module")
-def program() -> RewrittenProgram:
-    return captured_family("timm_vit").compile(ScheduleRequest(r=4))
 
 
 def emit(program: RewrittenProgram, folder: Path, **options: Any) -> Artifact:

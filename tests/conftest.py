@@ -11,11 +11,11 @@ import gc
 import signal
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 
 import pytest
 import torch
 from hypothesis import settings
-from torch.onnx._internal.exporter import _registration
 
 from tests.support.linted import linting_whatever_is_saved
 
@@ -26,7 +26,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 torch.set_num_threads(1)
 torch.fx.config.do_not_emit_stack_traces = True
-_registration.onnxscript_apis.get_torchlib_ops = cache(_registration.onnxscript_apis.get_torchlib_ops)
+TRANSLATIONS = import_module("torch.onnx._internal.exporter._registration").onnxscript_apis
+TRANSLATIONS.get_torchlib_ops = cache(TRANSLATIONS.get_torchlib_ops)
 gc.set_threshold(50_000, 20, 50)
 settings.register_profile("exporter", deadline=None, derandomize=True)
 settings.load_profile("exporter")

@@ -96,7 +96,7 @@ def test_bytes_give_what_floats_give(build: Build, vit_dir: Path, expected: npt.
 
     assert manifest(bundle)["inputs"][0]["dtype"] == "uint8"
     assert manifest(bundle)["layout"] == "nhwc"
-    np.testing.assert_allclose(logits(bundle, pixels), expected, atol=1e-4)
+    np.testing.assert_allclose(logits(bundle, pixels.transpose(0, 2, 3, 1)), expected, atol=1e-4)
 
 
 def test_half_precision_is_close_and_smaller(

@@ -27,10 +27,10 @@ for words in json.loads(sys.argv[1]):
 json.dump(found, open(sys.argv[2], "w"))
 """
 RECIPE = """
-model: timm:test_vit
+schema_version: 1
+model: {name: "timm:test_vit", options: {depth: 2}}
 weights: random
 image_size: 64
-model_options: {depth: 2}
 """
 RACE = ["--processes", "2", "--rounds", "1", "--threads", "1"]
 RUNS = [

@@ -63,7 +63,8 @@ def each_of(families: Sequence[Any], *programs: tuple[str, str]) -> list[Any]:
 
 PROGRAMS = [
     *each_of(FAMILY_PARAMS, ("tome", "with zeros"), ("pitome", "constant")),
-    *each_of(ONE_PER_HEAD, ("tome", "constant"), ("tome", "decreasing"), ("tome", "capped")),
+    *each_of(ONE_PER_HEAD, ("tome", "constant"), ("tome", "capped")),
+    *each_of(TWO, ("tome", "decreasing")),
     *each_of(ONE_PER_HEAD, ("pitome", "with zeros")),
 ]
 

@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 _MOST_BYTES = 1 << 33
 _MOST_INFLATED = 1 << 28
-"""Of an array that is stored as it is, which so many bytes of the file are there for, and of one that is compressed."""
+"""Of an array that is stored as it is, whose bytes are in the file, and of one that is compressed."""
 _KINDS = {"iu": "integers", "fiu": "numbers"}
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

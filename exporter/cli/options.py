@@ -172,4 +172,4 @@ _READERS: Mapping[Any, Callable[[Any, RecipeKey], object]] = {
     Mapping[str, str]: lambda given, key: _pairs(",".join(given).split(","), key),
     Mapping[str, Any]: _yaml_values,
 }
-"""How the text of an option becomes the value of a key, by the key's type; what is not listed stays as click has it."""
+"""How the text of an option becomes the value of a key, by the key's type; what is not listed is as in click."""

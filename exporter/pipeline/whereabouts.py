@@ -63,7 +63,7 @@ def recipe_to_build(path: str | Path, values: Mapping[str, object]) -> tuple[Rec
 
     Args:
         path: of the recipe.
-        values: recipe keys to replace. Whoever gives other weights means them: no hash is expected then.
+        values: recipe keys to replace. Where they name other weights, no hash is expected.
 
     Raises:
         RecipeError: it is not a recipe, or a value is impossible.

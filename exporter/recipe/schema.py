@@ -234,7 +234,7 @@ def _read_as(hint: Any) -> Any:
 
 
 def _bounds(note: Any) -> Any:
-    """A range as pydantic has it; other notes as they are."""
+    """A range in the form of pydantic; other notes as they are."""
     if not isinstance(note, Range):
         return note
     return Field(ge=note.least, gt=note.above, le=note.most)

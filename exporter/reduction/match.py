@@ -19,7 +19,7 @@ class Match(NamedTuple):
         kept_BK: int64 positions of the tokens that stay, in output order.
         source_BR: int64 positions of the tokens that leave.
         target_BR: for each source, the int64 index into `kept_BK` of its target.
-        dropped: which sources are dropped and not merged: the last ones, so many in every image; or int64 (B, R), 1
+        dropped: which sources are dropped and not merged: the last ones, this number in every image; or int64 (B, R), 1
             where a source is dropped.
     """
 

@@ -1,6 +1,6 @@
 """Deterministic selection: the highest scores, the lower index first on ties, the same on every backend.
 
-The order is one stable sort. ONNX has it as TopK, which puts the lower index first by specification; engines that
+The order is one stable sort. In ONNX it is TopK, which puts the lower index first by specification; engines that
 promise no order among ties count ranks instead (`rewrite.decompose_stable_sort`): every pair is compared, which is
 exact, and only distinct integers are ever sorted. N^2 comparisons are far below one attention head.
 """

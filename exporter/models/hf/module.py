@@ -71,7 +71,7 @@ class Unwrapped(nn.Module):
 
 
 def attention_of(model_class: Any) -> str:
-    """The attention implementation to ask for: one node in the graph where the class has it."""
+    """The attention implementation to ask for: one node in the graph where the class supports it."""
     return "sdpa" if model_class._supports_sdpa else "eager"
 
 

@@ -139,7 +139,7 @@ def fit_to_state(weights: Weights, tower: HFTower) -> tuple[HFTower, tuple[str, 
 
     Args:
         weights: With the file's state dict.
-        tower: As the configuration has it, with the options of the request.
+        tower: As in the configuration, with the options of the request.
 
     Returns:
         The tower with the file's classes, image size and registers, and a note for each that differs.

@@ -94,7 +94,7 @@ def crop_centre(
         crop: Height and width.
         fill: Bytes of what is filled, one per channel; its odd pixel goes right and below.
         down: Whether a crop that is off centre by half a pixel starts at the pixel before; otherwise at the even one
-            of the two, as torchvision has it.
+            of the two, as in torchvision.
     """
     height, width = crop
     wider, higher = max(width - image.width, 0), max(height - image.height, 0)

@@ -55,7 +55,7 @@ def build_timm_from_file(
     Args:
         asked: The options and the image size.
         model: Which architecture.
-        default: It, as the registry or the folder has it, without values.
+        default: It, as in the registry or the folder, without values.
         takes: Arguments of its constructor.
         path: The weights.
 

@@ -1,8 +1,8 @@
 """Infer the free parameters of a timm architecture from a state dict: head, pooling, tokens, norms, positions.
 
-In: the weights and the architecture as the registry has it; out: the arguments to build it
+In: the weights and the architecture as in the registry; out: the arguments to build it
 with. The same reading of both gives the differences. What names and shapes cannot tell (heads of attention, token or
-average where both have the same norms) stays as the registry has it.
+average where both have the same norms) stays as in the registry.
 """
 
 import math
@@ -56,7 +56,7 @@ class Told:
 
     Attributes:
         arguments: Everything that they tell, by the constructor's names.
-        changed: The part of it that is not as the registry has it.
+        changed: The part of it that is not as in the registry.
         default_pool: The registry's pooling, where the weights fit it but do not tell it apart from others.
     """
 
@@ -72,7 +72,7 @@ def told_by(
 
     Args:
         state: The weights, by the model's own names.
-        default: The model as the registry has it.
+        default: The model as in the registry.
         takes: Arguments of its constructor.
         options: What the user says; decides what the weights leave open.
 
@@ -241,7 +241,7 @@ def check_geometry(
 
     Args:
         told: What the weights tell.
-        default: The model as the registry has it.
+        default: The model as in the registry.
         architecture: Its name there.
         given: Arguments that the user says himself.
         where: The weights, for messages.

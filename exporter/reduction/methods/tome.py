@@ -61,7 +61,7 @@ def regret(keys_BHND: Tensor, *, match: Match, at: Site) -> Tensor:
 
 
 def _starts(at: Site) -> tuple[int, int]:
-    """The first even and the first odd position behind the prefix."""
+    """The first even and the first odd position after the prefix."""
     return at.prefix + at.prefix % 2, at.prefix + 1 - at.prefix % 2
 
 

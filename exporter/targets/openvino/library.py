@@ -1,7 +1,7 @@
 """The one place where OpenVINO's library is imported, with its telemetry switched off.
 
 `import openvino` imports `openvino_telemetry`, which comes along with the wheel, writes a client's number to the home
-folder and reports the import to its maker. Nobody who runs this package asked for that. OpenVINO does without it where
+folder and reports the import to its maker. The user did not ask for that. OpenVINO does without it where
 it is not installed, so that is how it looks while OpenVINO is being imported.
 """
 

@@ -3,8 +3,9 @@
 A shell starts what runs in its background with Ctrl-C ignored, `nohup` what it starts with SIGHUP ignored, and so would
 every command that a test starts and interrupts: this process takes both back.
 
-What takes a third of an export and changes no byte of it is left out: a stack trace for every node, a new list of
-torch's ONNX translations for each model, and the search for unreachable objects among those of the libraries.
+What takes a third of an export and changes no byte of it is left out: a stack trace for every node (but where a test
+looks for what they leak), a new list of torch's ONNX translations for each model, and the search for unreachable
+objects among those of the libraries.
 """
 
 import gc

@@ -21,6 +21,7 @@ from exporter.targets.aoti.target import TARGET
 from exporter.targets.target import Artifact, EmitRequest
 from tests.support.compiled import (
     REQUESTS,
+    capture_model,
     captured_family,
     compiled_groups,
     max_abs_error,
@@ -56,7 +57,9 @@ class Built:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Compiled with a free batch axis, which a runner of a static batch can use as well: half a minute, once."""
     folder, scratch = tmp_path_factory.mktemp("aoti"), tmp_path_factory.mktemp("scratch")
-    program = captured_family(FAMILY).compile(REQUESTS["constant"], dynamic_batch=True)
+    with pytest.MonkeyPatch.context() as patched:  # the package must not hold them
+        patched.setattr(torch.fx.config, "do_not_emit_stack_traces", False)
+        program = capture_model(family(FAMILY).model()).compile(REQUESTS["constant"], dynamic_batch=True)
     request = EmitRequest(
         signature=SIGNATURE,
         metadata={"name": "vit for a test"},

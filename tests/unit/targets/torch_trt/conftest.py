@@ -28,8 +28,10 @@ class Small(nn.Module):
 
 @pytest.fixture(scope="session")
 def small(program: RewrittenProgram) -> RewrittenProgram:
-    """What a target looks at of a program, over a model that takes no time."""
-    exported = torch.export.export(Small().requires_grad_(False), (torch.zeros(2, 3, 4, 4),))
+    """What a target looks at of a program, with its stack traces, over a model that takes no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.fx.config, "do_not_emit_stack_traces", False)
+        exported = torch.export.export(Small().requires_grad_(False), (torch.zeros(2, 3, 4, 4),))
     eager = exported.module(check_guards=False)
     assert isinstance(eager, fx.GraphModule)
     return replace(

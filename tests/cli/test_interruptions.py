@@ -141,7 +141,7 @@ def test_file_size_limit_leaves_nothing(workplace: Path) -> None:
 # Ctrl-C ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["exporter.targets.onnx.target.OnnxTarget.emit", "os.fsync"])
+@pytest.mark.parametrize("place", ["exporter.targets.onnx.emit.emit", "os.fsync"])
 def test_interrupt_at_any_stage_leaves_the_old_bundle(
     place: str, occupied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +188,7 @@ def test_ctrl_c_ends_with_130_and_leaves_the_old_bundle(occupied: Path) -> None:
     assert "Traceback" not in outcome.err
 
 
-@pytest.mark.parametrize("place", ["exporter.targets.onnx.target.OnnxTarget.emit", "numpy.savez"])
+@pytest.mark.parametrize("place", ["exporter.targets.onnx.emit.emit", "numpy.savez"])
 def test_interrupt_of_a_first_build_leaves_nothing(
     place: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from exporter.errors import (
     one_line,
     quoted,
 )
+from exporter.packages import PACKAGES
 from exporter.version import __version__
 
 _EXIT_USAGE = 2
@@ -64,17 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_INTERRUPTED, EXIT_INTERRUPTED, given)
     except (ExportError, InternalError) as error:
         return _fail(str(error), error.exit_status, given)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "exporter":
-            raise
-        message = f'{error.name} is not installed; pip install "exporter[compiler]"'
-        return _fail(message, TargetUnavailableError.exit_status, given)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and _comes_with_the_compiler(error.name):
+            message = f'{error.name} is not installed; pip install "exporter[compiler]"'
+            return _fail(message, TargetUnavailableError.exit_status, given)
         if failure := machine_failure(error):
             return _fail(str(failure), failure.exit_status, given)
         message = f"internal error: {type(error).__name__}: {error} (please report this, with --debug)"
         return _fail(message, InternalError.exit_status, given)  # a defect: still one line
     return status if isinstance(status, int) else 0  # of a command that ended with `Context.exit`
+
+
+def _comes_with_the_compiler(module: str | None) -> bool:
+    return module in {each.name.replace("-", "_") for each in PACKAGES if each.extra == "compiler"}
 
 
 def _fail(message: str, status: int, given: Sequence[str]) -> int:

@@ -182,8 +182,7 @@ def _dtype(job: Job) -> "torch.dtype":
 
 def _placed(program: "ExportedProgram", device: Device) -> "torch.nn.Module":
     """A saved program on a device, what its graph itself creates included."""
-    from torch.export.passes import move_to_device_pass
+    from exporter.graph.move import move
 
-    placed = program if device == "cpu" else move_to_device_pass(program, device)
-    module: torch.nn.Module = placed.module(check_guards=False)
+    module: torch.nn.Module = move(program, device).module(check_guards=False)
     return module

@@ -41,7 +41,7 @@ IMPORTS: dict[str, str] = {
         "anatomy arrays capture errors forms graph machine models processes records reduction "
         "rewrite schedule targets"
     ),
-    "benchmark": "arrays errors forms machine models packages processes records targets",
+    "benchmark": "arrays errors forms graph machine models packages processes records targets",
     "bundle": "arrays errors models processes recipe records signature targets",
     "report": "arrays bundle errors models records sweep validation",
     "pipeline": (

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.export.passes import move_to_device_pass
 
 from exporter.anatomy import Anatomy, examine
 from exporter.benchmark import Device
 from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.forms import Forms, Precision
+from exporter.graph.move import move
 from exporter.models import LoadedModel, load
 from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
@@ -97,12 +97,7 @@ class Programs:
 
     def module(self, exported: ExportedProgram) -> nn.Module:
         """A program on the device; what its graph creates is created there as well."""
-        own = first_results(
-            exported, len(exported.graph_signature.output_specs)
-        )  # moving is done in place: a copy
-        if self.device != "cpu":
-            own = move_to_device_pass(own, self.device)
-        return own.module(check_guards=False)
+        return move(exported, self.device).module(check_guards=False)
 
 
 def without_matches(program: RewrittenProgram) -> RewrittenProgram:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 import torch._inductor.config as inductor_config
 from torch.export import ExportedProgram
-from torch.export.passes import move_to_device_pass
 
 from exporter.errors import TargetUnavailableError
+from exporter.graph.move import move
 from exporter.models.quiet import quiet
 from exporter.targets.aoti.machine import demands
 from exporter.targets.aoti.options import AotiOptions
@@ -45,7 +45,7 @@ def compile_package(
     """
     program = first_results(exported, results)
     if options.device == "cuda":
-        program = move_to_device_pass(program, "cuda")
+        program = move(program, options.device)
     settings = _settings(options) | {"aot_inductor.metadata": _texts(options, metadata)}
     with tempfile.TemporaryDirectory() as scratch, _caches_in(Path(scratch)):
         raw = Path(scratch) / path.name

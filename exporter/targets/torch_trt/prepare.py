@@ -6,8 +6,8 @@ In: an exported program. Out: another one over its own copies of the parameters.
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.export.passes import move_to_device_pass
 
+from exporter.graph.move import move
 from exporter.targets.results import first_results
 
 aten = torch.ops.aten
@@ -27,7 +27,7 @@ def prepare(exported: ExportedProgram, results: int, device: str = "cuda") -> Ex
     """
     shorter = first_results(exported, results)
     spelled = shorter.run_decompositions({aten.max.dim: _largest, aten.sort.stable: _sorted})
-    return move_to_device_pass(spelled, device)
+    return move(spelled, device)
 
 
 def _largest(values: Tensor, axis: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Call a session on data that lies on the GPU: what a pipeline that keeps its tensors there sees.
 
-torch's tensors are bound by their addresses, and nothing waits: the work stands in torch's current stream like that
-of any operator.
+torch's tensors are bound by their addresses, and the host does not wait: the work stands in torch's current stream like
+that of any operator.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,8 @@ def on_device(
     """A call without arguments that enqueues one batch on torch's current stream.
 
     The session works on a stream of its own, since ONNX Runtime takes CUDA's default stream for none; events order it
-    after what is in the current stream and before what comes.
+    after what is in the current stream and before what comes. A binding knows addresses and keeps nothing alive: the
+    call holds inputs and outputs, and torch is told that another stream uses them.
 
     Args:
         open_on: opens the session on a stream.
@@ -40,7 +41,7 @@ def on_device(
     from onnxruntime import RunOptions
 
     stream = torch.cuda.Stream()
-    session = open_on(Stream(handle=stream.cuda_stream, cuda_graph=cuda_graph))
+    session = open_on(Stream(handle=stream.cuda_stream, device=stream.device_index, cuda_graph=cuda_graph))
     given = {name: torch.from_numpy(array).cuda() for name, array in inputs.items()}
     first = next(iter(given.values()))
     results = {
@@ -54,6 +55,9 @@ def on_device(
         bind(binding.bind_input, name, tensor)
     for name, tensor in results.items():
         bind(binding.bind_output, name, tensor)
+    held = given | results
+    for tensor in held.values():
+        tensor.record_stream(stream)
     unwaiting = RunOptions()
     unwaiting.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
@@ -62,7 +66,7 @@ def on_device(
         stream.wait_stream(current)
         session.run_with_iobinding(binding, unwaiting)
         current.wait_stream(stream)
-        return tuple(results.values())
+        return tuple(held[spec.name] for spec in outputs)
 
     for _ in range(_WARM_UP_CALLS):
         call()

@@ -36,10 +36,12 @@ class Stream:
 
     Attributes:
         handle: of the stream, as an address.
+        device: number of the GPU that it belongs to.
         cuda_graph: whether ONNX Runtime captures its launches once and replays them.
     """
 
     handle: int
+    device: int
     cuda_graph: bool
 
 
@@ -153,7 +155,9 @@ def provider_options(
         return {}
     graph = "enable_cuda_graph" if options.provider == "cuda" else "trt_cuda_graph_enable"
     streamed = {} if stream is None else {
-        "user_compute_stream": str(stream.handle), graph: str(int(stream.cuda_graph))
+        "device_id": str(stream.device),
+        "user_compute_stream": str(stream.handle),
+        graph: str(int(stream.cuda_graph)),
     }  # fmt: skip
     if options.provider == "cuda":
         return {"use_tf32": str(int(options.tf32)), **streamed}

@@ -123,13 +123,16 @@ def test_a_provider_that_does_not_load_is_not_available(model: Path, monkeypatch
     monkeypatch.setattr(onnxruntime, "InferenceSession", without_libraries)
 
     with pytest.raises(TargetUnavailableError, match=f"expected {WITHOUT_KERNELS}, got CPUExecutionProvider"):
-        open_session(model, settings(), CUDA, static=True, stream=Stream(handle=7, cuda_graph=True))
+        open_session(model, settings(), CUDA, static=True, stream=Stream(handle=7, device=2, cuda_graph=True))
 
     ((path, told), named) = asked[0]
     assert path == str(model) and named["enable_fallback"] == 0
     assert told.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
     assert named["providers"] == [
-        (WITHOUT_KERNELS, {"use_tf32": "0", "user_compute_stream": "7", "enable_cuda_graph": "1"})
+        (
+            WITHOUT_KERNELS,
+            {"use_tf32": "0", "device_id": "2", "user_compute_stream": "7", "enable_cuda_graph": "1"},
+        )
     ]
 
 
@@ -158,8 +161,13 @@ def test_missing_libraries_are_no_fault_of_the_model(model: Path, monkeypatch: p
         pytest.param(
             OnnxOptions(provider="tensorrt"),
             {"FLOAT", "FLOAT16"},
-            Stream(handle=9, cuda_graph=False),
-            {"trt_fp16_enable": "1", "user_compute_stream": "9", "trt_cuda_graph_enable": "0"},
+            Stream(handle=9, device=0, cuda_graph=False),
+            {
+                "trt_fp16_enable": "1",
+                "device_id": "0",
+                "user_compute_stream": "9",
+                "trt_cuda_graph_enable": "0",
+            },
             id="tensorrt fp16",
         ),
         pytest.param(

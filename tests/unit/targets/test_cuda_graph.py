@@ -3,6 +3,7 @@
 import gc
 import weakref
 from contextlib import nullcontext
+from functools import partial
 from unittest.mock import MagicMock
 
 import pytest
@@ -21,8 +22,9 @@ def test_recording_keeps_what_the_recorded_call_reads(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
     weight = torch.ones(2)
     alive = weakref.ref(weight)
-    replay = recorded(lambda weight=weight: weight * 2)
-    del weight
+    call = partial(torch.mul, weight, 2)
+    replay = recorded(call)
+    del weight, call
     gc.collect()
 
     results = replay()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter.errors import ExportError, ParityError
+from exporter.errors import ExportError, ParityError, TargetUnavailableError
 from exporter.forms import Forms, Precision, program_precision
 from exporter.pipeline.calibration import calibration_images
 from exporter.pipeline.observe import Observer
@@ -123,10 +123,10 @@ def targets_here(recipe: Recipe) -> Targets:
     here, failures = list[TargetHere](), dict[str, ExportError]()
     for name in recipe.targets:
         try:
-            found = target(name, recipe.precision)
+            found = target(name, recipe.precision, recipe.engines.get(name))
             here.append(TargetHere(target=found, name=name, emit=found.emit))
         except ExportError as error:
-            prepared = _preparing(name, recipe)
+            prepared = _preparing(name, recipe) if isinstance(error, TargetUnavailableError) else None
             if prepared is None:
                 failures[name] = error
             else:

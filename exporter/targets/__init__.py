@@ -41,16 +41,18 @@ def _card(name: str) -> Target:
     return found
 
 
-def target(name: str, precision: str | None = None) -> Target:
+def target(name: str, precision: str | None = None, options: Any = None) -> Target:
     """The target of that name; its libraries are imported now.
 
     Args:
         name: of the target.
         precision: that it has to compute in, if that matters.
+        options: of the target's own type, that it has to serve, if that matters.
 
     Raises:
-        UsageError: there is no such target.
-        TargetUnavailableError: this machine cannot emit for it, or it cannot compute in that precision.
+        UsageError: there is no such target, or the options exclude each other.
+        TargetUnavailableError: this machine cannot emit for it, or not with these options, or it cannot compute in that
+            precision.
     """
     found = find_target(name)
     if precision is not None and precision not in found.precisions:
@@ -58,6 +60,8 @@ def target(name: str, precision: str | None = None) -> Target:
             f"target {name}: expected precision {' or '.join(found.precisions)}, got {precision}"
         )
     found.check_available()
+    if options is not None and found.check_options is not None:
+        found.check_options(options)
     return found
 
 

@@ -108,6 +108,8 @@ class Target:
         forms: those that were measured to be fastest, by device.
         device: that an engine with given options runs on.
         check_available: raises a TargetUnavailableError that says what is missing and the line that installs it.
+        check_options: raises an ExportError for options that exclude each other (UsageError) or that need what is not
+            here (TargetUnavailableError); before anything is loaded or built. None where all can be served.
         describe: what runs the artifacts here, for people: library, version, devices.
         emit: writes the artifact.
         open: a runner over an artifact written earlier, with options of the target's own type.
@@ -125,6 +127,7 @@ class Target:
     check_available: Callable[[], None]
     describe: Callable[[], str]
     emit: Emit
+    check_options: Callable[[Any], None] | None = None
     open: Callable[[Path, Signature, Any], Runner]
     prepared: Prepared | None = None
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from exporter.errors import TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.aoti.compile import compile_package, compiler
 from exporter.targets.aoti.options import AotiOptions
@@ -29,17 +28,9 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
         folder: to write into.
 
     Raises:
-        UsageError: an option that says nothing on the device asked for.
-        TargetUnavailableError: no GPU where one is asked for; or AOTInductor or the C++ compiler fails on this machine.
+        TargetUnavailableError: AOTInductor or the C++ compiler fails on this machine.
     """
     options: AotiOptions = request.options
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise TargetUnavailableError(
-            f"target aoti: aoti.device is cuda, and PyTorch {torch.__version__} sees no GPU here; "
-            "use --engine-option aoti.device=cpu"
-        )
-    if options.device == "cuda" and options.instructions != "native":
-        raise UsageError(f"aoti.instructions: expected native on a GPU, got {options.instructions}")
 
     def write(results: int, path: Path) -> None:
         compile_package(program.exported, results, path, options, request.metadata)

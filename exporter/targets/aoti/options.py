@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.errors import UsageError
+
 
 @dataclass(frozen=True, kw_only=True)
 class AotiOptions:
@@ -22,3 +24,12 @@ class AotiOptions:
     instructions: Literal["native", "avx2"] = "native"
     max_autotune: bool = False
     matches: Literal["kept", "dropped"] = "kept"
+
+    def __post_init__(self) -> None:
+        """Refuse an option that says nothing on the device asked for.
+
+        Raises:
+            UsageError: instructions of a CPU for a GPU.
+        """
+        if self.device == "cuda" and self.instructions != "native":
+            raise UsageError(f"aoti.instructions: expected native on a GPU, got {self.instructions}")

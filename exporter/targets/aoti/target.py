@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.errors import TargetUnavailableError
 from exporter.forms import Forms
 from exporter.signature import Signature
 from exporter.targets.aoti.options import AotiOptions
@@ -22,6 +23,21 @@ def _check_available() -> None:
     from exporter.targets.aoti.compile import compiler
 
     compiler()
+
+
+def _check_options(options: AotiOptions) -> None:
+    """A package for a GPU is compiled on one.
+
+    Raises:
+        TargetUnavailableError: no GPU where one is asked for.
+    """
+    import torch
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise TargetUnavailableError(
+            f"target aoti: aoti.device is cuda, and PyTorch {torch.__version__} sees no GPU here; "
+            "use --engine-option aoti.device=cpu"
+        )
 
 
 def _describe() -> str:
@@ -53,6 +69,7 @@ TARGET = Target(
     forms={"cpu": Forms(), "cuda": Forms()},  # not measured; the stable sort is PyTorch's own
     device=lambda options: options.device,
     check_available=_check_available,
+    check_options=_check_options,
     describe=_describe,
     emit=_emit,
     open=_open,

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 
 def _check_available() -> None:
-    """Always: its libraries are core dependencies; a provider is checked when a model is opened."""
+    """Always: its libraries are core dependencies; a provider is an option."""
+
+
+def _check_options(options: OnnxOptions) -> None:
+    if options.provider != "cpu":
+        from exporter.targets.onnx.providers import check_provider
+
+        check_provider(options)
 
 
 def _describe() -> str:
@@ -46,6 +53,7 @@ TARGET = Target(
     forms={"cpu": Forms(), "cuda": Forms()},
     device=lambda options: options.device,
     check_available=_check_available,
+    check_options=_check_options,
     describe=_describe,
     emit=_emit,
     open=_open,

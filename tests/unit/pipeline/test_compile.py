@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from exporter.recipe import Recipe
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Array, Artifact, EmitRequest
+from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.onnx.options import OnnxOptions
 from tests.support.fake_runner import FakeRunner
 from tests.support.families import family
@@ -95,7 +97,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, EagerTar
     """Put stand-ins in the places of real targets."""
 
     def put(**targets: EagerTarget) -> dict[str, EagerTarget]:
-        def find(name: str, precision: str | None = None) -> EagerTarget:
+        def find(name: str, precision: str | None = None, options: object = None) -> EagerTarget:
             targets[name].check_available()
             return targets[name]
 
@@ -225,3 +227,21 @@ def test_what_an_engine_was_built_from_and_found_out_is_in_the_manifest(
 
     record = exporter.load_bundle(tmp_path / "bundle").manifest.artifacts["onnx"]
     assert (record.built_from, record.details) == ({"maker": "test"}, {"fused": 3})
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "reason"),
+    [
+        pytest.param("aoti", AotiOptions(device="cuda"), "sees no GPU here", id="aoti"),
+        pytest.param("onnx", OnnxOptions(provider="cuda"), "expected ONNX Runtime with CUDA", id="onnx"),
+    ],
+)
+def test_device_that_is_not_here_is_refused_before_the_model_is_loaded(
+    engine: str, options: Any, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    recipe = recipe_of(tmp_path / "no-such-model.pt2", engine, engines={engine: options})
+
+    with pytest.raises(TargetUnavailableError, match=reason):
+        build(recipe, tmp_path / "bundle")

@@ -37,7 +37,12 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
 
     path = folder / FILE
     write(shipped_results(program, options.matches), path)
-    runner = AotiRunner(path=path, signature=request.signature, device=options.device)
+    runner = AotiRunner(
+        path=path,
+        signature=request.signature,
+        device=options.device,
+        cuda_graph=options.cuda_graph,
+    )
     runner.load()
     return Artifact(
         target=target.name,

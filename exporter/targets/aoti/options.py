@@ -18,12 +18,15 @@ class AotiOptions:
         max_autotune: time several kernels for every product of matrices and take the fastest; minutes of compiling.
         matches: `kept` ships the code that parity was verified on, which returns the matches beside the outputs,
             for runners to ignore; `dropped` compiles a second time, without them.
+        cuda_graph: on a GPU and at a fixed batch, call the package by replaying one recorded CUDA graph, which is one
+            launch in place of one per kernel.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
     instructions: Literal["native", "avx2"] = "native"
     max_autotune: bool = False
     matches: Literal["kept", "dropped"] = "kept"
+    cuda_graph: bool = True
 
     def __post_init__(self) -> None:
         """Refuse an option that says nothing on the device asked for.

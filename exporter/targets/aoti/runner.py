@@ -2,8 +2,8 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import BundleError, TargetUnavailableError
 from exporter.signature import Array, Inputs
@@ -11,6 +11,9 @@ from exporter.targets.aoti.machine import check_fits, check_gpu_fits
 from exporter.targets.aoti.package import read_metadata
 from exporter.targets.cuda_graph import recorded
 from exporter.targets.runner import Runner
+
+if TYPE_CHECKING:
+    from exporter.targets.aoti.gpu_call import GpuCall
 
 MODEL = "model"
 """What AOTInductor calls the only model of a package."""
@@ -24,7 +27,21 @@ class AotiRunner(Runner):
     """Calls a package; loading unpacks the library into a temporary folder, which goes with the runner.
 
     `device` is what the package was compiled for; `threads` are PyTorch's in this process.
+
+    Attributes:
+        cuda_graph: whether a package for the GPU, of a fixed batch, is called by replaying one recorded CUDA graph.
     """
+
+    cuda_graph: bool = True
+    _call: "GpuCall | None" = field(default=None, init=False, repr=False, compare=False)
+
+    def close(self) -> None:
+        """Let go of the package, of the recording and of their memory."""
+        super().close()
+        self._call = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_call": None}
 
     def enqueue(self, inputs: Inputs, *, cuda_graph: bool) -> Callable[[], object]:
         """See `Runner`."""
@@ -40,18 +57,34 @@ class AotiRunner(Runner):
         def call() -> object:
             return package.boxed_run(list(given))
 
-        return recorded(call) if cuda_graph else call
+        return recorded(call) if cuda_graph or self._recording else call
+
+    @property
+    def _recording(self) -> bool:
+        """A recording has one shape."""
+        return self.cuda_graph and isinstance(self.signature.batch, int)
 
     def _run(self, engine: Any, batches: Sequence[Mapping[str, Array]]) -> Sequence[Sequence[Array]]:
         import torch
 
-        answers = []
         with torch.inference_mode():
+            if self.device == "cuda" and isinstance(self.signature.batch, int):
+                return [self._run_prepared(engine, list(batch.values())) for batch in batches]
+            answers = []
             for batch in batches:
                 given = [torch.from_numpy(array).to(self.device) for array in batch.values()]
                 results = engine.boxed_run(given)[: len(self.signature.outputs)]
                 answers.append([result.cpu().numpy() for result in results])
-        return answers
+            return answers
+
+    def _run_prepared(self, engine: Any, batch: Sequence[Array]) -> Sequence[Array]:
+        """One batch of the fixed size, on the GPU, through memory that is allocated once."""
+        if self._call is None:
+            from exporter.targets.aoti.gpu_call import prepare_call
+
+            outputs = len(self.signature.outputs)
+            self._call = prepare_call(engine, batch, outputs, cuda_graph=self.cuda_graph)
+        return self._call(batch)
 
     def _open(self) -> Any:
         import torch

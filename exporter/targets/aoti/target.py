@@ -59,7 +59,7 @@ def _emit(program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Ar
 def _open(path: Path, signature: Signature, options: AotiOptions) -> Runner:
     from exporter.targets.aoti.runner import AotiRunner
 
-    return AotiRunner(path=path, signature=signature, device=options.device)
+    return AotiRunner(path=path, signature=signature, device=options.device, cuda_graph=options.cuda_graph)
 
 
 TARGET = Target(

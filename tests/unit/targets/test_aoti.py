@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass, replace
@@ -37,6 +40,8 @@ INPUT = TensorSpec(name="images", dtype="float32", shape=("batch", 3, IMAGE_SIZE
 OUTPUTS = (TensorSpec(name=NAME, dtype="float32", shape=("batch", 10)),)
 SIGNATURE = Signature(inputs=(INPUT,), outputs=OUTPUTS)
 
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "docs/examples/aoti_cpp"
 
 QUICKER = {"cpp.vec_isa_ok": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
 """The compiler is not tried out on each instruction set first, and does not tune the code that calls the kernels."""
@@ -181,3 +186,28 @@ def test_what_was_written_can_be_opened_without_what_wrote_it(built: Built) -> N
     opened = TARGET.open(built.folder / FILE, SIGNATURE, AotiOptions())
 
     np.testing.assert_array_equal(opened(images(1))[NAME], built.artifact.runner(images(1))[NAME])
+
+
+def test_example_in_cpp_is_built_and_computes_what_the_reference_does(built: Built, tmp_path: Path) -> None:
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    cmake = shutil.which("cmake", path=tools)
+    assert cmake, "cmake comes with the extra dev"
+    merged = captured_family(FAMILY).schedule(REQUESTS["constant"]).merged
+    run = reference(family(FAMILY), merged, "tome", batch=3)
+    (tmp_path / "images.f32").write_bytes(images(3).tobytes())
+
+    def call(*arguments: str | Path) -> str:
+        return subprocess.run(
+            arguments, env={**os.environ, "PATH": tools}, check=True, capture_output=True, text=True
+        ).stdout
+
+    call(cmake, "-G", "Ninja", "-S", EXAMPLE, "-B", tmp_path, f"-DTORCH_ROOT={Path(torch.__file__).parent}")
+    call(cmake, "--build", tmp_path)
+    shape = f"3,3,{IMAGE_SIZE},{IMAGE_SIZE}"
+    said = call(
+        tmp_path / "run_package", built.folder / FILE, tmp_path / "images.f32", shape, tmp_path / "logits.f32"
+    )
+
+    output = torch.from_numpy(np.fromfile(tmp_path / "logits.f32", np.float32).reshape(3, 10))
+    assert said == "[3, 10]\n"
+    assert max_abs_error(output, run.output) < TOLERANCE

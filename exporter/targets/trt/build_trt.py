@@ -14,11 +14,8 @@ Exit status: 0 built and verified; 2 FOLDER cannot be used; 4 TensorRT refuses t
 what eager PyTorch does; 7 TensorRT or a GPU is missing or fails; 8 a file beside this one is not as it was written.
 """
 
-import argparse
-import hashlib
 import importlib
 import json
-import os
 import re
 import shutil
 import statistics
@@ -29,15 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from exporter.targets.sample_check import Failure, check_files, read_sample, run, shortfalls, write
+
 RECIPE: dict[str, Any] = {}
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "model_trt.onnx"
 WARM_UP_CALLS, TIMED_CALLS = 10, 50
-
-
-class Failure(Exception):
-    """What ends the run: the exit status, and one line."""
 
 
 def load_library(module: str) -> Any:
@@ -206,65 +201,15 @@ def count_fused(layers: list[Any]) -> int:
     return min(len(fused) + unnamed, int(RECIPE["attention"]))
 
 
-def shortfalls(got: Any, expected: Any, allowed: dict[str, float]) -> list[str]:
-    """What an output (B, ...) misses its tolerances by; errors may grow with the magnitude of what is expected."""
-    if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
-        return [f"expected finite numbers {expected.shape}, got {got.shape} or not-a-numbers"]
-    one, other = (array.astype(np.float64).reshape(len(array), -1) for array in (got, expected))
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    same = (one == other).all(axis=1)
-    cosine = np.where(norms > 0, (one * other).sum(axis=1) / np.maximum(norms, 1e-300), same).min()
-    scale = max(1.0, np.abs(other).max())
-    errors = {"max_abs_error": np.abs(one - other).max(), "mean_abs_error": np.abs(one - other).mean()}
-    limits = {key: allowed[key] * scale for key in errors}
-    wrong = [
-        f"{key} {errors[key]:.3g} above {limits[key]:.3g}" for key in errors if errors[key] > limits[key]
-    ]
-    return wrong + (
-        [] if cosine >= allowed["cosine"] else [f"cosine {cosine:.6f} below {allowed['cosine']:g}"]
-    )
-
-
-def read_sample() -> tuple[dict[str, Any], dict[str, float]]:
-    """Input and eager outputs, as many rows as the engine takes, and the tolerances; checks the model's hash first."""
-    found = hashlib.sha256(b"".join(path.read_bytes() for path in model_files())).hexdigest()
-    if found != RECIPE["onnx_sha256"]:
-        raise Failure(8, f"{MODEL.name}: expected sha256 {RECIPE['onnx_sha256']}, got {found}; copy it again")
-    path = next(path for name in RECIPE["samples"] if (path := HERE / name).exists())
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (RECIPE["input"], *RECIPE["outputs"])}
-    except Exception as error:  # zipfile, zlib and numpy raise nearly anything on damaged files
-        raise Failure(8, f"{path.name}: cannot be read: {str(error)[:80]}; copy it again") from None
-    parity = json.loads((HERE / "parity.json").read_text(encoding="utf-8"))
-    count, batches = len(arrays[RECIPE["input"]]), RECIPE["batches"]
-    rows = np.arange(max(batches[0], min(batches[-1], count))) % count
-    return {name: array[rows] for name, array in arrays.items()}, parity[RECIPE["artifact"]]["tolerances"]
-
-
 def model_files() -> list[Path]:
     """The model, and its weights where they are beside it."""
     return [path for path in (MODEL, MODEL.with_name(f"{MODEL.name}.data")) if path.exists()]
 
 
-def write(path: Path, content: Any) -> None:
-    """Replace a file at once."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
 def build_and_verify(out: Path) -> str:
     """Do it; the verdict in one line."""
-    if HERE in (out, *out.parents):
-        fix = f"--out {HERE.parent / f'{HERE.name}-engine'}"
-        raise Failure(2, f"--out: {out} is in the bundle, which is sealed; expected a folder outside: {fix}")
-    try:
-        sample, tolerances = read_sample()
-    except (OSError, ValueError, KeyError, StopIteration) as error:
-        raise Failure(
-            8, f"{HERE}: its sample or parity.json cannot be read: {error!r}; copy it again"
-        ) from error
+    check_files(MODEL.name, model_files(), RECIPE["onnx_sha256"])
+    sample, tolerances = read_sample(HERE, RECIPE, [RECIPE["input"]])
     gpu = Gpu()
     trt = TensorRt(gpu)
     out.mkdir(parents=True, exist_ok=True)
@@ -301,23 +246,5 @@ def build_and_verify(out: Path) -> str:
     return f"verified: {out / 'model.engine'}: as eager PyTorch within tolerances; {fused}; {speed}"
 
 
-def main() -> int:
-    """Parse, build, verify, print."""
-    parser = argparse.ArgumentParser(description="Build a TensorRT engine on this machine, and verify it.")
-    parser.add_argument(
-        "--out", type=Path, default=Path("engine"), help="folder to write into; default: ./engine"
-    )
-    out = parser.parse_args().out.resolve()
-    try:
-        print(build_and_verify(out))
-        return 0
-    except Failure as failure:
-        status, message = failure.args
-    except OSError as error:
-        status, message = 2, f"--out: {out} cannot be written: {error}"
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return int(status)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("Build a TensorRT engine on this machine, and verify it.", build_and_verify, HERE))

@@ -6,9 +6,7 @@ package. The script compares with the bundle's sample, under the tolerances in t
 """
 
 import json
-import re
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 from exporter.errors import InternalError, UsageError
 from exporter.lint import lint
 from exporter.rewrite import RewrittenProgram
+from exporter.targets import build_script
+from exporter.targets.build_script import dependencies
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.probe import probe
 from exporter.targets.onnx.runner import OnnxRunner
@@ -26,11 +26,7 @@ from exporter.targets.trt.files import ONNX, onnx_sha256, options_text
 from exporter.targets.trt.model import write_onnx
 
 SCRIPT = "build_trt.py"
-REQUIREMENTS = "requirements_trt.txt"
 LINT = "lint_trt.json"
-
-_RECIPE = "RECIPE: dict[str, Any] = {}\n"
-"""Where the recipe goes."""
 
 _ANY_GPU = Device(name="the GPU there", capability=(sys.maxsize, 0))
 """The GPU is not known here; TensorRT refuses what it cannot do when it builds."""
@@ -106,32 +102,6 @@ def write_script(folder: Path, recipe: Mapping[str, Any]) -> None:
         folder: to write into.
         recipe: of `script_recipe`.
     """
-    template = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
-    if template.count(_RECIPE) != 1:
-        raise InternalError(f"{SCRIPT} has no place for the recipe")
-    filled = _RECIPE.replace("{}", _literal(recipe))
-    (folder / SCRIPT).write_text(template.replace(_RECIPE, filled), encoding="utf-8")
-    lines = "".join(f"{each}\n" for each in dependencies(template))
-    (folder / REQUIREMENTS).write_text(lines, encoding="utf-8")
-
-
-def dependencies(script: str) -> list[str]:
-    """What a script's inline metadata (PEP 723) demands."""
-    (block,) = re.findall(r"^# /// script\n((?:# .*\n)+)# ///\n", script, re.MULTILINE)
-    found: list[str] = tomllib.loads(re.sub("^# ", "", block, flags=re.MULTILINE))["dependencies"]
-    return found
-
-
-def _literal(value: Any, indent: str = "") -> str:
-    """JSON values as Python writes them."""
-    match value:
-        case Mapping():
-            inner = f"{indent}    "
-            entries = [f"{inner}{_literal(key)}: {_literal(each, inner)},\n" for key, each in value.items()]
-            return f"{{\n{''.join(entries)}{indent}}}"
-        case list():
-            return f"[{', '.join(map(_literal, value))}]"
-        case str():
-            return json.dumps(value, ensure_ascii=False)
-        case _:
-            return repr(value)
+    template = Path(__file__).with_name(SCRIPT)
+    needs = dependencies(template.read_text(encoding="utf-8"))
+    build_script.write_script(folder, template, recipe, needs)

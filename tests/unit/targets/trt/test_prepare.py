@@ -16,8 +16,9 @@ from exporter.errors import ParityError, UnsupportedGraphError, UsageError
 from exporter.lint import lint
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import Artifact, EmitRequest, find_target
+from exporter.targets.build_script import dependencies
 from exporter.targets.trt.options import TrtOptions
-from exporter.targets.trt.prepare import dependencies, write_script
+from exporter.targets.trt.prepare import write_script
 from exporter.validation import TOLERANCES, require, run_eager, verify
 from tests.support.families import family
 from tests.support.tiny_vit import request_of

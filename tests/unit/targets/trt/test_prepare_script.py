@@ -14,7 +14,6 @@ from exporter.targets.trt import build_trt
 from exporter.targets.trt.files import read_identity
 from exporter.targets.trt.inspect import Inspection, read_layers
 from exporter.targets.trt.options import TrtOptions
-from exporter.validation import TOLERANCES, Tolerances, compare
 from tests.unit.targets.trt import pretended_cuda, stand_in
 from tests.unit.targets.trt.conftest import build_runner, open_runner, use_version
 from tests.unit.targets.trt.prepared import IMAGES, prepared_folder, run_script, write_proof
@@ -311,36 +310,6 @@ def test_out_that_is_a_file_is_refused(
 
     assert run_script(folder, monkeypatch, "--out", str(tmp_path / "made")) == 2
     assert "cannot be written" in one_line(capsys)
-
-
-ROWS = np.array([[3.0, -4.0, 12.0], [0.5, 0.25, -2.0]])
-
-
-@pytest.mark.parametrize(
-    ("got", "passes"),
-    [
-        pytest.param(ROWS, True, id="equal"),
-        pytest.param(ROWS + 1e-3, True, id="within, since it may grow with the magnitude"),
-        pytest.param(ROWS + np.array([[0.0, 0.0, 2e-3], [0.0, 0.0, 0.0]]), False, id="one number"),
-        pytest.param(ROWS + 5e-4, True, id="on average within"),
-        pytest.param(-ROWS, False, id="everything"),
-        pytest.param(ROWS * [[1.0], [0.0]], False, id="a row of zeros"),
-    ],
-)
-def test_script_judges_as_the_parity_does(got: Any, passes: bool) -> None:
-    allowed = Tolerances(max_abs_error=1e-4, mean_abs_error=1e-4, cosine=0.9999, tie=0.0)
-
-    found = build_trt.shortfalls(got, ROWS, vars(allowed))
-
-    assert found == compare(got, ROWS).shortfalls(allowed)
-    assert (found == []) == passes
-
-
-@pytest.mark.parametrize("got", [np.full((2, 3), np.nan), ROWS[:1], ROWS.T])
-def test_what_cannot_be_compared_never_passes(got: Any) -> None:
-    loose = dict.fromkeys(vars(TOLERANCES["fp32"]), 1e30) | {"cosine": -1.0}
-
-    assert len(build_trt.shortfalls(got, ROWS, loose)) == 1
 
 
 @pytest.mark.parametrize(

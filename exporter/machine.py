@@ -16,7 +16,7 @@ _CGROUPS = (  # limit and use of a container's memory, versions 2 and 1
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
-_USED_BY_COMPILERS = re.compile(
+USED_BY_COMPILERS = re.compile(
     r"avx\w*|sse\w*|ssse3|pni|amx\w*|fma4?|f16c|bmi[12]|abm|adx|aes|vaes|pclmulqdq|vpclmulqdq|gfni|sha_ni|sha512"
     r"|sm3|sm4|movbe|movdiri|movdir64b|popcnt|cx16|lahf_lm|xop|tbm"
 )
@@ -59,7 +59,7 @@ def cpu_instructions(cpu_info: Path = _CPU_INFO) -> frozenset[str]:
     features = _cpu_info(cpu_info)
     if "Features" in features:  # aarch64: every one of them is an instruction set
         return frozenset(features["Features"].split())
-    return frozenset(name for name in features.get("flags", "").split() if _USED_BY_COMPILERS.fullmatch(name))
+    return frozenset(name for name in features.get("flags", "").split() if USED_BY_COMPILERS.fullmatch(name))
 
 
 def governor() -> str | None:

@@ -135,7 +135,7 @@ class Recipe:
         dynamic_batch: leave the batch size open (tokens stay static); batch is then 1 or left out.
         precision: type that the artifact computes in.
         targets: engines to build.
-        prepare: where an engine cannot be built here, put what builds it elsewhere into the bundle (trt).
+        prepare: where an engine cannot be built here, put what builds it elsewhere into the bundle (trt, aoti).
         engines: options of the engines, such as trt.workspace_mb=4096; what is not given has the target's default.
         lowering: forms to use instead of those that were measured to be fastest on each target.
         calibration: images that the ranges of int8 are taken from.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from torch import fx
 from torch.export import ExportedProgram, ModuleCallEntry
 from torch.utils import _pytree as pytree
 
@@ -18,6 +19,8 @@ from exporter.rewrite import RewrittenProgram
 from exporter.targets.runner import Runner
 
 R = TypeVar("R", bound=Runner)
+
+_SAYS_WHERE = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
 
 
 def first_results(exported: ExportedProgram, count: int) -> ExportedProgram:
@@ -48,6 +51,14 @@ def first_results(exported: ExportedProgram, count: int) -> ExportedProgram:
         constants=dict(exported.constants),
         verifiers=[exported.verifier],
     )
+
+
+def forget_where(exported: ExportedProgram) -> None:
+    """Take the notes of a trace off a program, in place: they name files and lines of this machine."""
+    for module in exported.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else []:
+            for note in _SAYS_WHERE:
+                node.meta.pop(note, None)
 
 
 def shipped_results(program: RewrittenProgram, matches: str) -> int:

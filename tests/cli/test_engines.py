@@ -70,22 +70,25 @@ def test_prepared_bundle_holds_a_verified_model_and_what_builds_it_and_its_recip
     saved_program: Path, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle"
-    words = (saved_program, "--r", "4", "--target", "trt", "--precision", "fp16", "--prepare")
+    words = (saved_program, "--r", "4", "--target", "trt,aoti", "--precision", "fp16", "--prepare")
+    words = (*words, "--engine-option", "aoti.device=cuda")
 
     outcome = run(*words, "--out", bundle, "--json")
 
     assert outcome.status == 0, outcome.err
-    assert set(outcome.document["artifacts"]) == {"trt-onnx"}
-    assert outcome.document["parity"]["trt-onnx"]["passed"]
-    assert outcome.document["parity"]["trt-onnx"]["cosine"] >= 0.999
+    names = ["aoti-program", "trt-onnx"]
+    assert sorted(outcome.document["artifacts"]) == names
+    assert all(outcome.document["parity"][name]["passed"] for name in names)
+    assert all(outcome.document["parity"][name]["cosine"] >= 0.999 for name in names)
     files = {path.name for path in bundle.iterdir()}
     assert files >= {"model_trt.onnx", "build_trt.py", "requirements_trt.txt", "lint_trt.json"}
+    assert files >= {"model_aoti_program.pt2", "build_aoti.py", "requirements_aoti.txt"}
     assert run("validate", bundle, "--quiet").status == 0
     shutil.copy(bundle / "recipe.yaml", tmp_path)
     shutil.copy(saved_program, tmp_path)
     assert run("run", tmp_path / "recipe.yaml", "--out", tmp_path / "again", "--quiet").status == 0
-    hashes = [manifest(tmp_path / name)["artifacts"]["trt-onnx"]["sha256"] for name in ("bundle", "again")]
-    assert hashes[0] == hashes[1]
+    built = [manifest(tmp_path / name)["artifacts"] for name in ("bundle", "again")]
+    assert [built[0][name]["sha256"] for name in names] == [built[1][name]["sha256"] for name in names]
 
 
 def test_precision_that_an_engine_cannot_do_is_refused_with_those_that_it_can(saved_program: Path) -> None:

@@ -46,7 +46,7 @@ def compile_package(
     program = first_results(exported, results)
     if options.device == "cuda":
         program = move(program, options.device)
-    settings = _settings(options) | {"aot_inductor.metadata": _texts(options, metadata)}
+    settings = inductor_settings(options) | {"aot_inductor.metadata": _texts(options, metadata)}
     with tempfile.TemporaryDirectory() as scratch, _caches_in(Path(scratch)):
         raw = Path(scratch) / path.name
         try:
@@ -82,8 +82,12 @@ def compiler() -> str:
     return said.splitlines()[0] if said else name
 
 
-def _settings(options: AotiOptions) -> dict[str, Any]:
-    """Inductor's settings; a name that this version of PyTorch does not have yet is an error of its own."""
+def inductor_settings(options: AotiOptions) -> dict[str, Any]:
+    """Inductor's settings for what the options ask for, as JSON values.
+
+    Raises:
+        TargetUnavailableError: this version of PyTorch does not have one of them.
+    """
     settings: dict[str, Any] = {
         # Weights become constants, which oneDNN packs for this CPU: ViT-B's products take half the time. Not measured
         # on a GPU, where nothing is packed.

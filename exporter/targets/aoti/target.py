@@ -8,7 +8,7 @@ from exporter.forms import Forms
 from exporter.signature import Signature
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.runner import Runner
-from exporter.targets.target import Artifact, EmitRequest, Target
+from exporter.targets.target import Artifact, EmitRequest, Prepared, Target
 
 if TYPE_CHECKING:
     from exporter.rewrite import RewrittenProgram
@@ -36,7 +36,7 @@ def _check_options(options: AotiOptions) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise TargetUnavailableError(
             f"target aoti: aoti.device is cuda, and PyTorch {torch.__version__} sees no GPU here; "
-            "use --engine-option aoti.device=cpu"
+            "use --engine-option aoti.device=cpu, or --prepare, which makes what a machine with one needs to compile it"
         )
 
 
@@ -56,7 +56,18 @@ def _emit(program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Ar
     return emit(TARGET, program, request, folder)
 
 
+def _prepare(program: "RewrittenProgram", request: EmitRequest, folder: Path) -> Artifact:
+    from exporter.targets.aoti.prepare import prepare
+
+    return prepare(TARGET, program, request, folder)
+
+
 def _open(path: Path, signature: Signature, options: AotiOptions) -> Runner:
+    """A runner over a package; or over the program that one is to be compiled from, which its name says."""
+    from exporter.targets.aoti.saved_program import PROGRAM, ProgramRunner
+
+    if path.name == PROGRAM:
+        return ProgramRunner(path=path, signature=signature)
     from exporter.targets.aoti.runner import AotiRunner
 
     return AotiRunner(path=path, signature=signature, device=options.device, cuda_graph=options.cuda_graph)
@@ -73,4 +84,5 @@ TARGET = Target(
     describe=_describe,
     emit=_emit,
     open=_open,
+    prepared=Prepared(name="aoti-program", run_by="aoti", emit=_prepare),
 )

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import fx
 from torch.export import ExportedProgram
 
 from exporter.capture import export_graph
 from exporter.errors import UsageError
 from exporter.models.quiet import quiet
 from exporter.rewrite import RewrittenProgram
-from exporter.targets.results import probe_of, shipped_results
+from exporter.targets.results import forget_where, probe_of, shipped_results
 from exporter.targets.target import Artifact, EmitRequest, Target
 from exporter.targets.torch_trt.archive import ABOUT
 from exporter.targets.torch_trt.build import build
@@ -28,9 +27,6 @@ from exporter.targets.torch_trt.runner import TorchTrtRunner
 FILE = "model_trt.pt2"
 
 Device = Literal["cpu", "cuda"]
-
-_SAYS_WHERE = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
-"""Notes of a trace, with files and lines of this machine in them."""
 
 
 def emit(
@@ -96,7 +92,7 @@ def _write(
     require(coverage, request.options.max_fallback)
     with quiet():
         saved = export_graph(compiled, *examples, dynamic_batch=False)
-        _forget_where(saved)
+        forget_where(saved)
         library.save(
             saved,
             str(path),
@@ -104,10 +100,3 @@ def _write(
             extra_files={ABOUT: json.dumps(about | dict(request.metadata), sort_keys=True)},
         )
     return coverage
-
-
-def _forget_where(saved: ExportedProgram) -> None:
-    for module in saved.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else []:
-            for note in _SAYS_WHERE:
-                node.meta.pop(note, None)

@@ -63,7 +63,7 @@ def test_forms_are_chosen_by_the_device_that_the_options_name(
 def test_what_is_prepared_elsewhere_is_run_by_another_target() -> None:
     prepared = {card.prepared.name: card.prepared.run_by for card in cards() if card.prepared}
 
-    assert prepared == {"trt-onnx": "onnx"}
+    assert prepared == {"trt-onnx": "onnx", "aoti-program": "aoti"}
     assert find_target("trt-onnx") is find_target("onnx")
 
 

@@ -71,9 +71,8 @@ def test_prepared_bundle_holds_a_verified_model_and_what_builds_it_and_its_recip
 ) -> None:
     bundle = tmp_path / "bundle"
     words = (saved_program, "--r", "4", "--target", "trt,aoti", "--precision", "fp16", "--prepare")
-    words = (*words, "--engine-option", "aoti.device=cuda")
 
-    outcome = run(*words, "--out", bundle, "--json")
+    outcome = run(*words, "--engine-option", "aoti.device=cuda", "--out", bundle, "--json")
 
     assert outcome.status == 0, outcome.err
     names = ["aoti-program", "trt-onnx"]

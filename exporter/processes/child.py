@@ -62,6 +62,11 @@ class Child:
             )
         self._unread = b""
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def ask(self, request: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return the answer.
 

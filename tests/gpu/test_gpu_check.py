@@ -1,46 +1,41 @@
-"""The GPU check itself on a GPU: the model that ships, through everything that needs no large library."""
+"""The GPU check itself on a GPU: a tiny model, through everything that needs no large library."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tools.gpu_check import main
-
-
-def run_check(folder: Path, jobs: str, minutes: str) -> dict[str, Any]:
-    assert main(["--out", str(folder), "--jobs", jobs, "--minutes", minutes]) == 0
-    tree: dict[str, Any] = json.loads((folder / "gpu_check.json").read_text(encoding="utf-8"))
-    return tree
+from tools.gpu_check import JSON, main
 
 
 @pytest.fixture(scope="module")
-def eager(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The quick list."""
-    return run_check(tmp_path_factory.mktemp("eager"), "tiny", "3")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By name, what became of each contender."""
+    folder = tmp_path_factory.mktemp("check")
+    prepared, out = folder / "prepared", folder / "results"
+    assert main(["prepare", str(prepared), "--models", "tiny"]) == 0
+    assert main(["run", str(prepared), "--out", str(out), "--minutes", "6"]) == 0
+    tree = json.loads((out / JSON).read_text(encoding="utf-8"))
+    assert tree["machine"]["compute_capability"]
+    return {each["name"].removeprefix("tiny b2 "): each for each in tree["contenders"]}
 
 
-def job(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any]
-    (found,) = [each for each in tree["jobs"] if each["name"] == name]
-    assert found["reason"] == "" and found["failed"] == {} and found["bench"]["unavailable"] == []
-    assert all(facts["parity"]["cosine"] > 0.99 for facts in found["facts"].values())
-    return found
+@pytest.mark.parametrize("name", ["library dense fp16", "library dense fp16 graph"])
+def test_library_is_timed_launched_and_replayed(ran: dict[str, Any], name: str) -> None:
+    assert ran[name]["reason"] == "" and ran[name]["summary"]["median_ms"] > 0
 
 
-def test_contenders_run_on_the_gpu_launched_and_replayed(eager: dict[str, Any]) -> None:
-    found = job(eager, "eager tiny b2")
+@pytest.mark.parametrize("kind", ["program operators", "program kernels", "aoti"])
+@pytest.mark.parametrize("merging", ["dense", "r4"])
+def test_contenders_are_timed_and_right(ran: dict[str, Any], kind: str, merging: str) -> None:
+    found = ran[f"{kind} {merging} fp16 graph"]
 
-    timed = {each["name"]: each for each in found["bench"]["contenders"]}
-    assert {"model dense fp16", "program r4 fp16", "program r4 fp16 graph"} <= set(timed)
-    assert timed["program r4 fp16"]["peak_memory_bytes"] > 0
-    assert found["facts"]["program r4 fp16"]["kernels"]
-    assert eager["machine"]["compute_capability"]
-    assert eager["finished"]
+    assert found["reason"] == "" and found["facts"]["right"]
 
 
-def test_compiled_contenders_and_engines_run(tmp_path: Path) -> None:
-    tree = run_check(tmp_path, "tiny-compiled", "6")
+def test_kernels_of_a_reduced_program_are_listed_by_block(ran: dict[str, Any]) -> None:
+    kernels = ran["program operators r4 fp16 graph"]["facts"]["kernels"]
 
-    assert [job(tree, name)["name"] for name in ("compile tiny b2", "aoti tiny b2")]
+    assert {("block_00", "products"), ("block_00", "attention")} <= {
+        (each["block"], each["group"]) for each in kernels
+    }

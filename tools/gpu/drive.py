@@ -1,34 +1,42 @@
-"""Go down the list within the time: have each contender of a job built, then race what was built.
+"""Go down the list within the time: one process times, others build what the GPU has to compile.
 
-In: a list of jobs and seconds. Out: a `Check`, given to the caller after every job. What did not run has its reason.
+In: a prepared folder and seconds. Out: a `Check`, given to the caller after every contender. What did not run has its
+reason. Builders are stopped while anything is timed, and nothing waits for them as long as something else is ready.
 """
 
+import os
+import select
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from exporter.benchmark import Contender, Device, Progress, Race, RaceOptions, WarmUp, race
-from exporter.benchmark.race import WORKER, worker_environment
-from exporter.errors import ExportError, TargetUnavailableError, UsageError
+from exporter.benchmark import Device
+from exporter.benchmark.race import worker_environment
+from exporter.errors import TargetUnavailableError
 from exporter.machine import usable_cores
 from exporter.processes.child import Child, ChildFailure
-from exporter.records import message_from
-from tools.gpu.jobs import BASELINE, LISTS, Job
-from tools.gpu.programs import Programs
+from tools.gpu.contenders import BUILT, Contender, chosen
+from tools.gpu.plan import Entry, Plan, read_plan
 
-BUILD_LIMIT_S = 200.0
-"""No contender may take longer to build: others wait for it."""
+START_LIMIT_S = 120.0
+"""For the first answer of a process: PyTorch is read from the disk, and CUDA starts."""
 
-LEAST_S = 20.0
-"""A job is not begun with less time left."""
+LIMIT_S: Mapping[Device, float] = {"cuda": 14.0, "cpu": 300.0}
+"""For all of a contender; with the start of the process that follows, one that hangs on a GPU costs 20 s."""
 
-LAUNCHES, ROUNDS, ROUND_MS = 2, 4, 200.0
-WARM_UP = WarmUp(window_ms=60.0, most_ms=2500.0)
+LEAST_S = 5.0
+"""Nothing is begun with less time left."""
+
+BUILD_LIMIT_S = 240.0
+BUILDERS = 2
+_POLL_S = 0.5
+
+WORKER = (sys.executable, "-m", "tools.gpu.worker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,59 +44,39 @@ class Settings:
     """How to run.
 
     Attributes:
-        jobs: a key of `LISTS`.
+        prepared: the folder of `prepare`.
         device: `cuda`, or `cpu` for a dry run.
         budget_s: seconds for everything.
-        work: an existing folder for contenders, logs and compiler caches.
-        only: run jobs whose names contain one of these; empty for all.
-        builder: the command that runs `build`; device and folder are appended.
-        worker: the command that runs a worker of a race.
+        work: an existing folder for engines, logs and compiler caches.
+        only: run contenders whose names contain one of these; empty for all.
+        worker: the command of a worker; device and folders are appended.
     """
 
-    jobs: str
+    prepared: Path
     device: Device
     budget_s: float
     work: Path
     only: tuple[str, ...] = ()
-    builder: tuple[str, ...] = (sys.executable, "-m", "tools.gpu.build")
     worker: tuple[str, ...] = WORKER
-
-    def __post_init__(self) -> None:
-        """Refuse to run nothing.
-
-        Raises:
-            UsageError: no job has such a name.
-        """
-        names = [job.name for job in LISTS[self.jobs]]
-        if not any(map(self.wants, names)):
-            raise UsageError(
-                f"--only: expected parts of {', '.join(names[:4])} and so on, got {','.join(self.only)}"
-            )
-
-    def wants(self, name: str) -> bool:
-        """Whether a job is asked for."""
-        return not self.only or any(part in name for part in self.only)
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobResult:
-    """The result of a job.
+class Result:
+    """What became of a contender.
 
     Attributes:
-        job: what was asked.
-        reason: why it was not raced; empty if it was.
+        entry: of the plan.
+        reason: why it was not timed; empty if it was.
         seconds: that it took.
-        facts: of what was built, by name of the way: parity, seconds, engine, kernels.
-        failed: why the others were not built.
-        race: None if it was not raced.
+        facts: parity, and kernels where they were asked for.
+        rounds: milliseconds of each call, by round.
     """
 
-    job: Job
+    entry: Entry
     reason: str = ""
     seconds: float = 0.0
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    failed: Mapping[str, str] = field(default_factory=dict)
-    race: Race | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    rounds: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,164 +85,233 @@ class Check:
 
     Attributes:
         machine: GPU and versions.
+        plan: what was prepared.
         budget_s: that it may take.
         seconds: that it took.
-        finished: whether the end of the list was reached.
-        jobs: in order.
+        results: of what was asked for, in the order of the list; what was not reached yet has that as its reason.
     """
 
     machine: Mapping[str, Any]
+    plan: Plan
     budget_s: float
     seconds: float
-    finished: bool
-    jobs: tuple[JobResult, ...]
-
-
-class _OutOfTime(Exception):
-    """Ends a race."""
+    results: tuple[Result, ...]
 
 
 def run(
-    settings: Settings, tell: Callable[[Check], None], clock: Callable[[], float] = time.monotonic
-) -> Check:
-    """Run every job in order, as far as the time goes.
+    settings: Settings, tell: Callable[[Check, Result], None], clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Time every contender, the most important first, as far as the time goes.
 
     Args:
         settings: how.
-        tell: given all results after every job.
+        tell: given all results after every contender, and the latest.
         clock: seconds, from any start.
 
     Raises:
         TargetUnavailableError: the device is not here.
+        UsageError: no contender has such a name.
+        BundleError: the folder was not prepared.
     """
     driver = _Driver(settings, clock)
     try:
-        return driver.run(tell)
+        driver.run(tell)
     finally:
-        driver.end_builder()
+        driver.end()
+
+
+class _Builds:
+    """What is compiled on the device, in processes beside the one that times."""
+
+    def __init__(self, start: Callable[[str], Child], wanted: Sequence[int]) -> None:
+        """Begin.
+
+        Args:
+            start: starts a worker, given its name.
+            wanted: places of the entries, the most important first.
+        """
+        self._start, self._waiting = start, list(wanted)
+        self._failures: dict[int, str | None] = {}
+        self._busy: dict[int, tuple[Child, int, float]] = {}
+        for number in range(min(BUILDERS, len(self._waiting))):
+            self._give(number, None)
+
+    def ready(self, place: int) -> bool:
+        """Whether an entry is built, or has failed, or needs no building."""
+        return place in self._failures or place not in self._wanted()
+
+    def failure(self, place: int) -> str | None:
+        """Why an entry was not built."""
+        return self._failures.get(place)
+
+    def collect(self, wait_s: float) -> None:
+        """Take what is finished, and give out what waits."""
+        if self._busy:
+            select.select([child for child, _, _ in self._busy.values()], [], [], wait_s)
+        for number, (child, place, begun) in list(self._busy.items()):
+            finished = bool(select.select([child], [], [], 0)[0])
+            if not finished and time.monotonic() - begun < BUILD_LIMIT_S:
+                continue
+            kept: Child | None = child
+            try:
+                self._failures[place] = child.answer(timeout_s=0.1, to="being built").get("failed")
+            except ChildFailure as failure:
+                self._failures[place] = str(failure)
+                child.kill()
+                kept = None
+            del self._busy[number]
+            self._give(number, kept)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Nothing is built in the block."""
+        pids = [child.pid for child, _, _ in self._busy.values()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        """Kill all of them."""
+        for child, _, _ in self._busy.values():
+            child.kill()
+        self._busy.clear()
+
+    def _wanted(self) -> set[int]:
+        return {*self._waiting, *(place for _, place, _ in self._busy.values())}
+
+    def _give(self, number: int, child: Child | None) -> None:
+        if not self._waiting:
+            if child is not None:
+                child.kill()
+            return
+        place = self._waiting.pop(0)
+        child = child or self._start(f"builder-{number}")
+        child.send({"ask": "build", "entry": place})
+        self._busy[number] = (child, place, time.monotonic())
 
 
 class _Driver:
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        self._settings = settings
-        self._clock = clock
+        self._settings, self._clock = settings, clock
         self._started = clock()
-        self._builder: Child | None = None
-        self._builders = 0
+        self._plan = read_plan(settings.prepared)
+        self._results: dict[int, Result] = {}
+        self._timer: Child | None = None
+        self._machine: Mapping[str, Any] = {}
+        self._asked: set[Contender] = set()
+        self._builds: _Builds | None = None
 
-    def run(self, tell: Callable[[Check], None]) -> Check:
+    def run(self, tell: Callable[[Check, Result], None]) -> None:
+        entries = self._plan.entries
+        self._asked = set(chosen([each.contender for each in entries], self._settings.only))
+        asked = [place for place, each in enumerate(entries) if each.contender in self._asked]
         try:
-            machine = self._ask({"ask": "machine"}, max(self._left, 1.0))
+            self._timing_process()
         except ChildFailure as failure:
             raise TargetUnavailableError(str(failure)) from None
-        results: list[JobResult] = []
+        builds = self._builds = _Builds(
+            self._start, [place for place in asked if self._is_built(entries[place])]
+        )
+        while asked:
+            place = next(filter(builds.ready, asked), None)
+            if place is None and self._left > LEAST_S:
+                builds.collect(_POLL_S)
+                continue
+            place = asked[0] if place is None else place
+            asked.remove(place)
+            self._results[place] = self._attempt(place)
+            tell(self._check(), self._results[place])
+            builds.collect(0)
 
-        def check(*, finished: bool) -> Check:
-            return Check(
-                machine=machine,
-                budget_s=self._settings.budget_s,
-                seconds=round(self._clock() - self._started, 1),
-                finished=finished,
-                jobs=tuple(results),
-            )
-
-        for place, job in enumerate(LISTS[self._settings.jobs]):
-            results.append(self._attempt(place, job))
-            tell(check(finished=False))
-        tell(check(finished=True))
-        return check(finished=True)
-
-    def end_builder(self) -> None:
-        if self._builder is not None:
-            self._builder.kill()
-            self._builder = None
+    def end(self) -> None:
+        """Kill every process."""
+        self._end_timer()
+        if self._builds is not None:
+            self._builds.end()
 
     @property
     def _left(self) -> float:
         return self._settings.budget_s - (self._clock() - self._started)
 
-    def _attempt(self, place: int, job: Job) -> JobResult:
-        if not self._settings.wants(job.name):
-            return JobResult(job=job, reason="not asked for")
-        began, left = self._clock(), self._left
-        if left < LEAST_S:
-            return JobResult(job=job, reason=f"no time: {max(left, 0):.0f} s were left")
-        contenders: list[Contender] = []
-        facts: dict[str, Mapping[str, Any]] = {}
-        failed: dict[str, str] = {}
-        for number, way in enumerate(job.ways):
-            if way.graph and self._settings.device == "cpu":
-                failed[way.name] = "CUDA graphs need a GPU"
-                continue
-            try:
-                limit = max(min(BUILD_LIMIT_S, self._left), 1.0)
-                request = {"ask": "build", "list": self._settings.jobs, "job": place, "way": number}
-                answer = self._ask(request, limit)
-            except ChildFailure as failure:
-                failed[way.name] = str(failure)
-                self.end_builder()
-                continue
-            if "failed" in answer:
-                failed[way.name] = answer["failed"]
-                continue
-            contenders.append(message_from(Contender, answer["contender"]))
-            facts[way.name] = answer["facts"]
-        raced, reason = self._race(job, contenders)
-        return JobResult(
-            job=job,
-            reason=reason,
-            seconds=round(self._clock() - began, 1),
-            facts=facts,
-            failed=failed,
-            race=raced,
+    def _is_built(self, entry: Entry) -> bool:
+        """Engines are; and kernels in Triton, which are compiled when they first run on a GPU."""
+        contender = entry.contender
+        compiled = contender.kind in BUILT or (
+            contender.merge == "kernels" and self._settings.device == "cuda"
+        )
+        return compiled and not entry.missing
+
+    def _check(self) -> Check:
+        results = tuple(
+            self._results.get(place) or Result(entry=entry, reason="not reached")
+            for place, entry in enumerate(self._plan.entries)
+            if entry.contender in self._asked
+        )
+        return Check(
+            machine=self._machine,
+            plan=self._plan,
+            budget_s=self._settings.budget_s,
+            seconds=round(self._clock() - self._started, 1),
+            results=results,
         )
 
-    def _race(self, job: Job, contenders: list[Contender]) -> tuple[Race | None, str]:
-        """The race, or why there is none."""
-        if not any(each.name != BASELINE.name for each in contenders):
-            return None, "nothing was built to compare the baseline with"
-        settings = self._settings
-        images = settings.work / f"images-{job.model}-{job.batch}.npy"
-        if not images.exists():
-            np.save(images, Programs(name=job.model, device="cpu").images(job.batch))
-        options = RaceOptions(
-            threads=self._threads,
-            work=settings.work,
-            launches=LAUNCHES,
-            rounds=ROUNDS,
-            min_round_ms=ROUND_MS,
-            device=settings.device,
-            warm_up=WARM_UP,
-            rest_ms=50.0,
-            timeout_s=BUILD_LIMIT_S,
-            worker=settings.worker,
-        )
+    def _attempt(self, place: int) -> Result:
+        entry, began = self._plan.entries[place], self._clock()
+        assert self._builds is not None
+        reason = entry.missing or self._builds.failure(place)
+        if reason is None and self._left < LEAST_S:
+            reason = f"no time: {max(self._left, 0):.0f} s were left"
+        if reason:
+            return Result(entry=entry, reason=reason)
         try:
-            return race(contenders, {job.batch: images}, options, self._check_time), ""
-        except _OutOfTime:
-            return None, "no time: the race did not end"
-        except ExportError as error:
-            return None, str(error)
+            facts, rounds, reason = self._time(place)
+        except ChildFailure as failure:
+            self._end_timer()
+            facts, rounds, reason = {}, (), str(failure)
+        return Result(
+            entry=entry, reason=reason, seconds=round(self._clock() - began, 1), facts=facts, rounds=rounds
+        )
 
-    def _check_time(self, _: Progress) -> None:
-        if self._left <= 0:
-            raise _OutOfTime
+    def _time(self, place: int) -> tuple[dict[str, Any], tuple[tuple[float, ...], ...], str]:
+        """Facts and times of a contender, or why there are none."""
+        process = self._timing_process()
+        ends = self._clock() + min(LIMIT_S[self._settings.device], self._left)
 
-    @property
-    def _threads(self) -> int:
-        return len(usable_cores()) if self._settings.device == "cuda" else 1
+        def ask(what: str) -> dict[str, Any]:
+            return process.ask({"ask": what, "entry": place}, timeout_s=max(ends - self._clock(), 0.1))
 
-    def _ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        facts = ask("load")
+        if "failed" in facts:
+            return {}, (), str(facts["failed"])
+        assert self._builds is not None
+        with self._builds.stopped():
+            timed = ask("time")
+            if self._plan.entries[place].contender.listed:
+                facts |= ask("kernels")
+        return {**facts, "settled": timed["settled"]}, tuple(map(tuple, timed["rounds"])), ""
+
+    def _timing_process(self) -> Child:
+        if self._timer is None:
+            self._timer = self._start("timer")
+            self._machine = self._timer.ask({"ask": "machine"}, timeout_s=START_LIMIT_S)
+        return self._timer
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.kill()
+            self._timer = None
+
+    def _start(self, name: str) -> Child:
         settings = self._settings
-        if self._builder is None:
-            self._builders += 1
-            environment = worker_environment(self._threads, settings.work)
-            environment["TORCHINDUCTOR_COMPILE_THREADS"] = str(
-                len(usable_cores())
-            )  # nothing is timed meanwhile
-            self._builder = Child(
-                (*settings.builder, settings.device, str(settings.work)),
-                {**environment, "HF_HUB_OFFLINE": "1"},
-                settings.work / f"builder-{self._builders}.log",
-            )
-        return self._builder.ask(request, timeout_s=timeout_s)
+        threads = len(usable_cores()) if settings.device == "cuda" else 1
+        environment = worker_environment(threads, settings.work)
+        folders = (str(settings.prepared.absolute()), str(settings.work.absolute()))
+        return Child(
+            (*settings.worker, settings.device, *folders),
+            {**environment, "HF_HUB_OFFLINE": "1"},
+            settings.work / f"{name}.log",
+        )

@@ -1,135 +1,136 @@
 """The two files of a check: JSON with every sample, and a Markdown page with one table."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from exporter.benchmark import environment, report_on
-from exporter.records import Ratio, to_tree
-from tools.gpu.drive import Check, JobResult
-from tools.gpu.figures import Row, Verdict
+from exporter.benchmark import summarize
+from tools.gpu.drive import Check, Result
+from tools.gpu.figures import Row, rows, verdicts
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _COLUMNS = (
-    "job", "contender", "ms", "p90", "images/s", "over eager fp16", "over own dense", "MAC ratio", "efficiency",
-    "MiB", "cosine", "notes",
+    "contender", "ms", "p90", "images/s", "over library fp16", "over own dense", "MAC ratio", "efficiency", "cosine",
+    "max error", "error/spread", "",
 )  # fmt: skip
-_MOST_KERNELS = 10
 _LEGEND = (
-    "ms: median of single calls on an idle GPU, by CUDA events. Ratios are medians over paired rounds with 95 % "
-    "intervals: over the library's own module in eager fp16, and over the contender that differs in merging alone. "
-    "Efficiency: that ratio over the ratio of executed MACs. Cosine: the worst image against fp32 eager PyTorch under "
-    "the same merging, photos and noise; `along` is the same along the program's own matches, since 16 bits turn "
-    "near-ties. `graph`: replayed from a CUDA graph."
+    "ms: median of single calls on an idle GPU, by CUDA events, one contender after the other; `graph`: replayed from "
+    "a CUDA graph. Ratios are of medians: over the library's own module in eager fp16, and over the contender that "
+    "differs in merging alone. Efficiency: that ratio over the ratio of executed MACs. Cosine (of the worst image) and "
+    "errors: against the same program in fp32 by the plain operators, with the same random weights, on this device; "
+    "error/spread is the error over how much images differ, and **WRONG** is more of it than rounding explains."
 )
+_GROUPS = ("products", "attention", "merging", "rest")
+_MOST_KERNELS = 12
 
 
-def to_json(check: Check, verdicts: Sequence[Verdict]) -> str:
-    """One document: what each race measured, as `bench.json` has it, and the targets."""
+def to_json(check: Check) -> str:
+    """One document: the machine, every sample, every kernel, the targets."""
     tree = {
         "schema_version": SCHEMA_VERSION,
-        **{key: value for key, value in vars(check).items() if key != "jobs"},
-        "jobs": [_job_tree(each) for each in check.jobs],
-        "targets": [asdict(each) for each in verdicts],
+        "machine": check.machine,
+        "prepared_with": {"torch": check.plan.torch},
+        "budget_s": check.budget_s,
+        "seconds": check.seconds,
+        "contenders": [_tree(each) for each in check.results],
+        "targets": [vars(each) for each in verdicts(rows(check.results))],
     }
     return json.dumps(tree, allow_nan=False, indent=1) + "\n"
 
 
-def page(check: Check, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
+def page(check: Check) -> str:
     """The whole page."""
-    facts = {(job.job.name, name): found for job in check.jobs for name, found in job.facts.items()}
-    state = "to the end of the list" if check.finished else "not to the end of the list"
-    known = check.machine
+    known, found = check.machine, rows(check.results)
+    targets = ((each.target, f"**{each.status}**", each.found) for each in verdicts(found))
     return "\n\n".join([
         "# GPU check",
         f"**{known.get('device')}**, CUDA {known.get('cuda')}, PyTorch {known.get('torch')}.\n\n"
-        f"Ran {check.seconds:g} s of {check.budget_s:g} s, {state}.",
-        "## Targets\n\n" + _table(
-            ("target", "status", "found"), ((each.target, f"**{each.status}**", each.found) for each in verdicts)
-        ),
-        f"## Figures\n\n{_LEGEND}\n\n"
-        + _table(_COLUMNS, (_row(row, facts[row.job.name, row.way.name]) for row in rows)),
-        "## What did not run\n\n" + ("\n".join(_missing(check)) or "Everything ran."),
-        *(_kernels(*key, found["kernels"]) for key, found in facts.items() if "kernels" in found),
+        f"{check.seconds:g} s of {check.budget_s:g} s; {len(found)} of {len(check.results)} contenders timed.",
+        "## Targets\n\n" + _table(("target", "status", "found"), targets),
+        f"## Figures\n\n{_LEGEND}\n\n" + _table(_COLUMNS, map(_row, found)),
+        "## What was not timed\n\n" + ("\n".join(_missing(check)) or "Everything was."),
+        *(_kernels(row.result) for row in found if "kernels" in row.result.facts),
     ]) + "\n"  # fmt: skip
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def _job_tree(result: JobResult) -> dict[str, Any]:
-    race = result.race
-    return {
-        "name": result.job.name,
-        "model": result.job.model,
-        "batch": result.job.batch,
+def _tree(result: Result) -> dict[str, Any]:
+    contender = result.entry.contender
+    tree: dict[str, Any] = {
+        "name": contender.name,
+        **vars(contender),
+        "executed_macs": result.entry.executed_macs,
         "reason": result.reason,
         "seconds": result.seconds,
         "facts": result.facts,
-        "failed": result.failed,
-        "bench": None if race is None else to_tree(report_on(race, environment(race)).record()),
     }
+    if result.rounds:
+        tree["summary"] = vars(summarize([result.rounds], contender.batch))
+        tree["samples_ms"] = result.rounds
+    return tree
 
 
-def _row(row: Row, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    summary = row.summary
+def _row(row: Row) -> tuple[str, ...]:
+    facts = row.result.facts
     return (
-        row.job.name,
-        row.way.name,
-        f"{summary.median_ms:.3f}",
-        f"{summary.p90_ms:.3f}",
-        f"{summary.images_per_s:.0f}",
-        _ratio(row.over_baseline),
-        _ratio(row.over_dense),
-        "" if row.macs_ratio is None else f"{row.macs_ratio:.2f}",
-        _ratio(row.efficiency),
-        f"{row.peak_memory_bytes / 2**20:.0f}",
-        f"{facts['parity']['cosine']:.5f}",
-        "; ".join(_notes(facts)),
+        row.result.entry.contender.name,
+        f"{row.summary.median_ms:.3f}",
+        f"{row.summary.p90_ms:.3f}",
+        f"{row.summary.images_per_s:.0f}",
+        _number(row.over_library, ".2f"),
+        _number(row.over_dense, ".2f"),
+        _number(row.macs_ratio, ".2f"),
+        _number(row.efficiency, ".2f"),
+        _number(facts.get("cosine"), ".5f"),
+        _number(facts.get("max_abs_error"), ".2g"),
+        _number(facts.get("deviation"), ".3f"),
+        "; ".join(_notes(row)),
     )
 
 
-def _notes(facts: Mapping[str, Any]) -> Iterator[str]:
-    along = facts.get("along_own_matches")
-    if not (along or facts["parity"])["passed"]:
-        yield "cosine below the default for its precision"
-    if along:
-        yield f"along {along['cosine']:.5f}"
-    for key, value in facts.get("engine", {}).items():
-        if isinstance(value, str | int) and "attention" in f"{key} {value}":
-            yield str(value) if "attention" in str(value) else f"{key} {value}"
+def _notes(row: Row) -> Iterator[str]:
+    if not row.right:
+        yield "**WRONG**"
+    if not row.result.facts.get("settled", True):
+        yield "not settled"
 
 
 def _missing(check: Check) -> Iterator[str]:
-    for result in check.jobs:
+    for result in check.results:
         if result.reason:
-            yield f"- {result.job.name}: {result.reason}"
-        raced = result.race.unavailable if result.race is not None else ()
-        lost = {**result.failed, **{each.contender.name: each.reason for each in raced}}
-        yield from (f"- {result.job.name}, {name}: {reason}" for name, reason in lost.items())
+            yield f"- {result.entry.contender.name}: {result.reason}"
 
 
-def _kernels(job: str, way: str, kernels: Sequence[Mapping[str, Any]]) -> str:
-    rows = (
-        (f"`{each['name']}`", f"{each['calls']:g}", f"{each['us']:.1f}", f"{each['share']:.1%}")
-        for each in kernels[:_MOST_KERNELS]
-    )
-    launches, us = (sum(each[key] for each in kernels) for key in ("calls", "us"))
-    table = _table(("kernel", "launches", "us", "share"), rows)
-    return f"## Kernels: {job}, {way}\n\n{launches:.0f} launches, {us:.0f} us in all.\n\n{table}"
+def _kernels(result: Result) -> str:
+    """Microseconds by block and group, then the longest kernels of all blocks."""
+    kernels: Sequence[Mapping[str, Any]] = result.facts["kernels"]
+    blocks = list(dict.fromkeys(each["block"] for each in kernels))
+    table = (
+        (block, *(_sums([each for each in kernels if (each["block"], each["group"]) == (block, group)])
+                  for group in _GROUPS))
+        for block in blocks
+    )  # fmt: skip
+    whole = ("all", *(_sums([each for each in kernels if each["group"] == group]) for group in _GROUPS))
+    names = dict.fromkeys(each["name"] for each in kernels)
+    summed = {name: [each for each in kernels if each["name"] == name] for name in names}
+    longest = sorted(summed.items(), key=lambda item: -sum(each["us"] for each in item[1]))[:_MOST_KERNELS]
+    return "\n\n".join([
+        f"## Kernels: {result.entry.contender.name}",
+        "Microseconds (launches) of one call, launched one by one.",
+        _table(("block", *_GROUPS), [*table, whole]),
+        _table(("kernel", "group", "us (launches)"),
+               ((f"`{name}`", found[0]["group"], _sums(found)) for name, found in longest)),
+    ])  # fmt: skip
 
 
-def _ratio(value: Ratio | None) -> str:
-    return "" if value is None else f"{value.value:.2f} ({value.interval[0]:.2f}-{value.interval[1]:.2f})"
+def _sums(kernels: Iterable[Mapping[str, Any]]) -> str:
+    found = list(kernels)
+    return f"{sum(each['us'] for each in found):.1f} ({sum(each['launches'] for each in found):g})"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    whole = [columns, ["---"] * len(columns), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in whole)

@@ -1,125 +1,110 @@
-"""The driver with a builder and workers that only pretend: every failure has a reason, and the budget holds."""
+"""The driver with workers that only pretend: every failure has a reason, nothing waits for it, the budget holds."""
 
 import json
-import sys
-from dataclasses import replace
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from exporter.errors import TargetUnavailableError, UsageError
-from exporter.records import to_tree
-from tests.unit.benchmark.contenders import pretending
-from tests.unit.tools.gpu_check_cases import contender, write_pretender
+from exporter.errors import BundleError, TargetUnavailableError, UsageError
+from tests.unit.tools.gpu_check_cases import NAMES, entry, pretender, write_list
 from tools.gpu import drive
-from tools.gpu.drive import Check, JobResult, Settings, run
-from tools.gpu.jobs import BASELINE, LISTS, TINY
-
-RUN = [[way.name for way in job.ways if not way.graph] for job in TINY]
-"""Without CUDA graphs, which a dry run on a CPU leaves out."""
-
-EAGER, TRT = 0, 1
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drive, "ROUND_MS", 0.0)
-    monkeypatch.setattr(drive, "ROUNDS", 1)
+from tools.gpu.drive import Check, Result, Settings, run
 
 
 def settings(folder: Path, script: dict[str, str], **changes: Any) -> Settings:
-    np.save(folder / "images-tiny-2.npy", np.zeros((2, 3, 32, 32), np.float32))
-    names = [[way.name for way in job.ways] for job in TINY]
-    pretended = json.dumps({"names": names, "contender": to_tree(contender("any")), **script})
-    fields = {"jobs": "tiny", "device": "cpu", "budget_s": 600.0, "work": folder, **changes}
-    return Settings(
-        builder=(sys.executable, "-S", "-E", str(write_pretender(folder)), pretended),
-        worker=pretending(folder),
-        **fields,
-    )
+    """Over one entry of each kind, in the order of `NAMES`."""
+    write_list(folder, *map(entry, NAMES))
+    fields: dict[str, Any] = {"device": "cpu", "budget_s": 600.0, **changes}
+    return Settings(prepared=folder, work=folder, worker=pretender(folder, json.dumps(script)), **fields)
 
 
-def check(folder: Path, **script: str) -> Check:
-    return run(settings(folder, script), lambda _: None)
+def told(given: Settings, **clock: Any) -> list[tuple[Check, Result]]:
+    found: list[tuple[Check, Result]] = []
+    run(given, lambda check, latest: found.append((check, latest)), **clock)
+    return found
 
 
-def timed(result: JobResult) -> list[str]:
-    return [each.contender.name for each in result.race.measurements] if result.race is not None else []
+def reasons(given: Settings, **clock: Any) -> dict[str, str]:
+    check, _ = told(given, **clock)[-1]
+    return {result.entry.contender.kind: result.reason for result in check.results}
 
 
-def test_every_contender_of_the_list_is_raced_and_the_caller_hears_after_every_job(tmp_path: Path) -> None:
-    told: list[Check] = []
+def test_everything_is_timed_and_the_caller_hears_after_every_contender(tmp_path: Path) -> None:
+    found = told(settings(tmp_path, {}))
 
-    found = run(settings(tmp_path, {}), told.append)
-
-    assert found.finished and found.machine == {"device": "pretended"}
-    assert [timed(result) for result in found.jobs] == RUN
-    assert [(len(each.jobs), each.finished) for each in told] == [(1, False), (2, False), (2, True)]
+    timed = [sum(bool(result.rounds) for result in check.results) for check, _ in found]
+    assert timed == [1, 2, 3, 4]
+    check, latest = found[0]
+    assert check.machine == {"device": "pretended"}
+    assert latest.rounds == ((2.0, 2.0), (2.0, 2.0)) and latest.facts["right"]
+    assert [result.reason for result in check.results] == ["", "not reached", "not reached", "not reached"]
 
 
 @pytest.mark.parametrize(
-    ("end", "reason"), [("fails", "no compiler here"), ("dies", "status 3: out of luck")]
+    ("script", "lost", "reason"),
+    [
+        pytest.param({"1 load": "fails"}, "program", "no compiler here", id="fails"),
+        pytest.param({"1 time": "dies"}, "program", "status 3: out of luck", id="dies"),
+        pytest.param({"2 build": "fails"}, "aoti", "no compiler here", id="is not built"),
+        pytest.param({"2 build": "dies"}, "aoti", "status 3: out of luck", id="kills its builder"),
+    ],
 )
-def test_contender_that_is_not_built_keeps_its_reason_and_the_others_are_raced(
-    end: str, reason: str, tmp_path: Path
+def test_contender_that_fails_keeps_its_reason_and_the_others_are_timed(
+    script: dict[str, str], lost: str, reason: str, tmp_path: Path
 ) -> None:
-    lost = RUN[EAGER][1]
+    found = reasons(settings(tmp_path, script))
 
-    result = run(replace(settings(tmp_path, {lost: end}), only=("eager",)), lambda _: None).jobs[EAGER]
-
-    assert reason in result.failed[lost]
-    assert timed(result) == [name for name in RUN[EAGER] if name != lost]
+    assert reason in found.pop(lost)
+    assert set(found.values()) == {""}
 
 
-def test_baseline_alone_is_not_raced(tmp_path: Path) -> None:
-    result = check(tmp_path, **dict.fromkeys(RUN[TRT][1:], "fails")).jobs[TRT]
+def test_contender_that_hangs_is_killed_at_its_limit_and_the_others_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "LIMIT_S", {"cpu": 0.5})
 
-    assert result.race is None and "nothing was built" in result.reason
-    assert list(result.facts) == [BASELINE.name]
+    found = reasons(settings(tmp_path, {"1 load": "hangs"}))
+
+    assert 'no answer to "load"' in found.pop("program")
+    assert set(found.values()) == {""}
 
 
-def test_jobs_that_do_not_fit_into_the_time_left_or_are_not_asked_for_have_the_reason(tmp_path: Path) -> None:
+def test_what_is_still_being_built_waits_behind_what_is_ready(tmp_path: Path) -> None:
+    given = settings(tmp_path, {"2 build": "hangs"})
+    began = time.monotonic()
+
+    def clock() -> float:
+        return (time.monotonic() - began) * 300  # 2 s are the whole budget
+
+    order = [latest for _, latest in told(given, clock=clock)]
+
+    assert order[-1].entry.contender.kind == "aoti" and "no time" in order[-1].reason
+    assert [each.entry.contender.kind for each in order[:-1]] == ["library", "program", "onnx"]
+
+
+def test_contenders_that_do_not_fit_into_the_time_left_have_the_reason(tmp_path: Path) -> None:
     seconds = count(step=1)  # every look at the clock takes a second
 
-    late = run(settings(tmp_path, {}, budget_s=22.0), lambda _: None, lambda: float(next(seconds)))
-    asked = run(settings(tmp_path, {}, only=("nothing", "trt")), lambda _: None)
+    found = reasons(settings(tmp_path, {}, budget_s=5.0), clock=lambda: float(next(seconds)))
 
-    assert [result.reason.split(":")[0] for result in late.jobs] == ["no time", "no time"]
-    assert [result.reason for result in asked.jobs] == ["not asked for", ""]
+    assert all(reason.startswith("no time") for reason in found.values())
 
 
-def test_asking_for_no_job_at_all_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_available_is_listed_with_its_reason_and_only_what_is_asked_for(tmp_path: Path) -> None:
+    given = settings(tmp_path, {}, only=("onnx", "b1 "))
+    write_list(tmp_path, entry("library"), entry("onnx", missing="no such form"), entry(batch=1))
+
+    assert reasons(given) == {"onnx": "no such form", "program": ""}
+
+
+def test_nothing_to_run_or_no_device_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--only"):
-        settings(tmp_path, {}, only=("nothing",))
-
-
-def test_missing_device_is_one_line_and_not_a_result(tmp_path: Path) -> None:
+        told(settings(tmp_path, {}, only=("nothing",)))
     with pytest.raises(TargetUnavailableError, match="no GPU here"):
-        check(tmp_path, absent="no GPU here")
-
-
-@pytest.mark.parametrize("name", LISTS)
-def test_names_are_unique_so_that_no_result_hides_another(name: str) -> None:
-    jobs = LISTS[name]
-
-    assert len({job.name for job in jobs}) == len(jobs)
-    for job in jobs:
-        assert len({way.name for way in job.ways}) == len(job.ways)
-
-
-def test_full_list_covers_what_the_check_promises() -> None:
-    jobs = LISTS["full"]
-    kinds = {
-        kind: {way.merging for job in jobs for way in job.ways if way.kind == kind}
-        for kind in ("program", "compile", "aoti", "onnx", "trt", "torch-trt")
-    }
-
-    assert {(job.model, job.batch) for job in jobs} == {
-        (model, batch) for model in ("vit_b", "vit_l", "clip_l") for batch in (1, 8, 64, 256)
-    }
-    assert all("dense" in mergings and len(mergings) > 1 for mergings in kinds.values())
-    assert kinds["program"] >= {"r8", "r13", "r16", "r7", "keep .95", "keep .95 pitome"}
-    assert {(job.model, job.batch) for job in jobs[:4]} == {("vit_b", 64), ("vit_b", 1)}
+        told(settings(tmp_path, {"machine": "refuses"}))
+    (tmp_path / "plan.json").unlink()
+    with pytest.raises(BundleError, match="gpu_check prepare"):
+        run(Settings(prepared=tmp_path, device="cpu", budget_s=1.0, work=tmp_path), lambda *_: None)

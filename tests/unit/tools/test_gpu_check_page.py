@@ -1,159 +1,135 @@
-"""Figures against times whose ratios are known; targets met, missed or not run; files, page and command line."""
+"""Figures and targets from known times; kernels by block and group."""
 
 import json
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from exporter.errors import TargetUnavailableError
-from tests.unit.tools.gpu_check_cases import PARITY, pair, raced
-from tools.gpu.drive import Check, JobResult
+from tests.unit.tools.gpu_check_cases import entry
+from tools.gpu.contenders import MERGINGS, MODELS, Contender, contenders
+from tools.gpu.drive import Check, Result
 from tools.gpu.figures import rows, verdicts
-from tools.gpu.jobs import Way
-from tools.gpu.page import page, to_json, write
-from tools.gpu_check import check_needed, main
+from tools.gpu.kernels import group_of, summed
+from tools.gpu.page import page, to_json
+from tools.gpu.plan import Plan
+
+RIGHT = {"cosine": 0.9999, "max_abs_error": 0.01, "deviation": 0.01, "right": True}
 
 
-def test_ratios_and_efficiency_follow_from_their_definitions() -> None:
-    row = rows([raced(*pair())])[-1]
-    assert row.over_dense and row.over_baseline and row.efficiency
-
-    assert row.summary.images_per_s == pytest.approx(64 / 1.25e-3)
-    assert row.over_dense.value == pytest.approx(2.0 / 1.25)
-    assert row.over_baseline.value == pytest.approx(4.0 / 1.25)
-    assert row.macs_ratio == pytest.approx(200 / 125)
-    assert row.efficiency.value == pytest.approx(1.0)
+def timed(kind: str, ms: float, *, right: bool = True, macs: int = 200, **known: Any) -> Result:
+    facts = {} if kind == "library" else {**RIGHT, "right": right}
+    return Result(entry=entry(kind, macs=macs, **known), rounds=((ms,) * 3,) * 2, facts=facts)
 
 
-def test_dense_counterpart_is_of_the_same_kind_precision_and_replay() -> None:
-    others = (
-        (Way(kind="aoti"), 50.0, 200),
-        (Way(kind="compile", precision="bf16"), 50.0, 200),
-        (Way(kind="compile", graph=True), 50.0, 200),
+LIBRARY = timed("library", 4.0, graph=False)
+DENSE = timed("program", 2.0, merge="kernels")
+R13 = timed("program", 1.25, merge="kernels", merging="r13", macs=125)
+
+
+def check(*results: Result) -> Check:
+    plan = Plan(torch="2.0", models={}, entries=())
+    return Check(machine={"device": "some GPU"}, plan=plan, budget_s=60.0, seconds=30.0, results=results)
+
+
+def test_ratios_are_over_the_library_and_over_the_dense_contender_of_the_same_kind() -> None:
+    other = timed("onnx", 8.0, merge=None)
+
+    library, dense, reduced, _ = rows([LIBRARY, DENSE, R13, other])
+
+    assert (library.over_library, dense.over_library, reduced.over_library) == (None, 2.0, 3.2)
+    assert (dense.over_dense, reduced.over_dense) == (None, 1.6)
+    assert reduced.macs_ratio == 1.6 and reduced.efficiency == 1.0
+    assert reduced.summary.images_per_s == pytest.approx(64 / 1.25e-3)
+
+
+def test_targets_are_met_missed_or_not_run_by_the_best_that_is_right() -> None:
+    slow, wrong = timed("onnx", 3.0, merging="r13"), timed("aoti", 0.1, merging="r13", right=False)
+
+    found = {each.target: each for each in verdicts(rows([LIBRARY, DENSE, R13, slow, wrong]))}
+
+    assert found["ViT-B/16, batch 64: r = 13 over eager fp16 at least 2"].status == "met"
+    assert "3.200: vit_b b64 program" in found["ViT-B/16, batch 64: r = 13 over eager fp16 at least 2"].found
+    assert found["ViT-B/16, batch 64: efficiency, r = 13 at least 0.92"].status == "met"
+    assert found["ViT-B/16, batch 1: r = 13 over own dense at least 1"].status == "not run"
+    (missed,) = [each for each in verdicts(rows([LIBRARY, timed("onnx", 3.5)])) if each.status == "missed"]
+    assert missed.target == "ViT-B/16, batch 64: dense over eager fp16 at least 1.35"
+
+
+def test_page_marks_what_is_wrong_and_names_what_was_not_timed() -> None:
+    wrong = timed("aoti", 1.0, right=False)
+    missing = Result(entry=entry("onnx"), reason="no ONNX Runtime with CUDA")
+
+    text = page(check(LIBRARY, wrong, missing))
+
+    assert "**some GPU**" in text and "2 of 3 contenders timed" in text
+    assert "| vit_b b64 aoti dense fp16 graph | 1.000 | 1.000 | 64000 | 4.00 |" in text
+    assert text.count("**WRONG** |") == 1
+    assert "- vit_b b64 onnx dense fp16 graph: no ONNX Runtime with CUDA" in text
+
+
+def test_json_holds_every_sample_and_reason() -> None:
+    tree = json.loads(to_json(check(R13, Result(entry=entry("onnx"), reason="lost"))))
+
+    assert tree["contenders"][0]["samples_ms"] == [[1.25] * 3] * 2
+    assert tree["contenders"][0]["merging"] == "r13"
+    assert tree["contenders"][1]["reason"] == "lost" and "summary" not in tree["contenders"][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("sm90_xmma_gemm_f16f16_f16f32_f32_tn_n", "products"),
+        ("nvjet_hsh_256x128_64x4_1x2_h_bz_coopA_TNT", "products"),
+        ("aten::addmm", "products"),
+        ("fmha_cutlassF_f16_aligned_64x64_rf_sm80", "attention"),
+        ("void pytorch_flash::flash_fwd_kernel<...>", "attention"),
+        ("void at::native::bitonicSortKVInPlace<...>", "merging"),
+        ("void at::native::sbtopk::gatherTopK<...>", "merging"),
+        ("triton_merge_norm", "merging"),
+        ("void at::native::vectorized_layer_norm_kernel<...>", "rest"),
+        ("command buffer", "rest"),
+    ],
+)
+def test_kernels_are_grouped_by_their_names(name: str, group: str) -> None:
+    assert group_of(name) == group
+
+
+def test_kernels_belong_to_the_block_whose_mark_came_before_them() -> None:
+    one_call = [("mark", 1.0), ("conv", 3.0), ("mark", 1.0), ("gemm", 6.0), ("sort", 3.0), ("gemm", 6.0)]
+
+    found = summed(one_call * 3, "mark", ["stem", "block_00"] * 3)
+
+    assert [(row["block"], row["group"], row["launches"], row["us"]) for row in found] == [
+        ("stem", "products", 1, 3.0),
+        ("block_00", "merging", 1, 3.0),
+        ("block_00", "products", 2, 12.0),
+    ]
+    text = page(check(Result(entry=entry(), rounds=((1.0,),), facts={**RIGHT, "kernels": found})))
+    assert "| block_00 | 12.0 (2) | 0.0 (0) | 3.0 (1) | 0.0 (0) |" in text
+    assert "| all | 15.0 (3) | 0.0 (0) | 3.0 (1) | 0.0 (0) |" in text
+
+
+def test_full_list_covers_what_the_check_promises_and_begins_with_what_the_targets_are_about() -> None:
+    found = contenders()
+    names = [each.name for each in found]
+
+    assert len(set(names)) == len(names)
+    assert {(each.model, each.batch) for each in found} == {
+        (model, batch) for model in MODELS if model != "tiny" for batch in (1, 8, 64, 256)
+    }
+    assert {each.kind for each in found} == {"library", "program", "onnx", "aoti", "trt"}
+    assert {each.merging for each in found} <= set(MERGINGS)
+    assert all(
+        any(dense.is_dense_form_of(each) for dense in found) for each in found if each.merging != "dense"
     )
-
-    row = rows([raced(*others, *pair())])[-1]
-
-    assert row.over_dense is not None
-    assert row.over_dense.value == pytest.approx(2.0 / 1.25)
+    assert (found[0].model, found[0].batch, found[0].is_baseline) == ("vit_b", 64, True)
+    assert [each.merging for each in found if each.listed and each.merge == "kernels"] == ["dense", "r13"]
 
 
-def test_contenders_of_different_jobs_are_never_compared() -> None:
-    baseline, dense, reduced = pair()
-
-    row = rows([raced(baseline, dense), raced(baseline, reduced)])[-1]
-
-    assert (row.over_dense, row.macs_ratio, row.efficiency) == (None, None, None)
-
-
-ALL = "met", "met", "met"
-
-
-@pytest.mark.parametrize(
-    ("jobs", "expected"),
-    [
-        pytest.param([], ("not run",) * 3, id="nothing"),
-        pytest.param([raced(*pair()), raced(*pair(), batch=1)], ALL, id="as fast as its arithmetic"),
-        pytest.param([raced(*pair(ms=1.4))], ("missed", "not run", "met"), id="efficiency 0.89"),
-        pytest.param(
-            [raced(*pair()), raced(*pair(ms=1.4), model="vit_l")],
-            ("missed", "not run", "met"),
-            id="one of two models",
-        ),
-        pytest.param([raced(*pair(ms=1.4), batch=8)], ("not run",) * 3, id="batch 8"),
-        pytest.param([raced(*pair(ms=2.1), batch=1)], ("not run", "missed", "not run"), id="slower, batch 1"),
-        pytest.param([raced(*pair(ms=2.1))], ("missed", "not run", "missed"), id="1.9x over eager"),
-        pytest.param([raced(*pair("program"))], ("not run",) * 3, id="program that is launched"),
-        pytest.param([raced(*pair("program", graph=True))], ("met", "not run", "met"), id="replayed"),
-        pytest.param([raced(*pair("program", graph=True, precision="fp32"))], ("not run",) * 3, id="in fp32"),
-    ],
-)
-def test_targets_are_demanded_of_reduced_engines(jobs: list[JobResult], expected: tuple[str, ...]) -> None:
-    assert tuple(verdict.status for verdict in verdicts(rows(jobs))) == expected
-
-
-def check(*jobs: JobResult, finished: bool = True) -> Check:
-    machine = {"device": "NVIDIA H200", "cuda": "13.0", "torch": "2.11.0"}
-    return Check(machine=machine, budget_s=570.0, seconds=12.0, finished=finished, jobs=jobs)
-
-
-def shown(*jobs: JobResult, **known: Any) -> str:
-    figures = rows(jobs)
-    return page(check(*jobs, **known), figures, verdicts(figures))
-
-
-def test_page_names_the_machine_and_shows_every_figure_of_a_row() -> None:
-    text = shown(raced(*pair("trt", ms=1.0), facts={"engine": {"attention": "attention fused 11/12"}}))
-    (line,) = [line for line in text.splitlines() if line.startswith("| some vit_b b64 | trt r13")]
-
-    assert "NVIDIA H200" in text and "PyTorch 2.11.0" in text
-    cells = ("64000", "4.00 (", "2.00 (", "| 1.60 |", "1.25 (", "| 256 |", "0.99950", "attention fused 11/12")
-    assert [cell for cell in cells if cell not in line] == []
-
-
-def test_page_says_what_did_not_run_and_why() -> None:
-    result = raced(*pair())
-    absent = replace(result, failed={"trt dense fp16": "TensorRT is not installed"})
-    late = JobResult(job=replace(result.job, name="late"), reason="no time: 3 s were left")
-
-    text = shown(absent, late, finished=False)
-
-    assert "- some vit_b b64, trt dense fp16: TensorRT is not installed" in text
-    assert "- late: no time" in text
-    assert "not to the end of the list" in text
-
-
-@pytest.mark.parametrize(
-    ("facts", "warned"),
-    [
-        pytest.param({}, False, id="as it should be"),
-        pytest.param({"parity": PARITY | {"cosine": 0.7, "passed": False}}, True, id="wrong"),
-        pytest.param(
-            {"parity": PARITY | {"passed": False}, "along_own_matches": PARITY}, False, id="a near-tie turned"
-        ),
-    ],
-)
-def test_page_warns_of_an_engine_that_computes_something_else(facts: dict[str, Any], warned: bool) -> None:
-    assert ("cosine below the default" in shown(raced(*pair(), facts=facts))) is warned
-
-
-def test_page_lists_kernels_without_breaking_its_tables() -> None:
-    kernels = [{"name": "gemm|128x64", "calls": 2.0, "us": 10.0, "share": 1.0}]
-
-    text = shown(raced(*pair(), facts={"kernels": kernels}))
-
-    assert "| `gemm\\|128x64` | 2 | 10.0 | 100.0% |" in text
-
-
-def test_document_holds_the_raw_samples_and_what_is_derived(tmp_path: Path) -> None:
-    path = tmp_path / "gpu_check.json"
-
-    write(path, to_json(check(raced(*pair())), verdicts([])))
-    tree = json.loads(path.read_text(encoding="utf-8"))
-
-    assert tree["jobs"][0]["bench"]["contenders"][0]["samples_ms"] == [4.0] * 24
-    assert [each["status"] for each in tree["targets"]] == ["not run"] * 3
-    assert [each.name for each in tmp_path.iterdir()] == ["gpu_check.json"]
-
-
-def test_missing_package_is_one_line_with_both_ways_to_get_it() -> None:
-    with pytest.raises(TargetUnavailableError, match="needs a-package; pip install a-package") as refused:
-        check_needed({"a_module_that_is_nowhere": "a-package", "json": "json"})
-
-    assert "--no-index" in str(refused.value) and "\n" not in str(refused.value)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_command_refuses_a_machine_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = main(["--out", str(tmp_path / "out")])
-
-    assert status == 7
-    assert "needs an NVIDIA GPU" in capsys.readouterr().err
-
-
-def test_command_refuses_a_budget_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--out", str(tmp_path), "--minutes", "0"]) == 2
-    assert "--minutes" in capsys.readouterr().err
+def test_form_or_precision_that_this_version_does_not_know_is_named() -> None:
+    known = Contender(model="vit_b", batch=1, kind="program", merge="operators")
+    assert known.forms() is not None
+    for unknown in ({"merge": "woven"}, {"precision": "fp1"}):
+        contender = Contender(**{**vars(known), **unknown})
+        with pytest.raises(Exception, match="this version has no"):
+            contender.forms()

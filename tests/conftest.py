@@ -10,15 +10,22 @@ objects among those of the libraries.
 
 import gc
 import signal
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 
 from tests.support.linted import linting_whatever_is_saved
+from tests.support.package_index import installed
+
+RTX = "1.7.1.116"
+"""The version of TensorRT for RTX that is tested."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,9 +42,9 @@ settings.load_profile("exporter")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes TensorRT's bindings from the package index: whatever asks for the fixture `real`."""
+    """Mark what takes TensorRT's packages from the package index: whatever asks for the fixture `real` or `rtx`."""
     for item in items:
-        if "real" in getattr(item, "fixturenames", ()):
+        if not {"real", "rtx"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.package_index)
 
 
@@ -53,6 +60,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     number = sum("package_index" in report.keywords for report in skipped)
     if number:
         print(f"contract tests skipped for want of a package index: {number}")
+
+
+@pytest.fixture(scope="session")
+def rtx() -> Any:
+    """TensorRT for RTX itself: its parser and builder need no GPU. About 100 MB, downloaded once."""
+    name = "tensorrt_rtx_bindings"
+    if find_spec(name) is None:
+        sys.path.append(
+            str(installed(f"tensorrt-rtx-cu13-bindings=={RTX}", f"tensorrt-rtx-cu13-libs=={RTX}"))
+        )
+    return import_module(name)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -228,7 +228,7 @@ def report_command(path: str, image: str | None, show: bool, output: Output, **g
 @click.option(
     "--for",
     "engine",
-    type=click.Choice(["trt", "ort", "openvino"]),
+    type=click.Choice(["trt", "trt-rtx", "ort", "openvino"]),
     required=True,
     help="Engine that the model is for.",
 )

@@ -22,7 +22,7 @@ def lint(model: "onnx.ModelProto | Path", engine: Engine, *, device: Device = "c
 
     Args:
         model: a file, whose external data need not be there; or a model in memory, which is left as it is.
-        engine: `trt`, `ort` or `openvino`.
+        engine: `trt`, `trt-rtx`, `ort` or `openvino`.
         device: where ONNX Runtime is to run it, since its providers take different models; no other engine asks.
 
     Raises:
@@ -58,6 +58,10 @@ def _rules(engine: Engine) -> "tuple[Rule, ...]":
             from exporter.lint import trt_attention, trt_limits, trt_shapes, trt_types
 
             return (*trt_limits.RULES, *trt_types.RULES, *trt_shapes.RULES, *trt_attention.RULES)
+        case "trt-rtx":
+            from exporter.lint import trt_rtx_rules
+
+            return trt_rtx_rules.RULES
         case "ort":
             from exporter.lint import ort_rules
 

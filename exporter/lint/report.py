@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-Engine = Literal["trt", "ort", "openvino"]
+Engine = Literal["trt", "trt-rtx", "ort", "openvino"]
 Device = Literal["cpu", "cuda"]
 Severity = Literal["error", "warning", "note"]
 

@@ -26,7 +26,7 @@ _ONNX_SCATTER = Source(
 
 _REDUCTIONS = tuple(name for name in SUPPORTED if name.startswith("Reduce"))
 _SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
-_ONE_HOT = "write the sum as a product with a one-hot matrix"
+ONE_HOT = "write the sum as a product with a one-hot matrix"
 
 
 def _opset(facts: GraphFacts) -> Verdict:
@@ -72,7 +72,8 @@ def _reduction(node: Node) -> str:
     return found.decode() if isinstance(found, bytes) else str(found)
 
 
-def _reducing(node: Node, more: str = "") -> Verdict:
+def reducing(node: Node, more: str = "") -> Verdict:
+    """The reduction of a scatter; empty where it has none."""
     reduction = _reduction(node)
     return "" if reduction == "none" else f"reduction {reduction}{more}"
 
@@ -139,9 +140,9 @@ RULES = (
     ),
     Rule(
         card=_error("scatternd-reduction", "ScatterND with a reduction has no layer."),
-        check=of_nodes(lambda _, node: _reducing(node), "ScatterND"),
+        check=of_nodes(lambda _, node: reducing(node), "ScatterND"),
         expected="no reduction",
-        fix=_ONE_HOT,
+        fix=ONE_HOT,
     ),
     Rule(
         card=card(
@@ -150,15 +151,15 @@ RULES = (
             "ScatterElements with a reduction is a plugin, which nothing fuses with.",
             _SCATTER_PLUGIN,
         ),
-        check=of_nodes(lambda _, node: _reducing(node, ", which a plugin runs"), "ScatterElements"),
+        check=of_nodes(lambda _, node: reducing(node, ", which a plugin runs"), "ScatterElements"),
         expected="no reduction",
-        fix=_ONE_HOT,
+        fix=ONE_HOT,
     ),
     Rule(
         card=_error("scatter-plugin-types", "That plugin takes few types.", _SCATTER_PLUGIN),
         check=of_nodes(_scatter_types, "ScatterElements"),
         expected="data that is not bf16 or int8, and int64 indices",
-        fix=f"cast them, or {_ONE_HOT}",
+        fix=f"cast them, or {ONE_HOT}",
     ),
     Rule(
         card=card(
@@ -208,7 +209,7 @@ RULES = (
         card=_error("zero-point", "Quantisation is symmetric."),
         check=of_nodes(_zero_point, "QuantizeLinear", "DequantizeLinear"),
         expected="a zero point of 0",
-        fix="quantise symmetrically",
+        fix="quantise symmetrically: export for this target, or with --engine-option onnx.activations=int8",
     ),
     Rule(
         card=_error("dropout", "Engines do not train."),

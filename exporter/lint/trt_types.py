@@ -15,11 +15,11 @@ _ELEMENTWISE = Source(
     address="https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/operators/ElementWise.html",
 )
 
-_VALUES = frozenset({"fp32", "fp16", "bf16", "int32", "int64", "bool"})
+VALUES = frozenset({"fp32", "fp16", "bf16", "int32", "int64", "bool"})
 _QUANTIZED = frozenset({"int8", "int4", "fp8", "fp4"})
-_KNOWN = _VALUES | _QUANTIZED | {"uint8", "fp64"}
+_KNOWN = VALUES | _QUANTIZED | {"uint8", "fp64"}
 
-_ALIKE = {
+ALIKE = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Mod", "PRelu"), slice(0, 2)),
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), slice(0, 2)),
     **dict.fromkeys(("Max", "Min", "Sum", "Mean", "Concat", "Einsum"), slice(0, None)),
@@ -31,20 +31,25 @@ _ALIKE = {
 """Which inputs must be of one type."""
 
 _RESULT_DECIDES = ("Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "EyeLike")
-_ANY_TYPE = ("If", "Loop", "Scan", "Shape", "Size", "TopK")
+ANY_TYPE = ("If", "Loop", "Scan", "Shape", "Size", "TopK")
 """Inner graphs are judged node by node; the shape of anything can be asked for; TopK has a rule of its own."""
 
 
-def _mixed(facts: GraphFacts, node: Node) -> Verdict:
-    found = [facts.types.get(name, "") for name in node.input[_ALIKE[node.op_type]] if name]
+def mixed(facts: GraphFacts, node: Node) -> Verdict:
+    """The types of operands that have to be of one; empty where they are."""
+    found = [facts.types.get(name, "") for name in node.input[ALIKE[node.op_type]] if name]
     is_mixed = len({kind for kind in found if kind}) > 1
     return " and ".join(kind or "an unknown type" for kind in found) if is_mixed else ""
 
 
+def deciding_type(facts: GraphFacts, node: Node) -> str:
+    """The type that decides whether an operator's layer takes it; empty if it is not known."""
+    return facts.types.get(node.output[0] if node.op_type in _RESULT_DECIDES else operand(node, 0), "")
+
+
 def _operator_types(facts: GraphFacts, node: Node) -> Verdict:
-    deciding = node.output[0] if node.op_type in _RESULT_DECIDES else operand(node, 0)
-    kind, taken = facts.types.get(deciding, ""), SUPPORTED[node.op_type]
-    return Wrong(got=kind, expected=", ".join(taken)) if kind in _VALUES and kind not in taken else ""
+    kind, taken = deciding_type(facts, node), SUPPORTED[node.op_type]
+    return Wrong(got=kind, expected=", ".join(taken)) if kind in VALUES and kind not in taken else ""
 
 
 def _uint8(facts: GraphFacts, node: Node) -> Verdict:
@@ -84,13 +89,13 @@ RULES = (
         card=card(
             "trt-mixed-types", "error", "Strongly typed networks convert nothing by themselves.", _ELEMENTWISE
         ),
-        check=of_nodes(_mixed, *_ALIKE),
+        check=of_nodes(mixed, *ALIKE),
         expected="operands of one type",
         fix="cast one of them in the graph",
     ),
     Rule(
         card=card("trt-operator-type", "error", "An operator's layer takes certain types.", MATRIX),
-        check=of_nodes(_operator_types, *(name for name in SUPPORTED if name not in _ANY_TYPE)),
+        check=of_nodes(_operator_types, *(name for name in SUPPORTED if name not in ANY_TYPE)),
         fix="cast around it, or spell it in other operators",
     ),
     Rule(

@@ -1,6 +1,6 @@
 """What goes into a bundle beside its engines: sample, recipe, preprocessing, parity and manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -96,7 +96,7 @@ def _manifest(compiled: Compiled) -> Manifest:
         parity={
             name: parity_record(result, result.match_agreement) for name, result in compiled.parity.items()
         },
-        notes=(*model.notes, *schedule.notes, *_failures(compiled)),
+        notes=(*model.notes, *schedule.notes, *_engine_notes(compiled), *_failures(compiled)),
         toolchain=toolchain(compiled.engines),
     )
 
@@ -136,6 +136,11 @@ def _engine_options(recipe: Recipe, target: str) -> dict[str, object]:
     """The options that were given for a target, without what names a place on this machine."""
     options = recipe.engines.get(target)
     return {} if options is None else asdict(map_local_paths(options, lambda _: None))
+
+
+def _engine_notes(compiled: Compiled) -> Iterator[str]:
+    for name, engine in compiled.engines.items():
+        yield from (f"{name}: {note}" for note in engine.artifact.notes)
 
 
 def _failures(compiled: Compiled) -> list[str]:

@@ -179,7 +179,9 @@ def worst(failures: Iterable[ExportError]) -> ExportError:
 def _preparing(name: str, recipe: Recipe) -> TargetHere | None:
     """How a target that cannot be built here is prepared, if that was asked for and is possible."""
     found = find_target(name)
-    if not recipe.prepare or found.prepared is None or recipe.precision not in found.precisions:
+    if not recipe.prepare or recipe.precision not in found.precisions:
+        return None
+    if found.prepared is None or found.prepared.emit is None:
         return None
     return TargetHere(target=found, name=found.prepared.name, emit=found.prepared.emit)
 
@@ -199,7 +201,8 @@ class _Compiler:
         for each in targets.here:
             before = set(folder.rglob("*"))
             try:
-                engines[each.name] = self._engine(each, calibration)
+                engine = self._engine(each, calibration)
+                engines[engine.artifact.target] = engine
             except ExportError as error:
                 failures[each.name] = error
                 _remove(set(folder.rglob("*")) - before)

@@ -11,7 +11,7 @@ from exporter.signature import Array, Inputs, Signature, TensorSpec
 from exporter.targets.runner import Device, Runner
 from exporter.targets.target import Artifact, Emit, EmitRequest, Progress, Target
 
-TARGETS = ("onnx", "trt", "torch-trt", "aoti", "openvino")
+TARGETS = ("onnx", "trt", "trt-rtx", "torch-trt", "aoti", "openvino")
 """The engines, by name; the folder of each is its name with underscores, and its card the `TARGET` in `target.py`."""
 
 

@@ -64,6 +64,7 @@ class Artifact:
         probe: runs the same program and returns its matches as well, or None where a target cannot; never shipped.
         built_from: what identifies the engine where its own bytes are not reproducible: hashes, options, versions.
         details: what the build found out, such as how many attentions were fused.
+        notes: what users have to know of it, one line each.
     """
 
     target: str
@@ -73,6 +74,7 @@ class Artifact:
     probe: Probe | None = None
     built_from: Mapping[str, str] = field(default_factory=dict)
     details: Details = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 Emit = Callable[["RewrittenProgram", EmitRequest, Path], Artifact]
@@ -81,17 +83,17 @@ Emit = Callable[["RewrittenProgram", EmitRequest, Path], Artifact]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """How an engine is prepared on a machine that cannot build it.
+    """How an engine is prepared on a machine that cannot build or run it.
 
     Attributes:
         name: of the artifact, in manifests and file names.
         run_by: name of the target that runs what is prepared.
-        emit: writes it, with what builds the engine elsewhere.
+        emit: writes it, with what builds the engine elsewhere; None where the target's own `emit` does, unasked.
     """
 
     name: str
     run_by: str
-    emit: Emit
+    emit: Emit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

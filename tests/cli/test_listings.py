@@ -43,7 +43,7 @@ def test_doctor_says_what_works_and_why_the_rest_does_not() -> None:
 
     assert document.keys() == {"python", "packages", "targets", "devices"}
     assert "CPUExecutionProvider" in document["targets"]["onnx"]
-    assert document["targets"].keys() == {"onnx", "trt", "torch-trt", "aoti", "openvino"}
+    assert document["targets"].keys() == {"onnx", "trt", "trt-rtx", "torch-trt", "aoti", "openvino"}
     assert all(document["targets"].values())
     assert document["packages"].keys() >= {"torch", "timm", "onnx", "onnxruntime", "transformers"}
 

@@ -61,6 +61,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "transformers": ("models",),
     "open_clip": ("models",),
     "tensorrt": ("targets/trt",),
+    "tensorrt_rtx_bindings": ("targets/trt_rtx",),
     "torch_tensorrt": ("targets/torch_trt",),
     "openvino": ("targets/openvino",),
 }

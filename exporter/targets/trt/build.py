@@ -5,7 +5,7 @@ configuration, timing cache, build. Networks are strongly typed: what computes i
 TensorRT decides on kernels only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from exporter.errors import InternalError, TargetUnavailableError, UnsupportedGr
 from exporter.targets.target import Progress
 from exporter.targets.trt import timing_cache
 from exporter.targets.trt.device import Device
-from exporter.targets.trt.library import Log, start, version_numbers
+from exporter.targets.trt.library import TENSORRT, Log, Product, start, version_numbers
 from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.progress import PhaseTree, monitor
 
@@ -25,23 +25,47 @@ _OLDEST_CAPABILITY = {"ampere_plus": (8, 0), "same_compute_capability": (7, 5)}
 """Ampere and Turing, by TensorRT's documentation of HardwareCompatibilityLevel."""
 
 
+def configure(trt: Any, config: Any, options: TrtOptions) -> None:
+    """Apply TensorRT's options to a builder's configuration."""
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector needs it
+    config.builder_optimization_level = options.builder_level
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    for flag in _flags(trt, options):
+        config.set_flag(flag)
+    level = trt.HardwareCompatibilityLevel
+    config.hardware_compatibility_level = {
+        "none": level.NONE,
+        "ampere_plus": level.AMPERE_PLUS,
+        "same_compute_capability": level.SAME_COMPUTE_CAPABILITY,
+    }[options.hardware_compatibility]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
     """What is built, beside the model.
 
     Attributes:
         inputs: names of the model's inputs.
-        options: the target's.
-        device: built on.
-        cache: what the timing cache holds; empty for a new one.
+        options: of the target, a `BatchRange` with more.
+        device: built on, or for.
+        cache: what the timing cache holds; empty for a new one; None where the product has none.
+        cache_file: that it was read from, if there is one.
         progress: told how far it is.
+        product: that builds.
+        configure: applies the options to a builder's configuration.
     """
 
     inputs: tuple[str, ...]
-    options: TrtOptions
+    options: Any
     device: Device
-    cache: bytes = b""
+    cache: bytes | None = b""
+    cache_file: str | None = None
     progress: Progress | None = None
+    product: Product = TENSORRT
+    configure: Callable[[Any, Any, Any], None] = configure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +95,7 @@ def check_options(options: TrtOptions, batch: int | str, device: Device) -> None
         UsageError: the profile and the batch exclude each other, or the hardware compatibility asked for begins with
             a newer GPU.
     """
-    asked = options.profile
-    if isinstance(batch, int) and asked is not None and set(asked) != {batch}:
-        raise UsageError(
-            f"trt.min_batch, opt_batch, max_batch: {asked} asks for a range, but the program is fixed to batch "
-            f"{batch}; set dynamic_batch: true in the recipe, or leave the three out"
-        )
-    if not isinstance(batch, int) and asked is None:
-        raise UsageError(
-            "trt.max_batch: a program with a free batch needs min_batch, opt_batch and max_batch, got none of them"
-        )
+    options.check_batch(batch)
     oldest = _OLDEST_CAPABILITY.get(options.hardware_compatibility)
     if oldest is not None and device.capability < oldest:
         raise UsageError(
@@ -102,19 +117,18 @@ def build_plan(trt: Any, path: Path, request: BuildRequest) -> Built:
         UsageError: TensorRT refuses the profile or the timing cache.
         TargetUnavailableError: TensorRT cannot start, or finds no engine for this network on this GPU.
     """
-    log = Log(trt)
-    builder = start(trt.Builder, log)
+    log, product = Log(trt), request.product
+    builder = start(trt.Builder, log, product)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(path)):
         raise UnsupportedGraphError(
-            f"target trt: TensorRT's parser refuses {path.name}: {_errors(parser, log)}"
+            f"target {product.target}: {product.title}'s parser refuses {path.name}: {_errors(parser, log)}"
         )
     config = builder.create_builder_config()
-    _configure(trt, config, request.options)
+    request.configure(trt, config, request.options)
     _add_profile(builder, network, config, request)
-    source = request.options.timing_cache or "the cache of the first build"
-    cache = timing_cache.attach(trt, config, request.cache, log, request.device, source)
+    cache = _cache(trt, config, request, log)
     tree = PhaseTree(request.progress or _ignore)
     watching = monitor(trt, tree)
     config.progress_monitor = watching
@@ -123,10 +137,11 @@ def build_plan(trt: Any, path: Path, request: BuildRequest) -> Built:
         raise tree.interrupted
     if plan is None:
         raise TargetUnavailableError(
-            f"target trt: TensorRT {trt.__version__} builds no engine on {request.device.name}: "
-            f"{log.reason('it does not say why')}; a larger workspace_mb or another lowering may help"
+            f"target {product.target}: {product.title} {trt.__version__} builds no engine on {request.device.name}: "
+            f"{log.reason('it does not say why')}; {product.remedy}"
         )
-    return Built(plan=plan, cache=bytes(cache.serialize()), warnings=tuple(log.warnings))
+    measured = b"" if cache is None else bytes(cache.serialize())
+    return Built(plan=plan, cache=measured, warnings=tuple(log.warnings))
 
 
 def _network_flags(trt: Any) -> int:
@@ -136,21 +151,12 @@ def _network_flags(trt: Any) -> int:
     return int(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
 
 
-def _configure(trt: Any, config: Any, options: TrtOptions) -> None:
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector needs it
-    config.builder_optimization_level = options.builder_level
-    if options.workspace_mb is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
-    if not options.tf32:
-        config.clear_flag(trt.BuilderFlag.TF32)
-    for flag in _flags(trt, options):
-        config.set_flag(flag)
-    level = trt.HardwareCompatibilityLevel
-    config.hardware_compatibility_level = {
-        "none": level.NONE,
-        "ampere_plus": level.AMPERE_PLUS,
-        "same_compute_capability": level.SAME_COMPUTE_CAPABILITY,
-    }[options.hardware_compatibility]
+def _cache(trt: Any, config: Any, request: BuildRequest, log: Log) -> Any:
+    """The timing cache, which has to live until the engine is built."""
+    if request.cache is None:
+        return None
+    source = request.cache_file or "the cache of the first build"
+    return timing_cache.attach(trt, config, request.cache, log, request.device, source)
 
 
 def _flags(trt: Any, options: TrtOptions) -> Iterator[Any]:
@@ -179,7 +185,7 @@ def _add_profile(builder: Any, network: Any, config: Any, request: BuildRequest)
     for name, shape in shapes.items():
         profile.set_shape(name, *((batch, *shape[1:]) for batch in asked))
     if config.add_optimization_profile(profile) < 0:
-        raise UsageError(f"trt.min_batch, opt_batch, max_batch: TensorRT refuses the profile {asked}")
+        raise UsageError(f"{request.options.all_three}: {request.product.title} refuses the profile {asked}")
 
 
 def _errors(parser: Any, log: Log) -> str:

@@ -41,11 +41,19 @@ def current_device() -> Device:
     Raises:
         TargetUnavailableError: there is none.
     """
-    if not torch.cuda.is_available():
+    here = find_device()
+    if here is None:
         raise TargetUnavailableError(
             "target trt: no GPU that torch can use; TensorRT builds and runs engines on NVIDIA GPUs only "
             "(`--prepare` makes what another machine needs to build one)"
         )
+    return here
+
+
+def find_device() -> Device | None:
+    """The GPU that torch uses now, if there is one."""
+    if not torch.cuda.is_available():
+        return None
     index = torch.cuda.current_device()
     return Device(name=torch.cuda.get_device_name(index), capability=torch.cuda.get_device_capability(index))
 

@@ -13,11 +13,11 @@ from exporter.targets.target import Artifact, EmitRequest, Target
 from exporter.targets.trt import device, timing_cache
 from exporter.targets.trt.build import BuildRequest, check_options
 from exporter.targets.trt.build_files import build_files
-from exporter.targets.trt.files import ENGINE
+from exporter.targets.trt.files import ENGINE, ONNX
 from exporter.targets.trt.library import tensorrt
 from exporter.targets.trt.model import write_onnx
 from exporter.targets.trt.options import TrtOptions
-from exporter.targets.trt.probe import TrtProbe
+from exporter.targets.trt.probe import EngineProbe
 from exporter.targets.trt.runner import TrtRunner
 
 
@@ -43,9 +43,10 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
         options=options,
         device=here,
         cache=timing_cache.read(cache) if cache else b"",
+        cache_file=options.timing_cache,
         progress=request.progress,
     )
-    written = write_onnx(target, program, request, folder)
+    written = write_onnx(target, program, request, folder / ONNX)
     files = build_files(trt, folder, wanted, written.attention)
     if cache:
         timing_cache.write(cache, files.built.cache)
@@ -65,12 +66,15 @@ def _cache_path(options: TrtOptions) -> Path | None:
     return None if options.timing_cache is None else Path(options.timing_cache)
 
 
-def _probe(model: Any, request: EmitRequest, wanted: BuildRequest) -> TrtProbe:
+def _probe(model: Any, request: EmitRequest, wanted: BuildRequest) -> EngineProbe:
     """The same engine with the matches as further outputs, whole, built when it is asked for."""
     options = replace(wanted.options, strip_plan=False, refit=False, cuda_graph=False)
-    return TrtProbe(
-        model=model,
-        save=save,
-        wanted=replace(wanted, options=options, progress=None),
-        signature=request.signature.with_matches(len(model.graph.outputs) - len(request.signature.outputs)),
-    )
+    whole = replace(wanted, options=options, progress=None)
+    signature = request.signature.with_matches(len(model.graph.outputs) - len(request.signature.outputs))
+
+    def build(folder: Path) -> TrtRunner:
+        save(model, folder / ONNX)
+        build_files(tensorrt(), folder, whole, attention=0)
+        return TrtRunner(path=folder / ENGINE, signature=signature, options=options)
+
+    return EngineProbe(build=build)

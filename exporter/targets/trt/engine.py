@@ -10,10 +10,8 @@ from typing import Any
 from exporter.errors import BundleError, TargetUnavailableError, UsageError
 from exporter.targets.trt.device import Device
 from exporter.targets.trt.files import ONNX, Identity, onnx_sha256, read_identity
-from exporter.targets.trt.library import Log, start, version_numbers
+from exporter.targets.trt.library import TENSORRT, Log, Product, start, version_numbers
 from exporter.targets.trt.options import TrtOptions
-
-_REBUILD = f"build it again on this machine, from the recipe or from {ONNX}"
 
 _AMPERE = (8, 0)
 
@@ -26,11 +24,15 @@ class Engine:
         handle: TensorRT's `ICudaEngine`.
         runtime: that loaded it.
         log: where TensorRT reports to.
+        library: the package.
+        device: that it runs on.
     """
 
     handle: Any
     runtime: Any
     log: Log
+    library: Any
+    device: Device
 
 
 def check_identity(identity: Identity, name: str, version: str, device: Device) -> None:
@@ -57,7 +59,7 @@ def _check_version(identity: Identity, name: str, version: str, *, compatible: b
     expected = f"{identity.tensorrt} or later" if compatible else identity.tensorrt
     hint = "" if compatible else " (trt.version_compatible lets later versions run an engine)"
     raise TargetUnavailableError(
-        f"{name}: built with another TensorRT: expected {expected}, got {version}; {_REBUILD}{hint}"
+        f"{name}: built with another TensorRT: expected {expected}, got {version}; {TENSORRT.rebuild}{hint}"
     )
 
 
@@ -78,7 +80,7 @@ def _check_device(identity: Identity, name: str, device: Device, level: str) -> 
     hint = " (trt.hardware_compatibility widens the choice)" if level == "none" else ""
     raise TargetUnavailableError(
         f"{name}: built for another GPU: expected {expected}, got {device.name} "
-        f"(compute capability {device.capability_text}); {_REBUILD}{hint}"
+        f"(compute capability {device.capability_text}); {TENSORRT.rebuild}{hint}"
     )
 
 
@@ -96,7 +98,7 @@ def open_engine(trt: Any, path: Path, options: TrtOptions, device: Device) -> En
         UsageError: it holds host code, and the options do not allow that.
         BundleError: it is missing or damaged, or the weights are not those that it was built with.
     """
-    content = _read(path)
+    content = read_engine(path)
     identity = read_identity(path)
     check_identity(identity, path.name, trt.__version__, device)
     built = identity.built_with
@@ -105,32 +107,59 @@ def open_engine(trt: Any, path: Path, options: TrtOptions, device: Device) -> En
             f"{path.name}: a version-compatible engine holds host code; expected trt.version_compatible: true, "
             "which allows it, got false"
         )
-    engine = _load(trt, content, path.name, device, host_code=options.version_compatible)
+    engine = load_engine(trt, content, path.name, device, host_code=options.version_compatible)
     if built.strip_plan:
         check_weights(path.with_name(ONNX), identity)
-        refit(trt, engine, path.with_name(ONNX))
+        refit(engine, path.with_name(ONNX))
     return engine
 
 
-def _read(path: Path) -> bytes:
+def read_engine(path: Path) -> bytes:
+    """The bytes of an engine.
+
+    Raises:
+        BundleError: they cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path.name}: TensorRT's engine cannot be read: {error.strerror}") from error
 
 
-def _load(trt: Any, content: bytes, name: str, device: Device, *, host_code: bool) -> Engine:
+def load_engine(
+    trt: Any,
+    content: bytes,
+    name: str,
+    device: Device,
+    *,
+    host_code: bool = False,
+    product: Product = TENSORRT,
+) -> Engine:
+    """Hand the bytes of an engine to TensorRT.
+
+    Args:
+        trt: the package.
+        content: the engine.
+        name: of its file.
+        device: to run it on.
+        host_code: whether what it holds of that may be run.
+        product: whose engine it is.
+
+    Raises:
+        TargetUnavailableError: TensorRT cannot start.
+        BundleError: it does not take the engine.
+    """
     log = Log(trt)
-    runtime = start(trt.Runtime, log)
+    runtime = start(trt.Runtime, log, product)
     if host_code:
         runtime.engine_host_code_allowed = True
     handle = runtime.deserialize_cuda_engine(content)
     if handle is None:
         raise BundleError(
-            f"{name}: TensorRT {trt.__version__} cannot load it on {device.name}: "
-            f"{log.reason('it does not say why')}; {_REBUILD}"
+            f"{name}: {product.title} {trt.__version__} cannot load it on {device.name}: "
+            f"{log.reason('it does not say why')}; {product.rebuild}"
         )
-    return Engine(handle=handle, runtime=runtime, log=log)
+    return Engine(handle=handle, runtime=runtime, log=log, library=trt, device=device)
 
 
 def check_weights(path: Path, identity: Identity) -> None:
@@ -147,12 +176,13 @@ def check_weights(path: Path, identity: Identity) -> None:
         raise BundleError(f"{path.name}: expected the model that the engine was built from, got another one")
 
 
-def refit(trt: Any, engine: Engine, path: Path) -> None:
+def refit(engine: Engine, path: Path) -> None:
     """Put the weights of an ONNX model into an engine that was stripped or built to be refitted.
 
     Raises:
         BundleError: TensorRT refuses them.
     """
+    trt = engine.library
     refitter = trt.Refitter(engine.handle, engine.log.logger)
     parser = trt.OnnxParserRefitter(refitter, engine.log.logger)
     if not parser.refit_from_file(str(path)) or not refitter.refit_cuda_engine():

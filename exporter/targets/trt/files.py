@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from exporter.errors import BundleError, UsageError
+from exporter.targets.trt.library import TENSORRT
 from exporter.targets.trt.options import HardwareCompatibility, TrtOptions
 
 ENGINE = "model.engine"
-ONNX = "model_trt.onnx"
+ONNX = TENSORRT.onnx
 RECORD = "model_trt.json"
 
 _CHUNK_BYTES = 1 << 20

@@ -5,41 +5,79 @@ so that a failure can quote them in its one line.
 """
 
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 from exporter.errors import TargetUnavailableError
 
-OLDEST = (10, 14)
-FIRST_UNKNOWN = (12,)
 
-_INSTALL = 'pip install "exporter[trt]"'
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """TensorRT, or TensorRT for RTX: one Python API in two packages.
+
+    Attributes:
+        target: that builds for it; also the extra that installs it.
+        title: its name.
+        module: of its Python package.
+        oldest: version that is supported.
+        first_unknown: the next version that is not.
+        remedy: what to try where it builds no engine.
+        onnx: name of the file that an engine is built from.
+    """
+
+    target: str
+    title: str
+    module: str
+    oldest: tuple[int, ...]
+    first_unknown: tuple[int, ...]
+    remedy: str
+    onnx: str
+
+    @property
+    def rebuild(self) -> str:
+        """What to do about an engine that does not run here."""
+        return f"build it again on this machine, from the recipe or from {self.onnx}"
+
+    def load(self) -> Any:
+        """The package.
+
+        Raises:
+            TargetUnavailableError: it is not installed, its libraries cannot be loaded, or its version is not
+                supported.
+        """
+        try:
+            library: Any = importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if error.name != self.module:
+                raise self._unavailable(f"{self.title} cannot be loaded: {error}") from error
+            raise self._unavailable(f"{self.title} is not installed") from error
+        except (ImportError, OSError) as error:
+            raise self._unavailable(f"{self.title} cannot be loaded: {error}") from error
+        if not self.oldest <= version_numbers(library.__version__) < self.first_unknown:
+            raise self._unavailable(
+                f"expected {self.title} {'.'.join(map(str, self.oldest))} or later and below "
+                f"{self.first_unknown[0]}, got {library.__version__}"
+            )
+        return library
+
+    def _unavailable(self, what: str) -> TargetUnavailableError:
+        return TargetUnavailableError(f'target {self.target}: {what}; pip install "exporter[{self.target}]"')
+
+
+TENSORRT = Product(
+    target="trt",
+    title="TensorRT",
+    module="tensorrt",
+    oldest=(10, 14),
+    first_unknown=(12,),
+    remedy="a larger workspace_mb or another lowering may help",
+    onnx="model_trt.onnx",
+)
 
 
 def tensorrt() -> Any:
-    """The package.
-
-    Raises:
-        TargetUnavailableError: it is not installed, its libraries cannot be loaded, or its version is not supported.
-    """
-    try:
-        library: Any = importlib.import_module("tensorrt")
-    except ModuleNotFoundError as error:
-        if error.name != "tensorrt":
-            raise _broken(error) from error
-        raise TargetUnavailableError(f"target trt: TensorRT is not installed; {_INSTALL}") from error
-    except (ImportError, OSError) as error:
-        raise _broken(error) from error
-    version = version_numbers(library.__version__)
-    if not OLDEST <= version < FIRST_UNKNOWN:
-        raise TargetUnavailableError(
-            f"target trt: expected TensorRT {'.'.join(map(str, OLDEST))} or later and below "
-            f"{FIRST_UNKNOWN[0]}, got {library.__version__}; {_INSTALL}"
-        )
-    return library
-
-
-def _broken(error: Exception) -> TargetUnavailableError:
-    return TargetUnavailableError(f"target trt: TensorRT cannot be loaded: {error}; {_INSTALL}")
+    """TensorRT's package; raises as `Product.load` does."""
+    return TENSORRT.load()
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
@@ -47,7 +85,7 @@ def version_numbers(text: str) -> tuple[int, ...]:
     return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in text.split("."))
 
 
-def start(kind: Any, log: "Log") -> Any:
+def start(kind: Any, log: "Log", product: Product = TENSORRT) -> Any:
     """Make a `Builder` or a `Runtime`, which is where TensorRT first asks for the GPU.
 
     Raises:
@@ -57,8 +95,8 @@ def start(kind: Any, log: "Log") -> Any:
         return kind(log.logger)
     except (TypeError, RuntimeError) as error:  # the bindings' words for a null pointer
         raise TargetUnavailableError(
-            f"target trt: TensorRT cannot start: {log.reason(str(error))}; check that the NVIDIA driver is new enough "
-            "for the CUDA that this TensorRT was built with"
+            f"target {product.target}: {product.title} cannot start: {log.reason(str(error))}; check that the NVIDIA "
+            "driver is new enough for the CUDA that this TensorRT was built with"
         ) from error
 
 

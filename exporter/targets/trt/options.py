@@ -1,10 +1,11 @@
 """What a recipe may say about the TensorRT target."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from exporter.errors import UsageError
 from exporter.local_path import LocalPath
+from exporter.targets.trt.batch_range import BatchRange
 
 MOST_BUILDER_LEVEL = 5
 
@@ -12,7 +13,7 @@ HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrtOptions:
+class TrtOptions(BatchRange):
     """How TensorRT builds an engine, and how the engine is run.
 
     Attributes:
@@ -33,9 +34,8 @@ class TrtOptions:
         cuda_graph: replay a captured CUDA graph instead of launching kernel by kernel.
     """
 
-    min_batch: int | None = None
-    opt_batch: int | None = None
-    max_batch: int | None = None
+    target: ClassVar[str] = "trt"
+
     timing_cache: LocalPath | None = None
     workspace_mb: int | None = None
     builder_level: int = 3
@@ -52,7 +52,7 @@ class TrtOptions:
         Raises:
             UsageError: a number out of range, or options that exclude each other.
         """
-        self._check_profile()
+        super().__post_init__()
         if not 0 <= self.builder_level <= MOST_BUILDER_LEVEL:
             raise UsageError(
                 f"trt.builder_level: expected 0 to {MOST_BUILDER_LEVEL}, got {self.builder_level}"
@@ -63,26 +63,4 @@ class TrtOptions:
             raise UsageError(
                 "trt.timing_cache: TensorRT does not use one at builder_level 0; "
                 "expected builder_level 1 to 5, or no timing_cache"
-            )
-
-    @property
-    def profile(self) -> tuple[int, int, int] | None:
-        """Smallest, best and largest batch, or None for a static batch."""
-        given = (self.min_batch, self.opt_batch, self.max_batch)
-        smallest, best, largest = given
-        if smallest is None or best is None or largest is None:
-            return None
-        return smallest, best, largest
-
-    def _check_profile(self) -> None:
-        given = {"min_batch": self.min_batch, "opt_batch": self.opt_batch, "max_batch": self.max_batch}
-        missing = [name for name, value in given.items() if value is None]
-        if 0 < len(missing) < len(given):
-            raise UsageError(
-                f"trt.{missing[0]}: expected all of min_batch, opt_batch and max_batch, or none; it is missing"
-            )
-        profile = self.profile
-        if profile is not None and not 1 <= profile[0] <= profile[1] <= profile[2]:
-            raise UsageError(
-                f"trt.min_batch, opt_batch, max_batch: expected 1 <= min <= opt <= max, got {profile}"
             )

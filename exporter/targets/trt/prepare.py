@@ -16,9 +16,6 @@ from exporter.lint import lint
 from exporter.rewrite import RewrittenProgram
 from exporter.targets import build_script
 from exporter.targets.build_script import dependencies
-from exporter.targets.onnx.options import OnnxOptions
-from exporter.targets.onnx.probe import probe
-from exporter.targets.onnx.runner import OnnxRunner
 from exporter.targets.target import Artifact, EmitRequest, Target
 from exporter.targets.trt.build import check_options
 from exporter.targets.trt.device import Device
@@ -53,24 +50,11 @@ def prepare(target: Target, program: RewrittenProgram, request: EmitRequest, fol
         )
     name = target.prepared.name
     check_options(request.options, request.signature.batch, _ANY_GPU)
-    written = write_onnx(target, program, request, folder)
+    written = write_onnx(target, program, request, folder / ONNX)
     found = lint(folder / ONNX, "trt", device="cuda").to_tree()
     (folder / LINT).write_text(f"{json.dumps(found, indent=2, sort_keys=True)}\n", encoding="utf-8")
     write_script(folder, script_recipe(name, request, folder / ONNX, written.attention))
-    runner = OnnxRunner(
-        path=folder / ONNX,
-        signature=request.signature,
-        options=OnnxOptions(),
-        spinning=False,
-    )
-    return Artifact(
-        target=name,
-        file=ONNX,
-        opset=written.opset,
-        runner=runner,
-        probe=probe(written.whole, OnnxOptions()) if program.merging_blocks else None,
-        details=written.details,
-    )
+    return written.artifact(name, program, request)
 
 
 def script_recipe(name: str, request: EmitRequest, onnx: Path, attention: int) -> dict[str, Any]:

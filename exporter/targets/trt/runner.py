@@ -1,5 +1,6 @@
 """Run an engine: numpy in and out through `Runner`, torch tensors in and out where they lie on the GPU already."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +16,21 @@ from exporter.targets.trt.options import TrtOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from exporter.targets.trt.engine import Engine
     from exporter.targets.trt.session import Launch, Session
 
 
 @dataclass(kw_only=True)
-class TrtRunner(Runner):
-    """Calls an engine, in batches that its profile contains.
+class EngineRunner(Runner):
+    """Calls an engine of TensorRT or of TensorRT for RTX, in batches that its profile contains.
 
     Attributes:
-        options: `cuda_graph` and `version_compatible` are read here.
+        options: of the target, a `BatchRange`; `cuda_graph` is read here.
     """
 
     device: Device = "cuda"
     threads: int | None = None
-    options: TrtOptions = field(default_factory=TrtOptions)
+    options: Any
     _graph: "Launch | None" = field(default=None, repr=False, compare=False)
 
     def close(self) -> None:
@@ -72,14 +74,6 @@ class TrtRunner(Runner):
 
         return call
 
-    def refit(self, onnx: Path) -> None:
-        """Replace the weights by those of another model of the same graph; for engines built with `refit`.
-
-        Raises:
-            BundleError: TensorRT refuses them.
-        """
-        self.engine.replace_weights(onnx)
-
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_graph": None}
 
@@ -98,10 +92,14 @@ class TrtRunner(Runner):
     def _open(self) -> "Session":
         from exporter.targets.trt.session import open_session
 
-        session = open_session(self.path, self.signature, self.options)
+        session = open_session(self._load_engine(), self.path.name, self.signature)
         if isinstance(self.signature.batch, int):
             self._check_batch(self.signature.batch, session.batches)
         return session
+
+    @abstractmethod
+    def _load_engine(self) -> "Engine":
+        """The engine, on the GPU that is here."""
 
     def _check_batch(self, batch: int, batches: tuple[int, int]) -> None:
         smallest, largest = batches
@@ -109,14 +107,40 @@ class TrtRunner(Runner):
             expected = str(largest) if smallest == largest else f"{smallest} to {largest}"
             raise UsageError(
                 f"{self.path.name}: expected a batch of {expected}, which is the engine's profile, got {batch}; "
-                "build an engine whose trt.min_batch and trt.max_batch contain it"
+                f"build an engine whose {self.options.target}.min_batch and {self.options.target}.max_batch contain it"
             )
+
+
+@dataclass(kw_only=True)
+class TrtRunner(EngineRunner):
+    """Calls an engine of TensorRT.
+
+    Attributes:
+        options: `version_compatible` is read here as well.
+    """
+
+    options: TrtOptions = field(default_factory=TrtOptions)
+
+    def refit(self, onnx: Path) -> None:
+        """Replace the weights by those of another model of the same graph; for engines built with `refit`.
+
+        Raises:
+            BundleError: TensorRT refuses them.
+        """
+        self.engine.replace_weights(onnx)
+
+    def _load_engine(self) -> "Engine":
+        from exporter.targets.trt import device
+        from exporter.targets.trt.engine import open_engine
+        from exporter.targets.trt.library import tensorrt
+
+        return open_engine(tensorrt(), self.path, self.options, device.current_device())
 
 
 def _placed(inputs: Mapping[str, Array], session: "Session") -> "dict[str, Tensor]":
     import torch
 
     return {
-        name: torch.from_numpy(np.ascontiguousarray(array)).to(session.device.place)
+        name: torch.from_numpy(np.ascontiguousarray(array)).to(session.engine.device.place)
         for name, array in inputs.items()
     }

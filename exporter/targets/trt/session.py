@@ -16,10 +16,7 @@ from torch import Tensor
 from exporter.errors import BundleError, TargetUnavailableError
 from exporter.signature import Signature
 from exporter.targets.trt import device
-from exporter.targets.trt.device import Device
-from exporter.targets.trt.engine import Engine, open_engine, refit
-from exporter.targets.trt.library import tensorrt
-from exporter.targets.trt.options import TrtOptions
+from exporter.targets.trt.engine import Engine, refit
 
 _ALIGNMENT_BYTES = 256
 """What TensorRT demands of addresses; torch's allocations on a GPU keep it, slices of them may not."""
@@ -54,7 +51,6 @@ class Session:
     Attributes:
         name: of its file, for messages.
         engine: the handle and what keeps it alive.
-        device: that it runs on.
         dtypes: dtype of every output, by name.
         batches: smallest and largest batch of its profile.
         context: for `run`.
@@ -62,7 +58,6 @@ class Session:
 
     name: str
     engine: Engine
-    device: Device
     dtypes: dict[str, torch.dtype]
     batches: tuple[int, int]
     context: Any
@@ -82,7 +77,7 @@ class Session:
             cuda_graph: capture it, so that it is one launch instead of one per kernel.
         """
         given = {name: aligned(tensor) for name, tensor in inputs.items()}
-        context = make_context(self.engine, self.name, self.device)
+        context = make_context(self.engine, self.name)
         outputs = self.bind(context, given)
         start: Callable[[], object] = partial(self.enqueue, context)
         if cuda_graph:
@@ -114,7 +109,7 @@ class Session:
 
     def replace_weights(self, onnx: Path) -> None:
         """See `TrtRunner.refit`."""
-        refit(tensorrt(), self.engine, onnx)
+        refit(self.engine, onnx)
 
     def _demand(self, done: bool, otherwise: str) -> None:
         if not done:
@@ -122,37 +117,34 @@ class Session:
             raise TargetUnavailableError(f"{self.name}: TensorRT {otherwise}: {reason}")
 
 
-def open_session(path: Path, signature: Signature, options: TrtOptions) -> Session:
-    """Load an engine and look at its tensors.
+def open_session(engine: Engine, name: str, signature: Signature) -> Session:
+    """Look at the tensors of a loaded engine.
 
     Args:
-        path: of the engine.
+        engine: that was loaded.
+        name: of its file.
         signature: its inputs, and the outputs to allocate.
-        options: of the runner.
 
     Raises:
-        TargetUnavailableError, UsageError: as `open_engine` does; or there is no memory for a context.
-        BundleError: as `open_engine` does; or the engine has other inputs and outputs.
+        TargetUnavailableError: there is no memory for a context.
+        BundleError: the engine has other inputs and outputs.
     """
-    trt, here = tensorrt(), device.current_device()
-    engine = open_engine(trt, path, options, here)
-    handle = engine.handle
+    trt, handle = engine.library, engine.handle
     names = [handle.get_tensor_name(index) for index in range(handle.num_io_tensors)]
-    inputs = [name for name in names if handle.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    inputs = [each for each in names if handle.get_tensor_mode(each) == trt.TensorIOMode.INPUT]
     wanted, outputs = [spec.name for spec in signature.inputs], signature.output_names
     if set(inputs) != set(wanted) or not set(outputs) < set(names):
         raise BundleError(
-            f"{path.name}: expected input {', '.join(wanted)} and outputs {', '.join(outputs)}, "
+            f"{name}: expected input {', '.join(wanted)} and outputs {', '.join(outputs)}, "
             f"got an engine of {', '.join(names)}"
         )
     kinds = _dtypes(trt)
     return Session(
-        name=path.name,
+        name=name,
         engine=engine,
-        device=here,
-        dtypes={name: kinds[handle.get_tensor_dtype(name)] for name in _written(names, inputs, outputs)},
+        dtypes={each: kinds[handle.get_tensor_dtype(each)] for each in _written(names, inputs, outputs)},
         batches=_batches(handle, wanted[0]),
-        context=make_context(engine, path.name, here),
+        context=make_context(engine, name),
     )
 
 
@@ -176,7 +168,7 @@ def aligned(images: Tensor) -> Tensor:
     return dense if dense.data_ptr() % _ALIGNMENT_BYTES == 0 else dense.clone()
 
 
-def make_context(engine: Engine, name: str, here: Device) -> Any:
+def make_context(engine: Engine, name: str) -> Any:
     """What an engine runs in: its scratch memory, and the shapes and addresses of one call.
 
     Raises:
@@ -185,7 +177,7 @@ def make_context(engine: Engine, name: str, here: Device) -> Any:
     context = engine.handle.create_execution_context()
     if context is None:
         raise TargetUnavailableError(
-            f"{name}: TensorRT makes no execution context on {here.name}: "
+            f"{name}: TensorRT makes no execution context on {engine.device.name}: "
             f"{engine.log.reason('it does not say why')}; free some GPU memory"
         )
     return context

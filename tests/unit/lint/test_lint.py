@@ -79,7 +79,7 @@ def test_absent_file_and_folder_are_usage_errors(tmp_path: Path) -> None:
 
 
 def test_unknown_engine_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match='expected an engine of trt, ort, openvino, got "tensorrt"'):
+    with pytest.raises(UsageError, match='expected an engine of trt, trt-rtx, ort, openvino, got "tensorrt"'):
         lint(model("float[2] x", "y = Relu(x)"), "tensorrt")  # type: ignore[arg-type]
 
 

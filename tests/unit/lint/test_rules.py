@@ -1,6 +1,6 @@
 """Every rule, against a graph that breaks it and the same graph put right."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import pytest
@@ -23,7 +23,7 @@ class Case:
     @property
     def engine(self) -> Engine:
         """The engine whose rule it is."""
-        return next(engine for engine in ENGINES if self.rule.startswith(f"{engine}-"))
+        return max((engine for engine in ENGINES if self.rule.startswith(f"{engine}-")), key=len)
 
 
 def unary(operator: str, kind: str = "float", opset: int = 20) -> onnx.ModelProto:
@@ -110,7 +110,7 @@ BRANCH = """
     >
 """
 
-CASES = (
+CASES: tuple[Case, ...] = (
     Case("trt-opset", unary("Relu", opset=25), unary("Relu", opset=24)),
     Case("trt-opset", unary("Relu", opset=8), unary("Relu", opset=9), label="old"),
     Case("trt-operator", unary("Det"), unary("Relu")),
@@ -252,6 +252,28 @@ CASES = (
         attention(before=MASKED, mask="float16[1,1,1,8] m"),
         attention(before=MASKED, mask="float16[1,1,8,8] m"),
     ),
+    Case("trt-rtx-operator", unary("NonZero"), unary("Relu")),
+    Case("trt-rtx-operator", unary("somebody.else.Relu"), unary("Relu"), label="domain"),
+    Case("trt-rtx-operator-type", unary("HardSwish", "bfloat16"), unary("HardSwish", "float16")),
+    Case("trt-rtx-operator-type", unary("Sqrt", "int64"), unary("Abs", "int64"), label="integers"),
+    Case(
+        "trt-rtx-mixed-types",
+        model("float[2] x, float16[2] z", "y = Add(x, z)"),
+        model("float16[2] x, float e", "y = Pow(x, e)"),
+    ),
+    Case("trt-rtx-uint8", unary("Neg", "uint8"), quantized("uint8 z = {0}")),
+    Case("trt-rtx-scatter-reduction", scatter("ScatterElements", "add"), scatter("ScatterElements", "none")),
+    Case(
+        "trt-rtx-scatter-reduction",
+        scatter("ScatterND", "add"),
+        scatter("ScatterElements", "none"),
+        label="ScatterND",
+    ),
+    Case(
+        "trt-rtx-attention-kernel",
+        operator_attention_without_mask("float"),
+        operator_attention_without_mask("float16"),
+    ),
     Case("ort-opset", unary("Relu", opset=27), unary("Relu", opset=26)),
     Case("ort-ir-version", newer_file(14), newer_file(13)),
     Case("ort-domain", unary("somebody.else.Relu"), unary("com.microsoft.Gelu")),
@@ -279,6 +301,28 @@ CASES = (
     Case("openvino-rank", model("float[2,3] x, int64[n] s", "y = Reshape(x, s)"), unary("Relu")),
     Case("openvino-community", unary("com.microsoft.Gelu"), unary("Gelu")),
 )
+SHARED = (
+    "topk-k",
+    "constant-axes",
+    "layernorm-outputs",
+    "resize-antialias",
+    "zero-point",
+    "dropout",
+    "data-type",
+    "attention-operator-mask-type",
+)
+"""Rules of TensorRT that TensorRT for RTX has too."""
+
+CASES = (
+    *CASES,
+    *(
+        replace(case, rule=f"trt-rtx-{name}")
+        for name in SHARED
+        for case in CASES
+        if case.rule == f"trt-{name}"
+    ),
+)
+
 PARAMS = [pytest.param(case, id=f"{case.rule}{' ' if case.label else ''}{case.label}") for case in CASES]
 
 

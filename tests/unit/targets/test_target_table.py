@@ -18,7 +18,8 @@ from exporter.targets.onnx.runner import OnnxRunner
 NO_ENGINES = """
 import sys
 from exporter.targets import cards
-print(len(cards()), {"torch", "onnx", "onnxruntime", "openvino", "tensorrt", "torch_tensorrt"} & set(sys.modules))
+print(len(cards()), {"torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx_bindings",
+    "torch_tensorrt"} & set(sys.modules))
 """
 SPEC = TensorSpec(name="images", dtype="float32", shape=(1, 2))
 
@@ -63,7 +64,7 @@ def test_forms_are_chosen_by_the_device_that_the_options_name(
 def test_what_is_prepared_elsewhere_is_run_by_another_target() -> None:
     prepared = {card.prepared.name: card.prepared.run_by for card in cards() if card.prepared}
 
-    assert prepared == {"trt-onnx": "onnx", "aoti-program": "aoti"}
+    assert prepared == {"trt-onnx": "onnx", "trt-rtx-onnx": "onnx", "aoti-program": "aoti"}
     assert find_target("trt-onnx") is find_target("onnx")
 
 

@@ -176,7 +176,7 @@ def run(folder: Path) -> None:
     outputs = open_runner(folder).forward(torch.zeros(2, 3, 4, 4))
     assert list(outputs) == ["logits"]
     open_runner(folder).enqueue(np.zeros((2, 3, 4, 4), np.float32), cuda_graph=False)()
-    loaded = engine._load(trt, b"plan", "model.engine", HERE, host_code=True)
+    loaded = engine.load_engine(trt, b"plan", "model.engine", HERE, host_code=True)
     assert loaded.runtime.engine_host_code_allowed
 
 

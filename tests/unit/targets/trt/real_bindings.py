@@ -6,7 +6,6 @@ of its own.
 
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -16,14 +15,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.package_index import ROOT, installed
+
 PACKAGE = "tensorrt-cu13-bindings"
 
 VERSIONS = ("10.14.1.48.post1", "10.16.1.11", "11.4.0.106")
 """The oldest that is supported, and the newest of each major version."""
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[3]
-CACHE = ROOT / ".cache"
 
 _LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 _TIMEOUT_S = 300
@@ -74,27 +73,9 @@ def bindings(version: str, folder: Path) -> Bindings:
         version: of the bindings.
         folder: for the compiled stand-ins.
     """
-    return Bindings(version=version, site=_install(version), libraries=_compile(version, folder))
-
-
-def _install(version: str) -> Path:
-    tag = f"{PACKAGE}-{version}-py{sys.version_info.major}{sys.version_info.minor}"
-    site = CACHE / tag
-    if site.is_dir():
-        return site
-    CACHE.mkdir(exist_ok=True)
-    partial = CACHE / f".{tag}.partial-{secrets.token_hex(4)}"
-    command = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"]
-    wanted = ["--only-binary=:all:", "--target", str(partial), f"{PACKAGE}=={version}"]
-    done = subprocess.run([sys.executable, *command, *wanted], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        pytest.skip(f"{PACKAGE}=={version} cannot be installed here: {done.stderr.strip()[-200:]}")
-    try:
-        partial.rename(site)
-    except OSError:  # another process was faster
-        shutil.rmtree(partial, ignore_errors=True)
-    return site
+    return Bindings(
+        version=version, site=installed(f"{PACKAGE}=={version}"), libraries=_compile(version, folder)
+    )
 
 
 def _compile(version: str, folder: Path) -> Path:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.package_index import ROOT
 from tests.unit.targets.trt import stand_in
-from tests.unit.targets.trt.real_bindings import ROOT, VERSIONS, Bindings, bindings
+from tests.unit.targets.trt.real_bindings import VERSIONS, Bindings, bindings
 from tests.unit.targets.trt.signatures import Facts, differences, library_classes, used_members
 
 SOURCES = ROOT / "exporter" / "targets" / "trt"

@@ -21,10 +21,11 @@ from exporter.targets.trt.options import TrtOptions
 from exporter.targets.trt.prepare import write_script
 from exporter.validation import TOLERANCES, require, run_eager, verify
 from tests.support.families import family
+from tests.support.package_index import ROOT
 from tests.support.tiny_vit import request_of
 from tests.unit.targets.trt import pretended_cuda, stand_in
 from tests.unit.targets.trt.prepared import prepared_folder, run_script, write_proof
-from tests.unit.targets.trt.real_bindings import ROOT, VERSIONS, Bindings, bindings
+from tests.unit.targets.trt.real_bindings import VERSIONS, Bindings, bindings
 from tests.unit.targets.trt.recording import World
 
 REQUEST = request_of(
@@ -42,7 +43,7 @@ def images() -> Any:
 
 def prepare(program: RewrittenProgram, folder: Path, request: EmitRequest = REQUEST) -> Artifact:
     prepared = find_target("trt").prepared
-    assert prepared is not None
+    assert prepared is not None and prepared.emit is not None
     return prepared.emit(program, request, folder)
 
 

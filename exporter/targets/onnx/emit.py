@@ -3,10 +3,14 @@
 Apart from `target`, which opens a model without any of the libraries that making one takes.
 """
 
+from collections import Counter
 from pathlib import Path
+
+import numpy as np
 
 from exporter.errors import UsageError
 from exporter.rewrite import RewrittenProgram
+from exporter.signature import Array, Signature
 from exporter.targets.linted import require_supported
 from exporter.targets.onnx.build import build, without_matches
 from exporter.targets.onnx.opset import check_opset
@@ -62,6 +66,9 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
         options=request.options,
         spinning=False,
     )
+    if request.options.provider == "cuda":
+        kernels = runner.attention_kernels(_zeros(request.signature))
+        details = {**details, "attention": dict(Counter(kernels.values()))}
     return Artifact(
         target=target.name,
         file=FILE,
@@ -70,6 +77,14 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
         probe=prober,
         details=details,
     )
+
+
+def _zeros(signature: Signature) -> dict[str, Array]:
+    """One batch, of one row where its size is free."""
+    return {
+        spec.name: np.zeros([1 if isinstance(size, str) else size for size in spec.shape], spec.dtype)
+        for spec in signature.inputs
+    }
 
 
 def _check_quantisation(request: EmitRequest) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 
 from exporter.signature import Array
 
-_KERNEL = "_kernel_time"
+KERNEL = "_kernel_time"
+"""What the profiler adds to the name of a node that ran."""
 
 
 def profile_blocks(
@@ -28,23 +29,31 @@ def profile_blocks(
         calls: to take the median over.
         folder: for the profiler's file, which does not stay.
     """
-    settings.enable_profiling = True
-    settings.profile_file_prefix = str(folder / "profile")
-    session = open_session()
-    for _ in range(calls + 1):
-        session.run(None, dict(feed))
-    trace = Path(session.end_profiling())
-    try:
-        runs = _runs(json.loads(trace.read_text(encoding="utf-8")))
-    finally:
-        trace.unlink()
+    runs = _runs(trace(open_session, feed, settings, calls + 1, folder))
     labels = dict.fromkeys(label for run in runs for label in run)
     return {label: float(np.median([run.get(label, 0.0) for run in runs[1:]])) for label in labels}
 
 
+def trace(
+    open_session: Callable[[], Any], feed: Mapping[str, Array], settings: Any, calls: int, folder: Path
+) -> list[dict[str, Any]]:
+    """The profiler's events of some calls; the arguments are those of `profile_blocks`."""
+    settings.enable_profiling = True
+    settings.profile_file_prefix = str(folder / "profile")
+    session = open_session()
+    for _ in range(calls):
+        session.run(None, dict(feed))
+    written = Path(session.end_profiling())
+    try:
+        events: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
+    finally:
+        written.unlink()
+    return events
+
+
 def _runs(events: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
     """Milliseconds by block of every call, in the order of the calls."""
-    kernels = [each for each in events if each.get("cat") == "Node" and each["name"].endswith(_KERNEL)]
+    kernels = [each for each in events if each.get("cat") == "Node" and each["name"].endswith(KERNEL)]
     calls = sorted(
         (each["ts"], each["ts"] + each["dur"]) for each in events if each.get("name") == "model_run"
     )

@@ -45,14 +45,16 @@ class OnnxRunner(Runner):
         return on_device(self._new_session, self._one_batch(inputs), self.signature.outputs, cuda_graph)
 
     def attention_kernels(self, inputs: Inputs) -> dict[str, str]:
-        """The kernel that ONNX Runtime chose for every fused attention, by node: FLASH_ATTENTION, MATH and so on.
+        """What every attention runs as, by node.
 
-        Empty where it says nothing: on other providers than CUDA, and for attention that is spelled as products.
+        The kernel of a fused one (FLASH_ATTENTION, MATH and so on) where ONNX Runtime says it, which its CUDA provider
+        does; else the operator, or `products`, and the provider.
 
         Args:
             inputs: one batch.
         """
-        return attention_kernels(self._new_session, self._one_batch(inputs))
+        settings, feed = self._settings(), self._one_batch(inputs)
+        return attention_kernels(lambda: self._new_session(settings=settings), feed, settings)
 
     def profile(self, inputs: Inputs, *, calls: int, folder: Path) -> Mapping[str, float]:
         """See `Runner`; by ONNX Runtime's own profiler."""

@@ -77,4 +77,30 @@ def test_attention_that_is_spelled_as_products_has_no_kernel_of_its_own(name: st
     artifact, images, _ = emit(name, tmp_path)
     assert isinstance(artifact.runner, OnnxRunner)
 
-    assert artifact.runner.attention_kernels(images) == {}
+    kernels = artifact.runner.attention_kernels(images)
+    assert len(kernels) == 4 and set(kernels.values()) == {"products on CUDAExecutionProvider"}
+    assert artifact.details["attention"] == {"products on CUDAExecutionProvider": 4}
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("name", [provider("cuda")])
+def test_large_call_reads_its_own_memory_after_others_were_freed(
+    name: Any, cuda_graph: bool, tmp_path: Path
+) -> None:
+    """A large input is a block of its own, which PyTorch unmaps as soon as nothing holds it."""
+    batch = 4096
+    program = captured_family("timm_vit").compile(ScheduleRequest(r=4), precision="fp16", batch=batch)
+    asked = request_of(OnnxOptions(provider=name), batch=batch, precision="fp16")
+    artifact = target("onnx").emit(program, asked, tmp_path)
+    assert isinstance(artifact.runner, OnnxRunner)
+    images = np.resize(family("timm_vit").images(2).numpy(), (batch, 3, 24, 24))
+    call: Any = artifact.runner.enqueue(images, cuda_graph=cuda_graph)
+    first = call()[0].clone()
+
+    torch.cuda.empty_cache()
+    filler = torch.full((64, 2**20), torch.nan, device="cuda")
+    again = call()[0].clone()
+    torch.cuda.synchronize()
+
+    assert filler.isnan().all()
+    assert torch.equal(first, again) and first.isfinite().all()

@@ -76,6 +76,9 @@ ALWAYS_THERE: dict[str, tuple[str, ...]] = {
 
 ANYWHERE = ("anywhere",)
 
+# What the tests on a GPU do without: they run on machines that are rented by the minute.
+NOT_ON_A_GPU_BOX = {*HOMES, "hypothesis", "jsonschema", "playwright"}
+
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -215,6 +218,33 @@ def module_name(path: Path) -> str:
 
 def test_engine_libraries_are_imported_in_their_own_room_only() -> None:
     assert offences(MODULES, lambda path: strays(path, ALWAYS_THERE)) == []
+
+
+def test_tests_on_a_gpu_need_what_the_package_needs_and_pytest() -> None:
+    waiting = [ROOT / "tests/conftest.py", *sorted((ROOT / "tests/gpu").glob("*.py"))]
+    seen: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        names = [found.name for found in imports_of(path) if not found.lazy]
+        own = {
+            ROOT.joinpath(*name.split(".")[:depth]).with_suffix(".py")
+            for name in names
+            for depth in (2, 3, 4)
+        }
+        waiting += [
+            each for each in own if each.exists() and each not in seen and PACKAGE not in each.parents
+        ]
+
+    def rule(path: Path) -> list[str]:
+        return [
+            found.name
+            for found in imports_of(path)
+            if not found.lazy and found.name.split(".")[0] in NOT_ON_A_GPU_BOX
+        ]
+
+    assert ROOT / "tests/support/families.py" in seen
+    assert offences(sorted(seen), rule) == []
 
 
 def _is_in(path: Path, homes: tuple[str, ...]) -> bool:

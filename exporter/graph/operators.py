@@ -37,6 +37,8 @@ class Trait(Flag):
     """Attention as one node."""
     NORMALIZATION = auto()
     """Divides by a spread that spans more than 16 bits hold; what it gives back does not."""
+    WIDE_INSIDE = auto()
+    """Takes and gives 16 bits and computes in fp32 in between, in the kernels of PyTorch and ONNX Runtime."""
     REDUCTION = auto()
     """Makes one entry of all those on some axes."""
     WIDE_RANGE = auto()
@@ -69,10 +71,11 @@ _ROWS: tuple[tuple[Trait, tuple[Any, ...]], ...] = (
     (Trait.MATMUL, (aten.matmul.default, aten.mm.default, aten.bmm.default)),
     (Trait.ATTENTION, (sdpa,)),
     (
-        Trait.NORMALIZATION,
-        (aten.layer_norm.default, aten.rms_norm.default, aten.group_norm.default, aten.batch_norm.default,
-         aten._native_batch_norm_legit_no_training.default, aten.softmax.int, aten.log_softmax.int),
+        Trait.NORMALIZATION | Trait.WIDE_INSIDE,
+        (aten.layer_norm.default, aten.rms_norm.default, aten.group_norm.default, aten.softmax.int,
+         aten.log_softmax.int),
     ),
+    (Trait.NORMALIZATION, (aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default)),
     (
         Trait.REDUCTION | Trait.WIDE_RANGE,
         (aten.mean.dim, aten.sum.dim_IntList, aten.linalg_vector_norm.default),

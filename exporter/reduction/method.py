@@ -1,5 +1,6 @@
 """What a reduction method declares: the one thing that a file in `methods/` has to define."""
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
@@ -10,9 +11,10 @@ from exporter.errors import InternalError, UsageError, nearest
 from exporter.reduction.match import Match
 from exporter.schedule import Geometry, Place, half_of_patches, none_dropped
 
-Signal = Literal["keys", "queries", "values", "tokens", "sizes", "class_row"]
+Signal = Literal["mean_keys", "keys", "queries", "values", "tokens", "sizes", "class_row"]
 """What a method may read of a block:
 
+mean_keys: as keys, for a method that reads nothing but their mean over heads: so H may be 1, and hold the mean already.
 keys, queries, values: (B, H, N, D), as they enter the dot product.
 tokens: (B, N, C), the value that is reduced.
 sizes: (B, N, 1) fp32, how many original tokens each one stands for.
@@ -57,13 +59,14 @@ class Method:
         absent: whether `combine` may return tokens of size 0, which stand for nothing: no one attends to them, and no
             mean counts them.
         defaults: the options that users may set, with their default values.
+        kernels: `module:function` of `decide` as fused kernels for CUDA; None where there are none.
     """
 
     name: str
     reference: str
     decide: Callable[..., Match]
     regret: Callable[..., Tensor]
-    reads: tuple[Signal, ...] = ("keys",)
+    reads: tuple[Signal, ...] = ("mean_keys",)
     combine: Callable[..., tuple[Tensor, Tensor]] | None = None
     cap: Callable[[int, int], int] = half_of_patches
     dropped: Callable[[int, float], int] = none_dropped
@@ -71,6 +74,14 @@ class Method:
     proportional: bool = True
     absent: bool = False
     defaults: Mapping[str, float] = field(default_factory=dict)
+    kernels: str | None = None
+
+    def decision(self, merge: str) -> Callable[..., Match]:
+        """`decide`, or what `kernels` names, in a form of `forms.Forms.merge`."""
+        if merge == "operators" or self.kernels is None:
+            return self.decide
+        found: Callable[..., Match] = pkgutil.resolve_name(self.kernels)
+        return found
 
     def __post_init__(self) -> None:
         if self.place == "block-start" and not {"tokens", "sizes"}.issuperset(self.reads):

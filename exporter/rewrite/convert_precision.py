@@ -21,9 +21,10 @@ class ConvertPrecision(GraphPass):
     """Compute in 16 bits where that is safe, and in fp32 where it is not, by what an operator does.
 
     Given: a graph in fp32.
-    Result: products take and give the narrow type; normalisations compute in fp32 and give the narrow type; sums,
-    squares and roots stay in fp32 until the next product. Everything else follows: constants take the type of the
-    value that they meet, and two values of different types meet in fp32. Input and outputs stay in fp32.
+    Result: products take and give the narrow type; normalisations compute in fp32 and give the narrow type; sums over
+    an axis, squares and roots stay in fp32 until the next product. Everything else follows: constants take the type of
+    the value that they meet, and two values of different types meet in fp32. So the residual stream, sums of narrow
+    values, is narrow. Input and outputs stay in fp32.
 
     The merge's own islands (similarity, sizes, weighted sums, log size) are in the functions of `reduction`, which
     compute in fp32 whatever they are given. This is the same graph for every engine, since each of them would choose
@@ -31,9 +32,12 @@ class ConvertPrecision(GraphPass):
 
     Attributes:
         precision: the narrow type.
+        normalization: whether normalisations take and give the narrow type as they are (`narrow`), for engines that
+            compute in fp32 inside of them, or stand between casts (`fp32`); see `forms.Forms`.
     """
 
     precision: Literal["fp16", "bf16"]
+    normalization: Literal["fp32", "narrow"] = "fp32"
     name: ClassVar[str] = "convert_precision"
 
     @classmethod
@@ -41,7 +45,7 @@ class ConvertPrecision(GraphPass):
         """None for fp32 and int8."""
         match context.options.precision:
             case "fp16" | "bf16" as narrow:
-                return cls(precision=narrow)
+                return cls(precision=narrow, normalization=context.options.forms.normalization)
             case _:
                 return None
 
@@ -49,7 +53,10 @@ class ConvertPrecision(GraphPass):
         """Walk the graph once, casting operands and deriving every type again."""
         graph = graph_module.graph
         typing = _Typing(
-            graph_module=graph_module, narrow=NARROW[self.precision], dependent=image_dependent(graph)
+            graph_module=graph_module,
+            narrow=NARROW[self.precision],
+            narrow_traits=PRODUCT | Trait.WIDE_INSIDE if self.normalization == "narrow" else PRODUCT,
+            dependent=image_dependent(graph),
         )
         rewrites = 0
         for node in [each for each in graph.nodes if each.op == "call_function"]:
@@ -71,24 +78,29 @@ class ConvertPrecision(GraphPass):
 
 @dataclass(kw_only=True)
 class _Typing:
-    """The graph while it is being typed; constants are converted once per type."""
+    """The graph while it is being typed; constants are converted once per type.
+
+    Attributes:
+        narrow_traits: of the operators that take narrow operands.
+    """
 
     graph_module: fx.GraphModule
     narrow: torch.dtype
+    narrow_traits: Trait
     dependent: frozenset[fx.Node]
     converted: dict[tuple[fx.Node, torch.dtype], fx.Node] = field(default_factory=dict)
 
     def retype(self, node: fx.Node) -> bool:
         """Cast a node's operands to what it computes in; return whether its own type changed."""
         before = _dtype(node)
-        if has(node, PRODUCT):
+        if has(node, self.narrow_traits):
             self._cast_operands(node, self.narrow)
         elif has(node, Trait.NORMALIZATION | Trait.WIDE_RANGE):
             self._cast_operands(node, torch.float32)
         elif self.narrow in {_dtype(source) for source in node.all_input_nodes}:
             self._cast_constants(node)
         _derive(node)
-        if has(node, Trait.NORMALIZATION) and isinstance(node.meta["val"], torch.Tensor):
+        if has(node, Trait.NORMALIZATION) and _dtype(node) == torch.float32:
             self._hand_back(node)
         return _dtype(node) != before
 

@@ -6,15 +6,13 @@ In: a graph module of any phase. Out: block, name, operator and arguments, dtype
 import re
 from typing import Any
 
-import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from exporter.anatomy.layout import axis_text
 from exporter.anatomy.token_axis import trace_tokens
-from exporter.graph.nodes import input_nodes, shape_of
 from exporter.reduction import Site
 from exporter.rewrite.annotate_blocks import AXIS_KEY, annotations
+from exporter.rewrite.traced_values import traced_values
 
 
 def graph_text(graph_module: fx.GraphModule) -> str:
@@ -24,7 +22,7 @@ def graph_text(graph_module: fx.GraphModule) -> str:
     annotated yet.
     """
     graph = graph_module.graph
-    values, labels = _values(graph_module), annotations(graph)
+    values, labels = traced_values(graph_module), annotations(graph)
     axes = annotations(graph, AXIS_KEY) if labels else _traced_axes(graph)
     lines = [
         _line(node, labels.get(node.name, "-"), values[node], axes.get(node.name))
@@ -36,34 +34,6 @@ def graph_text(graph_module: fx.GraphModule) -> str:
 
 def _traced_axes(graph: fx.Graph) -> dict[str, str]:
     return {node.name: axis_text(layout) for node, layout in trace_tokens(graph).items()}
-
-
-class _Values(fx.Interpreter):
-    """Runs a graph without computing, and keeps every value's shape and dtype."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__(graph_module)
-        self.mode = FakeTensorMode()
-        self.found: dict[fx.Node, Any] = {}
-
-    def fetch_attr(self, target: str) -> Any:
-        value = super().fetch_attr(target)
-        return self.mode.from_tensor(value) if isinstance(value, Tensor) else value
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.found[n] = super().run_node(n)
-        return self.found[n]
-
-
-def _values(graph_module: fx.GraphModule) -> dict[fx.Node, Any]:
-    interpreter = _Values(graph_module)
-    with torch.no_grad(), interpreter.mode:
-        inputs = [
-            torch.empty(shape_of(node), dtype=node.meta["val"].dtype)
-            for node in input_nodes(graph_module.graph)
-        ]
-        interpreter.run(*inputs, enable_io_processing=False)
-    return interpreter.found
 
 
 def _line(node: fx.Node, label: str, value: Any, axis: str | None) -> str:

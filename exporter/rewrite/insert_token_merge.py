@@ -12,7 +12,7 @@ from exporter.anatomy.token_axis import trace_tokens
 from exporter.errors import UnsupportedGraphError
 from exporter.forms import Forms
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import operand, operands, output_node, scale_of
+from exporter.graph.nodes import operand, operands, output_node, scale_of, shape_of
 from exporter.graph.operators import aten, sdpa
 from exporter.reduction import Method, Site
 from exporter.reduction.match import record_match
@@ -137,7 +137,9 @@ class InsertTokenMerge(GraphPass):
             signals = tuple(
                 reduction.signal(name, tokens, current, weighed, method.absent) for name in method.reads
             )
-            match = graph.call_function(method.decide, signals, {"at": reduction.site, **self.options})
+            match = graph.call_function(
+                method.decision(self.forms.merge), signals, {"at": reduction.site, **self.options}
+            )
             both = graph.call_function(*self._merge((tokens, current, match), signals))
             match.meta["role"], both.meta["role"] = Role("match", block), Role("merge", block)
             merged = graph.call_function(operator.getitem, (both, 0))
@@ -154,7 +156,8 @@ class InsertTokenMerge(GraphPass):
         """Function, arguments and keywords of the call that combines the tokens."""
         if self.method.combine is None:
             return self.forms.function("selection"), arguments, {"absent": self.method.absent}
-        return self.method.combine, (*arguments, *signals), {"form": self.forms.selection}
+        form = "kernel" if self.forms.merge == "kernels" else self.forms.selection
+        return self.method.combine, (*arguments, *signals), {"form": form}
 
     def _weigh_keys(self, attention: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node) -> None:
         """Let attention over tokens count every key as often as it has originals."""
@@ -220,7 +223,9 @@ class _Reduction:
                     class_row, (*heads, weighed), {"scale": self.scale, "absent": absent}
                 )
             case _:
-                return graph.call_function(split_heads, (getattr(self, name), tokens))
+                rows = self.keys if name == "mean_keys" else getattr(self, name)
+                heads_apart = len(shape_of(rows)) == 4
+                return rows if heads_apart else graph.call_function(split_heads, (rows, tokens))
 
 
 def _replace(node: fx.Node, other: fx.Node, layouts: dict[fx.Node, Layout]) -> None:

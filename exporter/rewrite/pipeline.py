@@ -7,6 +7,7 @@ from exporter.capture import CANONICAL_PASSES
 from exporter.errors import UsageError, nearest
 from exporter.graph import GraphPass
 from exporter.rewrite.annotate_blocks import AnnotateBlocks, SpreadAnnotation
+from exporter.rewrite.approximate_gelu import ApproximateGelu
 from exporter.rewrite.capture_again import CaptureAgain
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.convert_precision import ConvertPrecision
@@ -14,9 +15,12 @@ from exporter.rewrite.decompose_stable_sort import DecomposeStableSort
 from exporter.rewrite.fold_attention_scale import FoldAttentionScale
 from exporter.rewrite.fold_input_normalization import FoldInputNormalization, InsertInputNormalization
 from exporter.rewrite.fold_layer_scale import FoldLayerScale
+from exporter.rewrite.fold_metric import FoldMetric
+from exporter.rewrite.fuse_residual_norm import FuseResidualNorm
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.insert_token_merge import InsertTokenMerge
 from exporter.rewrite.plan_merges import PlanMerges
+from exporter.rewrite.project_patches import ProjectPatches
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 from exporter.rewrite.remove_no_ops import RemoveNoOps
 from exporter.rewrite.split_fused_projection import SplitFusedProjection
@@ -41,7 +45,8 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("find blocks and plan merges", (AnnotateBlocks, PlanMerges)),
     Phase("compute only tokens that are read", (SplitFusedProjection, RemoveDeadTokens)),
     Phase("type for a target", (ConvertPrecision,)),
-    Phase("merge", (InsertTokenMerge, SpreadAnnotation)),
+    Phase("merge", (InsertTokenMerge,)),
+    Phase("take a target's forms", (FoldMetric, ProjectPatches, ApproximateGelu, FuseResidualNorm, SpreadAnnotation)),
     Phase("capture", (CaptureAgain,)),
     Phase("legalize for a target", (DecomposeStableSort,)),
 )

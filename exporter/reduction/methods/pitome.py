@@ -85,4 +85,5 @@ METHOD = Method(
     decide=decide,
     regret=regret,
     defaults={"margin": 0.9},
+    kernels="exporter.kernels.matching:decide_pitome",
 )

@@ -77,4 +77,10 @@ def _has_form(match: Match, at: Site) -> bool:
     return in_order and all_even and bool((even.diff(dim=1) > 0).all())
 
 
-METHOD = Method(name="tome", reference="Bolya et al., ICLR 2023", decide=decide, regret=regret)
+METHOD = Method(
+    name="tome",
+    reference="Bolya et al., ICLR 2023",
+    decide=decide,
+    regret=regret,
+    kernels="exporter.kernels.matching:decide_tome",
+)

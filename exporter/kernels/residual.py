@@ -1,0 +1,339 @@
+"""Residual sum, merge and LayerNorm on a GPU: one launch, a program for every row that comes out.
+
+All arithmetic is in fp32, whatever is stored; sums run in a fixed order.
+
+Shapes: B images, N tokens, K kept, R that leave, C channels.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+from torch.nn import functional
+
+from exporter.reduction.match import Match
+from exporter.reduction.merge import merge_by_lookup
+from exporter.reduction.sizes import initial_sizes
+
+
+@triton.jit
+def _norm_row(row, column, WEIGHT, BIAS, eps, C: tl.constexpr):
+    """LayerNorm of one row."""
+    live = column < C
+    mean = tl.sum(row, 0) / C
+    centred = tl.where(live, row - mean, 0.0)
+    variance = tl.sum(centred * centred, 0) / C
+    weight = tl.load(WEIGHT + column, mask=live, other=0.0).to(tl.float32)
+    bias = tl.load(BIAS + column, mask=live, other=0.0).to(tl.float32)
+    return centred * tl.rsqrt(variance + eps) * weight + bias
+
+
+@triton.jit
+def _sum_row(X, Y, at, live, HAS_Y: tl.constexpr):
+    """One row of x + y in fp32."""
+    row = tl.load(X + at, mask=live, other=0.0).to(tl.float32)
+    if HAS_Y:
+        row += tl.load(Y + at, mask=live, other=0.0).to(tl.float32)
+    return row
+
+
+@triton.jit
+def add_norm_kernel(
+    X, Y, WEIGHT, BIAS, SUM, NORMED, eps, C: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    """One row: x + y, and its LayerNorm."""
+    column = tl.arange(0, PADDED)
+    live = column < C
+    at = tl.program_id(0).to(tl.int64) * C + column
+    row = _sum_row(X, Y, at, live, True)
+    tl.store(SUM + at, row.to(SUM.dtype.element_ty), mask=live)
+    normed = _norm_row(row, column, WEIGHT, BIAS, eps, C)
+    tl.store(NORMED + at, normed.to(NORMED.dtype.element_ty), mask=live)
+
+
+@triton.jit
+def merge_kernel(
+    X, Y, SIZES, KEPT, SOURCES, TARGETS, WEIGHT, BIAS, MERGED, MERGED_SIZES, NORMED, tokens, kept, r, merging, eps,
+    C: tl.constexpr, PADDED: tl.constexpr, R_PADDED: tl.constexpr,
+    HAS_Y: tl.constexpr, HAS_SIZES: tl.constexpr, NORM: tl.constexpr,
+):  # fmt: skip
+    """One row: the size-weighted mean of a kept token and its sources in x + y, its size, and its LayerNorm."""
+    slot, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    column = tl.arange(0, PADDED)
+    live = column < C
+    X += image * tokens * C
+    if HAS_Y:
+        Y += image * tokens * C
+    if HAS_SIZES:
+        SIZES += image * tokens
+    position = tl.load(KEPT + image * kept + slot)
+    row = _sum_row(X, Y, position * C + column, live, HAS_Y)
+    size = tl.load(SIZES + position) if HAS_SIZES else 1.0
+    source = tl.arange(0, R_PADDED)
+    targets = tl.load(TARGETS + image * r + source, mask=source < merging, other=-1)
+    waiting = targets == slot
+    count = tl.sum(waiting.to(tl.int32), 0)
+    if count > 0:
+        row *= size
+        for _ in range(count):
+            first = tl.min(tl.where(waiting, source, R_PADDED), 0)
+            waiting = waiting & (source != first)
+            position = tl.load(SOURCES + image * r + first)
+            weight = tl.load(SIZES + position) if HAS_SIZES else 1.0
+            row += weight * _sum_row(X, Y, position * C + column, live, HAS_Y)
+            size += weight
+        row /= tl.where(size > 0, size, 1.0)
+    out = image * kept + slot
+    tl.store(MERGED + out * C + column, row.to(MERGED.dtype.element_ty), mask=live)
+    tl.store(MERGED_SIZES + out, size)
+    if NORM:
+        normed = _norm_row(row, column, WEIGHT, BIAS, eps, C)
+        tl.store(NORMED + out * C + column, normed.to(NORMED.dtype.element_ty), mask=live)
+
+
+def launch_add_norm(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Launch the kernel of `add_norm`."""
+    x, y = x.contiguous(), y.contiguous()
+    width = x.shape[-1]
+    total = torch.empty_like(x, dtype=torch.promote_types(x.dtype, y.dtype))
+    normed = torch.empty_like(x, dtype=dtype)
+    wrap_triton(add_norm_kernel)[(x.numel() // width,)](
+        x, y, weight, bias, total, normed, eps, width, triton.next_power_of_2(width)
+    )
+    return total, normed
+
+
+def launch_merge(tokens: "_Tokens", match: "_Indices", norm: "_Norm | None") -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the kernel of `merge` and `merge_add_norm`; without a norm the third result is the first."""
+    x, y = tokens.x.contiguous(), tokens.x if tokens.y is None else tokens.y.contiguous()
+    (batch, count, width), (kept, r) = x.shape, (match.kept_BK.shape[1], match.source_BR.shape[1])
+    merged = x.new_empty((batch, kept, width), dtype=torch.promote_types(x.dtype, y.dtype))
+    sizes = x.new_empty((batch, kept, 1), dtype=torch.float32)
+    normed = merged if norm is None else torch.empty_like(merged, dtype=norm.dtype)
+    weight, bias, eps = (x, x, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
+    wrap_triton(merge_kernel)[(kept, batch)](
+        x, y, x if tokens.sizes is None else tokens.sizes, match.kept_BK, match.source_BR, match.target_BR,
+        weight, bias, merged, sizes, normed, count, kept, r, r - match.dropped, eps,
+        width, triton.next_power_of_2(width), triton.next_power_of_2(r),
+        tokens.y is not None, tokens.sizes is not None, norm is not None,
+    )  # fmt: skip
+    return merged, sizes, normed
+
+
+class _Tokens(NamedTuple):
+    """x + y, or x alone, and sizes, or 1 for every token."""
+
+    x: Tensor
+    y: Tensor | None
+    sizes: Tensor | None
+
+
+class _Indices(NamedTuple):
+    """A match of which the last `dropped` sources merge into nothing."""
+
+    kept_BK: Tensor
+    source_BR: Tensor
+    target_BR: Tensor
+    dropped: int
+
+
+class _Norm(NamedTuple):
+    """A LayerNorm and the type of its result."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    dtype: torch.dtype
+
+
+@triton_op("exporter::add_norm", mutates_args=())
+def add_norm(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """x + y and its LayerNorm over the last axis.
+
+    Args:
+        x: (..., C), fp32, fp16 or bf16.
+        y: as x.
+        weight: (C,).
+        bias: (C,).
+        eps: of the LayerNorm.
+        dtype: of the second result; the first one has that of x + y.
+    """
+    return launch_add_norm(x, y, weight, bias, eps, dtype)
+
+
+@triton_op("exporter::merge", mutates_args=())
+def merge(
+    tokens_BNC: Tensor,
+    sizes_BN1: Tensor | None,
+    kept_BK: Tensor,
+    source_BR: Tensor,
+    target_BR: Tensor,
+    dropped: int,
+) -> tuple[Tensor, Tensor]:
+    """`merge_by_lookup`: tokens (B, K, C) and their sizes (B, K, 1) fp32.
+
+    Args:
+        tokens_BNC: fp32, fp16 or bf16.
+        sizes_BN1: fp32; None for a size of 1 each.
+        kept_BK: of the match, int64, as the next two.
+        source_BR: positions that leave.
+        target_BR: slots that they merge into.
+        dropped: how many of the sources, the last ones, merge into nothing.
+    """
+    tokens = _Tokens(tokens_BNC, None, sizes_BN1)
+    merged, sizes, _ = launch_merge(tokens, _Indices(kept_BK, source_BR, target_BR, dropped), None)
+    return merged, sizes
+
+
+@triton_op("exporter::merge_add_norm", mutates_args=())
+def merge_add_norm(
+    x: Tensor,
+    y: Tensor,
+    sizes_BN1: Tensor | None,
+    kept_BK: Tensor,
+    source_BR: Tensor,
+    target_BR: Tensor,
+    dropped: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`merge` of x + y, and the LayerNorm of the merged tokens (B, K, C) in `dtype`; arguments as there and in `add_norm`."""
+    match = _Indices(kept_BK, source_BR, target_BR, dropped)
+    return launch_merge(_Tokens(x, y, sizes_BN1), match, _Norm(weight, bias, eps, dtype))
+
+
+def merge_by_kernel(
+    tokens_BNC: Tensor, sizes_BN1: Tensor | None, match: Match, *, absent: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`merge_by_lookup` as a kernel; as operators where the tokens that are dropped differ from image to image.
+
+    Sizes may be None, for 1 each.
+    """
+    if isinstance(match.dropped, Tensor):
+        sizes = initial_sizes(tokens_BNC) if sizes_BN1 is None else sizes_BN1
+        return merge_by_lookup(tokens_BNC, sizes, match, absent=absent)
+    merged: tuple[Tensor, Tensor] = torch.ops.exporter.merge(tokens_BNC, sizes_BN1, *match)
+    return merged
+
+
+def merge_add_norm_by_kernel(
+    x: Tensor,
+    y: Tensor,
+    sizes_BN1: Tensor | None,
+    match: Match,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`merge_by_kernel` of x + y, and the LayerNorm of the merged tokens in `dtype`, as one kernel."""
+    if isinstance(match.dropped, Tensor):
+        total = x + y
+        sizes = initial_sizes(total) if sizes_BN1 is None else sizes_BN1
+        merged, sizes = merge_by_lookup(total, sizes, match, absent=True)
+        return merged, sizes, _norm(merged, weight, bias, eps, dtype)
+    fused: tuple[Tensor, Tensor, Tensor] = torch.ops.exporter.merge_add_norm(
+        x, y, sizes_BN1, *match, weight, bias, eps, dtype
+    )
+    return fused
+
+
+def add_norm_by_kernel(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """x + y and its LayerNorm as one kernel; see `add_norm`."""
+    fused: tuple[Tensor, Tensor] = torch.ops.exporter.add_norm(x, y, weight, bias, eps, dtype)
+    return fused
+
+
+@add_norm.register_fake
+def _(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, y.dtype)), x.new_empty(x.shape, dtype=dtype)
+
+
+@merge.register_fake
+def _(
+    tokens_BNC: Tensor,
+    sizes_BN1: Tensor | None,
+    kept_BK: Tensor,
+    source_BR: Tensor,
+    target_BR: Tensor,
+    dropped: int,
+) -> tuple[Tensor, Tensor]:
+    batch, kept = kept_BK.shape
+    merged = tokens_BNC.new_empty((batch, kept, tokens_BNC.shape[2]))
+    return merged, tokens_BNC.new_empty((batch, kept, 1), dtype=torch.float32)
+
+
+@merge_add_norm.register_fake
+def _(
+    x: Tensor,
+    y: Tensor,
+    sizes_BN1: Tensor | None,
+    kept_BK: Tensor,
+    source_BR: Tensor,
+    target_BR: Tensor,
+    dropped: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, kept = kept_BK.shape
+    merged = x.new_empty((batch, kept, x.shape[2]), dtype=torch.promote_types(x.dtype, y.dtype))
+    return merged, x.new_empty((batch, kept, 1), dtype=torch.float32), torch.empty_like(merged, dtype=dtype)
+
+
+@add_norm.register_kernel("cpu")
+def _add_norm_on_cpu(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    total = x + y
+    return total, _norm(total, weight, bias, eps, dtype)
+
+
+@merge.register_kernel("cpu")
+def _merge_on_cpu(
+    tokens_BNC: Tensor,
+    sizes_BN1: Tensor | None,
+    kept_BK: Tensor,
+    source_BR: Tensor,
+    target_BR: Tensor,
+    dropped: int,
+) -> tuple[Tensor, Tensor]:
+    sizes = initial_sizes(tokens_BNC) if sizes_BN1 is None else sizes_BN1
+    return merge_by_lookup(tokens_BNC, sizes, Match(kept_BK, source_BR, target_BR, dropped), absent=True)
+
+
+@merge_add_norm.register_kernel("cpu")
+def _merge_add_norm_on_cpu(
+    x: Tensor,
+    y: Tensor,
+    sizes_BN1: Tensor | None,
+    kept_BK: Tensor,
+    source_BR: Tensor,
+    target_BR: Tensor,
+    dropped: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    merged, sizes = _merge_on_cpu(x + y, sizes_BN1, kept_BK, source_BR, target_BR, dropped)
+    return merged, sizes, _norm(merged, weight, bias, eps, dtype)
+
+
+def _norm(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    normed = functional.layer_norm(rows.float(), weight.shape, weight.float(), bias.float(), eps)
+    return normed.to(dtype)

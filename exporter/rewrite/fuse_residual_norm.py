@@ -1,0 +1,134 @@
+"""Pass: a residual sum, the merge after it and the LayerNorm after that become one kernel."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from torch import fx
+
+from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.nodes import operand
+from exporter.graph.operators import aten
+from exporter.reduction.sizes import initial_sizes
+from exporter.rewrite.context import PassContext
+from exporter.rewrite.insert_token_merge import role_of
+from exporter.rewrite.traced_values import traced_values
+
+
+@dataclass(frozen=True)
+class FuseResidualNorm(GraphPass):
+    """Give each residual sum, with what is done to it at once, to one kernel of `kernels.residual`.
+
+    Given: `s = x + y` (B, N, C), `h = layer_norm(s, weight, bias)`; or, where a block merges, `s = merge(x + y, ...)`.
+    Result: `s, h = add_norm(x, y, weight, bias)`; or `s, sizes, h = merge_add_norm(x, y, ...)`.
+
+    Declines sums that broadcast, and norms without weight or bias.
+    """
+
+    name: ClassVar[str] = "fuse_residual_norm"
+
+    @classmethod
+    def configured(cls, context: PassContext) -> Self | None:
+        """None where merging is done by operators."""
+        return cls() if context.options.forms.merge == "kernels" else None
+
+    def call(self, graph_module: fx.GraphModule) -> PassOutcome:
+        """Fuse the merges first, then the other sums."""
+        fusion = _Fusion(values=traced_values(graph_module))
+        nodes = list(graph_module.graph.nodes)
+        merges = [node for node in nodes if (role := role_of(node)) is not None and role.part == "merge"]
+        rewrites = sum(fusion.fuse_merge(merge) for merge in merges)
+        return PassOutcome(name=self.name, rewrites=rewrites + sum(map(fusion.fuse_sum, nodes)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fusion:
+    """The graph while it is being fused.
+
+    Attributes:
+        values: shapes and types.
+    """
+
+    values: dict[fx.Node, Any]
+
+    def fuse_merge(self, merge: fx.Node) -> bool:
+        """Fuse a merge with the sum before and the norm after it; return whether there are such."""
+        from exporter.kernels.residual import merge_add_norm_by_kernel, merge_by_kernel
+
+        if merge.target is not merge_by_kernel:
+            return False
+        sizes = operand(merge, 1)
+        if sizes.target is initial_sizes and len(sizes.users) == 1:
+            merge.update_arg(1, None)
+            merge.graph.erase_node(sizes)
+        total, (merged, merged_sizes) = operand(merge, 0), _parts(merge)
+        norm = self._norm_of(merged)
+        if norm is None or not self._is_sum(total) or len(total.users) > 1:
+            return False
+        arguments = [*total.args, *merge.args[1:3], *self._parameters(norm)]
+        parts = _call(merge, merge_add_norm_by_kernel, arguments, 3)
+        operand(parts[0], 0).meta["role"] = role_of(merge)
+        for old, new in zip((merged, merged_sizes, norm), parts, strict=True):
+            self._take_place(old, new)
+        return True
+
+    def fuse_sum(self, total: fx.Node) -> bool:
+        """Fuse a sum with the norm after it; return whether it is one that is normalised."""
+        from exporter.kernels.residual import add_norm_by_kernel
+
+        norm = self._norm_of(total) if self._is_sum(total) else None
+        if norm is None:
+            return False
+        arguments = [*total.args, *self._parameters(norm)]
+        for old, new in zip((total, norm), _call(total, add_norm_by_kernel, arguments, 2), strict=True):
+            self._take_place(old, new)
+        return True
+
+    def _is_sum(self, node: fx.Node) -> bool:
+        """Whether a node adds two values of its own shape."""
+        if node.target is not aten.add.Tensor or node.kwargs or len(node.all_input_nodes) < 2:
+            return False
+        return len({self.values[each].shape for each in (node, *node.all_input_nodes)}) == 1
+
+    def _norm_of(self, value: fx.Node) -> fx.Node | None:
+        """The first LayerNorm over the last axis of a value, with weight and bias."""
+        width = self.values[value].shape[-1:]
+        for user in value.users:
+            parameters = user.args[2:4] if user.target is aten.layer_norm.default else ()
+            present = [each for each in parameters if isinstance(each, fx.Node) and each.op == "get_attr"]
+            if len(present) == 2 and self.values[present[0]].shape == width:
+                return user
+        return None
+
+    def _parameters(self, norm: fx.Node) -> tuple[Any, ...]:
+        """Weight, bias, epsilon and the type of the result."""
+        eps = norm.args[4] if len(norm.args) > 4 else 1e-5
+        return (*norm.args[2:4], eps, self.values[norm].dtype)
+
+    def _take_place(self, old: fx.Node, new: fx.Node) -> None:
+        """Give a node's readers, name and annotations to another one."""
+        name, new.meta = old.name, dict(old.meta)
+        self.values[new] = self.values[old]
+        old.replace_all_uses_with(new)
+        old.graph.erase_node(old)
+        new._rename(name)
+
+
+def _parts(merge: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """The nodes that read tokens and sizes of a merge."""
+    parts = {user.args[1]: user for user in merge.users if user.target is operator.getitem}
+    return parts[0], parts[1]
+
+
+def _call(place: fx.Node, function: Callable[..., Any], arguments: list[Any], count: int) -> list[fx.Node]:
+    """Insert a call with `count` results just before `place`; constants are read there a second time."""
+    graph = place.graph
+    with graph.inserting_before(place):
+        for position, value in enumerate(arguments):
+            if isinstance(value, fx.Node) and value.op == "get_attr":
+                arguments[position] = graph.node_copy(value)
+                arguments[position].meta.pop("custom", None)
+        call = graph.call_function(function, tuple(arguments))
+        return [graph.call_function(operator.getitem, (call, index)) for index in range(count)]
+

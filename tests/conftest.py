@@ -6,9 +6,12 @@ every command that a test starts and interrupts: this process takes both back.
 What takes a third of an export and changes no byte of it is left out: a stack trace for every node (but where a test
 looks for what they leak), a new list of torch's ONNX translations for each model, and the search for unreachable
 objects among those of the libraries.
+
+Without a GPU, Triton's kernels are interpreted.
 """
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -31,6 +34,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined
 torch.set_num_threads(1)
 torch.fx.config.do_not_emit_stack_traces = True
 TRANSLATIONS = import_module("torch.onnx._internal.exporter._registration").onnxscript_apis

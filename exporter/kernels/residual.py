@@ -85,7 +85,8 @@ def merge_kernel(
             weight = tl.load(SIZES + position) if HAS_SIZES else 1.0
             row += weight * _sum_row(X, Y, position * C + column, live, HAS_Y)
             size += weight
-        row /= tl.where(size > 0, size, 1.0)
+        row /= size
+    row = tl.where(size > 0, row, 0.0)
     out = image * kept + slot
     tl.store(MERGED + out * C + column, row.to(MERGED.dtype.element_ty), mask=live)
     tl.store(MERGED_SIZES + out, size)

@@ -1,0 +1,142 @@
+"""The matching kernels, interpreted on the CPU, against the definitions in `reduction`."""
+
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from exporter.kernels import matching
+from exporter.reduction import Site, method
+from exporter.reduction.match import Match, is_partition
+from tests.unit.reduction.match_cases import MatchCase, random_cases, tied_cases
+
+METHODS = ("tome", "pitome")
+SIZES = (5, 6, 7, 16, 31, 32, 33, 34, 63, 64, 65, 66, 127, 129, 130, 131, 197, 198)
+"""Tokens with every remainder of the tiles of 16 and 64 rows that matters, on both sides."""
+
+
+
+
+def launched(name: str, keys_BHND: Tensor, at: Site) -> Match:
+    """Launch the kernels of a method with its default options."""
+    if name == "tome":
+        return Match(*matching.launch_tome(keys_BHND, at.prefix, at.r))
+    margin = method(name).defaults["margin"] * (1 - at.depth)
+    return Match(*matching.launch_pitome(keys_BHND, at.prefix, at.r, margin))
+
+
+def defined(name: str, keys_BHND: Tensor, at: Site) -> Match:
+    chosen = method(name)
+    return chosen.decide(keys_BHND, at=at, **chosen.defaults)
+
+
+def regret(name: str, keys_BHND: Tensor, match: Match, at: Site) -> float:
+    chosen = method(name)
+    return float(chosen.regret(keys_BHND, match=match, at=at, **chosen.defaults).max())
+
+
+def equal(one: Match, other: Match) -> bool:
+    return all(torch.equal(mine, theirs) for mine, theirs in zip(one[:3], other[:3], strict=True))
+
+
+def keys(tokens: int, dtype: torch.dtype = torch.float32, heads: int = 2, width: int = 24) -> Tensor:
+    """Random keys of two images as they lie in a packed projection: a view with a gap between tokens."""
+    generator = torch.Generator().manual_seed(tokens)
+    packed = torch.randn(2, tokens, heads * width + 3, generator=generator).to(dtype)
+    return packed[..., 3:].unflatten(-1, (heads, width)).transpose(1, 2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(max_examples=40)
+@given(case=tied_cases(), depth=st.sampled_from((0.0, 0.5)))
+def test_ties_go_to_the_lowest_index(name: str, case: MatchCase, depth: float) -> None:
+    at = case.site(depth)
+    if name == "pitome":  # sums of exact numbers are exact, those of exponentials are not
+        match = launched(name, case.keys_BHND, at)
+        assert is_partition(match)
+        assert regret(name, case.keys_BHND, match, at) < 1e-5
+    else:
+        assert equal(launched(name, case.keys_BHND, at), defined(name, case.keys_BHND, at))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(max_examples=25)
+@given(case=random_cases())
+def test_small_matches_follow_the_definition(name: str, case: MatchCase) -> None:
+    at = case.site()
+
+    match = launched(name, case.keys_BHND, at)
+
+    assert is_partition(match)
+    assert regret(name, case.keys_BHND, match, at) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "tokens"), list(product(METHODS, SIZES)))
+def test_every_number_of_tokens(name: str, tokens: int) -> None:
+    dtype = (torch.float32, torch.float16, torch.bfloat16)[tokens % 3]
+    prefix = tokens % 4
+    at = Site(r=1 + tokens % ((tokens - prefix) // 2), dropped=0, prefix=prefix, depth=0.25)
+    given_keys = keys(tokens, dtype)
+
+    match = launched(name, given_keys, at)
+
+    assert is_partition(match)
+    assert regret(name, given_keys, match, at) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("tome", 577), ("tome", 600), ("pitome", 300)])
+def test_many_tokens_of_one_head(name: str, tokens: int) -> None:
+    at = Site(r=tokens // 3, dropped=0, prefix=1, depth=0.5)
+    given_keys = keys(tokens, torch.float16, heads=1, width=80)[:1]
+
+    match = launched(name, given_keys, at)
+
+    assert is_partition(match)
+    assert regret(name, given_keys, match, at) < 1e-5
+
+
+def test_ranks_of_a_launch_of_its_own_give_the_same_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    at, given_keys = Site(r=40, dropped=0, prefix=5, depth=0.25), keys(150)
+    together = launched("pitome", given_keys, at)
+
+    monkeypatch.setattr(matching, "_LARGEST_RANKED_TWICE", 100)
+
+    assert equal(launched("pitome", given_keys, at), together)
+
+
+BAD_KEYS = {
+    "nan everywhere": lambda keys: torch.full_like(keys, torch.nan),
+    "one nan": lambda keys: keys.index_fill(2, torch.tensor(7), torch.nan),
+    "some nan": lambda keys: keys.masked_fill(keys > 1.5, torch.nan),
+    "infinite": lambda keys: keys.masked_fill(keys > 1.5, torch.inf),
+    "all equal": torch.ones_like,
+    "zero": torch.zeros_like,
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), list(product(METHODS, BAD_KEYS)))
+def test_no_index_is_out_of_range_whatever_the_keys_hold(name: str, kind: str) -> None:
+    at = Site(r=17, dropped=0, prefix=2, depth=0.25)
+    given_keys = BAD_KEYS[kind](keys(70))
+
+    match = launched(name, given_keys, at)
+
+    assert is_partition(match)
+    assert int(match.target_BR.min()) >= at.prefix
+    assert int(match.target_BR.max()) < match.kept_BK.shape[1]
+    if kind in ("all equal", "zero"):
+        assert equal(match, defined(name, given_keys, at))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_operator_computes_the_definition_on_the_cpu(name: str) -> None:
+    at, given_keys = Site(r=9, dropped=0, prefix=1, depth=0.5), keys(41)
+    chosen = method(name)
+
+    match = chosen.decision("kernels")(given_keys, at=at, **chosen.defaults)
+
+    assert equal(match, defined(name, given_keys, at))
+    assert match.dropped == 0

@@ -75,7 +75,8 @@ class Forms:
         gelu: as the model has it (`model`), or its approximation by tanh (`tanh`), which a GPU computes within the
             product before it. The approximation changes the numbers, by up to 5e-4.
         normalization: in a program of 16 bits, LayerNorm and softmax between casts to fp32 and back (`fp32`); or on 16
-            bits in and out (`narrow`), for engines that compute in fp32 inside. The residual stream has 16 bits in both.
+            bits in and out (`narrow`), for engines that compute in fp32 inside. The residual stream has 16 bits in
+            both.
     """
 
     merge: Literal["operators", "kernels"] = "operators"
@@ -91,6 +92,11 @@ class Forms:
     def choose(self, forms: Mapping[str, Any]) -> Self:
         """The same with some forms replaced, by name."""
         return replace(self, **forms)
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether a program in this form calls kernels of this package."""
+        return self.merge == "kernels" or "kernel" in (self.mask, self.selection)
 
     def function(self, operation: Operation) -> Any:
         """What `FUNCTIONS` names for the chosen form of an operation."""

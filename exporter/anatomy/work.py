@@ -12,7 +12,7 @@ from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.graph.nodes import example_batch, image_dependent, operand, shape_of
-from exporter.graph.operators import Trait, aten, has, sdpa
+from exporter.graph.operators import Trait, aten, has
 from exporter.schedule import Workload
 
 
@@ -24,7 +24,7 @@ def macs_of(node: fx.Node) -> int:
         return math.prod(shape_of(node)) * shape_of(operand(node, 0))[-1]
     if node.target is aten.addmm.default:
         return math.prod(shape_of(node)) * shape_of(operand(node, 1))[-1]
-    if node.target is sdpa:
+    if has(node, Trait.ATTENTION):
         query, key, value = (operand(node, position) for position in range(3))
         pairs = math.prod(shape_of(query)[:-1]) * shape_of(key)[-2]
         return pairs * (shape_of(query)[-1] + shape_of(value)[-1])
@@ -58,7 +58,7 @@ def growing_macs(nodes: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) ->
 
 def _token_counts(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> list[int]:
     """The token axes that a product runs over: its left operand's, and for attention its keys' as well."""
-    rows = [operand(node, 0), operand(node, 1)] if node.target is sdpa else node.all_input_nodes
+    rows = [operand(node, 0), operand(node, 1)] if has(node, Trait.ATTENTION) else node.all_input_nodes
     found = [layouts.get(source) for source in rows]
     counts = [layout.tokens for layout in found if isinstance(layout, TokenAxis)]
-    return counts if node.target is sdpa else counts[:1]
+    return counts if has(node, Trait.ATTENTION) else counts[:1]

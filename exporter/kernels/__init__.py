@@ -5,15 +5,16 @@ Importing this package registers the operators `torch.ops.exporter.*`. On a GPU 
 what the kernels are tested against.
 """
 
-from exporter.kernels.attention import attend_with_kernel
-from exporter.kernels.matching import decide_pitome, decide_tome
-from exporter.kernels.residual import add_norm, merge_add_norm, merge_by_kernel
+from importlib.util import find_spec
 
-__all__ = [
-    "add_norm",
-    "attend_with_kernel",
-    "decide_pitome",
-    "decide_tome",
-    "merge_add_norm",
-    "merge_by_kernel",
-]
+from exporter.errors import TargetUnavailableError
+
+if find_spec("triton") is None:
+    raise TargetUnavailableError(
+        "lowering: merge=kernels needs Triton, which comes with PyTorch for CUDA on Linux; "
+        "pip install triton, or use --lowering merge=operators"
+    )
+
+from exporter.kernels import attention, matching, residual
+
+__all__ = ["attention", "matching", "residual"]

@@ -216,7 +216,7 @@ class _Compiler:
         request = replace(
             compiled.request,
             options=options,
-            forms=here.target.default_forms(options).choose(recipe.lowering),
+            forms=here.target.choose_forms(options, recipe.lowering),
             calibration=calibration,
         )
         artifact = self._emit(here, self._lowered(request), request)

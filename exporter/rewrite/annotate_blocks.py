@@ -14,6 +14,7 @@ from exporter.anatomy.layout import axis_text
 from exporter.anatomy.merge_points import cuts
 from exporter.graph import GraphPass, PassOutcome
 from exporter.rewrite.context import PassContext
+from exporter.rewrite.role import Role
 
 STEM = "stem"
 HEAD = "head"
@@ -50,6 +51,8 @@ class AnnotateBlocks(GraphPass):
         anatomy = self.context.anatomy = examine(graph_module, self.context.options.method.place)
         for node, label in _labels(graph_module.graph, anatomy).items():
             node.meta["custom"] = {KEY: label, AXIS_KEY: axis_text(anatomy.layouts.get(node))}
+        for index, block in enumerate(anatomy.blocks):
+            block.merge_point.meta["role"] = Role("point", index)
         return PassOutcome(name=self.name, rewrites=0)
 
 

@@ -28,7 +28,11 @@ class ApproximateGelu(GraphPass):
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Replace every GELU by the error function."""
-        exact = [each for each in calls(graph_module.graph, aten.gelu.default) if not each.kwargs.get("approximate")]
+        exact = [
+            each
+            for each in calls(graph_module.graph, aten.gelu.default)
+            if not each.kwargs.get("approximate")
+        ]
         for gelu in exact:
             gelu.kwargs = {"approximate": "tanh"}
         return PassOutcome(name=self.name, rewrites=len(exact))

@@ -13,7 +13,7 @@ from exporter.graph.operators import aten
 from exporter.reduction import Method
 from exporter.rewrite.channel_rows import ProjectedHeads, has_parameters, projected_heads, replace_parameters
 from exporter.rewrite.context import PassContext
-from exporter.rewrite.insert_token_merge import role_of
+from exporter.rewrite.role import role_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Self
 from torch import fx
 
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import operand
+from exporter.graph.nodes import integer, operand
 from exporter.graph.operators import aten
 from exporter.reduction.sizes import initial_sizes
 from exporter.rewrite.context import PassContext
-from exporter.rewrite.insert_token_merge import role_of
+from exporter.rewrite.role import role_of
 from exporter.rewrite.traced_values import traced_values
 
 
@@ -62,15 +62,16 @@ class _Fusion:
         if sizes.target is initial_sizes and len(sizes.users) == 1:
             merge.update_arg(1, None)
             merge.graph.erase_node(sizes)
-        total, (merged, merged_sizes) = operand(merge, 0), _parts(merge)
-        norm = self._norm_of(merged)
+        total = operand(merge, 0)
+        parts = {integer(user, 1): user for user in merge.users if user.target is operator.getitem}
+        norm = self._norm_of(parts[0])
         if norm is None or not self._is_sum(total) or len(total.users) > 1:
             return False
         arguments = [*total.args, *merge.args[1:3], *self._parameters(norm)]
-        parts = _call(merge, merge_add_norm_by_kernel, arguments, 3)
-        operand(parts[0], 0).meta["role"] = role_of(merge)
-        for old, new in zip((merged, merged_sizes, norm), parts, strict=True):
-            self._take_place(old, new)
+        results = _call(merge, merge_add_norm_by_kernel, arguments, 3)
+        operand(results[0], 0).meta["role"] = role_of(merge)
+        for index, old in (*parts.items(), (2, norm)):
+            self._take_place(old, results[index])
         return True
 
     def fuse_sum(self, total: fx.Node) -> bool:
@@ -107,18 +108,11 @@ class _Fusion:
         return (*norm.args[2:4], eps, self.values[norm].dtype)
 
     def _take_place(self, old: fx.Node, new: fx.Node) -> None:
-        """Give a node's readers, name and annotations to another one."""
-        name, new.meta = old.name, dict(old.meta)
+        """Give a node's readers and annotations to another one."""
+        new.meta = dict(old.meta)
         self.values[new] = self.values[old]
         old.replace_all_uses_with(new)
         old.graph.erase_node(old)
-        new._rename(name)
-
-
-def _parts(merge: fx.Node) -> tuple[fx.Node, fx.Node]:
-    """The nodes that read tokens and sizes of a merge."""
-    parts = {user.args[1]: user for user in merge.users if user.target is operator.getitem}
-    return parts[0], parts[1]
 
 
 def _call(place: fx.Node, function: Callable[..., Any], arguments: list[Any], count: int) -> list[fx.Node]:
@@ -131,4 +125,3 @@ def _call(place: fx.Node, function: Callable[..., Any], arguments: list[Any], co
                 arguments[position].meta.pop("custom", None)
         call = graph.call_function(function, tuple(arguments))
         return [graph.call_function(operator.getitem, (call, index)) for index in range(count)]
-

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from torch import fx
 
@@ -20,25 +20,7 @@ from exporter.reduction.signals import class_row, split_heads
 from exporter.reduction.sizes import initial_sizes, presence, weighted_mean
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
-
-
-class Role(NamedTuple):
-    """What a node does in a block's reduction, in its `meta["role"]`.
-
-    Attributes:
-        part: `match`: its value is a `Match`, its arguments are the method's signals; `merge`: tokens and sizes after
-            the reduction.
-        block: index.
-    """
-
-    part: Literal["match", "merge"]
-    block: int
-
-
-def role_of(node: fx.Node) -> Role | None:
-    """The role of a node, None for a node of the model's own."""
-    role = node.meta.get("role")
-    return role if isinstance(role, Role) else None
+from exporter.rewrite.role import Role
 
 
 @dataclass(frozen=True, kw_only=True)

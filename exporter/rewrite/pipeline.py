@@ -46,7 +46,10 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("compute only tokens that are read", (SplitFusedProjection, RemoveDeadTokens)),
     Phase("type for a target", (ConvertPrecision,)),
     Phase("merge", (InsertTokenMerge,)),
-    Phase("take a target's forms", (FoldMetric, ProjectPatches, ApproximateGelu, FuseResidualNorm, SpreadAnnotation)),
+    Phase(
+        "take a target's forms",
+        (FoldMetric, ProjectPatches, ApproximateGelu, FuseResidualNorm, SpreadAnnotation),
+    ),
     Phase("capture", (CaptureAgain,)),
     Phase("legalize for a target", (DecomposeStableSort,)),
 )

@@ -6,11 +6,20 @@ from typing import ClassVar, Self
 from torch import fx
 
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_call, add_parameter, attribute, calls, integers, operand, optional_operand, shape_of
+from exporter.graph.nodes import (
+    add_call,
+    add_parameter,
+    attribute,
+    calls,
+    integers,
+    operand,
+    optional_operand,
+    shape_of,
+)
 from exporter.graph.operators import Trait, aten, operators
 from exporter.rewrite.context import PassContext
 
-_CONVOLUTION_DEFAULTS = (1, 0, 1, 1)
+_CONVOLUTION_DEFAULTS = [1, 0, 1, 1]
 """Stride, padding, dilation, groups."""
 
 
@@ -48,14 +57,14 @@ def _cuts_patches(convolution: fx.Node) -> bool:
     weight = operand(convolution, 1)
     if convolution.target is not aten.conv2d.default or weight.op != "get_attr":
         return False
-    given = convolution.args[3:]
-    stride, padding, dilation, groups = (*given, *_CONVOLUTION_DEFAULTS[len(given) :])
+    given = list[object](convolution.args[3:])
+    stride, padding, dilation, groups = given + _CONVOLUTION_DEFAULTS[len(given) :]
     kernel = shape_of(weight)[2:]
     image = shape_of(operand(convolution, 0))[2:]
     whole = all(size % patch == 0 for size, patch in zip(image, kernel, strict=True))
     side_by_side = tuple(integers(stride) * (2 if isinstance(stride, int) else 1)) == kernel
     plain = not any(integers(padding)) and set(integers(dilation)) == {1} and groups == 1
-    return whole and side_by_side and plain
+    return bool(whole and side_by_side and plain)
 
 
 def _project(graph_module: fx.GraphModule, convolution: fx.Node) -> None:
@@ -68,7 +77,9 @@ def _project(graph_module: fx.GraphModule, convolution: fx.Node) -> None:
     with graph.inserting_before(convolution):
         cut = add_call(graph, aten.reshape.default, image, [-1, inputs, rows, height, columns, width])
         sorted_ = add_call(graph, aten.permute.default, cut, [0, 2, 4, 1, 3, 5])
-        patches = add_call(graph, aten.reshape.default, sorted_, [-1, rows * columns, inputs * height * width])
+        patches = add_call(
+            graph, aten.reshape.default, sorted_, [-1, rows * columns, inputs * height * width]
+        )
         product = add_call(graph, aten.linear.default, patches, parameter, bias)
         channels_first = add_call(graph, aten.transpose.int, product, 1, 2)
         result = add_call(graph, aten.reshape.default, channels_first, [-1, outputs, rows, columns])

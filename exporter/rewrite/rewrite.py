@@ -4,14 +4,14 @@ In: a `Program` and a `Schedule`. Out: a `RewrittenProgram`: an `ExportedProgram
 `torch.export`, which returns the matches as well, for the parity check.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from exporter.anatomy import Anatomy, executed_macs
+from exporter.anatomy import executed_macs
 from exporter.capture import Program
 from exporter.errors import UsageError
 from exporter.graph import PassOutcome, copy_graph, run_passes
@@ -35,7 +35,6 @@ class RewrittenProgram:
         method: whose matches they are.
         outputs: how many of its results are the model's.
         sites: what leaves each block, None where nothing does; one that nothing reads is not executed.
-        merge_points: by block, the node in `merging` whose value merges, or would; where dead tokens left one.
         executed_macs: multiply-accumulates of one image.
         passes: what each pass did, apart from those that only record something.
     """
@@ -46,7 +45,6 @@ class RewrittenProgram:
     method: Method
     outputs: int
     sites: tuple[Site | None, ...]
-    merge_points: Mapping[int, str]
     executed_macs: int
     passes: tuple[PassOutcome, ...]
 
@@ -98,16 +96,9 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
         method=options.method,
         outputs=len(operands(output_node(program.graph_module.graph))),
         sites=context.sites,
-        merge_points=_merge_points(graph_module, context.anatomy),
         executed_macs=executed_macs(eager.graph),
         passes=(*program.outcomes, *(outcome for outcome in outcomes if outcome.name not in notes)),
     )
-
-
-def _merge_points(graph_module: fx.GraphModule, anatomy: Anatomy | None) -> dict[int, str]:
-    left = {node.name for node in graph_module.graph.nodes}
-    points = [block.merge_point.name for block in anatomy.blocks] if anatomy is not None else []
-    return {block: name for block, name in enumerate(points) if name in left}
 
 
 def _check_batch(program: Program, options: RewriteOptions) -> None:

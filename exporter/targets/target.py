@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.errors import UsageError
 from exporter.forms import Forms, Precision
 from exporter.signature import Array, Signature
 from exporter.targets.runner import Device, Runner
@@ -108,6 +109,7 @@ class Target:
         lint: the lint's rules for it, checked before a build; None where there are none.
         options: its own choices: a frozen dataclass of plain values, all with defaults.
         forms: those that were measured to be fastest, by device.
+        kernels: devices that run programs with kernels of this package (`forms.Forms.merge`).
         device: that an engine with given options runs on.
         check_available: raises a TargetUnavailableError that says what is missing and the line that installs it.
         check_options: raises an ExportError for options that exclude each other (UsageError) or that need what is not
@@ -125,6 +127,7 @@ class Target:
     lint: "Engine | None" = None
     options: type
     forms: Mapping[Device, Forms]
+    kernels: tuple[Device, ...] = ()
     device: Callable[[Any], Device]
     check_available: Callable[[], None]
     describe: Callable[[], str]
@@ -136,3 +139,17 @@ class Target:
     def default_forms(self, options: Any) -> Forms:
         """The fastest forms on the device that these options name."""
         return self.forms[self.device(options)]
+
+    def choose_forms(self, options: Any, asked: Mapping[str, Any]) -> Forms:
+        """The fastest forms on the device that these options name, but for those that were asked for, by name.
+
+        Raises:
+            UsageError: kernels of this package are asked for where they do not run.
+        """
+        forms, device = self.default_forms(options).choose(asked), self.device(options)
+        if forms.has_kernels and device not in self.kernels:
+            raise UsageError(
+                f"lowering: forms with kernels run on a GPU on the target aoti with --engine-option aoti.device=cuda, "
+                f"got target {self.name} on {device}; leave out merge=kernels, mask=kernel and selection=kernel"
+            )
+        return forms

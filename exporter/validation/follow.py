@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from exporter.reduction.match import Match, is_partition, matched_pairs
 from exporter.rewrite import RewrittenProgram
-from exporter.rewrite.insert_token_merge import Role, role_of
+from exporter.rewrite.role import Role, role_of
 
 
 def follow_matches(
@@ -54,24 +54,38 @@ def rounding_errors(
 ) -> dict[int, float]:
     """What computing in 16 bits costs, by block: relative error of the tokens, || wide - narrow || / || wide ||.
 
-    The wide program merges what the narrow one merges, so that a near-tie that rounding flips counts as no error.
+    The wide program merges what the narrow one merges, so that a near-tie that rounding flips counts as no error. Where
+    a kernel does not give the tokens that it merges, those after the merge are compared.
 
     Args:
         program: in fp32.
         typed: the same program in 16 bits.
         inputs: one batch, in the order of the call.
     """
-    points = {name: block for block, name in program.merge_points.items()}
-    place = lambda node: points.get(node.name)  # noqa: E731
-    narrow = Recorder(typed.merging, place)
+    roles = {role for node in typed.merging.graph.nodes if (role := role_of(node))}
+
+    def place(node: fx.Node) -> int | None:
+        role = role_of(node)
+        if role is None or role not in roles:
+            return None
+        compared = "point" if Role("point", role.block) in roles else "merge"
+        return role.block if role.part == compared else None
+
+    narrow = Recorder(typed.merging, place, _tokens)
     with torch.no_grad():
         results = narrow.run(*inputs)
-        wide = _Follower(program, typed.matches(results[typed.outputs :]), place)
+        wide = _Follower(program, typed.matches(results[typed.outputs :]), place, _tokens)
         wide.run(*inputs)
     return {
         block: float((value - narrow.kept[block].double()).norm() / value.norm())
         for block, value in ((block, kept.double()) for block, kept in wide.kept.items())
     }
+
+
+def _tokens(value: Any) -> Tensor:
+    """Tokens, or the tokens of a merge, which gives their sizes as well."""
+    tokens: Tensor = value[0] if isinstance(value, tuple) else value
+    return tokens
 
 
 class Recorder(fx.Interpreter):
@@ -112,8 +126,9 @@ class _Follower(Recorder):
         program: RewrittenProgram,
         matches: Mapping[int, Match],
         key: Callable[[fx.Node], Any] = lambda node: None,
+        view: Callable[[Any], Any] = lambda value: value,
     ) -> None:
-        super().__init__(program.merging, key)
+        super().__init__(program.merging, key, view)
         self._regret = program.method.regret
         self._matches = matches
         self.regret = 0.0

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from exporter.anatomy import Anatomy, TokenAxis
 from exporter.rewrite import RewrittenProgram
-from exporter.rewrite.insert_token_merge import Role, role_of
+from exporter.rewrite.role import Role, role_of
 from exporter.validation.block_error import follow_groups, initial_groups, relative_error
 from exporter.validation.follow import Recorder
 

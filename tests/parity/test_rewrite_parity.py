@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import nn
 
+from exporter.forms import Forms
 from exporter.graph.nodes import calls
 from exporter.graph.operators import aten
 from exporter.rewrite import SWITCHES
@@ -84,6 +85,32 @@ def test_rewritten_program_equals_the_reference(
     assert list(schedule.tokens) == run.tokens
     for record, block in zip(records, program.merging_blocks, strict=True):
         assert compiled_groups(record, program.merged[block]) == reference_groups(run, block)
+
+
+KERNEL_FORMS = Forms(merge="kernels", metric="columns", stem="product", normalization="narrow")
+
+
+@pytest.mark.parametrize(
+    ("method", "family"),
+    [
+        *(pytest.param("tome", *each.values, id=f"tome-{each.id}") for each in ONE_PER_HEAD),
+        pytest.param("pitome", family("timm_dinov2_registers"), id="pitome-registers"),
+        pytest.param("drop", family("timm_vit"), id="drop-class token"),
+    ],
+)
+def test_program_of_kernels_computes_the_definition_on_the_cpu(method: Method, family: Family) -> None:
+    captured, request = captured_family(family.name), REQUESTS["constant"]
+    schedule = captured.schedule(request, method)
+    proportional = method != "drop"
+    run = reference(family, schedule.removed, method, proportional=proportional)
+
+    program = captured.compile(request, method, forms=KERNEL_FORMS, proportional=proportional)
+
+    called = {
+        str(node.target).split(".")[1] for node in program.eager.graph.nodes if "exporter" in str(node.target)
+    }
+    assert {"add_norm", "merge_add_norm"} <= called
+    assert max_abs_error(program(family.images())[0], run.output) < TOLERANCE
 
 
 @pytest.mark.parametrize("method", METHODS)

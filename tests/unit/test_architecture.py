@@ -32,8 +32,9 @@ IMPORTS: dict[str, str] = {
     "capture": "errors graph",
     "anatomy": "errors graph schedule",
     "reduction": "errors forms schedule",
+    "kernels": "errors graph reduction",
     "sweep": "errors machine processes records schedule",
-    "rewrite": "anatomy capture errors forms graph reduction schedule",
+    "rewrite": "anatomy capture errors forms graph kernels reduction schedule",
     "targets": "capture errors forms graph lint local_path machine models rewrite signature",
     "packages": "targets version",
     "recipe": "errors forms local_path models recipe_key reduction rewrite schedule targets",
@@ -66,12 +67,13 @@ HOMES: dict[str, tuple[str, ...]] = {
     "openvino": ("targets/openvino",),
 }
 
-# Engine libraries that always come along: anywhere in their own room.
+# Engine libraries that always come along (Triton with PyTorch for CUDA): anywhere in their own room.
 ALWAYS_THERE: dict[str, tuple[str, ...]] = {
     "onnx": ("targets/onnx", "lint"),
     "onnx_ir": ("targets/onnx",),
     "onnxscript": ("targets/onnx",),
     "onnxruntime": ("targets/onnx",),
+    "triton": ("kernels",),
 }
 
 ANYWHERE = ("anywhere",)

@@ -46,7 +46,10 @@ def test_a_key_of_size_n_counts_as_n_keys(
     assert attended.transpose(1, 2).is_contiguous()
     for image in range(2):
         expected = functional.scaled_dot_product_attention(
-            q[image, :, :queries].double(), repeated(k[image], sizes[image]), repeated(v[image], sizes[image]), scale=0.3
+            q[image, :, :queries].double(),
+            repeated(k[image], sizes[image]),
+            repeated(v[image], sizes[image]),
+            scale=0.3,
         )
         torch.testing.assert_close(
             attended[image].double(), expected, atol=TOLERANCES[dtype], rtol=TOLERANCES[dtype]

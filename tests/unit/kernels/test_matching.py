@@ -1,5 +1,6 @@
 """The matching kernels, interpreted on the CPU, against the definitions in `reduction`."""
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -16,8 +17,6 @@ from tests.unit.reduction.match_cases import MatchCase, random_cases, tied_cases
 METHODS = ("tome", "pitome")
 SIZES = (5, 6, 7, 16, 31, 32, 33, 34, 63, 64, 65, 66, 127, 129, 130, 131, 197, 198)
 """Tokens with every remainder of the tiles of 16 and 64 rows that matters, on both sides."""
-
-
 
 
 def launched(name: str, keys_BHND: Tensor, at: Site) -> Match:
@@ -46,7 +45,8 @@ def keys(tokens: int, dtype: torch.dtype = torch.float32, heads: int = 2, width:
     """Random keys of two images as they lie in a packed projection: a view with a gap between tokens."""
     generator = torch.Generator().manual_seed(tokens)
     packed = torch.randn(2, tokens, heads * width + 3, generator=generator).to(dtype)
-    return packed[..., 3:].unflatten(-1, (heads, width)).transpose(1, 2)
+    apart: Tensor = packed[..., 3:].unflatten(-1, (heads, width))
+    return apart.transpose(1, 2)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -107,7 +107,7 @@ def test_ranks_of_a_launch_of_its_own_give_the_same_match(monkeypatch: pytest.Mo
     assert equal(launched("pitome", given_keys, at), together)
 
 
-BAD_KEYS = {
+BAD_KEYS: dict[str, Callable[[Tensor], Tensor]] = {
     "nan everywhere": lambda keys: torch.full_like(keys, torch.nan),
     "one nan": lambda keys: keys.index_fill(2, torch.tensor(7), torch.nan),
     "some nan": lambda keys: keys.masked_fill(keys > 1.5, torch.nan),

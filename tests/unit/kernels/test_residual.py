@@ -16,7 +16,9 @@ ROUNDING = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """Relative error of one stored number."""
 
 
-def drawn(tokens: int, width: int, seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+def drawn(
+    tokens: int, width: int, seed: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return x, y of two images, and sizes from 1 to 5."""
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(2, tokens, width, generator=generator).to(dtype) for _ in range(2))
@@ -45,8 +47,8 @@ def merged_by_loops(total: Tensor, sizes: Tensor, match: Match, merging: int) ->
     merged_sizes = torch.zeros(*kept.shape, 1, dtype=torch.float64)
     for image in range(len(kept)):
         for slot, token in enumerate(kept[image].tolist()):
-            own = [s for s, t in zip(sources[image, :merging].tolist(), targets[image].tolist()) if t == slot]
-            members = [token, *own]
+            own = sources[image, :merging][targets[image, :merging] == slot]
+            members = [token, *own.tolist()]
             size = sum(counts[image, member] for member in members)
             merged[image, slot] = sum(rows[image, m] * counts[image, m] for m in members) / size
             merged_sizes[image, slot] = size
@@ -56,7 +58,8 @@ def merged_by_loops(total: Tensor, sizes: Tensor, match: Match, merging: int) ->
 def normalised(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     norm = nn.LayerNorm(rows.shape[-1], EPS, dtype=torch.float64)
     norm.load_state_dict({"weight": weight.double(), "bias": bias.double()})
-    return norm(rows.double()).detach()
+    normed: Tensor = norm(rows.double()).detach()
+    return normed
 
 
 @settings(max_examples=25)
@@ -86,9 +89,9 @@ def test_merge_add_norm_is_the_weighted_mean_and_its_norm(
     rows, expected_sizes = merged_by_loops(x.double() + y.double(), counted, match, r - dropped)
     assert (merged.dtype, normed.dtype, merged_sizes.dtype) == (dtype, dtype, torch.float32)
     torch.testing.assert_close(merged_sizes.double(), expected_sizes)
-    close = {"atol": 4 * ROUNDING[dtype], "rtol": 4 * ROUNDING[dtype]}
-    torch.testing.assert_close(merged.double(), rows, **close)
-    torch.testing.assert_close(normed.double(), normalised(rows, weight, bias), **close)
+    close = 4 * ROUNDING[dtype]
+    torch.testing.assert_close(merged.double(), rows, atol=close, rtol=close)
+    torch.testing.assert_close(normed.double(), normalised(rows, weight, bias), atol=close, rtol=close)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from exporter.forms import Forms
 from exporter.graph.nodes import calls, output_node
 from exporter.graph.operators import aten, sdpa
-from exporter.rewrite.convert_precision import ConvertPrecision
+from exporter.rewrite.convert_precision import NARROW, ConvertPrecision
 from exporter.schedule import ScheduleRequest
 from exporter.validation import rounding_errors
 from tests.support.compiled import captured_family
@@ -220,3 +221,33 @@ def test_output_nodes_are_wide_where_a_product_ends_the_graph() -> None:
     assert [value.meta["val"].dtype for value in output_node(pair.after.graph).all_input_nodes] == [
         torch.float32
     ]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_narrow_normalisations_stand_between_no_casts(precision: Any) -> None:
+    layers = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH))
+    model, inputs = seeded(layers), random(2, 4, WIDTH)
+    wide, narrow = (
+        rewritten(model, inputs, ConvertPrecision(precision=precision, normalization=normalization)).after
+        for normalization in ("fp32", "narrow")
+    )
+
+    (norm,) = calls(narrow.graph, aten.layer_norm.default)
+    assert {value.meta["val"].dtype for value in (norm, *norm.all_input_nodes)} == {NARROW[precision]}
+    casts = [len(calls(each.graph, aten.to.dtype)) for each in (wide, narrow)]
+    assert casts[0] - casts[1] == 2
+    torch.testing.assert_close(narrow(inputs)[0], wide(inputs)[0], atol=3e-2, rtol=3e-2)
+
+
+def test_rounding_of_a_program_of_kernels_is_recorded_for_every_block() -> None:
+    captured, request = captured_family("timm_vit"), ScheduleRequest(r_per_layer=(4, 0, 4, 0))
+    kernels = Forms(merge="kernels", metric="columns", normalization="narrow")
+
+    typed = captured.compile(request, precision="fp16", forms=kernels)
+    errors = rounding_errors(captured.compile(request), typed, [family("timm_vit").images()])
+
+    plain = rounding_errors(
+        captured.compile(request), captured.compile(request, precision="fp16"), [family("timm_vit").images()]
+    )
+    assert errors.keys() == plain.keys()
+    assert all(0 < error < 2 * plain[block] for block, error in errors.items())

@@ -106,3 +106,12 @@ def test_a_runner_without_options_has_the_defaults() -> None:
     assert isinstance(runner, OnnxRunner) and isinstance(asked, OnnxRunner)
     assert (runner.options, runner.device) == (OnnxOptions(), "cpu")
     assert (asked.options.provider, asked.device) == ("cuda", "cuda")
+
+
+@pytest.mark.parametrize("asked", [{"merge": "kernels"}, {"mask": "kernel"}, {"selection": "kernel"}])
+def test_kernels_are_refused_where_they_do_not_run(asked: dict[str, str]) -> None:
+    aoti = target("aoti")
+
+    assert aoti.choose_forms(aoti.options(device="cuda"), asked).has_kernels
+    with pytest.raises(UsageError, match="run on a GPU on the target aoti .*got target aoti on cpu"):
+        aoti.choose_forms(aoti.options(), asked)

@@ -1,0 +1,1 @@
+"""Triton code: what runs on the GPU. Launched by the modules of `kernels`, and by nothing else."""

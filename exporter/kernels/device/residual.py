@@ -1,0 +1,83 @@
+"""Residual sum, merge and LayerNorm: one program for every row that comes out.
+
+All arithmetic is in fp32, whatever is stored; sums run in a fixed order.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _norm_row(row, column, WEIGHT, BIAS, eps, C: tl.constexpr):
+    """LayerNorm of one row."""
+    live = column < C
+    mean = tl.sum(row, 0) / C
+    centred = tl.where(live, row - mean, 0.0)
+    variance = tl.sum(centred * centred, 0) / C
+    weight = tl.load(WEIGHT + column, mask=live, other=0.0).to(tl.float32)
+    bias = tl.load(BIAS + column, mask=live, other=0.0).to(tl.float32)
+    return centred * tl.rsqrt(variance + eps) * weight + bias
+
+
+@triton.jit
+def _sum_row(X, Y, at, live, HAS_Y: tl.constexpr):
+    """One row of x + y in fp32."""
+    row = tl.load(X + at, mask=live, other=0.0).to(tl.float32)
+    if HAS_Y:
+        row += tl.load(Y + at, mask=live, other=0.0).to(tl.float32)
+    return row
+
+
+@triton.jit
+def add_norm_kernel(
+    X, Y, WEIGHT, BIAS, SUM, NORMED, eps, C: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    """One row: x + y, and its LayerNorm."""
+    column = tl.arange(0, PADDED)
+    live = column < C
+    at = tl.program_id(0).to(tl.int64) * C + column
+    row = _sum_row(X, Y, at, live, True)
+    tl.store(SUM + at, row.to(SUM.dtype.element_ty), mask=live)
+    normed = _norm_row(row, column, WEIGHT, BIAS, eps, C)
+    tl.store(NORMED + at, normed.to(NORMED.dtype.element_ty), mask=live)
+
+
+@triton.jit
+def merge_kernel(
+    X, Y, SIZES, KEPT, SOURCES, TARGETS, WEIGHT, BIAS, MERGED, MERGED_SIZES, NORMED, tokens, kept, r, merging, eps,
+    C: tl.constexpr, PADDED: tl.constexpr, R_PADDED: tl.constexpr,
+    HAS_Y: tl.constexpr, HAS_SIZES: tl.constexpr, NORM: tl.constexpr,
+):  # fmt: skip
+    """One row: the size-weighted mean of a kept token and its sources in x + y, its size, and its LayerNorm."""
+    slot, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    column = tl.arange(0, PADDED)
+    live = column < C
+    X += image * tokens * C
+    if HAS_Y:
+        Y += image * tokens * C
+    if HAS_SIZES:
+        SIZES += image * tokens
+    position = tl.load(KEPT + image * kept + slot)
+    row = _sum_row(X, Y, position * C + column, live, HAS_Y)
+    size = tl.load(SIZES + position) if HAS_SIZES else 1.0
+    source = tl.arange(0, R_PADDED)
+    targets = tl.load(TARGETS + image * r + source, mask=source < merging, other=-1)
+    waiting = targets == slot
+    count = tl.sum(waiting.to(tl.int32), 0)
+    if count > 0:
+        row *= size
+        for _ in range(count):
+            first = tl.min(tl.where(waiting, source, R_PADDED), 0)
+            waiting = waiting & (source != first)
+            position = tl.load(SOURCES + image * r + first)
+            weight = tl.load(SIZES + position) if HAS_SIZES else 1.0
+            row += weight * _sum_row(X, Y, position * C + column, live, HAS_Y)
+            size += weight
+        row /= size
+    row = tl.where(size > 0, row, 0.0)
+    out = image * kept + slot
+    tl.store(MERGED + out * C + column, row.to(MERGED.dtype.element_ty), mask=live)
+    tl.store(MERGED_SIZES + out, size)
+    if NORM:
+        normed = _norm_row(row, column, WEIGHT, BIAS, eps, C)
+        tl.store(NORMED + out * C + column, normed.to(NORMED.dtype.element_ty), mask=live)

@@ -9,8 +9,8 @@ class Role(NamedTuple):
     """In a node's `meta["role"]`.
 
     Attributes:
-        part: `point`: its value is what merges, or would; `match`: its value is a `Match`, its arguments are the signals
-            of the method; `merge`: tokens and sizes after the reduction.
+        part: `point`: its value is what merges, or would; `match`: its value is a `Match`, its arguments are what the
+            method reads; `merge`: tokens and sizes after the reduction.
         block: index.
     """
 

@@ -198,16 +198,18 @@ class _Reduction:
             case "sizes":
                 return sizes
             case "class_row":
-                heads = [
-                    graph.call_function(split_heads, (rows, tokens)) for rows in (self.queries, self.keys)
-                ]
+                heads = [self._heads(rows, tokens) for rows in (self.queries, self.keys)]
                 return graph.call_function(
                     class_row, (*heads, weighed), {"scale": self.scale, "absent": absent}
                 )
             case _:
-                rows = self.keys if name == "mean_keys" else getattr(self, name)
-                heads_apart = len(shape_of(rows)) == 4
-                return rows if heads_apart else graph.call_function(split_heads, (rows, tokens))
+                return self._heads(self.keys if name == "mean_keys" else getattr(self, name), tokens)
+
+    def _heads(self, rows: fx.Node, tokens: fx.Node) -> fx.Node:
+        """Queries, keys or values as (B, H, N, D)."""
+        if len(shape_of(rows)) == 4:
+            return rows
+        return tokens.graph.call_function(split_heads, (rows, tokens))
 
 
 def _replace(node: fx.Node, other: fx.Node, layouts: dict[fx.Node, Layout]) -> None:

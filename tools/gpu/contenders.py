@@ -5,11 +5,10 @@ what a user has today, comes first at each batch size, and what everything is co
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from exporter.errors import UsageError
-from exporter.forms import Forms, Precision
 from exporter.models import ModelRequest
 from exporter.schedule import ScheduleRequest
 
@@ -50,7 +49,7 @@ class Contender:
         kind: what runs it.
         merging: a key of `MERGINGS`.
         precision: of the weights and the products.
-        merge: the form of a program's merge, by its name in `Forms`; None for the target's own forms.
+        merge: plain `operators`, or the fused `kernels` that AOTInductor is given; None for the target's own forms.
         graph: whether the launches are replayed from a CUDA graph.
         listed: whether its GPU kernels are listed, block by block.
     """
@@ -60,7 +59,7 @@ class Contender:
     kind: Kind
     merging: str = "dense"
     precision: str = "fp16"
-    merge: str | None = None
+    merge: Literal["operators", "kernels"] | None = None
     graph: bool = True
     listed: bool = False
 
@@ -78,25 +77,6 @@ class Contender:
     def is_dense_form_of(self, other: "Contender") -> bool:
         """Whether the two differ in merging alone, and this one is dense."""
         return other.merging != "dense" and replace(other, merging="dense", listed=self.listed) == self
-
-    def forms(self) -> Forms | None:
-        """Of its program; None for the target's own.
-
-        Raises:
-            UsageError: this version has no such form or precision.
-        """
-        if self.precision not in get_args(Precision):
-            raise UsageError(f"this version has no precision {self.precision}")
-        if self.merge is None:
-            return None
-        if "merge" not in {each.name for each in fields(Forms)}:
-            if self.merge == "operators":
-                return Forms()
-            raise UsageError(f"this version has no form merge={self.merge}")
-        if self.merge not in get_args(get_type_hints(Forms)["merge"]):
-            raise UsageError(f"this version has no form merge={self.merge}")
-        chosen: dict[str, Any] = {"merge": self.merge}
-        return Forms(**chosen)
 
 
 def contenders(models: tuple[str, ...] = _FULL, only: tuple[str, ...] = ()) -> tuple[Contender, ...]:
@@ -145,7 +125,8 @@ def _group(model: str, batch: int) -> Iterator[Contender]:
     yield base
     listed = model == "tiny" or (is_vit_b and batch == 64)
     pair = ("dense", merged)
-    for merge in ("kernels", "operators"):
+    merges: tuple[Literal["operators", "kernels"], ...] = ("kernels", "operators")
+    for merge in merges:
         program = replace(base, kind="program", merge=merge)
         yield from (replace(program, merging=merging, listed=listed) for merging in pair)
         if merge == "kernels":

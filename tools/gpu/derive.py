@@ -4,7 +4,7 @@ In: a model's parameters, and whatever the compiler does to them (scales folded 
 small program from the parameters to the tensors that an emitted program holds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 from exporter.errors import InternalError
-
-_Place = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,9 @@ class Recording(TorchDispatchMode):
         """Run an operator, and note it down if it computes anything from a parameter."""
         given = (args, kwargs or {})
         results = func(*args, **given[1])
-        if types or not any(self._knows(each) for each in tree_leaves(given)):
+        if types or not any(self.knows(each) for each in tree_leaves(given)):
             return results
-        fresh = [each for each in tree_leaves(results) if isinstance(each, Tensor) and not self._knows(each)]
+        fresh = [each for each in tree_leaves(results) if isinstance(each, Tensor) and not self.knows(each)]
         if func._schema.is_mutable:
             raise InternalError(f"a recording of weights saw {func}, which changes them in place")
         if fresh:
@@ -82,32 +80,37 @@ class Recording(TorchDispatchMode):
         with mock.patch.object(torch.export, "export", unrecorded), self:
             yield
 
-    def knows(self, tensor: Tensor) -> bool:
-        """Whether a tensor is a parameter, or was computed from parameters."""
-        return self._knows(tensor)
+    def knows(self, value: Any) -> bool:
+        """Whether a value is a parameter, or a tensor that was computed from parameters."""
+        return type(value) in (Tensor, nn.Parameter) and _place(value) in self._numbers
 
-    def derivation(self, wanted: Sequence[Tensor]) -> "Derivation":
-        """The computation of these tensors, each of which the recording knows."""
+    def derivation(self, wanted: Sequence[Tensor]) -> tuple[tuple[str, ...], ExportedProgram]:
+        """The computation of tensors that the recording knows.
+
+        Returns:
+            Names of the parameters that it reads, and a program from those to the tensors, which holds none of them.
+
+        Raises:
+            InternalError: what was recorded computes something else.
+        """
         numbers = [self._numbers[_place(each)] for each in wanted]
-        steps, needed = [], set(numbers)
+        steps, needed = list[_Step](), set(numbers)
         for step in reversed(self._steps):
             if needed.intersection(step.results):
-                steps.append(step)
+                steps.insert(0, step)
                 needed.update(each.number for each in tree_leaves(step.arguments) if isinstance(each, _Value))
+        count = len(self._names)
         computed = {number for step in steps for number in step.results}
-        sources = [number for number in range(len(self._names)) if number in needed]
-        constants = {
-            number: self._values[number] for number in sorted(needed - computed) if number >= len(self._names)
-        }
-        replay = _Replay(sources, constants, tuple(reversed(steps)), numbers)
-        return Derivation(
-            sources=tuple(self._names[number] for number in sources),
-            replay=replay,
-            examples=tuple(self._values[number].detach() for number in sources),
-        )
-
-    def _knows(self, value: Any) -> bool:
-        return type(value) in (Tensor, nn.Parameter) and _place(value) in self._numbers
+        sources = sorted(number for number in needed if number < count)
+        constants = {number: self._values[number] for number in needed - computed if number >= count}
+        examples = tuple(self._values[number].detach() for number in sources)
+        replay = _Replay(sources, constants, steps, numbers)
+        with torch.no_grad():
+            if not all(map(_same, replay(*examples), wanted)):
+                raise InternalError("a recording of weights, replayed, gives other weights")
+            program = torch.export.export(replay, examples)
+        program._example_inputs = None
+        return tuple(self._names[number] for number in sources), program
 
     def _add(self, results: Sequence[Tensor]) -> tuple[int, ...]:
         numbers = []
@@ -122,32 +125,10 @@ class Recording(TorchDispatchMode):
         """A tensor's number; one from elsewhere is kept as it is now."""
         if not isinstance(value, Tensor):
             return value
-        if not self._knows(value):
+        if not self.knows(value):
             self._values.append(value.clone())
             return _Value(len(self._values) - 1)
         return _Value(self._numbers[_place(value)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Derivation:
-    """From parameters to tensors.
-
-    Attributes:
-        sources: names of the parameters that are read, in the order of the arguments.
-        replay: computes the tensors.
-        examples: the parameters themselves.
-    """
-
-    sources: tuple[str, ...]
-    replay: nn.Module
-    examples: tuple[Tensor, ...]
-
-    def exported(self) -> ExportedProgram:
-        """The computation as a program that holds no parameter."""
-        with torch.no_grad():
-            program = torch.export.export(self.replay, self.examples)
-        program._example_inputs = None
-        return program
 
 
 class _Replay(nn.Module):
@@ -175,6 +156,12 @@ class _Replay(nn.Module):
         return tuple(values[number] for number in self._wanted)
 
 
-def _place(tensor: Tensor) -> _Place:
+def _place(tensor: Tensor) -> Hashable:
     storage = tensor.untyped_storage().data_ptr()
     return storage, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same bytes, of any type."""
+    one_bytes, other_bytes = (each.contiguous().view(-1).view(torch.uint8) for each in (one, other))
+    return one.shape == other.shape and torch.equal(one_bytes, other_bytes)

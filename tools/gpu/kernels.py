@@ -17,7 +17,7 @@ Group = Literal["attention", "merging", "products", "rest"]
 
 _GROUPS: tuple[tuple[Group, str], ...] = (
     ("attention", r"attention|attend|fmha|flash|sdpa"),
-    ("merging", r"merg|match|rank|top_?k|sort|gather|scatter|index|embedding"),
+    ("merging", r"merg|match|partner|list_tome|energy|deal|rank|top_?k|sort|gather|scatter|index|embedding"),
     (
         "products",
         r"gemm|gemv|cutlass|cublas|nvjet|xmma|split_?k|conv|linear|(^|[^a-z])(add|b|badd)?mm([^a-z]|$)",

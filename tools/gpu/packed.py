@@ -6,6 +6,7 @@ indices, stays in the program.
 """
 
 import hashlib
+import importlib
 import json
 import tempfile
 import zipfile
@@ -62,15 +63,18 @@ def write_program(path: Path, exported: ExportedProgram, recording: Recording) -
         for trace in _TRACES:
             node.meta.pop(trace, None)
     exported._example_inputs = None
-    derivation = recording.derivation(list(derived.values()))
-    table = {"sources": derivation.sources, "tensors": list(derived)}
-    _write(path, table, {PROGRAM: exported, WEIGHTS: derivation.exported()})
+    sources, weights = recording.derivation(list(derived.values()))
+    kernels = any(str(node.target).startswith("exporter.") for node in exported.graph.nodes)
+    table = {"sources": sources, "tensors": list(derived), "kernels": kernels}
+    _write(path, table, {PROGRAM: exported, WEIGHTS: weights})
 
 
 def read(path: Path, drawn: Drawn, device: str) -> ExportedProgram:
     """A program on a device, with weights."""
     with tempfile.TemporaryDirectory() as folder:
         table = extract(path, Path(folder))
+        if table["kernels"]:
+            importlib.import_module("exporter.kernels")  # registers the operators that the program calls
         program, _ = read_program(Path(folder) / PROGRAM)
         derived = _derived(Path(folder) / WEIGHTS, table, drawn, device)
     for stored in (program._state_dict, program._constants):
@@ -106,9 +110,9 @@ def write_onnx(path: Path, model: "ir.Model", exported: ExportedProgram, recordi
         offset += tensor.nbytes
     _check_kept(kept)
     wanted = list(dict.fromkeys(name for name, _ in places))
-    derivation = recording.derivation([held[name] for name in wanted])
-    table = {"sources": derivation.sources, "tensors": wanted, "initializers": places}
-    _write(path, table, {MODEL: ir.to_proto(model).SerializeToString(), WEIGHTS: derivation.exported()})
+    sources, weights = recording.derivation([held[name] for name in wanted])
+    table = {"sources": sources, "tensors": wanted, "initializers": places}
+    _write(path, table, {MODEL: ir.to_proto(model).SerializeToString(), WEIGHTS: weights})
 
 
 def extract_onnx(path: Path, folder: Path, drawn: Drawn, device: str) -> Path:

@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
 from exporter.anatomy import Anatomy, examine
 from exporter.capture import EXAMPLE_BATCH, Program, capture
-from exporter.errors import ExportError
-from exporter.forms import Forms
+from exporter.errors import UsageError
+from exporter.forms import Forms, Precision
 from exporter.graph.nodes import operands, output_node, shape_of
 from exporter.models import LoadedModel, load
+from exporter.processes.serving import reason
 from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import plan
@@ -85,11 +86,12 @@ class _Model:
         if contender.kind == "library":
             return Entry(contender=contender)
         try:
-            forms = contender.forms() or _default_forms(contender.kind)
-            written = self._file(contender, forms)
+            written = self._file(contender, forms_of(contender))
             reference = self._program(contender.merging, "fp32", Forms(), None)
-        except ExportError as error:
-            return Entry(contender=contender, missing=str(error))
+        except (
+            Exception
+        ) as error:  # a defect, too, concerns one contender, and hours may have gone into the others
+            return Entry(contender=contender, missing=reason(error))
         return Entry(
             contender=contender,
             file=written.file,
@@ -185,8 +187,21 @@ def _options(kind: str) -> Any:
     return options_from(kind, ENGINE_OPTIONS[kind])
 
 
-def _default_forms(kind: str) -> Forms:
-    return find_target(kind).default_forms(_options(kind))
+def forms_of(contender: Contender) -> Forms:
+    """Of a contender's program or model.
+
+    Raises:
+        UsageError: this version has no such form or precision.
+    """
+    if contender.precision not in get_args(Precision):
+        raise UsageError(f"this version has no precision {contender.precision}")
+    if contender.merge == "operators":
+        return Forms()
+    name = contender.kind if contender.kind in ENGINE_OPTIONS else "aoti"
+    forms = find_target(name).default_forms(_options(name))
+    if contender.merge == "kernels" and getattr(forms, "merge", None) != "kernels":
+        raise UsageError("this version has no form merge=kernels")
+    return forms
 
 
 def _slug(forms: Forms) -> str:

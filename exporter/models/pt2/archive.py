@@ -36,6 +36,7 @@ PLAIN_FILES = (
 )
 _PLAIN_OPERATORS = re.compile(
     r"torch\.ops\.(aten|prims)\.(?!from_file|save)\w+\.\w+"
+    r"|torch\.ops\.exporter\.\w+\.default"  # this package's own, where they are registered
     r"|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|torch\.sym_\w+"
     r"|_?operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|eq|ne|lt|le|gt|ge|and_|or_)"
 )

@@ -1,10 +1,13 @@
 """Figures and targets from known times; kernels by block and group."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from exporter.errors import UsageError
+from exporter.forms import Forms
 from tests.unit.tools.gpu_check_cases import entry
 from tools.gpu.contenders import MERGINGS, MODELS, Contender, contenders
 from tools.gpu.drive import Check, Result
@@ -12,6 +15,7 @@ from tools.gpu.figures import rows, verdicts
 from tools.gpu.kernels import group_of, summed
 from tools.gpu.page import page, to_json
 from tools.gpu.plan import Plan
+from tools.gpu.prepare import forms_of
 
 RIGHT = {"cosine": 0.9999, "max_abs_error": 0.01, "deviation": 0.01, "right": True}
 
@@ -85,7 +89,9 @@ def test_json_holds_every_sample_and_reason() -> None:
         ("void pytorch_flash::flash_fwd_kernel<...>", "attention"),
         ("void at::native::bitonicSortKVInPlace<...>", "merging"),
         ("void at::native::sbtopk::gatherTopK<...>", "merging"),
-        ("triton_merge_norm", "merging"),
+        ("merge_kernel", "merging"),
+        ("best_partner_kernel", "merging"),
+        ("add_norm_kernel", "rest"),
         ("void at::native::vectorized_layer_norm_kernel<...>", "rest"),
         ("command buffer", "rest"),
     ],
@@ -128,8 +134,7 @@ def test_full_list_covers_what_the_check_promises_and_begins_with_what_the_targe
 
 def test_form_or_precision_that_this_version_does_not_know_is_named() -> None:
     known = Contender(model="vit_b", batch=1, kind="program", merge="operators")
-    assert known.forms() is not None
-    for unknown in ({"merge": "woven"}, {"precision": "fp1"}):
-        contender = Contender(**{**vars(known), **unknown})
-        with pytest.raises(Exception, match="this version has no"):
-            contender.forms()
+
+    assert forms_of(known) == Forms()
+    with pytest.raises(UsageError, match="this version has no precision fp1"):
+        forms_of(replace(known, precision="fp1"))

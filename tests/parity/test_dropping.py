@@ -58,7 +58,7 @@ def test_rewritten_program_equals_the_reference(family: Family) -> None:
         assert match.kept_BK.tolist() == kept
 
 
-@pytest.mark.parametrize("selection", list(FUNCTIONS["selection"]))
+@pytest.mark.parametrize("selection", ["gather", "one-hot"])
 def test_onnx_runtime_drops_the_same_tokens_and_passes(selection: str, tmp_path: Path) -> None:
     vit, captured = family("timm_vit"), captured_family("timm_vit")
     forms = Forms().choose({"selection": selection})

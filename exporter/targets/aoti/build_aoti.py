@@ -7,9 +7,9 @@
     uv run build_aoti.py --out FOLDER
     pip install -r requirements_aoti.txt && python build_aoti.py --out FOLDER
 
-Needs a C++ compiler, and for a package on a GPU the first one that CUDA_VISIBLE_DEVICES shows. FOLDER gets
-`model_aoti.pt2`, good for this PyTorch and this kind of machine, and `model_aoti.json`, which says what it was compiled
-from.
+Needs a C++ compiler; and for a package on a GPU CUDA's headers, of a toolkit or of the requirements, and the first GPU
+that CUDA_VISIBLE_DEVICES shows. FOLDER gets `model_aoti.pt2`, good for this PyTorch and this kind of machine, and
+`model_aoti.json`, which says what it was compiled from.
 
 Exit status: 0 compiled and verified; 2 FOLDER cannot be used; 5 the package does not compute what eager PyTorch does; 7
 PyTorch, a GPU or a compiler is missing or fails; 8 a file beside this one is not as it was written.
@@ -66,6 +66,20 @@ class Machine:
         self.device = RECIPE["options"]["device"]
         if self.device == "cuda" and not self.torch.cuda.is_available():
             raise Failure(7, f"the package is for a GPU, and PyTorch {self.torch.__version__} sees none here")
+        if self.device == "cuda":
+            self.find_cuda_headers()
+
+    def find_cuda_headers(self) -> None:
+        """Let PyTorch's compiler find them beside PyTorch where there is no CUDA toolkit."""
+        extension = load_library("torch.utils.cpp_extension")
+        if extension.CUDA_HOME is None:
+            major = self.torch.version.cuda.split(".")[0]
+            brought = Path(self.torch.__file__).parents[1] / "nvidia" / f"cu{major}"
+            if not all((brought / "include" / name).exists() for name in ("cuda.h", "crt", "nv")):
+                raise Failure(
+                    7, "no CUDA headers here; pip install -r requirements_aoti.txt, or set CUDA_HOME"
+                )
+            extension.CUDA_HOME = str(brought)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -95,9 +109,9 @@ class Machine:
                 program = passes.move_to_device_pass(program, f"cuda:{self.torch.cuda.current_device()}")
             with self.torch.no_grad():
                 inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
-        except OSError:
-            raise  # no space, no permission
         except Exception as error:  # the compiler's failures have no common type
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # no space, no permission
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             said = next((line for line in lines if "error:" in line), lines[0] if lines else repr(error))
             raise Failure(7, f"AOTInductor cannot compile the program here: {said[:300]}") from error

@@ -8,7 +8,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from exporter.errors import TargetUnavailableError
 from exporter.graph.move import move
 from exporter.models.quiet import quiet
+from exporter.targets.aoti.cuda_home import cuda_home
 from exporter.targets.aoti.machine import demands
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.package import repack
@@ -50,13 +51,13 @@ def compile_package(
     with tempfile.TemporaryDirectory() as scratch, _caches_in(Path(scratch)):
         raw = Path(scratch) / path.name
         try:
-            with quiet(), torch.no_grad():
+            with quiet(), torch.no_grad(), cuda_home() if options.device == "cuda" else nullcontext():
                 torch._inductor.aoti_compile_and_package(
                     program, package_path=str(raw), inductor_configs=settings
                 )
-        except OSError:
-            raise  # no space, no permission: reported as such
         except Exception as error:  # the compiler's failures have no common type
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # no space, no permission: reported as such
             raise TargetUnavailableError(_complaint(error)) from error
         repack(raw, path, private=(scratch, *_installed()))
 

@@ -8,7 +8,6 @@ under the tolerances in the bundle's `parity.json`.
 
 import hashlib
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,8 @@ def prepare(target: Target, program: RewrittenProgram, request: EmitRequest, fol
     write(kept, folder / PROGRAM)
     recipe = script_recipe(target.prepared.name, request, folder / PROGRAM)
     kernels = has_kernels(program.exported)
-    write_script(folder, Path(__file__).with_name(SCRIPT), recipe | {"kernels": kernels}, _needs(kernels))
+    needs = requirements(options, kernels=kernels)
+    write_script(folder, Path(__file__).with_name(SCRIPT), recipe | {"kernels": kernels}, needs)
     runner = ProgramRunner(path=folder / PROGRAM, signature=request.signature)
     return Artifact(
         target=target.prepared.name,
@@ -99,6 +99,8 @@ def has_kernels(exported: ExportedProgram) -> bool:
     return any(str(node.target).startswith("exporter.") for node in exported.graph.nodes)
 
 
-def _needs(kernels: bool) -> Sequence[str]:
+def requirements(options: AotiOptions, *, kernels: bool) -> list[str]:
+    """What the script needs, as pip takes it; the program is read by the PyTorch that saved it."""
+    headers = ["cuda-toolkit[cccl,crt]"] if options.device == "cuda" else []
     own = ["exporter[compiler]"] if kernels else []
-    return [f"torch=={torch.__version__.split('+')[0]}", f"numpy=={np.__version__}", *own]
+    return [f"torch=={torch.__version__.split('+')[0]}", f"numpy=={np.__version__}", *headers, *own]

@@ -32,15 +32,20 @@ def _check_options(options: AotiOptions) -> None:
     """A package for a GPU is compiled on one.
 
     Raises:
-        TargetUnavailableError: no GPU where one is asked for.
+        TargetUnavailableError: no GPU where one is asked for, or no headers of CUDA's to compile for it.
     """
     import torch
 
-    if options.device == "cuda" and not torch.cuda.is_available():
+    if options.device == "cpu":
+        return
+    if not torch.cuda.is_available():
         raise TargetUnavailableError(
             f"target aoti: aoti.device is cuda, and PyTorch {torch.__version__} sees no GPU here; "
             "use --engine-option aoti.device=cpu, or --prepare, which makes what a machine with one needs to compile it"
         )
+    from exporter.targets.aoti.cuda_home import find_cuda_home
+
+    find_cuda_home()
 
 
 def _describe() -> str:

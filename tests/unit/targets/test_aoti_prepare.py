@@ -15,13 +15,21 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import cpp_extension
 
 from exporter.errors import BundleError, ParityError
 from exporter.rewrite import RewrittenProgram
 from exporter.signature import Signature, TensorSpec
 from exporter.targets import EmitRequest, find_target, open_runner
 from exporter.targets.aoti.options import AotiOptions
-from exporter.targets.aoti.prepare import SCRIPT, has_kernels, prepare, save_program, script_recipe
+from exporter.targets.aoti.prepare import (
+    SCRIPT,
+    has_kernels,
+    prepare,
+    requirements,
+    save_program,
+    script_recipe,
+)
 from exporter.targets.aoti.saved_program import PROGRAM
 from exporter.targets.aoti.target import TARGET
 from exporter.targets.build_script import write_script
@@ -53,7 +61,8 @@ def bundle_of(folder: Path, options: AotiOptions, *, kernels: bool = False) -> P
     save_program(torch.export.export(Small(), (torch.from_numpy(IMAGES),)), folder / PROGRAM)
     request = EmitRequest(signature=SIGNATURE, options=options, metadata={"name": "small"})
     recipe = script_recipe(NAME, request, folder / PROGRAM) | {"kernels": kernels}
-    write_script(folder, ROOT / "exporter/targets/aoti" / SCRIPT, recipe, ["torch==2.14.1"])
+    needs = requirements(options, kernels=kernels)
+    write_script(folder, ROOT / "exporter/targets/aoti" / SCRIPT, recipe, needs)
     np.savez(folder / "sample.npz", images=IMAGES, logits=LOGITS)
     proof = {NAME: {"tolerances": asdict(TOLERANCES["fp32"])}}
     (folder / "parity.json").write_text(json.dumps(proof), encoding="utf-8")
@@ -186,10 +195,18 @@ def test_script_compiles_for_the_gpu_that_it_finds(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("torch.export.passes.move_to_device_pass", lambda program, device: device)
     monkeypatch.setattr(Tensor, "to", lambda tensor, device: tensor)
     monkeypatch.setitem(sys.modules, "exporter.kernels", SimpleNamespace())
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "torch/__init__.py"))
+    for name in ("cuda.h", "crt", "nv"):
+        (tmp_path / "nvidia/cu13/include" / name).mkdir(parents=True)
     bundle = bundle_of(tmp_path / "bundle", AotiOptions(device="cuda"), kernels=True)
 
     assert run_script(bundle, tmp_path / "engine", monkeypatch) == 0
 
+    needs = (bundle / "requirements_aoti.txt").read_text(encoding="utf-8").splitlines()
+    assert needs[2:] == ["cuda-toolkit[cccl,crt]", "exporter[compiler]"]
+    assert str(tmp_path / "nvidia/cu13") == cpp_extension.CUDA_HOME
     assert seen["program"] == "cuda:1"
     assert seen["freezing"] is False
     metadata = seen["aot_inductor.metadata"]

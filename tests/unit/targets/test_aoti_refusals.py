@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils import cpp_extension
 
 from exporter.errors import BundleError, TargetUnavailableError, UsageError
 from exporter.rewrite import RewrittenProgram
@@ -20,6 +21,7 @@ from exporter.targets import target
 from exporter.targets.aoti import compile as aoti_compile
 from exporter.targets.aoti import machine
 from exporter.targets.aoti.compile import CACHES, compile_package
+from exporter.targets.aoti.cuda_home import cuda_home
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.aoti.target import TARGET
@@ -162,6 +164,18 @@ def test_full_disk_is_reported_as_such(
         compile_package(program.exported, 1, tmp_path / "model_aoti.pt2", AotiOptions(), {})
 
 
+def test_what_pytorch_does_not_find_is_no_matter_of_the_disk(
+    tmp_path: Path, program: RewrittenProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **named: Any) -> str:
+        raise OSError("CUDA_HOME environment variable is not set.")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+
+    with pytest.raises(TargetUnavailableError, match="cannot compile this program here: CUDA_HOME"):
+        compile_package(program.exported, 1, tmp_path / "model_aoti.pt2", AotiOptions(), {})
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -218,6 +232,35 @@ def test_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(TargetUnavailableError, match="aoti.device is cuda, and PyTorch .* sees no GPU here"):
         target("aoti", options=AotiOptions(device="cuda"))
+
+
+def put(folder: Path, *headers: str) -> None:
+    for header in headers:
+        (folder / header).parent.mkdir(parents=True, exist_ok=True)
+        (folder / header).touch()
+
+
+def test_headers_of_cuda_are_a_toolkits_or_those_beside_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought = tmp_path / "nvidia/cu13"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "torch/__init__.py"))
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", "/a/toolkit")
+    assert target("aoti", options=AotiOptions(device="cuda")).name == "aoti"
+    with cuda_home():
+        assert cpp_extension.CUDA_HOME == "/a/toolkit"
+
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    put(brought, "include/cuda.h")
+    with pytest.raises(TargetUnavailableError, match=r"pip install \"cuda-toolkit\[cccl,crt\]\""):
+        target("aoti", options=AotiOptions(device="cuda"))
+
+    put(brought, "include/crt/host_defines.h", "include/nv/target")
+    with cuda_home():
+        assert str(brought) == cpp_extension.CUDA_HOME
+    assert cpp_extension.CUDA_HOME is None
 
 
 def test_instructions_of_a_cpu_are_refused_for_a_gpu() -> None:

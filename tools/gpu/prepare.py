@@ -191,17 +191,14 @@ def forms_of(contender: Contender) -> Forms:
     """Of a contender's program or model.
 
     Raises:
-        UsageError: this version has no such form or precision.
+        UsageError: this version has no such precision.
     """
     if contender.precision not in get_args(Precision):
         raise UsageError(f"this version has no precision {contender.precision}")
     if contender.merge == "operators":
         return Forms()
     name = contender.kind if contender.kind in ENGINE_OPTIONS else "aoti"
-    forms = find_target(name).default_forms(_options(name))
-    if contender.merge == "kernels" and getattr(forms, "merge", None) != "kernels":
-        raise UsageError("this version has no form merge=kernels")
-    return forms
+    return find_target(name).default_forms(_options(name))
 
 
 def _slug(forms: Forms) -> str:

@@ -24,7 +24,7 @@ VIEWS = ("slice", "sym_size", "expand", "view", "reshape", "alias", "_assert")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of a tiny model takes: eager PyTorch, ONNX Runtime, and a program for AOTInductor."""
     folder = tmp_path_factory.mktemp("prepared")
-    wanted = "library,operators r4,onnx r4,aoti r4"
+    wanted = "library,kernels r4 fp16,operators r4,onnx r4,aoti r4"
     assert main(["prepare", str(folder), "--models", "tiny", "--only", wanted]) == 0
     return folder
 
@@ -39,7 +39,7 @@ def ran(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     """By name, what became of each contender; and the page."""
     out = tmp_path_factory.mktemp("results")
     arguments = ["run", str(prepared), "--out", str(out), "--device", "cpu", "--minutes", "5"]
-    assert main([*arguments, "--only", "library,operators,onnx"]) == 0
+    assert main([*arguments, "--only", "library,program,onnx"]) == 0
     tree = json.loads((out / JSON).read_text(encoding="utf-8"))
     return {each["name"]: each for each in tree["contenders"]} | {"page": (out / MARKDOWN).read_text()}
 
@@ -48,7 +48,7 @@ def test_prepared_programs_hold_no_weights(prepared: Path, plan: Plan) -> None:
     weights = sum(torch.Size(each.shape).numel() for each in plan.models["tiny"].parameters.values())
     files = {each.file for each in plan.entries if each.file}
 
-    assert len(files) == 3
+    assert len(files) == 4
     assert all((prepared / file).stat().st_size < weights * 2 / 5 for file in files)
 
 
@@ -56,10 +56,14 @@ def test_program_of_any_batch_launches_what_one_of_a_fixed_batch_does(
     prepared: Path, plan: Plan, tmp_path: Path
 ) -> None:
     def operators(kind: str) -> Counter[str]:
-        (found,) = [each for each in plan.entries if each.contender.kind == kind and each.file]
+        (found,) = [
+            each
+            for each in plan.entries
+            if each.contender.kind == kind and each.contender.merge != "operators"
+        ]
         assert found.file is not None
         (tmp_path / kind).mkdir()
-        extract(prepared / found.file, tmp_path / kind)
+        assert extract(prepared / found.file, tmp_path / kind)["kernels"]
         graph = read_program(tmp_path / kind / PROGRAM)[0].graph
         names = [str(node.target) for node in graph.nodes if node.op == "call_function"]
         return Counter(name for name in names if not any(view in name for view in VIEWS))
@@ -71,10 +75,11 @@ def test_contenders_are_timed_and_compute_what_the_reference_does(ran: dict[str,
     timed = {name: each for name, each in ran.items() if each and name != "page"}
 
     assert {name.removeprefix("tiny b2 ") for name in timed} == {
-        "library dense fp16", "library dense fp16 graph", "program operators r4 fp16 graph", "onnx r4 fp16 graph"
+        "library dense fp16", "library dense fp16 graph", "program kernels r4 fp16 graph",
+        "program operators r4 fp16 graph", "onnx r4 fp16 graph",
     }  # fmt: skip
     assert all(each["reason"] == "" and each["summary"]["median_ms"] > 0 for each in timed.values())
-    for name in ("program operators r4 fp16 graph", "onnx r4 fp16 graph"):
+    for name in ("program kernels r4 fp16 graph", "program operators r4 fp16 graph", "onnx r4 fp16 graph"):
         facts = timed[f"tiny b2 {name}"]["facts"]
         assert facts["right"] and 0 < facts["deviation"] < 0.05 and facts["cosine"] > 0.999
 

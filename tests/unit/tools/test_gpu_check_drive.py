@@ -61,6 +61,14 @@ def test_contender_that_fails_keeps_its_reason_and_the_others_are_timed(
     assert set(found.values()) == {""}
 
 
+def test_kernels_are_compiled_beside_the_timing_on_a_gpu_and_not_on_a_cpu(tmp_path: Path) -> None:
+    for device, reason in (("cuda", "no compiler here"), ("cpu", "")):
+        given = settings(tmp_path, {"0 build": "fails"}, device=device)
+        write_list(tmp_path, entry("program", merge="kernels"))
+
+        assert reasons(given) == {"program": reason}
+
+
 def test_contender_that_hangs_is_killed_at_its_limit_and_the_others_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

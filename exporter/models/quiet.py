@@ -1,11 +1,10 @@
 """Keep the libraries' chatter off the terminal while they build and fetch; errors still come through.
 
-While a model is loaded, warnings are heard by a `Listener` before they are silenced.
+While a model is loaded, a `Listener` hears the warnings that are silenced.
 """
 
 import contextlib
 import io
-import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,38 +15,18 @@ from exporter.models.library_notes import Listener, listener, logging_to
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence logging, warnings and what libraries print, for the duration of a block."""
-    heard, sink = listener(), io.StringIO()
+    heard, sink = listener() or Listener(""), io.StringIO()
     progress = _hub_progress_bars(shown=False)
     try:
         with (
-            _logging_off() if heard is None else logging_to(heard),
-            _warnings_off() if heard is None else _warnings_to(heard),
+            logging_to(heard),
+            _warnings_to(heard),
             contextlib.redirect_stdout(sink),
             contextlib.redirect_stderr(sink),
         ):
             yield
     finally:
         _hub_progress_bars(shown=progress)
-
-
-@contextlib.contextmanager
-def _logging_off() -> Iterator[None]:
-    """The handlers of the root logger are put back: open_clip logs through it, which would install one for good."""
-    root = logging.getLogger()
-    handlers, disabled = list(root.handlers), root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
-        root.handlers[:] = handlers
-
-
-@contextlib.contextmanager
-def _warnings_off() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextlib.contextmanager

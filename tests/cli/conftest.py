@@ -110,10 +110,9 @@ def vit_bundle(build: Build, vit_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def first_command(tmp_path_factory: pytest.TempPathFactory) -> FirstCommand:
-    """`vit_digits --r 4` in an empty folder, with the stack traces of torch: what it said, and the folder."""
+    """`vit_digits --r 4` in an empty folder: what it said, and the folder."""
     folder = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.fx.config, "do_not_emit_stack_traces", False)
         patch.chdir(folder)
         return run("vit_digits", "--r", "4", "--target", "onnx", "--json"), folder
 

@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import _constant_folding as constant_folding
 from torch.export import ExportedProgram
 
+from exporter.capture import without_stack_traces
 from exporter.errors import InternalError
 from exporter.rewrite.annotate_blocks import annotations
 from exporter.targets.onnx.flatten_heads import FlattenHeadsPass
@@ -66,7 +67,7 @@ def without_matches(model: ir.Model, request: EmitRequest) -> None:
 def _translate(
     exported: ExportedProgram, request: EmitRequest, output_names: Sequence[str], written: int
 ) -> ir.Model:
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), without_stack_traces():
         program = torch.onnx.export(
             exported,
             dynamo=True,

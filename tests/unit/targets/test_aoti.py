@@ -62,9 +62,7 @@ class Built:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Compiled with a free batch axis, which a runner of a static batch can use as well: half a minute, once."""
     folder, scratch = tmp_path_factory.mktemp("aoti"), tmp_path_factory.mktemp("scratch")
-    with pytest.MonkeyPatch.context() as patched:  # the package must not hold them
-        patched.setattr(torch.fx.config, "do_not_emit_stack_traces", False)
-        program = capture_model(family(FAMILY).model()).compile(REQUESTS["constant"], dynamic_batch=True)
+    program = capture_model(family(FAMILY).model()).compile(REQUESTS["constant"], dynamic_batch=True)
     request = EmitRequest(
         signature=SIGNATURE,
         metadata={"name": "vit for a test"},

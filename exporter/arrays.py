@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from exporter.errors import BundleError
+from exporter.errors import BundleError, first_few
 
 Array = npt.NDArray[Any]
 
@@ -79,7 +79,9 @@ def read_archive(path: Path, forms: Mapping[str, ArrayForm], remedy: str) -> dic
         entries = {entry.filename: entry for entry in archive.infolist()}
         found = sorted(name.removesuffix(".npy") for name in entries)
         if found != sorted(forms) or len(entries) != len(archive.infolist()):
-            raise _Unfit(f"expected the arrays {', '.join(sorted(forms))}, got {_listed(found)}")
+            raise _Unfit(
+                f"expected the arrays {', '.join(sorted(forms))}, got {first_few(found, 40, 5) or 'none'}"
+            )
         return {name: _read_entry(archive, entries, name, form) for name, form in forms.items()}
 
 
@@ -154,8 +156,3 @@ def _type_text(dtype: np.dtype[Any]) -> str:
 def _shape_text(shape: tuple[int, ...]) -> str:
     shown = ", ".join(str(length)[:20] for length in shape[:8])
     return f"({shown}{', ...' if len(shape) > 8 else ''})"
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name)[1:-1][:40] for name in names[:5]) or "none"
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

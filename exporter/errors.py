@@ -133,14 +133,14 @@ def quoted(given: object, most: int = LONGEST_QUOTE) -> str:
     return f"{shown[:head]}...{shown[head + 3 - most :]}"
 
 
-def first_few(names: Collection[object], longest: int = LONGEST_QUOTE) -> str:
-    """The first three names, each as `quoted`, and how many more there are.
+def first_few(names: Collection[object], longest: int = LONGEST_QUOTE, most: int = NAMES_SHOWN) -> str:
+    """The first names, each as `quoted`, and how many more there are.
 
     >>> first_few("abcde")
     'a, b, c and 2 more'
     """
-    shown = ", ".join(quoted(name, longest) for name in islice(names, NAMES_SHOWN))
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+    shown = ", ".join(quoted(name, longest) for name in islice(names, most))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def one_line(message: str) -> str:

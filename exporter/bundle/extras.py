@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from exporter.bundle.file_names import MANIFEST_FILE, is_file_name
 from exporter.bundle.manifest import MAX_MANIFEST_BYTES
-from exporter.errors import UsageError, quoted
+from exporter.errors import UsageError, first_few, quoted
 
 _NAMED = 5
 """How many extra files a note names."""
@@ -41,9 +41,7 @@ def extras_note(extras: Collection[str]) -> str | None:
     """The line that names them, or None where there are none."""
     if not extras:
         return None
-    shown = ", ".join(quoted(name) for name in sorted(extras)[:_NAMED])
-    more = f" and {len(extras) - _NAMED} more" if len(extras) > _NAMED else ""
-    return f"not of this bundle, and neither checked nor read: {shown}{more}"
+    return f"not of this bundle, and neither checked nor read: {first_few(sorted(extras), most=_NAMED)}"
 
 
 def extras_to_keep(folder: Path) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from exporter.capture import without_stack_traces
 from exporter.errors import InternalError
 from exporter.graph import GraphPass, PassOutcome
 from exporter.reduction.ranking import argsort_distinct, ranks_descending
@@ -59,7 +60,7 @@ def decompose_stable_sort(
     exported: ExportedProgram, form: Callable[..., tuple[Tensor, Tensor]]
 ) -> ExportedProgram:
     """The same program with its stable sorts in another form."""
-    with torch.no_grad():
+    with torch.no_grad(), without_stack_traces():
         decomposed: ExportedProgram = exported.run_decompositions({_STABLE_SORT: form})
     return decomposed
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import features
 
-from exporter.errors import UsageError, quoted
+from exporter.errors import UsageError, first_few, quoted
 
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "AVIF": (".avif",),
@@ -144,9 +144,7 @@ def kinds_text(kinds: Mapping[str, int]) -> str:
 
 def names_text(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
-    all_names = list(names)
-    more = f" and {len(all_names) - _SHOWN} more" if len(all_names) > _SHOWN else ""
-    return ", ".join(quoted(name, 40) for name in all_names[:_SHOWN]) + more
+    return first_few(list(names), 40, _SHOWN)
 
 
 def _most_first(item: tuple[str, int]) -> tuple[int, str]:

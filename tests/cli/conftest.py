@@ -1,6 +1,9 @@
 """Tiny checkpoints on disk, and bundles built once per session through the command line."""
 
+import hashlib
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +13,17 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.cli.commands import Build, FirstCommand, run, tree
+from tests.cli.commands import Build, FirstCommand, Outcome, run, tree
 from tests.support.families import family, randomise
+from tests.support.once import once
 
 
 @pytest.fixture(scope="session")
 def vit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face ViT: 24 pixels, patch 4 (37 tokens), 4 blocks, 10 classes."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-vit"
     model = family("hf_vit").model().tower
     assert isinstance(model, transformers.PreTrainedModel)
-    model.save_pretrained(folder)
-    return folder
+    return once(tmp_path_factory, "tiny-vit", model.save_pretrained)
 
 
 @pytest.fixture(scope="session")
@@ -43,22 +45,21 @@ def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     randomise(model.vision_model, 3)
     randomise(model.text_model, 4)
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-clip"
-    model.save_pretrained(folder)
-    return folder
+    return once(tmp_path_factory, "tiny-clip", model.save_pretrained)
 
 
 @pytest.fixture(scope="session")
 def saved_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `.pt2` of a tiny timm ViT with a free batch axis."""
-    vit = family("timm_vit")
-    path = tmp_path_factory.mktemp("programs") / "tiny.pt2"
-    with torch.no_grad():
-        exported = torch.export.export(
-            vit.model(), (vit.images(2),), dynamic_shapes=({0: torch.export.Dim("batch")},)
-        )
-    torch.export.save(exported, path)
-    return path
+
+    def save(folder: Path) -> None:
+        vit = family("timm_vit")
+        shapes = ({0: torch.export.Dim("batch")},)
+        with torch.no_grad():
+            exported = torch.export.export(vit.model(), (vit.images(2),), dynamic_shapes=shapes)
+        torch.export.save(exported, folder / "tiny.pt2")
+
+    return once(tmp_path_factory, "program", save) / "tiny.pt2"
 
 
 @pytest.fixture(scope="session")
@@ -88,16 +89,14 @@ def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Build through the command line, once for the same words; the folder is called `bundle`."""
-    built: dict[tuple[str, ...], Path] = {}
 
     def get(*words: str | Path) -> Path:
-        key = tuple(map(str, words))
-        if key not in built:
-            folder = tmp_path_factory.mktemp("built") / "bundle"
-            outcome = run(*key, "--out", folder, "--quiet")
+        def export(folder: Path) -> None:
+            outcome = run(*words, "--out", folder / "bundle", "--quiet")
             assert outcome.status == 0, outcome.err
-            built[key] = folder
-        return built[key]
+
+        key = hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()[:16]
+        return once(tmp_path_factory, f"built-{key}", export) / "bundle"
 
     return get
 
@@ -111,10 +110,16 @@ def vit_bundle(build: Build, vit_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def first_command(tmp_path_factory: pytest.TempPathFactory) -> FirstCommand:
     """`vit_digits --r 4` in an empty folder: what it said, and the folder."""
-    folder = tmp_path_factory.mktemp("first")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return run("vit_digits", "--r", "4", "--target", "onnx", "--json"), folder
+
+    def export(folder: Path) -> None:
+        (folder / "place").mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder / "place")
+            outcome = run("vit_digits", "--r", "4", "--target", "onnx", "--json")
+        (folder / "outcome.json").write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+
+    folder = once(tmp_path_factory, "first-command", export)
+    return Outcome(**json.loads((folder / "outcome.json").read_text(encoding="utf-8"))), folder / "place"
 
 
 @pytest.fixture

@@ -18,16 +18,6 @@ def test_recipe_of_a_bundle_rebuilds_the_same_bytes(digits_bundle: Path, tmp_pat
     assert tree(again) == tree(digits_bundle)
 
 
-def test_local_model_is_found_beside_the_recipe(vit_bundle: Path, vit_dir: Path, tmp_path: Path) -> None:
-    shutil.copy(vit_bundle / "recipe.yaml", tmp_path / "mine.yaml")
-    shutil.copytree(vit_dir, tmp_path / vit_dir.name)
-
-    outcome = run("run", tmp_path / "mine.yaml", "--out", tmp_path / "out" / vit_bundle.name, "--quiet")
-
-    assert outcome.status == 0, outcome.err
-    assert tree(tmp_path / "out" / vit_bundle.name) == tree(vit_bundle)
-
-
 def test_options_override_the_recipe(vit_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         f"model: hf:{vit_dir}\nschedule: {{r: 4}}\nbatch: 2\n", encoding="utf-8"

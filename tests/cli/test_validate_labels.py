@@ -51,10 +51,6 @@ def class_number(digit: int) -> str:
     return f"class{digit + 1}"
 
 
-def letter(digit: int) -> str:
-    return "abcdefghij"[digit]
-
-
 def other_letter(digit: int) -> str:
     return "jabcdefghi"[digit]
 
@@ -69,21 +65,12 @@ def names_file(tmp_path: Path) -> Path:
 # Right ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name_of", "rule"),
-    [
-        pytest.param(WORDS.__getitem__, "name", id="zero..nine"),
-        pytest.param(lambda digit: f"{digit:03}", "index", id="000..009"),
-    ],
-)
-def test_folders_called_like_classes_give_the_models_accuracy(
-    digits_bundle: Path, scans: Scans, name_of: Callable[[int], str], rule: str
-) -> None:
-    found = measured(digits_bundle, "--data", scans(name_of))
+def test_folders_called_like_classes_give_the_models_accuracy(digits_bundle: Path, scans: Scans) -> None:
+    found = measured(digits_bundle, "--data", scans(WORDS.__getitem__))
 
     assert found["accuracy"]["dense"]["top1"] >= RIGHT
-    assert found["labels_matched_by"] == rule
-    expected = [{"label": name_of(digit), "class": WORDS[digit], "index": digit} for digit in range(10)]
+    assert found["labels_matched_by"] == "name"
+    expected = [{"label": word, "class": word, "index": digit} for digit, word in enumerate(WORDS)]
     assert sorted(found["labels"], key=lambda row: int(row["index"])) == expected
     assert "warnings" not in found
 
@@ -116,29 +103,6 @@ def test_class_names_in_a_file_give_the_models_accuracy(
     assert (found["labels_matched_by"], found["task"]) == ("classes", "classification")
 
 
-def test_class_names_in_a_table_give_the_models_accuracy(
-    digits_bundle: Path, scans: Scans, pictures: list[tuple[Image.Image, int]]
-) -> None:
-    folder = scans(lambda digit: "all")
-    rows = [f"all/{number:02}.png,{WORDS[digit].title()}" for number, (_, digit) in enumerate(pictures)]
-    (folder / "labels.csv").write_text("\n".join(["image,label", *rows, "./" + rows[0]]), encoding="utf-8")
-
-    found = measured(digits_bundle, "--data", folder / "labels.csv")
-
-    assert found["accuracy"]["dense"]["top1"] >= RIGHT
-    assert found["accuracy"]["dense"]["n"] == COUNT
-    assert found["notes"] == [f"1 row of images listed before left out, the first in line {COUNT + 2}"]
-
-
-def test_folders_in_the_models_order_give_its_accuracy_if_the_user_says_so(
-    digits_bundle: Path, scans: Scans
-) -> None:
-    found = measured(digits_bundle, "--data", scans(letter), "--labels-in-order")
-
-    assert found["accuracy"]["dense"]["top1"] >= RIGHT
-    assert (found["labels_matched_by"], found["labels"][3]["class"]) == ("order", "three")
-
-
 # Refused --------------------------------------------------------------------------------------------
 
 
@@ -152,41 +116,17 @@ def test_folders_in_the_models_order_give_its_accuracy_if_the_user_says_so(
             id="class1..class10",
         ),
         pytest.param(
-            class_number,
-            ("--labels-in-order",),
-            "class1, class10 as text, class1, class2 as numbers",
-            id="in order",
-        ),
-        pytest.param(
-            lambda digit: WORDS[digit] + ("?" if digit == 3 else ""), (), 'Did you mean "three"?', id="one"
-        ),
-        pytest.param(
-            lambda digit: ("train", "test")[digit % 2], (), "not classes; give one of them", id="train/test"
-        ),
-        pytest.param(
             lambda digit: ("train", "val")[digit % 2],
             ("--labels-in-order",),
             "data/val",
             id="train/val in order",
         ),
-        pytest.param(
-            lambda digit: "ab"[digit % 2], ("--labels-in-order",), "expected 10 folders", id="two in order"
-        ),
     ],
 )
-def test_folders_that_nobody_knows_are_refused(
+def test_folders_that_no_class_is_called_like_are_refused(
     digits_bundle: Path, scans: Scans, name_of: Callable[[int], str], words: tuple[str, ...], expected: str
 ) -> None:
     assert expected in refused(2, "validate", digits_bundle, "--data", scans(name_of), *words)
-
-
-def test_too_few_class_names_are_refused(digits_bundle: Path, scans: Scans, names_file: Path) -> None:
-    names_file.write_text("zero\none\n", encoding="utf-8")
-
-    complaint = refused(2, "validate", digits_bundle, "--data", scans(str), "--classes", names_file)
-
-    assert "classes: expected 10 lines in " in complaint
-    assert "one for each class of the model in its order, got 2" in complaint
 
 
 def test_a_sweep_matches_labels_by_the_same_rules(scans: Scans, names_file: Path, workplace: Path) -> None:

@@ -86,6 +86,8 @@ def test_a_checkpoints_own_class_names_are_what_folders_are_matched_with(
         {"label": "tabby_cat", "class": "tabby cat", "index": 0},
     ]
     assert found["notes"] == ["skipped, as no images and no classes: __MACOSX"]
+    recipe = (tmp_path / "bundle" / "recipe.yaml").read_text(encoding="utf-8")
+    assert "data: null" in recipe and str(data) not in recipe
 
 
 def test_parts_of_a_data_set_are_no_classes_of_a_checkpoint(

@@ -7,6 +7,7 @@ The weights are seeded and leave no part idle. Each model takes its `images()`, 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,15 @@ WIDTH = 32
 HEADS = 4
 BLOCKS = 4
 OUTPUTS = 10
+
+TIMM: dict[str, Any] = {
+    "img_size": IMAGE_SIZE,
+    "patch_size": PATCH_SIZE,
+    "embed_dim": WIDTH,
+    "depth": BLOCKS,
+    "num_heads": HEADS,
+    "num_classes": OUTPUTS,
+}
 
 HUGGING_FACE: dict[str, Any] = {
     "hidden_size": WIDTH,
@@ -121,54 +131,13 @@ def scaled(module: nn.Module, name: str, noise: Tensor) -> Tensor:
 
 def timm_vit(**options: Any) -> nn.Module:
     """Build a timm VisionTransformer."""
-    settings: dict[str, Any] = {
-        "img_size": IMAGE_SIZE,
-        "patch_size": PATCH_SIZE,
-        "embed_dim": WIDTH,
-        "depth": BLOCKS,
-        "num_heads": HEADS,
-        "num_classes": OUTPUTS,
-    }
-    vit: nn.Module = timm.models.vision_transformer.VisionTransformer(**(settings | options))
+    vit: nn.Module = timm.models.vision_transformer.VisionTransformer(**(TIMM | options))
     return vit
 
 
 def timm_deit_distilled() -> nn.Module:
     """Build a distilled DeiT: class and distillation token, two heads averaged."""
-    return timm.models.deit.VisionTransformerDistilled(  # type: ignore[no-untyped-call]
-        img_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        embed_dim=WIDTH,
-        depth=BLOCKS,
-        num_heads=HEADS,
-        num_classes=OUTPUTS,
-    )
-
-
-def timm_deit3() -> nn.Module:
-    """Build a DeiT-III: LayerScale, positions on the patches only."""
-    return timm_vit(init_values=1e-6, no_embed_class=True)
-
-
-def timm_dinov2_registers() -> nn.Module:
-    """Build a DINOv2 with registers: four register tokens, LayerScale, gated MLP, no head."""
-    return timm_vit(
-        init_values=1e-5,
-        no_embed_class=True,
-        reg_tokens=4,
-        num_classes=0,
-        mlp_layer=SwiGLUPacked,
-    )
-
-
-def timm_siglip() -> nn.Module:
-    """Build a SigLIP image tower: no prefix tokens, attention pooling, no head."""
-    return timm_vit(class_token=False, global_pool="map", num_classes=0)
-
-
-def timm_clip() -> nn.Module:
-    """Build a CLIP image tower as timm has it: norm before the blocks, quick GELU."""
-    return timm_vit(pre_norm=True, act_layer="quick_gelu")
+    return timm.models.deit.VisionTransformerDistilled(**TIMM)  # type: ignore[no-untyped-call]
 
 
 def torchvision_vit() -> nn.Module:
@@ -203,74 +172,13 @@ def open_clip_vit(**options: Any) -> nn.Module:
     return tower
 
 
-def hf_vit() -> nn.Module:
-    """Build a ViT classifier of transformers."""
+def of_transformers(class_name: str, **changes: Any) -> nn.Module:
+    """Build a model of transformers from its own configuration class."""
     import transformers
 
-    config = transformers.ViTConfig(
-        **(HUGGING_FACE | {"intermediate_size": 4 * WIDTH, "num_labels": OUTPUTS})
-    )
-    return transformers.ViTForImageClassification(config)
-
-
-def hf_clip() -> nn.Module:
-    """Build a CLIP image tower of transformers, with its projection."""
-    import transformers
-
-    config = transformers.CLIPVisionConfig(
-        **HUGGING_FACE, intermediate_size=4 * WIDTH, projection_dim=OUTPUTS
-    )
-    return transformers.CLIPVisionModelWithProjection(config)
-
-
-def hf_siglip() -> nn.Module:
-    """Build a SigLIP image tower of transformers, with its attention-pooling head."""
-    import transformers
-
-    config = transformers.SiglipVisionConfig(**HUGGING_FACE, intermediate_size=4 * WIDTH)
-    return transformers.SiglipVisionModel(config)
-
-
-def hf_dinov2() -> nn.Module:
-    """Build a DINOv2 backbone of transformers."""
-    import transformers
-
-    return transformers.Dinov2Model(transformers.Dinov2Config(**HUGGING_FACE))
-
-
-def hf_dinov2_registers() -> nn.Module:
-    """Build a DINOv2 backbone of transformers, with four registers."""
-    import transformers
-
-    return transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**HUGGING_FACE))
-
-
-def hf_dinov2_registers_classifier() -> nn.Module:
-    """Build a DINOv2 classifier of transformers: it reads the class token and the mean of the patches."""
-    import transformers
-
-    config = transformers.Dinov2WithRegistersConfig(**(HUGGING_FACE | {"num_labels": OUTPUTS}))
-    return transformers.Dinov2WithRegistersForImageClassification(config)
-
-
-def timm_mean_pool() -> nn.Module:
-    """Build a timm ViT that averages its patches, class token left out (MAE fine-tuned)."""
-    return timm_vit(global_pool="avg")
-
-
-def timm_no_class_token() -> nn.Module:
-    """Build a timm ViT without any prefix token that averages all its tokens."""
-    return timm_vit(class_token=False, global_pool="avg")
-
-
-def timm_qk_norm() -> nn.Module:
-    """Build a timm ViT that normalises queries and keys."""
-    return timm_vit(qk_norm=True)
-
-
-def open_clip_mean_pool() -> nn.Module:
-    """Build open_clip's visual tower with LayerScale and a mean over the patches."""
-    return open_clip_vit(pool_type="avg", ls_init_value=1e-5)
+    model_class = getattr(transformers, class_name)
+    model: nn.Module = model_class(model_class.config_class(**(HUGGING_FACE | changes)))
+    return model
 
 
 # Tokens to merge per block, as a test may ask for them; "capped" asks for more than there is.
@@ -284,47 +192,118 @@ SCHEDULES = {
 # The seed of each family is one that leaves no near tie in any of these schedules, with either method.
 FAMILIES = (
     Family(name="timm_vit", build=timm_vit, prefix=1, output_name="logits", seed=1),
-    Family(name="timm_qk_norm", build=timm_qk_norm, prefix=1, output_name="logits", seed=8),
     Family(
-        name="timm_mean_pool", build=timm_mean_pool, prefix=1, output_name="logits", pooling="mean", seed=1
+        name="timm_qk_norm", build=partial(timm_vit, qk_norm=True), prefix=1, output_name="logits", seed=8
+    ),
+    Family(
+        name="timm_mean_pool",  # the class token left out, as in MAE's fine-tuning
+        build=partial(timm_vit, global_pool="avg"),
+        prefix=1,
+        output_name="logits",
+        pooling="mean",
+        seed=1,
     ),
     Family(
         name="timm_no_class_token",
-        build=timm_no_class_token,
+        build=partial(timm_vit, class_token=False, global_pool="avg"),
         prefix=0,
         output_name="logits",
         pooling="mean",
         seed=5,
     ),
     Family(name="timm_deit_distilled", build=timm_deit_distilled, prefix=2, output_name="logits", seed=1),
-    Family(name="timm_deit3", build=timm_deit3, prefix=1, output_name="logits", seed=12),
     Family(
-        name="timm_dinov2_registers", build=timm_dinov2_registers, prefix=5, output_name="features", seed=0
+        name="timm_deit3",  # LayerScale, positions on the patches only
+        build=partial(timm_vit, init_values=1e-6, no_embed_class=True),
+        prefix=1,
+        output_name="logits",
+        seed=12,
     ),
     Family(
-        name="timm_siglip", build=timm_siglip, prefix=0, output_name="embedding", pooling="attention", seed=5
+        name="timm_dinov2_registers",
+        build=partial(
+            timm_vit,
+            init_values=1e-5,
+            no_embed_class=True,
+            reg_tokens=4,
+            num_classes=0,
+            mlp_layer=SwiGLUPacked,
+        ),
+        prefix=5,
+        output_name="features",
+        seed=0,
     ),
-    Family(name="timm_clip", build=timm_clip, prefix=1, output_name="embedding", seed=11),
+    Family(
+        name="timm_siglip",
+        build=partial(timm_vit, class_token=False, global_pool="map", num_classes=0),
+        prefix=0,
+        output_name="embedding",
+        pooling="attention",
+        seed=5,
+    ),
+    Family(
+        name="timm_clip",
+        build=partial(timm_vit, pre_norm=True, act_layer="quick_gelu"),
+        prefix=1,
+        output_name="embedding",
+        seed=11,
+    ),
     Family(name="torchvision_vit", build=torchvision_vit, prefix=1, output_name="logits", seed=2),
     Family(name="open_clip_vit", build=open_clip_vit, prefix=1, output_name="embedding", seed=7),
     Family(
         name="open_clip_mean_pool",
-        build=open_clip_mean_pool,
+        build=partial(open_clip_vit, pool_type="avg", ls_init_value=1e-5),
         prefix=1,
         output_name="embedding",
         pooling="mean",
         seed=13,
     ),
-    Family(name="hf_vit", build=hf_vit, prefix=1, output_name="logits", seed=12),
-    Family(name="hf_clip", build=hf_clip, prefix=1, output_name="embedding", seed=15),
     Family(
-        name="hf_siglip", build=hf_siglip, prefix=0, output_name="embedding", pooling="attention", seed=12
+        name="hf_vit",
+        build=partial(
+            of_transformers, "ViTForImageClassification", intermediate_size=4 * WIDTH, num_labels=OUTPUTS
+        ),
+        prefix=1,
+        output_name="logits",
+        seed=12,
     ),
-    Family(name="hf_dinov2", build=hf_dinov2, prefix=1, output_name="features", seed=5),
-    Family(name="hf_dinov2_registers", build=hf_dinov2_registers, prefix=5, output_name="features", seed=11),
+    Family(
+        name="hf_clip",
+        build=partial(
+            of_transformers,
+            "CLIPVisionModelWithProjection",
+            intermediate_size=4 * WIDTH,
+            projection_dim=OUTPUTS,
+        ),
+        prefix=1,
+        output_name="embedding",
+        seed=15,
+    ),
+    Family(
+        name="hf_siglip",
+        build=partial(of_transformers, "SiglipVisionModel", intermediate_size=4 * WIDTH),
+        prefix=0,
+        output_name="embedding",
+        pooling="attention",
+        seed=12,
+    ),
+    Family(
+        name="hf_dinov2",
+        build=partial(of_transformers, "Dinov2Model"),
+        prefix=1,
+        output_name="features",
+        seed=5,
+    ),
+    Family(
+        name="hf_dinov2_registers",
+        build=partial(of_transformers, "Dinov2WithRegistersModel"),
+        prefix=5,
+        output_name="features",
+        seed=11,
+    ),
     Family(
         name="hf_dinov2_registers_classifier",
-        build=hf_dinov2_registers_classifier,
+        build=partial(of_transformers, "Dinov2WithRegistersForImageClassification", num_labels=OUTPUTS),
         prefix=5,
         output_name="logits",
         pooling="token and mean",

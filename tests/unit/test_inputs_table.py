@@ -74,10 +74,21 @@ COMMANDS = re.findall(r"^python -m exporter (.*)$", section("Try it"), re.MULTIL
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_the_page_tells_a_newcomer_to_type_works(
-    command: str, brought: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_the_page_tells_a_newcomer_to_type_is_understood(
+    command: str, brought: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(brought)
+    outcome = run("inspect", *command.split())
+
+    assert outcome.status == 0, outcome.err
+    assert "merged" in outcome.out
+
+
+def test_what_the_page_tells_a_newcomer_to_type_makes_a_bundle(
+    brought: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(brought)
+    (command,) = [each for each in COMMANDS if "hf:./" in each]
     outcome = run(*command.split(), "--out", tmp_path / "bundle")
 
     assert outcome.status == 0, outcome.err

@@ -204,9 +204,7 @@ def _processor(look: Look) -> tuple[Any, Mapping[str, Any]]:
                 f"the image processor of {place.spelling} is code of the repository (auto_map), which is not run; "
                 f"{SAY_IT}"
             )
-        processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            place.where, **place.pinned, trust_remote_code=False
-        )
+        processor = AutoImageProcessor.from_pretrained(place.where, **place.pinned, trust_remote_code=False)
     return processor, content
 
 

@@ -1,29 +1,17 @@
 """Command-line options as recipe keys."""
 
-from typing import Any
-
-import click
 import pytest
-from click.testing import CliRunner
 
 from exporter.cli import main
 from exporter.cli.options import overrides, recipe_options
 from exporter.errors import UsageError
 from exporter.pipeline import BenchOptions
+from tests.unit.cli.conftest import given
 
 
 def parsed(*words: str) -> dict[str, object]:
     """What `overrides` makes of the words of a command line."""
-    found: dict[str, Any] = {}
-
-    @click.command()
-    @recipe_options
-    def command(**given: Any) -> None:
-        found.update(given)
-
-    result = CliRunner().invoke(command, list(words))
-    assert result.exit_code == 0, result.output
-    return overrides(found)
+    return overrides(given(recipe_options, *words))
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,17 @@
 """Command-line options as the axes and the goal of a sweep."""
 
-from typing import Any
-
-import click
 import pytest
-from click.testing import CliRunner
 
 from exporter.cli.sweep_options import sweep_axes, sweep_options
 from exporter.errors import UsageError
 from exporter.pipeline import Goal
 from exporter.sweep import Axes
+from tests.unit.cli.conftest import given
 
 
 def parsed(*words: str) -> tuple[Axes, Goal | None, dict[str, object]]:
     """What `sweep_axes` makes of the words of a command line."""
-    found: dict[str, Any] = {}
-
-    @click.command()
-    @sweep_options
-    def command(**given: Any) -> None:
-        found.update(given)
-
-    result = CliRunner().invoke(command, list(words))
-    assert result.exit_code == 0, result.output
-    return sweep_axes(found)
+    return sweep_axes(given(sweep_options, *words))
 
 
 def test_r_alone_is_a_grid_of_the_defaults() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,37 @@ import torch
 from PIL import Image
 
 import exporter
-from exporter.models import LoadedModel, ModelRequest, ShippedData, crop_image, load, normalize, shipped_data
+from exporter.models import (
+    ExampleInput,
+    LoadedModel,
+    ModelRequest,
+    Preprocess,
+    ShippedData,
+    crop_image,
+    load,
+    normalize,
+    shipped_data,
+)
 from exporter.recipe import recipe_from_mapping
 from exporter.targets import Array
+from tests.support.once import once
+
+CLASSIFIER = LoadedModel(
+    module=torch.nn.Identity(),
+    source="hf",
+    id="some-model",
+    alias=None,
+    name="some-model",
+    inputs={"images": ExampleInput(shape=(3, 8, 8), dtype=torch.float32)},
+    output_names=("logits",),
+    preprocess=Preprocess(
+        image_size=(8, 8), interpolation="bicubic", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
+    ),
+    weights_kind="random",
+    weights_tag=None,
+    weights_sha256="0" * 64,
+)
+"""A model as far as it decides what it is measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +86,13 @@ def run_onnx(path: str, inputs: Array) -> Array:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipDigits:
     values = {"schema_version": 1, "model": "clip_digits", "tower": "both", "schedule": {"r": 4}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("exporter.pipeline.measure.default_workers", lambda images: 0)
-        bundle = exporter.export(
-            recipe_from_mapping(values, "test"), tmp_path_factory.mktemp("clip") / "bundle"
-        )
+
+    def export(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("exporter.pipeline.measure.default_workers", lambda images: 0)
+            exporter.export(recipe_from_mapping(values, "test"), folder / "bundle")
+
+    bundle = exporter.load_bundle(once(tmp_path_factory, "clip", export) / "bundle")
     request = ModelRequest(model="clip_digits")
     image, shipped = load(request), shipped_data(request)
     assert shipped is not None

@@ -1,17 +1,15 @@
-"""The road from Python: a recipe in, a bundle out."""
+"""Exports from Python: a recipe in, a bundle out."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import exporter
-from exporter.errors import ModelUnavailableError, ParityError, RecipeError, UsageError, WeightsError
+from exporter.errors import ParityError, RecipeError, UsageError, WeightsError
 from exporter.models import ModelRequest
 from exporter.pipeline import Note, build, plan_export, validate
 from exporter.recipe import ParityGate, Recipe
@@ -96,33 +94,6 @@ def test_stages_are_told_in_the_order_of_the_road(stages: Stages) -> None:
     assert all(note for _, note in stages.seen)
 
 
-def test_merged_engine_is_not_the_dense_one(bundle: exporter.Bundle, recipe: Recipe, tmp_path: Path) -> None:
-    dense = exporter.export(replace(recipe, schedule=ScheduleRequest(r=0)), tmp_path / "dense")
-    images = family("timm_vit").images(1).numpy()
-
-    merged, whole = (each.runner("onnx")(images)["logits"] for each in (bundle, dense))
-    with torch.no_grad():
-        eager = family("timm_vit").model()(torch.from_numpy(images)).numpy()
-
-    np.testing.assert_allclose(whole, eager, atol=1e-4)
-    assert np.abs(merged - whole).max() > 1e-3
-
-
-def test_existing_bundles_are_only_replaced_by_force(
-    recipe: Recipe, bundle: exporter.Bundle, tmp_path: Path
-) -> None:
-    shutil.copytree(bundle.path, tmp_path / "out")
-    with pytest.raises(UsageError, match="--force"):
-        exporter.export(recipe, tmp_path / "out")
-
-    replaced = exporter.export(
-        replace(recipe, schedule=ScheduleRequest(r=2)), str(tmp_path / "out"), force=True
-    )
-
-    assert replaced.manifest.schedule.merged == (2, 2, 2, 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
 def test_engine_that_flips_a_tie_has_a_sample_of_its_own(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,11 +162,6 @@ def test_validation_proves_the_engine_again(bundle: exporter.Bundle) -> None:
     assert validated.parity["onnx"].passed
     assert validated.parity["onnx"].comparisons.keys() == {"sample/logits"}
     assert validated.measured is None
-
-
-def test_validation_without_the_dense_model_cannot_measure(bundle: exporter.Bundle, tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailableError, match=r"tiny\.pt2"):
-        validate(bundle.path, {"validate.data": str(tmp_path)})
 
 
 def test_public_names_are_all_there() -> None:

@@ -6,36 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from exporter.errors import UsageError
-from exporter.models import ExampleInput, LoadedModel, ModelRequest, Preprocess, shipped_data
+from exporter.models import LoadedModel, ModelRequest, shipped_data
 from exporter.pipeline.material import Material, material
 from exporter.recipe import AccuracyGate, AgreementGate, Validation
+from tests.unit.pipeline.conftest import CLASSIFIER
 
 OUTPUTS = 10
 ELSEWHERE = ModelRequest(model="hf:someone/some-model")
-PREPROCESS = Preprocess(
-    image_size=(8, 8),
-    interpolation="bicubic",
-    crop_fraction=1.0,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-)
-CLASSIFIER = LoadedModel(
-    module=torch.nn.Identity(),
-    source="hf",
-    id="some-model",
-    alias=None,
-    name="some-model",
-    inputs={"images": ExampleInput(shape=(3, 8, 8), dtype=torch.float32)},
-    output_names=("logits",),
-    preprocess=PREPROCESS,
-    weights_kind="random",
-    weights_tag=None,
-    weights_sha256="0" * 64,
-)
 CLIP = replace(CLASSIFIER, name="some-clip", output_names=("embedding",))
 HEADLESS = replace(CLASSIFIER, name="some-backbone", output_names=("features",))
 MODELS: Mapping[str, LoadedModel] = {"classifier": CLASSIFIER, "clip": CLIP, "headless": HEADLESS}

@@ -4,32 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from exporter.errors import UsageError
-from exporter.models import ClassNames, ExampleInput, LoadedModel, ModelRequest, Preprocess
+from exporter.models import ClassNames, LoadedModel, ModelRequest
 from exporter.pipeline.material import Material, material
 from exporter.recipe import Validation
+from tests.unit.pipeline.conftest import CLASSIFIER
 
 ELSEWHERE = ModelRequest(model="hf:someone/pets")
 OWN: ClassNames = (("cat", "house cat"), ("dog",), ("newt",))
-MODEL = LoadedModel(
-    module=torch.nn.Identity(),
-    source="hf",
-    id="pets",
-    alias=None,
-    name="pets",
-    inputs={"images": ExampleInput(shape=(3, 8, 8), dtype=torch.float32)},
-    output_names=("logits",),
-    preprocess=Preprocess(
-        image_size=(8, 8), interpolation="bicubic", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
-    ),
-    weights_kind="random",
-    weights_tag=None,
-    weights_sha256="0" * 64,
-    class_names=OWN,
-)
+MODEL = replace(CLASSIFIER, class_names=OWN)
 CLIP = replace(MODEL, output_names=("embedding",), class_names=None)
 HEADLESS = replace(MODEL, output_names=("features",), class_names=None)
 

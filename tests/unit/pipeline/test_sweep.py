@@ -12,7 +12,8 @@ from PIL import Image
 from exporter.cli.sweep_summary import failed_line, failed_status
 from exporter.errors import UsageError
 from exporter.models import ModelRequest, shipped_data
-from exporter.pipeline import BenchOptions, Goal, SweepRequest, sweep
+from exporter.pipeline import BenchOptions, Goal, SweepRequest, plan_export, sweep
+from exporter.pipeline.plan import Planned
 from exporter.pipeline.sweep import points_lost
 from exporter.recipe import Recipe, Validation
 from exporter.records import Accuracy, Difference, Fidelity, Ratio
@@ -71,10 +72,17 @@ def made_up(point: Point) -> PointResult:
     )
 
 
+@pytest.fixture(scope="module")
+def planned() -> Planned:
+    """The model, captured once for all sweeps."""
+    return plan_export(RECIPE)
+
+
 @pytest.fixture
-def builds(monkeypatch: pytest.MonkeyPatch) -> list[Point]:
+def builds(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> list[Point]:
     """No engine is built: every point gets its figures from the formulas. Which points were asked for."""
     asked: list[Point] = []
+    monkeypatch.setattr(SWEEP, "plan_export", lambda recipe, _: replace(planned, recipe=recipe))
 
     def drive(points: Sequence[Point], *_: object, **__: object) -> tuple[PointResult, ...]:
         asked.extend(points)

@@ -21,65 +21,46 @@ def matching_of(
     return match(torch.tensor(rows), method=method, merged=merged, prefix=prefix, block=block, blocks=blocks)
 
 
-def test_tome_merges_the_best_even_token_into_its_best_odd_one() -> None:
-    # A = {2: NEAR_EAST, 4: NORTH}, B = {1: EAST, 3: NEAR_NORTH}.
-    # 2 scores 0.8 with 1 and 0.96 with 3; 4 scores 0 with 1 and 0.8 with 3: the best pair is (2, 3).
-    tokens = [CLASS, EAST, NEAR_EAST, NEAR_NORTH, NORTH]
+@pytest.mark.parametrize(
+    ("tokens", "merged", "prefix", "groups", "margin"),
+    [
+        # A = {2: NEAR_EAST, 4: NORTH}, B = {1: EAST, 3: NEAR_NORTH}.
+        # 2 scores 0.8 with 1 and 0.96 with 3; 4 scores 0 with 1 and 0.8 with 3: the best pair is (2, 3).
+        pytest.param(
+            [CLASS, EAST, NEAR_EAST, NEAR_NORTH, NORTH], 1, 1, [[0], [4], [1], [3, 2]], 0.16, id="best pair"
+        ),
+        pytest.param(
+            [CLASS, EAST, NEAR_EAST, NEAR_NORTH, NORTH],
+            2,
+            1,
+            [[0], [1], [3, 2, 4]],
+            0.16,
+            id="one destination",
+        ),
+        # Two prefix tokens: A = {2, 4}, B = {3, 5}. With parity over patches only, 3 and 5 would be the sources.
+        pytest.param(
+            [CLASS, CLASS, EAST, EAST, NORTH, NEAR_NORTH],
+            *(1, 2, [[0], [1], [4], [3, 2], [5]], 0.2),
+            id="parity over all positions",
+        ),
+        pytest.param([EAST, NEAR_EAST, NORTH], 1, 0, [[2], [1, 0]], 0.2, id="no prefix: from position zero"),
+        pytest.param(
+            [CLASS, EAST, EAST, EAST, NORTH], 1, 1, [[0], [4], [1, 2], [3]], 0, id="lowest destination"
+        ),
+        pytest.param([CLASS, EAST, EAST, NORTH, EAST], 1, 1, [[0], [4], [1, 2], [3]], 0, id="lowest source"),
+        # By dot product the long NORTH would attract token 2; by cosine EAST does.
+        pytest.param(
+            [CLASS, EAST, NEAR_EAST, [0.0, 9.0], NORTH], 2, 1, [[0], [1, 2], [3, 4]], 0.2, id="length ignored"
+        ),
+    ],
+)
+def test_tome_merges_the_best_even_tokens_into_odd_ones(
+    tokens: list[list[float]], merged: int, prefix: int, groups: list[list[int]], margin: float
+) -> None:
+    matching = matching_of(tokens, method="tome", merged=merged, prefix=prefix)
 
-    matching = matching_of(tokens, method="tome", merged=1, prefix=1)
-
-    assert matching.groups == [[0], [4], [1], [3, 2]]
-    assert matching.margin == pytest.approx(0.16)
-
-
-def test_tome_lets_two_sources_share_a_destination() -> None:
-    tokens = [CLASS, EAST, NEAR_EAST, NEAR_NORTH, NORTH]
-
-    matching = matching_of(tokens, method="tome", merged=2, prefix=1)
-
-    assert matching.groups == [[0], [1], [3, 2, 4]]
-
-
-def test_tome_counts_parity_over_all_positions() -> None:
-    # Two prefix tokens: A = {2, 4}, B = {3, 5}. With parity over patches only, 3 and 5 would be the sources.
-    tokens = [CLASS, CLASS, EAST, EAST, NORTH, NEAR_NORTH]
-
-    matching = matching_of(tokens, method="tome", merged=1, prefix=2)
-
-    assert matching.groups == [[0], [1], [4], [3, 2], [5]]
-
-
-def test_tome_without_prefix_tokens_starts_at_position_zero() -> None:
-    matching = matching_of([EAST, NEAR_EAST, NORTH], method="tome", merged=1, prefix=0)
-
-    assert matching.groups == [[2], [1, 0]]
-
-
-def test_tome_sends_a_tie_to_the_lowest_destination() -> None:
-    tokens = [CLASS, EAST, EAST, EAST, NORTH]
-
-    matching = matching_of(tokens, method="tome", merged=1, prefix=1)
-
-    assert matching.groups == [[0], [4], [1, 2], [3]]
-    assert matching.margin == 0
-
-
-def test_tome_takes_the_lowest_source_of_equal_ones() -> None:
-    tokens = [CLASS, EAST, EAST, NORTH, EAST]
-
-    matching = matching_of(tokens, method="tome", merged=1, prefix=1)
-
-    assert matching.groups == [[0], [4], [1, 2], [3]]
-    assert matching.margin == 0
-
-
-def test_tome_ignores_the_length_of_the_keys() -> None:
-    # By dot product the long NORTH would attract token 2; by cosine EAST does.
-    tokens = [CLASS, EAST, NEAR_EAST, [0.0, 9.0], NORTH]
-
-    matching = matching_of(tokens, method="tome", merged=2, prefix=1)
-
-    assert matching.groups == [[0], [1, 2], [3, 4]]
+    assert matching.groups == groups
+    assert matching.margin == pytest.approx(margin)
 
 
 @pytest.mark.parametrize(
@@ -103,26 +84,24 @@ def test_merged_count_is_capped_at_half_of_the_unprotected(
     assert len(matching.groups) == left
 
 
-def test_pitome_energy_order_decides_who_may_merge() -> None:
+@pytest.mark.parametrize(
+    ("merged", "groups"),
+    [
+        pytest.param(1, [[0], [2], [3], [1, 4]], id="A = [4], B = [1]; 2 and 3 are protected"),
+        pytest.param(
+            2, [[0], [1, 2], [3, 4]], id="A = [4, 2], B = [1, 3]: 4 goes to 3 (0.8 beats 0.6), 2 to 1"
+        ),
+    ],
+)
+def test_pitome_energy_order_decides_who_may_merge_alternately(merged: int, groups: list[list[int]]) -> None:
     # Patches 1 EAST, 2 EAST, 3 NORTH, 4 NEAR_NORTH at margin 0.9, e = elu(similarity - 0.9):
     # 1 and 2: 0.1 + 0.1 + (exp(-0.9) - 1) + (exp(-0.3) - 1) = -0.653
     # 3: 2 (exp(-0.9) - 1) + 0.1 + (exp(-0.1) - 1)           = -1.182
     # 4: 2 (exp(-0.3) - 1) + (exp(-0.1) - 1) + 0.1           = -0.514
-    # Order 4, 1, 2, 3 (1 before 2: a tie). r = 1: A = [4], B = [1]; 2 and 3 are protected.
+    # Order 4, 1, 2, 3 (1 before 2: a tie).
     tokens = [CLASS, EAST, EAST, NORTH, NEAR_NORTH]
 
-    matching = matching_of(tokens, method="pitome", merged=1, prefix=1)
-
-    assert matching.groups == [[0], [2], [3], [1, 4]]
-
-
-def test_pitome_splits_the_mergeable_alternately() -> None:
-    # The order 4, 1, 2, 3 of above; r = 2: A = [4, 2], B = [1, 3]. 4 goes to 3 (0.8 beats 0.6), 2 to 1.
-    tokens = [CLASS, EAST, EAST, NORTH, NEAR_NORTH]
-
-    matching = matching_of(tokens, method="pitome", merged=2, prefix=1)
-
-    assert matching.groups == [[0], [1, 2], [3, 4]]
+    assert matching_of(tokens, method="pitome", merged=merged, prefix=1).groups == groups
 
 
 def test_pitome_keeps_destinations_in_the_order_of_energy() -> None:

@@ -34,6 +34,10 @@ REQUESTS = {
 }
 """`SCHEDULES` as a user would ask for them."""
 
+QUICKER = {"cpp.vec_isa_ok": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
+"""Of `torch._inductor.config`: the compiler is not tried out on each instruction set first, and does not tune the code
+that calls the kernels."""
+
 Groups = list[list[int]]
 
 

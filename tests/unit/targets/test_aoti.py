@@ -23,6 +23,7 @@ from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.aoti.target import TARGET
 from exporter.targets.target import Artifact, EmitRequest
 from tests.support.compiled import (
+    QUICKER,
     REQUESTS,
     capture_model,
     captured_family,
@@ -42,9 +43,6 @@ SIGNATURE = Signature(inputs=(INPUT,), outputs=OUTPUTS)
 
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs/examples/aoti_cpp"
-
-QUICKER = {"cpp.vec_isa_ok": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
-"""The compiler is not tried out on each instruction set first, and does not tune the code that calls the kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ from exporter.targets.aoti.saved_program import PROGRAM
 from exporter.targets.aoti.target import TARGET
 from exporter.targets.build_script import write_script
 from exporter.validation import TOLERANCES, require, run_eager, verify
+from tests.support.compiled import QUICKER
 from tests.support.families import family
 from tests.support.tiny_vit import request_of
 
@@ -45,7 +46,6 @@ SIGNATURE = Signature(
     inputs=(TensorSpec(name="images", dtype="float32", shape=(2, 3)),),
     outputs=(TensorSpec(name="logits", dtype="float32", shape=(2, 3)),),
 )
-QUICKER = {"cpp.vec_isa_ok": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
 
 
 class Small(nn.Module):

@@ -23,7 +23,7 @@ from exporter.rewrite import RewrittenProgram
 from exporter.targets.aoti.compile import inductor_settings
 from exporter.targets.aoti.machine import AVX2
 from exporter.targets.aoti.options import AotiOptions
-from exporter.targets.aoti.saved_program import PROGRAM, ProgramRunner
+from exporter.targets.aoti.saved_program import PROGRAM, ProgramRunner, calls_kernels
 from exporter.targets.build_script import write_script
 from exporter.targets.results import first_results, forget_where, probe_of, shipped_results
 from exporter.targets.target import Artifact, EmitRequest, Target
@@ -50,7 +50,7 @@ def prepare(target: Target, program: RewrittenProgram, request: EmitRequest, fol
 
     write(kept, folder / PROGRAM)
     recipe = script_recipe(target.prepared.name, request, folder / PROGRAM)
-    kernels = has_kernels(program.exported)
+    kernels = calls_kernels(folder / PROGRAM)
     needs = requirements(options, kernels=kernels)
     write_script(folder, Path(__file__).with_name(SCRIPT), recipe | {"kernels": kernels}, needs)
     runner = ProgramRunner(path=folder / PROGRAM, signature=request.signature)
@@ -92,11 +92,6 @@ def script_recipe(name: str, request: EmitRequest, program: Path) -> dict[str, A
         "instructions": sorted(AVX2) if options.instructions == "avx2" else None,
         "instruction_names": USED_BY_COMPILERS.pattern,
     }
-
-
-def has_kernels(exported: ExportedProgram) -> bool:
-    """Whether a program calls operators that `import exporter.kernels` registers."""
-    return any(str(node.target).startswith("exporter.") for node in exported.graph.nodes)
 
 
 def requirements(options: AotiOptions, *, kernels: bool) -> list[str]:

@@ -1,10 +1,13 @@
 """A program as `torch.export` saves it: written for another machine to compile, and run here in eager PyTorch."""
 
+import importlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from exporter.errors import BundleError, ExportError
+from exporter.errors import BundleError, ModelUnavailableError, UnsupportedGraphError
 from exporter.signature import Array
 from exporter.targets.runner import Runner
 
@@ -30,7 +33,18 @@ class ProgramRunner(Runner):
         if self.threads:
             torch.set_num_threads(self.threads)
         try:
+            if calls_kernels(self.path):
+                importlib.import_module("exporter.kernels")  # registers the operators that the program calls
             program, _ = read_program(self.path)
-        except ExportError as error:
-            raise BundleError(str(error)) from error
+        except (OSError, zipfile.BadZipFile, ModelUnavailableError, UnsupportedGraphError) as error:
+            raise BundleError(
+                f"{self.path.name}: expected a saved program, cannot read it: {error}"
+            ) from error
         return program.module(check_guards=False)
+
+
+def calls_kernels(path: Path) -> bool:
+    """Whether a saved program calls operators of this package, which `import exporter.kernels` registers."""
+    with zipfile.ZipFile(path) as archive:
+        graphs = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]
+    return any(b"torch.ops.exporter." in graph for graph in graphs)

@@ -24,7 +24,6 @@ from exporter.targets import EmitRequest, find_target, open_runner
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.prepare import (
     SCRIPT,
-    has_kernels,
     prepare,
     requirements,
     save_program,
@@ -34,7 +33,7 @@ from exporter.targets.aoti.saved_program import PROGRAM
 from exporter.targets.aoti.target import TARGET
 from exporter.targets.build_script import write_script
 from exporter.validation import TOLERANCES, require, run_eager, verify
-from tests.support.compiled import QUICKER
+from tests.support.compiled import QUICKER, REQUESTS, captured_family
 from tests.support.families import family
 from tests.support.tiny_vit import request_of
 
@@ -230,14 +229,24 @@ def test_script_needs_this_package_for_its_kernels_only(
     assert {str(name).split(".")[0] for name in named} - set(sys.stdlib_module_names) == {"numpy"}
 
 
-def test_operators_of_this_package_are_found_in_a_program() -> None:
-    exported = torch.export.export(Small(), (torch.from_numpy(IMAGES),))
-    assert not has_kernels(exported)
+def test_program_with_kernels_of_this_package_is_verified_and_opened_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of(AotiOptions(device="cuda"))
+    captured = captured_family("timm_vit")
+    program = captured.compile(REQUESTS["constant"])
+    fused = captured.compile(REQUESTS["constant"], forms=TARGET.default_forms(request.options))
+    references = run_eager(program, {"images": {"images": family("timm_vit").images(2).numpy()}})
 
-    node = next(node for node in exported.graph.nodes if node.op == "call_function")
-    node.target = type("Operator", (), {"__str__": lambda _: "exporter.match.default"})()
+    artifact = prepare(TARGET, fused, request, tmp_path)
 
-    assert has_kernels(exported)
+    assert verify(program, artifact, references, TOLERANCES["fp32"]).shortfalls == []
+    needs = (tmp_path / "requirements_aoti.txt").read_text(encoding="utf-8").splitlines()
+    assert needs[-1] == "exporter[compiler]"
+    runner = open_runner(NAME, tmp_path / PROGRAM, signature=request.signature)
+    monkeypatch.setitem(sys.modules, "exporter.kernels", None)
+    with pytest.raises(ModuleNotFoundError, match="exporter.kernels"):
+        runner.load()
 
 
 def test_prepared_program_is_verified_here_and_holds_no_path_of_this_machine(
@@ -253,6 +262,7 @@ def test_prepared_program_is_verified_here_and_holds_no_path_of_this_machine(
     assert result.match_agreement == (1.0,) * len(program.merging_blocks)
     assert artifact.target == NAME and find_target(NAME).name == "aoti"
     assert sorted(path.name for path in tmp_path.iterdir()) == [SCRIPT, PROGRAM, "requirements_aoti.txt"]
+    assert "exporter" not in (tmp_path / "requirements_aoti.txt").read_text(encoding="utf-8")
     for path in tmp_path.iterdir():
         content = path.read_bytes()
         places = (tmp_path, Path(torch.__file__).parents[1], ROOT, Path.home())

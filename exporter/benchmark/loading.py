@@ -112,7 +112,8 @@ def _load_engine(job: Job, file: EngineFile, inputs: Inputs) -> Loaded:
     runner = open_runner(file.target, file.path, signature=file.signature, options=options)
     if job.device != runner.device:
         raise TargetUnavailableError(
-            f"target {file.target}: expected {job.device}, got a runner on the CPU; race it with device cpu"
+            f"target {file.target}: expected {job.device}, got a runner on {runner.device}; race it with device "
+            f"{runner.device}"
         )
     notes: tuple[str, ...] = ()
     if runner.threads is None:

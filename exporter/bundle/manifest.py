@@ -127,7 +127,7 @@ class Manifest:
         preprocess: the content of `preprocess.json`; None for a text tower.
         passes: exact passes that ran, in order.
         artifacts: by target.
-        parity: by target.
+        parity: by target; an artifact without it was built and did not run.
         notes: visible lines, such as a schedule that was capped.
         toolchain: package versions.
         files: sha256 of every other file in the bundle; filled in when the bundle is sealed.

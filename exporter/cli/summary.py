@@ -47,8 +47,9 @@ def _failures_tree(failures: Mapping[str, ExportError]) -> dict[str, Any]:
 
 def validated_tree(validated: Validated) -> dict[str, Any]:
     """The manifest with parity as it is on this machine, and accuracy if it was measured."""
+    exported = {target: each.match_agreement for target, each in validated.bundle.manifest.parity.items()}
     parity = {
-        target: to_tree(parity_record(result, validated.bundle.manifest.parity[target].match_agreement))
+        target: to_tree(parity_record(result, exported.get(target, ())))
         for target, result in validated.parity.items()
     }
     tree = {"bundle": str(validated.bundle.path), **_manifest_tree(validated.bundle), "parity": parity}

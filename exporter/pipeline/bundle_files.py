@@ -71,6 +71,7 @@ def _manifest(compiled: Compiled) -> Manifest:
     """What the bundle says about itself; hashes are filled in when it is sealed."""
     recipe, planned = compiled.recipe, compiled.planned
     model, schedule = planned.model, planned.schedule
+    artifacts = list(_artifacts(compiled))
     weights = WeightsRecord(kind=model.weights_kind, sha256=model.weights_sha256)
     return Manifest(
         name=planned.name,
@@ -92,13 +93,25 @@ def _manifest(compiled: Compiled) -> Manifest:
         outputs=compiled.request.signature.outputs,
         preprocess=model.preprocess.to_dict() if model.preprocess else None,
         passes=tuple(outcome.name for outcome in compiled.program.passes),
-        artifacts={name: _artifact(recipe, engine.artifact) for name, engine in compiled.engines.items()},
+        artifacts={each.target: _artifact(recipe, each) for each in artifacts},
         parity={
             name: parity_record(result, result.match_agreement) for name, result in compiled.parity.items()
         },
-        notes=(*model.notes, *schedule.notes, *_engine_notes(compiled), *_failures(compiled)),
-        toolchain=toolchain(compiled.engines),
+        notes=(
+            *model.notes,
+            *schedule.notes,
+            *(f"{each.target}: {note}" for each in artifacts for note in each.notes),
+            *_failures(compiled),
+        ),
+        toolchain=toolchain(each.target for each in artifacts),
     )
+
+
+def _artifacts(compiled: Compiled) -> Iterator[Artifact]:
+    """Those that were verified, each before what was built beside it."""
+    for engine in compiled.engines.values():
+        yield engine.artifact
+        yield from engine.artifact.unverified
 
 
 def _artifact(recipe: Recipe, artifact: Artifact) -> ArtifactRecord:
@@ -136,11 +149,6 @@ def _engine_options(recipe: Recipe, target: str) -> dict[str, object]:
     """The options that were given for a target, without what names a place on this machine."""
     options = recipe.engines.get(target)
     return {} if options is None else asdict(map_local_paths(options, lambda _: None))
-
-
-def _engine_notes(compiled: Compiled) -> Iterator[str]:
-    for name, engine in compiled.engines.items():
-        yield from (f"{name}: {note}" for note in engine.artifact.notes)
 
 
 def _failures(compiled: Compiled) -> list[str]:

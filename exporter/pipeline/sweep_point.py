@@ -75,6 +75,10 @@ class BuildPoint:
             found = replace(found, outputs=self.outputs)
         exported = build_bundle(planned, targets, found, self.bundles / point.name, force=True)
         manifest = exported.bundle.manifest
+        if point.target not in manifest.parity:
+            raise TargetUnavailableError(
+                f"target {point.target}: its engine does not run here, and is not measured"
+            )
         measured = exported.measured
         quality = Quality() if measured is None else quality_of(measured.record, point.target)
         return Built(

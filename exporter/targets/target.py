@@ -65,6 +65,7 @@ class Artifact:
         probe: runs the same program and returns its matches as well, or None where a target cannot; never shipped.
         built_from: what identifies the engine where its own bytes are not reproducible: hashes, options, versions.
         details: what the build found out, such as how many attentions were fused.
+        unverified: built beside it and not run: in the bundle, without parity.
         notes: what users have to know of it, one line each.
     """
 
@@ -75,6 +76,7 @@ class Artifact:
     probe: Probe | None = None
     built_from: Mapping[str, str] = field(default_factory=dict)
     details: Details = field(default_factory=dict)
+    unverified: tuple["Artifact", ...] = ()
     notes: tuple[str, ...] = ()
 
 

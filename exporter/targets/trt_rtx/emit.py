@@ -1,7 +1,8 @@
 """Write a rewritten program as an engine of TensorRT for RTX, beside the ONNX that it is built from.
 
 The engine is built on any machine. Where the GPU that is here can run it, it is the artifact, and parity is its own.
-Elsewhere the artifact is its ONNX, verified by ONNX Runtime, and the bundle says that the engine did not run.
+Elsewhere the artifact is its ONNX, verified by ONNX Runtime; the engine goes along unverified, until `validate` runs
+where such a GPU is.
 """
 
 from dataclasses import asdict, replace
@@ -39,25 +40,22 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
     trt, options = RTX.load(), request.options
     options.check_batch(request.signature.batch)
     written = write_onnx(target, program, request, folder / ONNX)
-    identity = asdict(build_engine(trt, request, folder))
-    reason = obstacle(device.find_device(), options.hardware_compatibility)
-    if reason:
-        unverified = {"file": ENGINE, "verified": False}
-        return replace(
-            written.artifact(NOT_RUN, program, request),
-            built_from=identity,
-            details={**written.details, "engine": unverified},
-            notes=(f"{ENGINE} is built but not verified: {reason}; parity is that of {ONNX}",),
-        )
-    return Artifact(
+    identity = build_engine(trt, request, folder)
+    engine = Artifact(
         target=target.name,
         file=ENGINE,
         opset=written.opset,
         runner=RtxRunner(path=folder / ENGINE, signature=request.signature, options=options),
         probe=_probe(trt, written.whole, request) if program.merging_blocks else None,
-        built_from=identity,
+        built_from=asdict(identity),
         details=written.details,
     )
+    reason = obstacle(device.find_device(), options.hardware_compatibility)
+    if not reason:
+        return engine
+    unverified = replace(engine, details={**written.details, "verified": False})
+    note = f"{ENGINE} is built and not verified: {reason}; parity is that of {ONNX}"
+    return replace(written.artifact(NOT_RUN, program, request), unverified=(unverified,), notes=(note,))
 
 
 def build_engine(trt: Any, request: EmitRequest, folder: Path) -> RtxIdentity:

@@ -9,7 +9,7 @@ from typing import Any
 from exporter.targets.trt.device import Device
 from exporter.targets.trt_rtx.options import HardwareCompatibility, RtxOptions
 
-CAPABILITIES: dict[HardwareCompatibility, tuple[str, ...]] = {
+_CAPABILITIES: dict[HardwareCompatibility, tuple[str, ...]] = {
     "ampere_plus": ("8.6", "8.9", "12.x"),
     "turing": ("7.5",),
     "ampere": ("8.6",),
@@ -28,7 +28,7 @@ _COMPILED_FOR: dict[HardwareCompatibility, tuple[str, ...]] = {
 
 def capabilities(level: HardwareCompatibility) -> str:
     """The compute capabilities of a level, for people."""
-    return ", ".join(CAPABILITIES[level])
+    return ", ".join(_CAPABILITIES[level])
 
 
 def built_for(level: HardwareCompatibility) -> Device:
@@ -39,13 +39,11 @@ def built_for(level: HardwareCompatibility) -> Device:
 def obstacle(device: Device | None, level: HardwareCompatibility) -> str:
     """Why an engine of that level does not run on the GPU that is here; empty if it does."""
     if device is None:
-        return "no GPU that torch can use"
+        return f"no GPU that torch can use, expected compute capability {capabilities(level)}"
     kinds = (device.capability_text, f"{device.capability[0]}.x")
-    if set(kinds).isdisjoint(CAPABILITIES[level]):
-        return (
-            f"{device.name} has compute capability {device.capability_text}, expected {capabilities(level)}"
-        )
-    return ""
+    if not set(kinds).isdisjoint(_CAPABILITIES[level]):
+        return ""
+    return f"{device.name} has compute capability {device.capability_text}, expected {capabilities(level)}"
 
 
 def configure(trt: Any, config: Any, options: RtxOptions) -> None:

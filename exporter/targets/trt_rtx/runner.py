@@ -41,7 +41,7 @@ def _open_engine(trt: Any, path: Path) -> "Engine":
     here = device.find_device()
     reason = obstacle(here, identity.level)
     if here is None or reason:
-        raise TargetUnavailableError(f"{path.name}: {reason}; {RTX.rebuild}")
+        raise TargetUnavailableError(f"{path.name}: {reason}")
     if identity.tensorrt_rtx != trt.__version__:
         raise TargetUnavailableError(
             f"{path.name}: built with another {RTX.title}: expected {identity.tensorrt_rtx}, got {trt.__version__}; "

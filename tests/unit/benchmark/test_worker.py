@@ -213,7 +213,7 @@ def test_outputs_that_are_not_numbers_are_not_timed(
     ("kind", "changes", "words"),
     [
         pytest.param(
-            "engine", {"device": "cuda"}, "expected cuda, got a runner on the CPU", id="engine of a CPU"
+            "engine", {"device": "cuda"}, "expected cuda, got a runner on cpu", id="engine of a CPU"
         ),
         pytest.param(
             "program",

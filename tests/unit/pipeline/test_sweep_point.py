@@ -1,9 +1,18 @@
 """What a point of a sweep keeps of its measurement."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
-from exporter.pipeline.sweep_point import quality_notes, quality_of
+from exporter.errors import TargetUnavailableError
+from exporter.models import ModelRequest
+from exporter.pipeline import sweep_point
+from exporter.pipeline.sweep_point import BuildPoint, quality_notes, quality_of
+from exporter.recipe import Recipe
 from exporter.records import DataRecord, Fidelity, ValidationRecord
+from exporter.schedule import ScheduleRequest
+from exporter.sweep import Point
 
 
 def measured(not_finite: int) -> ValidationRecord:
@@ -27,3 +36,18 @@ def test_outputs_that_are_not_finite_are_counted_and_noted(not_finite: int, note
     assert quality.fidelity is not None
     assert quality.fidelity.not_finite == not_finite
     assert quality_notes(quality) == notes
+
+
+def test_engine_that_was_built_and_did_not_run_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = SimpleNamespace(parity={"trt-rtx-onnx": None})
+    exported = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(sweep_point, "targets_here", lambda _: None)
+    monkeypatch.setattr(sweep_point, "plan_export", lambda _: None)
+    monkeypatch.setattr(sweep_point, "build_bundle", lambda *_, **__: exported)
+    point = Point(method="tome", schedule=ScheduleRequest(r=4), precision="fp32", target="trt-rtx")
+    build = BuildPoint(recipe=Recipe(model=ModelRequest(model="m")), bundles=tmp_path, outputs=None)
+
+    with pytest.raises(TargetUnavailableError, match="^target trt-rtx: its engine does not run here"):
+        build(point)

@@ -193,12 +193,17 @@ def _errors(parser: Any, log: Log) -> str:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     lines = [
         f"node {error.node()} {error.node_name() or '(no name)'} ({error.node_operator() or 'no operator'}): "
-        f"{error.desc()}"
+        f"{_reason(error.desc())}"
         for error in errors[:_MOST_ERRORS]
     ]
     if len(errors) > _MOST_ERRORS:
         lines.append(f"and {len(errors) - _MOST_ERRORS} more")
     return "; ".join(lines) or log.reason("it does not say why")
+
+
+def _reason(text: str) -> str:
+    """Without the line that TensorRT for RTX adds where there is no GPU, which its parser does without."""
+    return "\n".join(line for line in text.splitlines() if "catchCudaError" not in line)
 
 
 def _ignore(done: int, parts: int) -> None:

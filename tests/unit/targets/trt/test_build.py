@@ -141,6 +141,15 @@ def test_every_refused_node_is_named(really: Build) -> None:
     assert "; node 1 (no name) (Det): " in str(caught.value)
 
 
+def test_refusal_does_not_blame_the_missing_gpu(really: Build) -> None:
+    graph = model("float[2] images, float16[2] z", "y = Add(images, z)")
+
+    with pytest.raises(UnsupportedGraphError, match="must have same input types") as caught:
+        really(graph, inputs=("images", "z"))
+
+    assert "CUDA driver" not in str(caught.value)
+
+
 def test_many_refused_nodes_are_counted(really: Build) -> None:
     nodes = [f"a{index} = Det(images)" for index in range(20)]
     graph = model("float[2,3,3] images", "\n".join((*nodes, "y = Neg(a0)")))

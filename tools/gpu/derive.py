@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
@@ -51,12 +51,13 @@ class Recording(TorchDispatchMode):
         self._values = list(sources.values())
         self._numbers = {_place(value): number for number, value in enumerate(self._values)}
         self._steps: list[_Step] = []
+        self._paused = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, and note it down if it computes anything from a parameter."""
         given = (args, kwargs or {})
         results = func(*args, **given[1])
-        if types or not any(self.knows(each) for each in tree_leaves(given)):
+        if self._paused or types or not any(self.knows(each) for each in tree_leaves(given)):
             return results
         fresh = [each for each in tree_leaves(results) if isinstance(each, Tensor) and not self.knows(each)]
         if func._schema.is_mutable:
@@ -70,14 +71,25 @@ class Recording(TorchDispatchMode):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Record in the block; `torch.export` traces shapes alone, and is left out since that would take minutes."""
-        export = torch.export.export
+        """Record in the block, but not where graphs are traced or run: what activations become is no weight."""
+        export, interpret = torch.export.export, fx.Interpreter.run
 
-        def unrecorded(*args: Any, **kwargs: Any) -> ExportedProgram:
-            with _disable_current_modes():
+        def exported(*args: Any, **kwargs: Any) -> ExportedProgram:
+            with _disable_current_modes():  # which is faster than to pause
                 return export(*args, **kwargs)
 
-        with mock.patch.object(torch.export, "export", unrecorded), self:
+        def interpreted(*args: Any, **kwargs: Any) -> Any:
+            before, self._paused = self._paused, True
+            try:
+                return interpret(*args, **kwargs)
+            finally:
+                self._paused = before
+
+        with (
+            mock.patch.object(torch.export, "export", exported),
+            mock.patch.object(fx.Interpreter, "run", interpreted),
+            self,
+        ):
             yield
 
     def knows(self, value: Any) -> bool:

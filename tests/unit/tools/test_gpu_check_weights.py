@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from exporter.errors import InternalError
 from tools.gpu.derive import Recording
@@ -98,3 +98,14 @@ def test_parameter_that_is_changed_in_place_is_refused() -> None:
     weight = torch.ones((2, 2))
     with pytest.raises(InternalError, match="in place"), Recording({"w": weight}).running():
         weight.mul_(2)
+
+
+def test_activations_of_a_graph_that_is_run_are_no_weights() -> None:
+    weight = torch.ones((2, 2))
+    graph_module = fx.symbolic_trace(lambda x: x * 2)
+    recording = Recording({"w": weight})
+
+    with recording.running():
+        activation, scaled = fx.Interpreter(graph_module).run(weight), weight * 2
+
+    assert recording.knows(scaled) and not recording.knows(activation)

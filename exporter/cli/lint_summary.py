@@ -38,7 +38,7 @@ def verdict(report: LintReport) -> str:
     counts = ", ".join(
         f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in report.counts.items()
     )
-    judged = report.engine != "openvino" and report.attentions
+    judged = report.engine in ("trt", "ort") and report.attentions  # the others have no rules of fusion
     fused = f"; attention can be fused in {report.fusable}/{report.attentions} places" if judged else ""
     return f"{report.engine}: {counts}{fused}"
 

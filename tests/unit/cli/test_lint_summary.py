@@ -43,6 +43,7 @@ def test_verdict_counts_attentions_that_can_be_fused() -> None:
     )
     assert verdict(report(attention(kind="float"), "trt")).endswith("0/1 places")
     assert verdict(report(attention(), "openvino")) == "openvino: 0 errors, 0 warnings, 0 notes"
+    assert verdict(report(attention(), "trt-rtx")) == "trt-rtx: 0 errors, 0 warnings, 0 notes"
 
 
 def test_brackets_in_names_are_text() -> None:

@@ -1,15 +1,15 @@
-"""Run as a script under real bindings: every class, member and signature of `tensorrt`, as JSON."""
+"""Every class, member and signature of a TensorRT's Python package; as a script under real bindings, as JSON."""
 
+import importlib
 import inspect
 import json
 import re
-
-import tensorrt_bindings as trt  # type: ignore[import-not-found]
+from typing import Any
 
 SIGNATURE = re.compile(r"^(?:\d+\. )?(\w+)\((.*)\) -> (.+)$")
 
 
-def facts() -> dict[str, dict[str, object]]:
+def facts(trt: Any) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for name, kind in vars(trt).items():
         if inspect.isclass(kind):
@@ -37,4 +37,4 @@ def member(kind: type, value: object) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(facts()))
+    print(json.dumps(facts(importlib.import_module("tensorrt_bindings"))))

@@ -10,6 +10,7 @@ from tests.unit.targets.trt.recording import Native, Setting
 
 SPELLINGS = {
     "tensorrt_bindings.tensorrt.": "",
+    "tensorrt_rtx_bindings.tensorrt_rtx.": "",
     "typing_extensions.": "",
     "typing.SupportsInt": "int",
     "nvonnxparser::IParserError": "ParserError",

@@ -24,7 +24,9 @@ from tests.support.families import family
 from tests.support.hand_made_onnx import write_doubling, write_product
 from tests.support.tiny_vit import request_of
 from tests.unit.targets.trt import stand_in
+from tests.unit.targets.trt.bindings_facts import facts
 from tests.unit.targets.trt.recording import World
+from tests.unit.targets.trt.signatures import differences, library_classes
 
 ADA = Device(name="NVIDIA RTX 4090", capability=(8, 9), place="cpu")
 HOPPER = Device(name="NVIDIA H100", capability=(9, 0), place="cpu")
@@ -109,6 +111,10 @@ class TestBuilder:
 
         assert "builds engines, which do not run here: NVIDIA H100 has compute capability 9.0" in elsewhere
         assert target("trt-rtx").describe().endswith(": NVIDIA RTX 4090, compute capability 8.9")
+
+
+def test_stand_in_has_the_librarys_names_and_signatures(rtx: Any) -> None:
+    assert differences(library_classes(stand_in), facts(rtx)) == []
 
 
 @pytest.fixture

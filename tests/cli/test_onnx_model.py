@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tests.cli.commands import Build, manifest
+from tests.cli.commands import TINY, Build, manifest
 
 Shape = list[int | str]
 
@@ -18,16 +18,16 @@ VARIANTS = {
     "dynamic": ("--dynamic-batch",),
     "pitome": ("--method", "pitome"),
 }
-"""What of the tiny ViT is looked at, beside `vit_digits`."""
+"""What of a tiny model is looked at, beside `vit_digits`."""
 
 
 @pytest.fixture(params=["digits", *VARIANTS])
-def bundle(request: pytest.FixtureRequest, build: Build, vit_dir: Path) -> Path:
+def bundle(request: pytest.FixtureRequest, build: Build) -> Path:
     if request.param == "digits":
         folder = request.getfixturevalue("digits_bundle")
         assert isinstance(folder, Path)
         return folder
-    return build(f"hf:{vit_dir}", "--r", "4", *VARIANTS[request.param])
+    return build(*TINY, "--r", "2", *VARIANTS[request.param])
 
 
 @pytest.fixture

@@ -33,31 +33,35 @@ def logits(bundle: Path, given: npt.NDArray[np.generic]) -> npt.NDArray[np.float
 
 
 @pytest.fixture
-def expected(vit_bundle: Path) -> npt.NDArray[np.float32]:
-    return logits(vit_bundle, images(vit_bundle, 5))
+def plain(build: Build) -> Path:
+    """A bundle without any option that matters here."""
+    return build(*TINY, "--r", "2")
 
 
-def test_static_batch_pads_the_last_one(
-    build: Build, vit_dir: Path, vit_bundle: Path, expected: npt.NDArray[np.float32]
-) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--batch", "3")
+@pytest.fixture
+def expected(plain: Path) -> npt.NDArray[np.float32]:
+    return logits(plain, images(plain, 5))
 
-    assert manifest(bundle)["inputs"][0]["shape"] == [3, 3, 24, 24]
+
+def test_static_batch_pads_the_last_one(build: Build, expected: npt.NDArray[np.float32]) -> None:
+    bundle = build(*TINY, "--r", "2", "--batch", "3")
+
+    assert manifest(bundle)["inputs"][0]["shape"] == [3, 3, 64, 64]
     np.testing.assert_allclose(logits(bundle, images(bundle, 5)), expected, atol=1e-4)
 
 
-def test_dynamic_batch_takes_any(build: Build, vit_dir: Path, expected: npt.NDArray[np.float32]) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--dynamic-batch")
+def test_dynamic_batch_takes_any(build: Build, expected: npt.NDArray[np.float32]) -> None:
+    bundle = build(*TINY, "--r", "2", "--dynamic-batch")
 
-    assert manifest(bundle)["inputs"][0]["shape"] == ["batch", 3, 24, 24]
-    assert manifest(bundle)["outputs"][0]["shape"] == ["batch", 10]
+    assert manifest(bundle)["inputs"][0]["shape"] == ["batch", 3, 64, 64]
+    assert manifest(bundle)["outputs"][0]["shape"] == ["batch", 1000]
     for count in (1, 2, 5):
         np.testing.assert_allclose(logits(bundle, images(bundle, count)), expected[:count], atol=1e-4)
 
 
-def test_runner_travels_to_another_process(vit_bundle: Path, expected: npt.NDArray[np.float32]) -> None:
-    runner = exporter.load_bundle(vit_bundle).runner("onnx")
-    given = images(vit_bundle, 5)
+def test_runner_travels_to_another_process(plain: Path, expected: npt.NDArray[np.float32]) -> None:
+    runner = exporter.load_bundle(plain).runner("onnx")
+    given = images(plain, 5)
     runner(given)
     assert len(pickle.dumps(runner)) < 10_000
 
@@ -88,8 +92,8 @@ def test_runner_names_what_is_wrong_with_its_input(
     assert all(word in str(caught.value) for word in words)
 
 
-def test_bytes_give_what_floats_give(build: Build, vit_dir: Path, expected: npt.NDArray[np.float32]) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--input", "uint8", "--layout", "nhwc")
+def test_bytes_give_what_floats_give(build: Build, expected: npt.NDArray[np.float32]) -> None:
+    bundle = build(*TINY, "--r", "2", "--input", "uint8", "--layout", "nhwc")
     preprocess = exporter.load_bundle(bundle).preprocess()
     assert preprocess is not None
     pixels = np.stack([crop_image(picture, preprocess) for picture in pictures(5)])
@@ -100,12 +104,12 @@ def test_bytes_give_what_floats_give(build: Build, vit_dir: Path, expected: npt.
 
 
 def test_half_precision_is_close_and_smaller(
-    build: Build, vit_dir: Path, vit_bundle: Path, expected: npt.NDArray[np.float32]
+    build: Build, plain: Path, expected: npt.NDArray[np.float32]
 ) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--precision", "fp16")
+    bundle = build(*TINY, "--r", "2", "--precision", "fp16")
 
     assert manifest(bundle)["artifacts"]["onnx"]["precision"] == "fp16"
-    assert (bundle / "model.onnx").stat().st_size < 0.7 * (vit_bundle / "model.onnx").stat().st_size
+    assert (bundle / "model.onnx").stat().st_size < 0.7 * (plain / "model.onnx").stat().st_size
     given = images(bundle, 5).astype(manifest(bundle)["inputs"][0]["dtype"])
     got = logits(bundle, given)
     assert got.dtype.name == manifest(bundle)["outputs"][0]["dtype"]
@@ -113,16 +117,16 @@ def test_half_precision_is_close_and_smaller(
     assert close.mean() >= 0.6  # a near-tie may merge other tokens of an image
 
 
-def test_bf16_is_close_to_fp32_and_newer(build: Build, vit_dir: Path) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--precision", "bf16")
+def test_bf16_is_close_to_fp32_and_newer(build: Build) -> None:
+    bundle = build(*TINY, "--r", "2", "--precision", "bf16")
 
     record = manifest(bundle)["artifacts"]["onnx"]
     assert (record["precision"], record["opset"]) == ("bf16", 22)
     assert manifest(bundle)["parity"]["onnx"]["cosine"] > 0.999
 
 
-def test_pitome_merges_other_tokens(build: Build, vit_dir: Path, expected: npt.NDArray[np.float32]) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--method", "pitome")
+def test_pitome_merges_other_tokens(build: Build, expected: npt.NDArray[np.float32]) -> None:
+    bundle = build(*TINY, "--r", "2", "--method", "pitome")
 
     assert manifest(bundle)["method"] == "pitome"
     assert np.abs(logits(bundle, images(bundle, 5)) - expected).max() > 1e-3
@@ -156,21 +160,19 @@ def test_built_schedule_is_the_inspected_one(vit_bundle: Path, vit_dir: Path) ->
     assert built["parity"]["onnx"]["passed"] is True
 
 
-def test_proportional_attention_can_be_left_out(
-    build: Build, vit_dir: Path, expected: npt.NDArray[np.float32]
-) -> None:
-    bundle = build(f"hf:{vit_dir}", "--r", "4", "--no-proportional-attention")
+def test_proportional_attention_can_be_left_out(build: Build, expected: npt.NDArray[np.float32]) -> None:
+    bundle = build(*TINY, "--r", "2", "--no-proportional-attention")
 
     assert np.abs(logits(bundle, images(bundle, 5)) - expected).max() > 1e-3
 
 
 def test_dead_tokens_cost_work_when_kept_and_change_no_number(
-    build: Build, vit_dir: Path, vit_bundle: Path, expected: npt.NDArray[np.float32]
+    build: Build, plain: Path, expected: npt.NDArray[np.float32]
 ) -> None:
-    kept = build(f"hf:{vit_dir}", "--r", "4", "--disable-pass", "remove_dead_tokens")
+    kept = build(*TINY, "--r", "2", "--disable-pass", "remove_dead_tokens")
 
     assert "remove_dead_tokens" not in manifest(kept)["passes"]
-    assert manifest(kept)["gmacs"]["executed"] > manifest(vit_bundle)["gmacs"]["executed"]
+    assert manifest(kept)["gmacs"]["executed"] > manifest(plain)["gmacs"]["executed"]
     np.testing.assert_allclose(logits(kept, images(kept, 5)), expected, atol=1e-4)
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch.utils import cpp_extension
 
 from exporter.errors import TargetUnavailableError
 
@@ -23,6 +22,8 @@ def find_cuda_home() -> str:
     Raises:
         TargetUnavailableError: neither has all headers.
     """
+    from torch.utils import cpp_extension  # which logs a warning where there is a toolkit and no GPU
+
     if cpp_extension.CUDA_HOME is not None:
         return str(cpp_extension.CUDA_HOME)
     major = str(torch.version.cuda).split(".")[0]
@@ -38,6 +39,8 @@ def find_cuda_home() -> str:
 @contextmanager
 def cuda_home() -> Iterator[None]:
     """Let PyTorch's compiler find the headers."""
+    from torch.utils import cpp_extension
+
     before = cpp_extension.CUDA_HOME
     cpp_extension.CUDA_HOME = find_cuda_home()
     try:

@@ -147,5 +147,5 @@ def _installed() -> tuple[str, ...]:
 
 def _complaint(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)
-    return f"target aoti: AOTInductor cannot compile this program here: {telling[:300]}"
+    said = next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)
+    return f"target aoti: AOTInductor cannot compile this program here: {said[:300]}"

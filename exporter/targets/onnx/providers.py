@@ -123,14 +123,19 @@ def _not_loaded(what: str, wanted: str, got: str) -> str:
 
 def _check_assignment(session: Any, what: str, wanted: str) -> None:
     """Raise if more than arithmetic on shapes was left to the CPU."""
-    tell = getattr(session, "get_provider_graph_assignment_info", None)
-    if tell is None:
+    assignment = getattr(session, "get_provider_graph_assignment_info", None)
+    if assignment is None:
         raise TargetUnavailableError(
-            f"target onnx: {what}: this ONNX Runtime does not tell what of a model with a free batch axis it leaves to "
+            f"target onnx: {what}: this ONNX Runtime does not say what of a model with a free batch axis it leaves to "
             "the CPU; fix the batch, or pip install --upgrade onnxruntime-gpu"
         )
     strays = sorted(
-        {node.op_type for part in tell() if part.ep_name == PROVIDERS["cpu"] for node in part.get_nodes()}
+        {
+            node.op_type
+            for part in assignment()
+            if part.ep_name == PROVIDERS["cpu"]
+            for node in part.get_nodes()
+        }
         - INDEX_ARITHMETIC
     )
     if strays:

@@ -85,25 +85,17 @@ def test_shipped_weights_record_the_default_seed_and_recipe_and_nothing_else() -
     assert set(json.loads(recorded["training"])) == {"seed", "split", "recipe"}
 
 
-def test_training_twice_from_one_seed_gives_identical_weights() -> None:
+def test_one_seed_gives_identical_weights_and_another_others_and_torch_is_as_it_was() -> None:
     torch.manual_seed(1)
     first = train_tiny(seed=3)
     torch.manual_seed(2)
+    state, strict = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+
     second = train_tiny(seed=3)
 
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_training_from_another_seed_gives_other_weights() -> None:
-    assert not torch.equal(train_tiny(seed=3)["head.weight"], train_tiny(seed=4)["head.weight"])
-
-
-def test_training_leaves_torch_as_it_was() -> None:
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    state = torch.get_rng_state()
-
-    train_tiny(seed=3)
-
+    assert not torch.equal(first["head.weight"], train_tiny(seed=4)["head.weight"])
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, strict)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -155,18 +147,16 @@ def test_learning_rate_warms_up_then_follows_half_a_cosine(step: int, expected: 
     assert factor(step) == pytest.approx(expected, abs=1e-12)
 
 
-def test_command_writes_the_same_fp16_file_twice_and_prints_the_accuracy(
+def test_command_writes_fp16_weights_and_prints_the_accuracy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    path = tmp_path / "weights.safetensors"
 
-    statuses = [main(["--out", str(path), "--steps", "1", "--seed", "7"]) for path in (first, second)]
+    assert main(["--out", str(path), "--steps", "1", "--seed", "7"]) == 0
 
-    assert statuses == [0, 0]
-    assert first.read_bytes() == second.read_bytes()
-    assert {value.dtype for value in load_file(first).values()} == {torch.float16}
-    assert capsys.readouterr().out.count("held-out top-1: ") == 2
-    assert sorted(tmp_path.iterdir()) == [first, second]
+    assert {value.dtype for value in load_file(path).values()} == {torch.float16}
+    assert capsys.readouterr().out.startswith("held-out top-1: ")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_command_refuses_a_missing_folder_in_one_line(

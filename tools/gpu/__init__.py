@@ -1,6 +1,7 @@
-"""The parts of `tools.gpu_check`: contenders for the race of `exporter.benchmark`, on a GPU.
+"""The parts of `tools.gpu_check`.
 
-`jobs` is the literal list of contenders, the most important first. `build`, a process of its own, turns each of them
-into something that can be raced (`programs`) and compares its outputs with fp32 eager PyTorch. `drive` races what was
-built, job by job, within the time; `figures` derives ratios and verdicts, and `page` prints them.
+`contenders` is the list, the most important first. `prepare` writes a program or model for each of them (`packed`),
+with shapes in place of weights: those are drawn (`draw`), and what the compiler makes of them is recorded (`derive`).
+`drive` goes down the list on the GPU; a process of its own (`worker`) loads, compares and times, and lists `kernels`.
+`figures` derives ratios and verdicts, and `page` prints them.
 """

@@ -28,9 +28,12 @@ from exporter.targets import EmitRequest, find_target, options_from
 from exporter.targets.results import first_results
 from tools.gpu.contenders import MERGINGS, MODELS, Contender
 from tools.gpu.derive import Recording
-from tools.gpu.draw import Parameter, draw, fill, table
+from tools.gpu.draw import Parameter, draw, fill, pictures, table
 from tools.gpu.packed import write_onnx, write_program
 from tools.gpu.plan import Entry, ModelFacts, Plan, write_plan
+
+CALIBRATION_IMAGES = 8
+"""That the scales of fp8 are taken from; the first ones that `run` shows as well."""
 
 ENGINE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "onnx": {"provider": "cuda"},
@@ -153,6 +156,9 @@ class _Model:
         self, merging: str, precision: str, forms: Forms, batch: int | None
     ) -> tuple[Recording, RewrittenProgram]:
         program, anatomy = self._captured
+        calibrated: dict[str, Any] = {}
+        if precision == "fp8":
+            calibrated = {"calibration": pictures(CALIBRATION_IMAGES, self.facts.image, "cpu")}
         options = RewriteOptions(
             method=method("tome"),
             proportional=self._loaded.proportional_attention,
@@ -160,6 +166,7 @@ class _Model:
             dynamic_batch=batch is None,
             precision=precision,  # type: ignore[arg-type]
             forms=forms,
+            **calibrated,
         )
         recording = Recording(dict(self._module.named_parameters()))
         with recording.running():

@@ -40,9 +40,9 @@ PICTURES = 8
 ROUNDS, ROUND_MS, LEAST_CALLS, MOST_CALLS = 4, 150.0, 3, 1000
 WARM_UP = WarmUp(window_ms=60.0, most_ms=1500.0)
 
-LIMITS = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.3, "fp8": 0.5}
-"""The largest `deviation` that rounding explains: about ten times what typed programs have on a CPU (0.005 to 0.012 in
-fp16, 0.05 in bf16). A kernel that computes something else is at 1."""
+LIMITS = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.3, "fp8": 0.7}
+"""The largest `deviation` that rounding explains: some times what ViT-B/16 has on a CPU, which is 0.005 to 0.012 in
+fp16, 0.05 in bf16 and 0.36 in fp8. Outputs that say nothing of the image are at 1."""
 
 
 class Worker:

@@ -97,7 +97,7 @@ def request_for(planned: Planned, here: TargetHere) -> EmitRequest:
     )
     request = emit_request(planned, {name: tensor.numpy() for name, tensor in named.items()})
     options = recipe.engines.get(here.target.name, here.target.options())
-    return replace(request, options=options, forms=here.target.default_forms(options).choose(recipe.lowering))
+    return replace(request, options=options, forms=here.target.choose_forms(options, recipe.lowering))
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in KINDS.values()])

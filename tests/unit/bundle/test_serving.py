@@ -63,7 +63,7 @@ def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     recipe = Recipe(
-        model=ModelRequest(model="timm:test_vit", weights="random", image_size=32),
+        model=ModelRequest(model="timm:test_vit", weights="random", image_size=32, options={"depth": 2}),
         schedule=ScheduleRequest(r=4),
         targets=("onnx", "openvino"),
         engines={"openvino": OpenVinoOptions(threads=1), "onnx": OnnxOptions(engine_cache="/cache/of/mine")},

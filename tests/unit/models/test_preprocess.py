@@ -345,22 +345,6 @@ def test_an_hf_processor_that_does_more_is_refused(
         load_with_processor(tmp_path, processor)
 
 
-def test_a_damaged_hf_processor_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(
-        ModelUnavailableError,
-        match=r"preprocessor_config.json of hf:.* is not valid JSON: .* at line 1, column 2",
-    ):
-        load_with_damage(tmp_path)
-
-
-def load_with_damage(folder: Path) -> LoadedModel:
-    """Load where the processor's file breaks off."""
-    config = {"model_type": "vit", "architectures": ["ViTModel"]}
-    (folder / "config.json").write_text(json.dumps(config))
-    return load(ModelRequest(model=f"hf:{folder}", weights="random"))
-
-
 @pytest.mark.parametrize("model_type", ["vit", "vit_mae", "deit", "dinov2", "clip", "siglip"])
 def test_without_a_file_a_family_is_seen_as_its_processor_class_does(model_type: str) -> None:
     """All but mean, std and the size before the crop, which checkpoints set: those are the class's own."""

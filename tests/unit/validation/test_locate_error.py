@@ -59,13 +59,13 @@ def broken(call: Callable[..., PassOutcome], block: int) -> Callable[..., PassOu
     return negate_mlp
 
 
-@pytest.mark.parametrize("block", [0, 2])
 @pytest.mark.parametrize(
-    ("graph_pass", "changes"),
+    ("graph_pass", "changes", "block"),
     [
-        pytest.param(FoldLayerScale, {}, id="before tokens merge"),
-        pytest.param(FoldLayerScale, {"precision": "fp16"}, id="before the graph is typed"),
-        pytest.param(ConvertPrecision, {"precision": "bf16"}, id="while it is typed"),
+        pytest.param(FoldLayerScale, {}, 0, id="before tokens merge"),
+        pytest.param(FoldLayerScale, {"precision": "fp16"}, 2, id="before the graph is typed"),
+        pytest.param(ConvertPrecision, {"precision": "bf16"}, 0, id="while it is typed"),
+        pytest.param(ConvertPrecision, {"precision": "bf16"}, 2, id="while it is typed, in the last block"),
     ],
 )
 def test_broken_pass_and_block_are_named(

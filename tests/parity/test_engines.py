@@ -26,7 +26,8 @@ MERGED = (8, 0, 0, 0, 8, 0, 0, 0)
 @pytest.fixture(scope="module", autouse=True)
 def _engines_alone() -> Iterator[None]:
     """Exports measure nothing, since the tests do, and nothing that is compiled is tuned."""
-    with pytest.MonkeyPatch.context() as patch, torch._inductor.config.patch(QUICKER | {"aot_inductor.debug_compile": True}):
+    untuned = QUICKER | {"aot_inductor.debug_compile": True}
+    with pytest.MonkeyPatch.context() as patch, torch._inductor.config.patch(untuned):
         patch.setattr(import_module("exporter.pipeline.export"), "material", lambda *_: None)
         yield
 

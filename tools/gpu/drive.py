@@ -4,13 +4,9 @@ In: a prepared folder and seconds. Out: a `Check`, given to the caller after eve
 reason. Builders are stopped while anything is timed, and nothing waits for them as long as something else is ready.
 """
 
-import os
-import select
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from exporter.benchmark.race import worker_environment
 from exporter.errors import TargetUnavailableError
 from exporter.machine import usable_cores
 from exporter.processes.child import Child, ChildFailure
+from tools.gpu.builds import Builds
 from tools.gpu.contenders import BUILT, Contender, chosen
 from tools.gpu.plan import Entry, Plan, read_plan
 
@@ -32,9 +29,9 @@ LIMIT_S: Mapping[Device, float] = {"cuda": 14.0, "cpu": 300.0}
 LEAST_S = 5.0
 """Nothing is begun with less time left."""
 
-BUILD_LIMIT_S = 240.0
-BUILDERS = 2
 _POLL_S = 0.5
+
+COMPILE_THREADS = 4
 
 WORKER = (sys.executable, "-m", "tools.gpu.worker")
 
@@ -120,80 +117,6 @@ def run(
         driver.end()
 
 
-class _Builds:
-    """What is compiled on the device, in processes beside the one that times."""
-
-    def __init__(self, start: Callable[[str], Child], wanted: Sequence[int]) -> None:
-        """Begin.
-
-        Args:
-            start: starts a worker, given its name.
-            wanted: places of the entries, the most important first.
-        """
-        self._start, self._waiting = start, list(wanted)
-        self._failures: dict[int, str | None] = {}
-        self._busy: dict[int, tuple[Child, int, float]] = {}
-        for number in range(min(BUILDERS, len(self._waiting))):
-            self._give(number, None)
-
-    def ready(self, place: int) -> bool:
-        """Whether an entry is built, or has failed, or needs no building."""
-        return place in self._failures or place not in self._wanted()
-
-    def failure(self, place: int) -> str | None:
-        """Why an entry was not built."""
-        return self._failures.get(place)
-
-    def collect(self, wait_s: float) -> None:
-        """Take what is finished, and give out what waits."""
-        if self._busy:
-            select.select([child for child, _, _ in self._busy.values()], [], [], wait_s)
-        for number, (child, place, begun) in list(self._busy.items()):
-            finished = bool(select.select([child], [], [], 0)[0])
-            if not finished and time.monotonic() - begun < BUILD_LIMIT_S:
-                continue
-            kept: Child | None = child
-            try:
-                self._failures[place] = child.answer(timeout_s=0.1, to="being built").get("failed")
-            except ChildFailure as failure:
-                self._failures[place] = str(failure)
-                child.kill()
-                kept = None
-            del self._busy[number]
-            self._give(number, kept)
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Nothing is built in the block."""
-        pids = [child.pid for child, _, _ in self._busy.values()]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
-
-    def end(self) -> None:
-        """Kill all of them."""
-        for child, _, _ in self._busy.values():
-            child.kill()
-        self._busy.clear()
-
-    def _wanted(self) -> set[int]:
-        return {*self._waiting, *(place for _, place, _ in self._busy.values())}
-
-    def _give(self, number: int, child: Child | None) -> None:
-        if not self._waiting:
-            if child is not None:
-                child.kill()
-            return
-        place = self._waiting.pop(0)
-        child = child or self._start(f"builder-{number}")
-        child.send({"ask": "build", "entry": place})
-        self._busy[number] = (child, place, time.monotonic())
-
-
 class _Driver:
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings, self._clock = settings, clock
@@ -203,7 +126,7 @@ class _Driver:
         self._timer: Child | None = None
         self._machine: Mapping[str, Any] = {}
         self._asked: set[Contender] = set()
-        self._builds: _Builds | None = None
+        self._builds: Builds | None = None
 
     def run(self, tell: Callable[[Check, Result], None]) -> None:
         entries = self._plan.entries
@@ -213,9 +136,10 @@ class _Driver:
             self._timing_process()
         except ChildFailure as failure:
             raise TargetUnavailableError(str(failure)) from None
-        builds = self._builds = _Builds(
-            self._start, [place for place in asked if self._is_built(entries[place])]
-        )
+        built = [place for place in asked if self._is_built(entries[place])]
+        engines = [place for place in built if entries[place].contender.kind in BUILT]
+        kernels = [place for place in built if place not in engines]
+        builds = self._builds = Builds(self._start, kernels, engines)
         while asked:
             place = next(filter(builds.ready, asked), None)
             if place is None and self._left > LEAST_S:
@@ -291,8 +215,16 @@ class _Driver:
         with self._builds.stopped():
             timed = ask("time")
             if self._plan.entries[place].contender.listed:
-                facts |= ask("kernels")
+                facts |= self._kernels(ask)
         return {**facts, "settled": timed["settled"]}, tuple(map(tuple, timed["rounds"])), ""
+
+    def _kernels(self, ask: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+        """What was timed is kept where the profiler fails."""
+        try:
+            return ask("kernels")
+        except ChildFailure as failure:
+            self._end_timer()
+            return {"kernels_failed": str(failure)}
 
     def _timing_process(self) -> Child:
         if self._timer is None:
@@ -309,6 +241,7 @@ class _Driver:
         settings = self._settings
         threads = len(usable_cores()) if settings.device == "cuda" else 1
         environment = worker_environment(threads, settings.work)
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = str(min(threads, COMPILE_THREADS))
         folders = (str(settings.prepared.absolute()), str(settings.work.absolute()))
         return Child(
             (*settings.worker, settings.device, *folders),

@@ -67,7 +67,7 @@ def summed(timed: Iterable[tuple[str, float]], mark: str, labels: Iterable[str])
     following, label = iter(labels), STEM
     for name, us in timed:
         if mark in name:
-            label = next(following)
+            label = next(following, label)
         else:
             found[label, name].append(us)
     rows = [

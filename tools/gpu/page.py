@@ -92,6 +92,8 @@ def _notes(row: Row) -> Iterator[str]:
         yield "**WRONG**"
     if not row.result.facts.get("settled", True):
         yield "not settled"
+    if "kernels_failed" in row.result.facts:
+        yield f"kernels not listed: {row.result.facts['kernels_failed']}"
 
 
 def _missing(check: Check) -> Iterator[str]:

@@ -69,6 +69,16 @@ def test_kernels_are_compiled_beside_the_timing_on_a_gpu_and_not_on_a_cpu(tmp_pa
         assert reasons(given) == {"program": reason}
 
 
+def test_times_are_kept_where_kernels_cannot_be_listed(tmp_path: Path) -> None:
+    given = settings(tmp_path, {"kernels": "dies"})
+    write_list(tmp_path, entry(listed=True), entry("onnx"))
+
+    listed, other = told(given)[-1][0].results
+
+    assert listed.rounds and "out of luck" in listed.facts["kernels_failed"]
+    assert other.reason == ""
+
+
 def test_contender_that_hangs_is_killed_at_its_limit_and_the_others_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

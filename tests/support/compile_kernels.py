@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import triton
+from torch.export import ExportedProgram
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -20,6 +21,7 @@ from exporter.kernels.device import attention, matching, residual
 from exporter.schedule import ScheduleRequest
 from exporter.targets.results import first_results
 from tests.support.compiled import captured_family
+from tests.support.lower_for_cuda import package_calls
 
 HALF, FLOAT, INT, LONG = "*fp16", "*fp32", "*i32", "*i64"
 SMALLEST, LARGEST = 89, 90
@@ -90,14 +92,21 @@ def shared_memory() -> dict[str, int]:
     return found
 
 
-def launches(method: Any, merged: tuple[int, ...]) -> dict[str, dict[str, int]]:
-    """By block: kernels of this package, and operators of PyTorch that launch at least one."""
+MERGED = (4, 4, 4, 0)
+
+
+def served(method: Any, merged: tuple[int, ...]) -> ExportedProgram:
+    """A program in the form for CUDA, without its matches."""
     forms = Forms(merge="kernels", metric="columns", stem="product", normalization="narrow")
     program = captured_family("timm_vit").compile(
         ScheduleRequest(r_per_layer=merged), method, forms=forms, precision="fp16"
     )
-    served = first_results(program.exported, program.outputs)
-    graph = served.run_decompositions({}, decompose_custom_triton_ops=True).graph
+    return first_results(program.exported, program.outputs)
+
+
+def launches(method: Any, merged: tuple[int, ...]) -> dict[str, dict[str, int]]:
+    """By block: kernels of this package, and operators of PyTorch that launch at least one."""
+    graph = served(method, merged).run_decompositions({}, decompose_custom_triton_ops=True).graph
     found: dict[str, Counter[str]] = {}
     for node in graph.nodes:
         if node.op == "call_function":
@@ -127,9 +136,10 @@ if __name__ == "__main__":
                 "shared": shared_memory(),
                 "launches": {
                     "dense": launches("tome", (0, 0, 0, 0)),
-                    "tome": launches("tome", (4, 4, 4, 0)),
-                    "pitome": launches("pitome", (4, 4, 4, 0)),
+                    "tome": launches("tome", MERGED),
+                    "pitome": launches("pitome", MERGED),
                 },
+                "package": package_calls(served("tome", MERGED)),  # the last: it pretends a GPU for good
             }
         )
     )

@@ -23,6 +23,7 @@ KERNELS = {
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
     finished = subprocess.run(
         [sys.executable, "-m", "tests.support.compile_kernels"],
         cwd=Path(__file__).parents[3],
@@ -48,3 +49,13 @@ def test_a_merging_block_has_two_launches_more_than_a_dense_one(said: dict[str, 
     assert dense["block_01"]["kernel"] == 2  # a residual sum with its norm each
     for block in ("block_00", "block_01", "block_02"):
         assert sum(merging[block].values()) - sum(dense[block].values()) == 2
+
+
+def test_aoti_package_calls_the_kernels_itself(said: dict[str, Any]) -> None:
+    """What Inductor does not know, a package calls through Python's operators: `python` counts such calls."""
+    calls = said["package"]
+
+    assert "python" not in calls
+    for name in ("best_partner_kernel", "list_tome_kernel", "merge_kernel", "attention_kernel"):
+        assert calls[name] == 3, name  # three blocks merge, and three have sizes
+    assert calls["add_norm_kernel"] >= 4  # one in every block, and what follows an MLP

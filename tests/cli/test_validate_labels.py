@@ -94,15 +94,6 @@ def test_a_part_of_the_classes_beside_what_is_stray_gives_the_models_accuracy(
     ]
 
 
-def test_class_names_in_a_file_give_the_models_accuracy(
-    digits_bundle: Path, scans: Scans, names_file: Path
-) -> None:
-    found = measured(digits_bundle, "--data", scans(class_number), "--classes", names_file)
-
-    assert found["accuracy"]["dense"]["top1"] >= RIGHT
-    assert (found["labels_matched_by"], found["task"]) == ("classes", "classification")
-
-
 # Refused --------------------------------------------------------------------------------------------
 
 

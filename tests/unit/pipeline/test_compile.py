@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import exporter
 from exporter.errors import ExportError, ParityError, TargetUnavailableError, UnsupportedGraphError
 from exporter.forms import Forms, Precision
 from exporter.models import ModelRequest
-from exporter.pipeline import build
+from exporter.pipeline import build, plan_export
+from exporter.pipeline.plan import Planned
 from exporter.recipe import Recipe
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
@@ -79,8 +81,8 @@ class EagerTarget:
             details={"fused": 3},
         )
 
-    def default_forms(self, options: object) -> Forms:
-        return self.forms
+    def choose_forms(self, options: object, asked: Mapping[str, Any]) -> Forms:
+        return self.forms.choose(asked)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +94,17 @@ def program_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def planned(program_path: Path) -> Planned:
+    """The program, loaded and captured once."""
+    return plan_export(recipe_of(program_path, "onnx"))
+
+
 @pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, EagerTarget]]:
+def install(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, EagerTarget]]:
     """Put stand-ins in the places of real targets."""
+    export = import_module("exporter.pipeline.export")
+    monkeypatch.setattr(export, "plan_export", lambda recipe, _: replace(planned, recipe=recipe))
 
     def put(**targets: EagerTarget) -> dict[str, EagerTarget]:
         def find(name: str, precision: str | None = None, options: object = None) -> EagerTarget:

@@ -10,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-"""What an engine computes in. `int8` is a program in fp32 whose products with weights are quantised."""
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+"""What an engine computes in. `int8` is a program in fp32 whose products with weights a target quantises; `fp8` one in
+fp16 whose products with the weights of blocks have operands in e4m3."""
+
+CALIBRATED: tuple[Precision, ...] = ("int8", "fp8")
+"""Precisions whose activations have scales, which are taken from images."""
 
 Operation = Literal["mask", "selection", "attention", "ranking"]
 """What has several forms, each of them a function; a field of `Forms` each."""

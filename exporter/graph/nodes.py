@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 
 from exporter.errors import InternalError
 from exporter.graph.operators import aten
@@ -117,6 +118,13 @@ def add_call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node
     with fake_mode(graph):
         node.meta["val"] = target(*values, **keywords)
     return node
+
+
+def trace_again(node: fx.Node) -> None:
+    """Give a node the shape and dtype that follow from what its operands are now."""
+    values, keywords = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
+    with fake_mode(node.graph), enable_python_dispatcher():
+        node.meta["val"] = node.target(*values, **keywords)  # type: ignore[operator]
 
 
 def mask_of(attention: fx.Node) -> fx.Node | None:

@@ -68,7 +68,7 @@ _ROWS: tuple[tuple[Trait, tuple[Any, ...]], ...] = (
     ),
     (Trait.CONVOLUTION, (aten.conv2d.default, aten.conv2d.padding, aten.convolution.default)),
     (Trait.LINEAR, (aten.linear.default, aten.addmm.default)),
-    (Trait.MATMUL, (aten.matmul.default, aten.mm.default, aten.bmm.default)),
+    (Trait.MATMUL, (aten.matmul.default, aten.mm.default, aten.bmm.default, aten._scaled_mm.default)),
     (Trait.ATTENTION, (sdpa,)),
     (
         Trait.NORMALIZATION | Trait.WIDE_INSIDE,

@@ -14,6 +14,7 @@ import triton
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from exporter.graph.fp8 import FP8, quantize_fp8
 from exporter.graph.operators import TRAITS, Trait
 from exporter.kernels.device.attention import attention_kernel
 from exporter.reduction.sizes import LOG_ABSENT, attend_with_bias
@@ -22,15 +23,22 @@ _LOG2_E = 1.4426950408889634
 
 
 def launch_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, sizes_BN1: Tensor, change: int, scale: float
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    sizes_BN1: Tensor,
+    change: int,
+    scale: float,
+    factor: float,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Launch the kernel of `attend`."""
     (batch, heads, count, width), tokens = queries.shape, keys.shape[2]
-    out = queries.new_empty((batch, count, heads, width))
+    out = queries.new_empty((batch, count, heads, width), dtype=dtype)
     rows, padded = _tile(count, 64), max(16, triton.next_power_of_2(width))
     columns = _tile(tokens, 64 if padded * queries.element_size() <= 128 else 32)
     wrap_triton(attention_kernel)[(triton.cdiv(count, rows), batch * heads)](
-        queries, keys, values, sizes_BN1, out, heads, count, tokens, change, scale,
+        queries, keys, values, sizes_BN1, out, heads, count, tokens, change, scale, factor,
         *queries.stride(), *keys.stride(), *values.stride(),
         width, padded, rows, columns, _LOG2_E, LOG_ABSENT,
         "ieee" if queries.dtype == torch.float32 else "tf32",
@@ -40,7 +48,14 @@ def launch_attention(
 
 @triton_op("exporter::attend", mutates_args=())
 def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, sizes_BN1: Tensor, change: int, scale: float
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    sizes_BN1: Tensor,
+    change: int,
+    scale: float,
+    factor: float,
+    dtype: torch.dtype,
 ) -> Tensor:
     """softmax(q k^T * scale + log size) v as a view (B, H, M, D) of contiguous (B, M, H, D).
 
@@ -51,26 +66,44 @@ def attend(
         sizes_BN1: fp32, contiguous; of the tokens that the keys have, less `change`. 0 for an absent token.
         change: tokens that the keys have more (positive, of size 1) or fewer (negative) in front than the sizes.
         scale: of the logits.
+        factor: on the result: 1, or one over the unit of numbers in e4m3.
+        dtype: of the result.
     """
-    return launch_attention(queries, keys, values, sizes_BN1, change, scale)
+    return launch_attention(queries, keys, values, sizes_BN1, change, scale, factor, dtype)
 
 
 TRAITS[torch.ops.exporter.attend.default] = Trait.ATTENTION
 
 
 @attend.register_fake
-def _(queries: Tensor, keys: Tensor, values: Tensor, sizes_BN1: Tensor, change: int, scale: float) -> Tensor:
-    return queries.new_empty(queries.transpose(1, 2).shape).transpose(1, 2)
+def _(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    sizes_BN1: Tensor,
+    change: int,
+    scale: float,
+    factor: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    return queries.new_empty(queries.transpose(1, 2).shape, dtype=dtype).transpose(1, 2)
 
 
 @attend.register_kernel("cpu")
 def _attend_on_cpu(
-    queries: Tensor, keys: Tensor, values: Tensor, sizes_BN1: Tensor, change: int, scale: float
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    sizes_BN1: Tensor,
+    change: int,
+    scale: float,
+    factor: float,
+    dtype: torch.dtype,
 ) -> Tensor:
     attended = attend_with_bias(
         queries, keys, values, sizes_BN1, prefix_change=change, absent=True, scale=scale
     )
-    return attended.transpose(1, 2).contiguous().transpose(1, 2)
+    return _scaled(attended, factor, dtype).transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def attend_with_kernel(
@@ -82,9 +115,15 @@ def attend_with_kernel(
     prefix_change: int,
     absent: bool,
     scale: float | None = None,
+    factor: float = 1.0,
+    dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Tensor:
-    """`attend_with_bias` as a kernel; as operators where heads are no axis of their own, or a mask or so is given."""
+    """`attend_with_bias` as a kernel; as operators where heads are no axis of their own, or a mask or so is given.
+
+    The result is multiplied by `factor` and given in `dtype`, by default that of the queries.
+    """
+    dtype = dtype or queries.dtype
     if queries.dim() != 4 or any(options.values()):
         return attend_with_bias(
             queries,
@@ -97,8 +136,16 @@ def attend_with_kernel(
             **options,
         )
     scale = 1 / math.sqrt(queries.shape[-1]) if scale is None else scale
-    attended: Tensor = torch.ops.exporter.attend(queries, keys, values, sizes_BN1, prefix_change, scale)
+    attended: Tensor = torch.ops.exporter.attend(
+        queries, keys, values, sizes_BN1, prefix_change, scale, factor, dtype
+    )
     return attended
+
+
+def _scaled(attended: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    if dtype == FP8:
+        return quantize_fp8(attended, 1 / factor)
+    return attended if factor == 1 and attended.dtype == dtype else (attended * factor).to(dtype)
 
 
 def _tile(count: int, most: int) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 from torch.nn import functional
 
+from exporter.graph.fp8 import FP8, quantize_fp8
 from exporter.kernels.device.residual import add_norm_kernel, merge_kernel
 from exporter.reduction.match import Match
 from exporter.reduction.merge import merge_by_lookup
@@ -20,7 +21,7 @@ from exporter.reduction.sizes import initial_sizes
 
 
 def launch_add_norm(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Launch the kernel of `add_norm`."""
     x, y = x.contiguous(), y.contiguous()
@@ -28,7 +29,7 @@ def launch_add_norm(
     total = torch.empty_like(x, dtype=torch.promote_types(x.dtype, y.dtype))
     normed = torch.empty_like(x, dtype=dtype)
     wrap_triton(add_norm_kernel)[(x.numel() // width,)](
-        x, y, weight, bias, total, normed, eps, width, triton.next_power_of_2(width)
+        x, y, weight, bias, total, normed, eps, factor, width, triton.next_power_of_2(width)
     )
     return total, normed
 
@@ -40,10 +41,10 @@ def launch_merge(tokens: "_Tokens", match: "_Indices", norm: "_Norm | None") -> 
     merged = x.new_empty((batch, kept, width), dtype=torch.promote_types(x.dtype, y.dtype))
     sizes = x.new_empty((batch, kept, 1), dtype=torch.float32)
     normed = merged if norm is None else torch.empty_like(merged, dtype=norm.dtype)
-    weight, bias, eps = (x, x, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
+    weight, bias, eps, factor = (x, x, 0.0, 1.0) if norm is None else norm[:4]
     wrap_triton(merge_kernel)[(kept, batch)](
         x, y, x if tokens.sizes is None else tokens.sizes, match.kept_BK, match.source_BR, match.target_BR,
-        weight, bias, merged, sizes, normed, count, kept, r, r - match.dropped, eps,
+        weight, bias, merged, sizes, normed, count, kept, r, r - match.dropped, eps, factor,
         width, triton.next_power_of_2(width), triton.next_power_of_2(r),
         tokens.y is not None, tokens.sizes is not None, norm is not None,
     )  # fmt: skip
@@ -68,17 +69,18 @@ class _Indices(NamedTuple):
 
 
 class _Norm(NamedTuple):
-    """A LayerNorm and the type of its result."""
+    """A LayerNorm, a factor on its result, and the type of that."""
 
     weight: Tensor
     bias: Tensor
     eps: float
+    factor: float
     dtype: torch.dtype
 
 
 @triton_op("exporter::add_norm", mutates_args=())
 def add_norm(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The sum x + y and its LayerNorm over the last axis.
 
@@ -88,9 +90,10 @@ def add_norm(
         weight: (C,).
         bias: (C,).
         eps: of the LayerNorm.
+        factor: on the second result: 1, or one over the unit of numbers in e4m3.
         dtype: of the second result; the first one has that of x + y.
     """
-    return launch_add_norm(x, y, weight, bias, eps, dtype)
+    return launch_add_norm(x, y, weight, bias, eps, factor, dtype)
 
 
 @triton_op("exporter::merge", mutates_args=())
@@ -129,11 +132,12 @@ def merge_add_norm(
     weight: Tensor,
     bias: Tensor,
     eps: float,
+    factor: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`merge` of x + y, and the LayerNorm of the merged tokens in `dtype`; arguments as there and in `add_norm`."""
     match = _Indices(kept_BK, source_BR, target_BR, dropped)
-    return launch_merge(_Tokens(x, y, sizes_BN1), match, _Norm(weight, bias, eps, dtype))
+    return launch_merge(_Tokens(x, y, sizes_BN1), match, _Norm(weight, bias, eps, factor, dtype))
 
 
 def merge_by_kernel(
@@ -158,6 +162,7 @@ def merge_add_norm_by_kernel(
     weight: Tensor,
     bias: Tensor,
     eps: float,
+    factor: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`merge_by_kernel` of x + y, and the LayerNorm of the merged tokens in `dtype`, as one kernel."""
@@ -165,24 +170,24 @@ def merge_add_norm_by_kernel(
         total = x + y
         sizes = initial_sizes(total) if sizes_BN1 is None else sizes_BN1
         merged, sizes = merge_by_lookup(total, sizes, match, absent=True)
-        return merged, sizes, _norm(merged, weight, bias, eps, dtype)
+        return merged, sizes, _norm(merged, weight, bias, eps, factor, dtype)
     fused: tuple[Tensor, Tensor, Tensor] = torch.ops.exporter.merge_add_norm(
-        x, y, sizes_BN1, *match, weight, bias, eps, dtype
+        x, y, sizes_BN1, *match, weight, bias, eps, factor, dtype
     )
     return fused
 
 
 def add_norm_by_kernel(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The sum x + y and its LayerNorm as one kernel; see `add_norm`."""
-    fused: tuple[Tensor, Tensor] = torch.ops.exporter.add_norm(x, y, weight, bias, eps, dtype)
+    fused: tuple[Tensor, Tensor] = torch.ops.exporter.add_norm(x, y, weight, bias, eps, factor, dtype)
     return fused
 
 
 @add_norm.register_fake
 def _(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, y.dtype)), x.new_empty(
         x.shape, dtype=dtype
@@ -215,6 +220,7 @@ def _(
     weight: Tensor,
     bias: Tensor,
     eps: float,
+    factor: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, kept = kept_BK.shape
@@ -224,10 +230,10 @@ def _(
 
 @add_norm.register_kernel("cpu")
 def _add_norm_on_cpu(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     total = x + y
-    return total, _norm(total, weight, bias, eps, dtype)
+    return total, _norm(total, weight, bias, eps, factor, dtype)
 
 
 @merge.register_kernel("cpu")
@@ -255,12 +261,13 @@ def _merge_add_norm_on_cpu(
     weight: Tensor,
     bias: Tensor,
     eps: float,
+    factor: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     merged, sizes = _merge_on_cpu(x + y, sizes_BN1, kept_BK, source_BR, target_BR, dropped)
-    return merged, sizes, _norm(merged, weight, bias, eps, dtype)
+    return merged, sizes, _norm(merged, weight, bias, eps, factor, dtype)
 
 
-def _norm(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+def _norm(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype) -> Tensor:
     normed = functional.layer_norm(rows.float(), weight.shape, weight.float(), bias.float(), eps)
-    return normed.to(dtype)
+    return quantize_fp8(normed, 1 / factor) if dtype == FP8 else (normed * factor).to(dtype)

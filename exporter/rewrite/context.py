@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from exporter.anatomy import Anatomy
@@ -24,8 +25,10 @@ class RewriteOptions:
         disabled: names of passes that must not run.
         batch: images per call; with `dynamic_batch`, only the example.
         dynamic_batch: whether the batch axis stays free.
-        precision: that the program computes in; `int8` is a program in fp32, which a target quantises.
+        precision: that the program computes in; `int8` is a program in fp32, which a target quantises, and `fp8` one in
+            fp16 but for the products with weights.
         forms: the form that it takes.
+        calibration: inputs (n, ...) as the program takes them, for precision fp8.
     """
 
     method: Method
@@ -37,6 +40,7 @@ class RewriteOptions:
     dynamic_batch: bool = False
     precision: Precision = "fp32"
     forms: Forms = field(default_factory=Forms)
+    calibration: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(kw_only=True)
@@ -48,6 +52,8 @@ class PassContext:
         options: asked for.
         anatomy: of the graph with general shapes, before anything is cut or merged; by `AnnotateBlocks`.
         sites: what leaves each block, None where nothing does or nothing reads the difference; by `PlanMerges`.
+        ranges: by linear layer, the largest absolute value of its operand; by `CalibrateActivations`.
+        scales: by weight, the unit of its operand in fp8; by `QuantizeProducts`.
         exported: the rewritten graph, captured a second time; by `CaptureAgain`, replaced by `DecomposeStableSort`.
     """
 
@@ -55,4 +61,6 @@ class PassContext:
     options: RewriteOptions
     anatomy: Anatomy | None = None
     sites: tuple[Site | None, ...] = ()
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
     exported: ExportedProgram | None = None

@@ -5,15 +5,21 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
 
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_call, add_parameter, attribute, fake_mode, image_dependent, output_node
+from exporter.graph.nodes import (
+    add_call,
+    add_parameter,
+    attribute,
+    image_dependent,
+    output_node,
+    trace_again,
+)
 from exporter.graph.operators import PRODUCT, Trait, aten, has
 from exporter.rewrite.context import PassContext
 
-NARROW = {"fp16": torch.float16, "bf16": torch.bfloat16}
-"""The types of 16 bits, by precision."""
+NARROW = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float16}
+"""The types of 16 bits, by precision; in fp8 only some products are narrower, and by another pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,7 @@ class ConvertPrecision(GraphPass):
             compute in fp32 inside of them, or stand between casts (`fp32`); see `forms.Forms`.
     """
 
-    precision: Literal["fp16", "bf16"]
+    precision: Literal["fp16", "bf16", "fp8"]
     normalization: Literal["fp32", "narrow"] = "fp32"
     name: ClassVar[str] = "convert_precision"
 
@@ -44,7 +50,7 @@ class ConvertPrecision(GraphPass):
     def configured(cls, context: PassContext) -> Self | None:
         """None for fp32 and int8."""
         match context.options.precision:
-            case "fp16" | "bf16" as narrow:
+            case "fp16" | "bf16" | "fp8" as narrow:
                 return cls(precision=narrow, normalization=context.options.forms.normalization)
             case _:
                 return None
@@ -99,7 +105,7 @@ class _Typing:
             self._cast_operands(node, torch.float32)
         elif self.narrow in {_dtype(source) for source in node.all_input_nodes}:
             self._cast_constants(node)
-        _derive(node)
+        trace_again(node)
         if has(node, Trait.NORMALIZATION) and _dtype(node) == torch.float32:
             self._hand_back(node)
         return _dtype(node) != before
@@ -147,10 +153,3 @@ def _dtype(node: fx.Node) -> torch.dtype | None:
     value = node.meta.get("val")
     values = value if isinstance(value, list | tuple) else (value,)
     return next((each.dtype for each in values if isinstance(each, torch.Tensor)), None)
-
-
-def _derive(node: fx.Node) -> None:
-    """Trace a node again with what its operands are now."""
-    values, keywords = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
-    with fake_mode(node.graph), enable_python_dispatcher():
-        node.meta["val"] = node.target(*values, **keywords)  # type: ignore[operator]

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, fx
 
 from exporter.anatomy import Anatomy, TokenAxis
+from exporter.graph.fp8 import GRANULE
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import add_call, operand, shape_of
+from exporter.graph.nodes import add_call, operand, shape_of, trace_again
 from exporter.graph.operators import aten
 from exporter.reduction import Method
 from exporter.rewrite.channel_rows import ProjectedHeads, has_parameters, projected_heads, replace_parameters
@@ -22,8 +23,8 @@ class FoldMetric(GraphPass):
 
     Given: keys (B, H, N, D) that are rearranged channels of `linear(x, W (O, I), b (O))`, and a method that reads
     their mean over heads.
-    Result: `linear(x, W' (O + D, I), b' (O + D))`, whose first O channels go where they went and whose last D are the
-    mean, which the method reads as keys of one head.
+    Result: `linear(x, W' (O', I), b' (O'))`, whose first O channels go where they went and whose next D are the mean,
+    which the method reads as keys of one head; O' is the next multiple of 16 after O + D.
 
     Declines where keys are computed from the projection by more than rearranging: a normalisation, a rotation.
 
@@ -70,20 +71,18 @@ class FoldMetric(GraphPass):
 
         def widened(value: Tensor) -> Tensor:
             mean = value[heads.rows_HD].float().mean(0)
-            return torch.cat((value, mean.to(value.dtype)))
+            padding = value.new_zeros((-(channels + width) % GRANULE, *value.shape[1:]))
+            return torch.cat((value, mean.to(value.dtype), padding))
 
         replace_parameters(graph_module, linear, "and_metric", widened)
+        trace_again(linear)
         graph = graph_module.graph
-        with graph.inserting_before(linear):
-            wide = add_call(graph, aten.linear.default, *linear.args)
         with graph.inserting_before(linear.next):
-            own = add_call(graph, aten.slice.Tensor, wide, -1, 0, channels)
-            mean = add_call(graph, aten.slice.Tensor, wide, -1, channels, channels + width)
+            own = add_call(graph, aten.slice.Tensor, linear, -1, 0, channels)
+            mean = add_call(graph, aten.slice.Tensor, linear, -1, channels, channels + width)
             if token_first:
                 mean = add_call(graph, aten.transpose.int, mean, 0, 1)
             mean = add_call(graph, aten.unsqueeze.default, mean, 1)
-        for each in (wide, own, mean):
-            each.meta["custom"] = linear.meta.get("custom", {})
         for reader in readers:
             reader.replace_input_with(linear, own)
         return mean

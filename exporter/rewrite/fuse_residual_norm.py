@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Self
 
 from torch import fx
 
+from exporter.graph.fp8 import FP8, quantize_fp8
 from exporter.graph.graph_pass import GraphPass, PassOutcome
 from exporter.graph.nodes import integer, operand
-from exporter.graph.operators import aten
+from exporter.graph.operators import Trait, aten, has
 from exporter.reduction.sizes import initial_sizes
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.role import role_of
@@ -21,7 +22,8 @@ class FuseResidualNorm(GraphPass):
     """Give each residual sum, with what is done to it at once, to one kernel of `kernels.residual`.
 
     Given: `s = x + y` (B, N, C), `h = layer_norm(s, weight, bias)`; or, where a block merges, `s = merge(x + y, ...)`.
-    Result: `s, h = add_norm(x, y, weight, bias)`; or `s, sizes, h = merge_add_norm(x, y, ...)`.
+    Result: `s, h = add_norm(x, y, weight, bias)`; or `s, sizes, h = merge_add_norm(x, y, ...)`. Where h, or the result
+    of a kernel for attention, only becomes e4m3, the kernel gives that.
 
     Declines sums that broadcast, and norms without weight or bias.
     """
@@ -39,7 +41,8 @@ class FuseResidualNorm(GraphPass):
         nodes = list(graph_module.graph.nodes)
         merges = [node for node in nodes if (role := role_of(node)) is not None and role.part == "merge"]
         rewrites = sum(fusion.fuse_merge(merge) for merge in merges)
-        return PassOutcome(name=self.name, rewrites=rewrites + sum(map(fusion.fuse_sum, nodes)))
+        rewrites += sum(map(fusion.fuse_sum, nodes))
+        return PassOutcome(name=self.name, rewrites=rewrites + sum(map(_quantize_attention, nodes)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class _Fusion:
         arguments = [*total.args, *merge.args[1:3], *self._parameters(norm)]
         results = _call(merge, merge_add_norm_by_kernel, arguments, 3)
         operand(results[0], 0).meta["role"] = role_of(merge)
-        for index, old in (*parts.items(), (2, norm)):
+        for index, old in (*parts.items(), (2, _quantized(norm) or norm)):
             self._take_place(old, results[index])
         return True
 
@@ -82,7 +85,7 @@ class _Fusion:
         if norm is None:
             return False
         arguments = [*total.args, *self._parameters(norm)]
-        for old, new in zip((total, norm), _call(total, add_norm_by_kernel, arguments, 2), strict=True):
+        for old, new in zip((total, _quantized(norm) or norm), _call(total, add_norm_by_kernel, arguments, 2), strict=True):
             self._take_place(old, new)
         return True
 
@@ -103,9 +106,10 @@ class _Fusion:
         return None
 
     def _parameters(self, norm: fx.Node) -> tuple[Any, ...]:
-        """Weight, bias, epsilon and the type of the result."""
-        eps = norm.args[4] if len(norm.args) > 4 else 1e-5
-        return (*norm.args[2:4], eps, self.values[norm].dtype)
+        """Weight, bias, epsilon, the factor on the result and its type."""
+        eps, quantized = norm.args[4] if len(norm.args) > 4 else 1e-5, _quantized(norm)
+        factor, result = (1.0, norm) if quantized is None else (1 / _unit(quantized), quantized)
+        return (*norm.args[2:4], eps, factor, self.values[result].dtype)
 
     def _take_place(self, old: fx.Node, new: fx.Node) -> None:
         """Give a node's readers and annotations to another one."""
@@ -113,6 +117,36 @@ class _Fusion:
         self.values[new] = self.values[old]
         old.replace_all_uses_with(new)
         old.graph.erase_node(old)
+
+
+def _quantized(value: fx.Node) -> fx.Node | None:
+    """What makes e4m3 of a value, where nothing else is done with it."""
+    readers = list(value.users)
+    return readers[0] if len(readers) == 1 and readers[0].target is quantize_fp8 else None
+
+
+def _unit(quantized: fx.Node) -> float:
+    scale = quantized.args[1]
+    assert isinstance(scale, float)
+    return scale
+
+
+def _quantize_attention(attention: fx.Node) -> bool:
+    """Let the kernel of attention give e4m3, where its result is only rearranged and made that."""
+    from exporter.kernels.attention import attend_with_kernel
+
+    if attention.target is not attend_with_kernel:
+        return False
+    value = attention
+    while len(value.users) == 1 and has(next(iter(value.users)), Trait.RESHAPE | Trait.MOVEMENT):
+        value = next(iter(value.users))
+    quantized = _quantized(value)
+    if quantized is None:
+        return False
+    attention.kwargs = {**attention.kwargs, "factor": 1 / _unit(quantized), "dtype": FP8}
+    quantized.replace_all_uses_with(value)
+    attention.graph.erase_node(quantized)
+    return True
 
 
 def _call(place: fx.Node, function: Callable[..., Any], arguments: list[Any], count: int) -> list[fx.Node]:

@@ -8,6 +8,7 @@ from exporter.errors import UsageError, nearest
 from exporter.graph import GraphPass
 from exporter.rewrite.annotate_blocks import AnnotateBlocks, SpreadAnnotation
 from exporter.rewrite.approximate_gelu import ApproximateGelu
+from exporter.rewrite.calibrate_activations import CalibrateActivations
 from exporter.rewrite.capture_again import CaptureAgain
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.convert_precision import ConvertPrecision
@@ -21,6 +22,7 @@ from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.insert_token_merge import InsertTokenMerge
 from exporter.rewrite.plan_merges import PlanMerges
 from exporter.rewrite.project_patches import ProjectPatches
+from exporter.rewrite.quantize_products import QuantizeProducts
 from exporter.rewrite.remove_dead_tokens import RemoveDeadTokens
 from exporter.rewrite.remove_no_ops import RemoveNoOps
 from exporter.rewrite.split_fused_projection import SplitFusedProjection
@@ -44,11 +46,11 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("let shapes follow the tokens", (GeneralizeTokenShapes,)),
     Phase("find blocks and plan merges", (AnnotateBlocks, PlanMerges)),
     Phase("compute only tokens that are read", (SplitFusedProjection, RemoveDeadTokens)),
-    Phase("type for a target", (ConvertPrecision,)),
-    Phase("merge", (InsertTokenMerge,)),
+    Phase("type for a target", (CalibrateActivations, ConvertPrecision)),
+    Phase("merge", (InsertTokenMerge, SpreadAnnotation)),
     Phase(
         "take a target's forms",
-        (FoldMetric, ProjectPatches, ApproximateGelu, FuseResidualNorm, SpreadAnnotation),
+        (FoldMetric, ProjectPatches, ApproximateGelu, QuantizeProducts, FuseResidualNorm, SpreadAnnotation),
     ),
     Phase("capture", (CaptureAgain,)),
     Phase("legalize for a target", (DecomposeStableSort,)),
@@ -57,7 +59,7 @@ PIPELINE: tuple[Phase, ...] = (
 
 PASSES: tuple[type[GraphPass], ...] = tuple(each for phase in PIPELINE for each in phase.passes)
 
-PASS_NAMES: tuple[str, ...] = tuple(each.name for each in PASSES)
+PASS_NAMES: tuple[str, ...] = tuple(dict.fromkeys(each.name for each in PASSES))
 
 SWITCHES: tuple[str, ...] = tuple(each.name for each in PASSES if each.optional)
 """What a user can switch off."""

@@ -4,8 +4,8 @@ In: a `Program` and a `Schedule`. Out: a `RewrittenProgram`: an `ExportedProgram
 `torch.export`, which returns the matches as well, for the parity check.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
@@ -36,6 +36,7 @@ class RewrittenProgram:
         outputs: how many of its results are the model's.
         sites: what leaves each block, None where nothing does; one that nothing reads is not executed.
         executed_macs: multiply-accumulates of one image.
+        scales: by weight, the unit of the activations in fp8 that it is multiplied by.
         passes: what each pass did, apart from those that only record something.
     """
 
@@ -47,6 +48,7 @@ class RewrittenProgram:
     sites: tuple[Site | None, ...]
     executed_macs: int
     passes: tuple[PassOutcome, ...]
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run in eager PyTorch; the independent half of every parity check."""
@@ -97,6 +99,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
         outputs=len(operands(output_node(program.graph_module.graph))),
         sites=context.sites,
         executed_macs=executed_macs(eager.graph),
+        scales=context.scales,
         passes=(*program.outcomes, *(outcome for outcome in outcomes if outcome.name not in notes)),
     )
 

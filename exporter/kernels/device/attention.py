@@ -6,12 +6,12 @@ import triton.language as tl
 
 @triton.jit
 def attention_kernel(
-    Q, K, V, SIZES, OUT, heads, queries, keys, change, scale,
+    Q, K, V, SIZES, OUT, heads, queries, keys, change, scale, factor,
     q_image, q_head, q_row, q_channel, k_image, k_head, k_row, k_channel, v_image, v_head, v_row, v_channel,
     D: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     LOG2_E: tl.constexpr, LOG_ABSENT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of queries of one head: softmax(q k^T * scale + log size) v, keys in tiles."""
+    """A tile of queries of one head: softmax(q k^T * scale + log size) v * factor, keys in tiles."""
     image, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, PADDED)
@@ -42,4 +42,7 @@ def attention_kernel(
         total = total * kept[:, None] + tl.dot(shares.to(v.dtype), v, input_precision=PRECISION)
         largest = larger
     at = ((image * queries + row)[:, None] * heads + head) * D + channel[None, :]
-    tl.store(OUT + at, (total / weight[:, None]).to(OUT.dtype.element_ty), mask=q_mask)
+    attended = total * (factor / weight)[:, None]
+    if OUT.dtype.element_ty == tl.float8e4nv:
+        attended = tl.minimum(tl.maximum(attended, -448.0), 448.0)
+    tl.store(OUT + at, attended.to(OUT.dtype.element_ty), mask=q_mask)

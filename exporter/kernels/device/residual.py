@@ -8,15 +8,18 @@ import triton.language as tl
 
 
 @triton.jit
-def _norm_row(row, column, WEIGHT, BIAS, eps, C: tl.constexpr):
-    """LayerNorm of one row."""
+def _store_norm(row, column, WEIGHT, BIAS, NORMED, eps, factor, C: tl.constexpr):
+    """Store the LayerNorm of one row, times `factor`; what is too large for e4m3 becomes its largest number."""
     live = column < C
     mean = tl.sum(row, 0) / C
     centred = tl.where(live, row - mean, 0.0)
     variance = tl.sum(centred * centred, 0) / C
     weight = tl.load(WEIGHT + column, mask=live, other=0.0).to(tl.float32)
     bias = tl.load(BIAS + column, mask=live, other=0.0).to(tl.float32)
-    return centred * tl.rsqrt(variance + eps) * weight + bias
+    normed = (centred * tl.rsqrt(variance + eps) * weight + bias) * factor
+    if NORMED.dtype.element_ty == tl.float8e4nv:
+        normed = tl.minimum(tl.maximum(normed, -448.0), 448.0)
+    tl.store(NORMED + column, normed.to(NORMED.dtype.element_ty), mask=live)
 
 
 @triton.jit
@@ -30,25 +33,25 @@ def _sum_row(X, Y, at, live, HAS_Y: tl.constexpr):
 
 @triton.jit
 def add_norm_kernel(
-    X, Y, WEIGHT, BIAS, SUM, NORMED, eps, C: tl.constexpr, PADDED: tl.constexpr,
+    X, Y, WEIGHT, BIAS, SUM, NORMED, eps, factor, C: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
-    """One row: x + y, and its LayerNorm."""
+    """One row: x + y, and its LayerNorm times `factor`."""
     column = tl.arange(0, PADDED)
     live = column < C
-    at = tl.program_id(0).to(tl.int64) * C + column
+    start = tl.program_id(0).to(tl.int64) * C
+    at = start + column
     row = _sum_row(X, Y, at, live, True)
     tl.store(SUM + at, row.to(SUM.dtype.element_ty), mask=live)
-    normed = _norm_row(row, column, WEIGHT, BIAS, eps, C)
-    tl.store(NORMED + at, normed.to(NORMED.dtype.element_ty), mask=live)
+    _store_norm(row, column, WEIGHT, BIAS, NORMED + start, eps, factor, C)
 
 
 @triton.jit
 def merge_kernel(
-    X, Y, SIZES, KEPT, SOURCES, TARGETS, WEIGHT, BIAS, MERGED, MERGED_SIZES, NORMED, tokens, kept, r, merging, eps,
+    X, Y, SIZES, KEPT, SOURCES, TARGETS, WEIGHT, BIAS, MERGED, MERGED_SIZES, NORMED, tokens, kept, r, merging, eps, factor,
     C: tl.constexpr, PADDED: tl.constexpr, R_PADDED: tl.constexpr,
     HAS_Y: tl.constexpr, HAS_SIZES: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """One row: the size-weighted mean of a kept token and its sources in x + y, its size, and its LayerNorm."""
+    """One row: the size-weighted mean of a kept token and its sources in x + y, its size, and its LayerNorm times `factor`."""
     slot, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column = tl.arange(0, PADDED)
     live = column < C
@@ -79,5 +82,4 @@ def merge_kernel(
     tl.store(MERGED + out * C + column, row.to(MERGED.dtype.element_ty), mask=live)
     tl.store(MERGED_SIZES + out, size)
     if NORM:
-        normed = _norm_row(row, column, WEIGHT, BIAS, eps, C)
-        tl.store(NORMED + out * C + column, normed.to(NORMED.dtype.element_ty), mask=live)
+        _store_norm(row, column, WEIGHT, BIAS, NORMED + out * C, eps, factor, C)

@@ -17,7 +17,7 @@ fp16 whose products with the weights of blocks have operands in e4m3."""
 CALIBRATED: tuple[Precision, ...] = ("int8", "fp8")
 """Precisions whose activations have scales, which are taken from images."""
 
-Operation = Literal["mask", "selection", "attention", "ranking"]
+Operation = Literal["mask", "selection", "attention", "ranking", "product"]
 """What has several forms, each of them a function; a field of `Forms` each."""
 
 FUNCTIONS: Mapping[Operation, Mapping[str, str]] = {
@@ -44,6 +44,11 @@ FUNCTIONS: Mapping[Operation, Mapping[str, str]] = {
     "ranking": {
         "sort": "torch:ops.aten.sort.stable",
         "count": "exporter.rewrite.decompose_stable_sort:sort_by_comparison",
+    },
+    # A linear layer in fp8: f(rows, weight, row scale, weight scale, bias) -> fp16.
+    "product": {
+        "emulated": "exporter.graph.fp8:emulated_linear_fp8",
+        "scaled": "exporter.graph.fp8:linear_fp8",
     },
 }
 """By operation and form: where its function is, and what every form of the operation is called with. Forms differ in
@@ -78,6 +83,8 @@ class Forms:
             product of matrices (`product`).
         gelu: as the model has it (`model`), or its approximation by tanh (`tanh`), which a GPU computes within the
             product before it. The approximation changes the numbers, by up to 5e-4.
+        product: a linear layer in fp8, by a GPU's instruction (`scaled`) or as a product in fp32 of the same numbers
+            (`emulated`), which shows what fp8 costs in accuracy on any machine.
         normalization: in a program of 16 bits, LayerNorm and softmax between casts to fp32 and back (`fp32`); or on 16
             bits in and out (`narrow`), for engines that compute in fp32 inside. The residual stream has 16 bits in
             both.
@@ -91,6 +98,7 @@ class Forms:
     metric: Literal["mean", "columns"] = "mean"
     stem: Literal["convolution", "product"] = "convolution"
     gelu: Literal["model", "tanh"] = "model"
+    product: Literal["emulated", "scaled"] = "emulated"
     normalization: Literal["fp32", "narrow"] = "fp32"
 
     def choose(self, forms: Mapping[str, Any]) -> Self:

@@ -268,6 +268,8 @@ def _merge_add_norm_on_cpu(
     return merged, sizes, _norm(merged, weight, bias, eps, factor, dtype)
 
 
-def _norm(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype) -> Tensor:
+def _norm(
+    rows: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype
+) -> Tensor:
     normed = functional.layer_norm(rows.float(), weight.shape, weight.float(), bias.float(), eps)
     return quantize_fp8(normed, 1 / factor) if dtype == FP8 else (normed * factor).to(dtype)

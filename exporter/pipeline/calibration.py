@@ -1,4 +1,4 @@
-"""Images that the ranges of int8 are taken from: a folder that the user named, or what ships with the model."""
+"""Images that the ranges of int8 and fp8 are taken from: a folder that the user named, or what ships with the model."""
 
 from pathlib import Path
 
@@ -22,7 +22,9 @@ def calibration_images(planned: Planned) -> Array:
     recipe, model = planned.recipe, planned.model
     preprocess = model.preprocess
     if preprocess is None:
-        raise UsageError(f"precision: int8 is calibrated on images, and {model.name} {model.why_no_photos}")
+        raise UsageError(
+            f"precision: {recipe.precision} is calibrated on images, and {model.name} {model.why_no_photos}"
+        )
     images = _images(recipe, model)
     positions = range(min(recipe.calibration.images, len(images.names)))
     chunks = decode(
@@ -43,7 +45,7 @@ def _images(recipe: Recipe, model: LoadedModel) -> ImageSet:
     images_BHWC = training_images(recipe.model)
     if images_BHWC is None:
         raise UsageError(
-            "calibration: precision int8 needs images like those that will be served; give a folder of them with "
-            "--calibration DIR"
+            f"calibration: precision {recipe.precision} needs images like those that will be served; "
+            "give a folder of them with --calibration DIR"
         )
     return image_arrays(images_BHWC, None, name=f"the training images of {model.name}")

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from exporter.errors import ExportError, ParityError, TargetUnavailableError
-from exporter.forms import Forms, Precision, program_precision
+from exporter.forms import CALIBRATED, Forms, Precision, program_precision
 from exporter.pipeline.calibration import calibration_images
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
@@ -226,7 +228,7 @@ class _Compiler:
         return CompiledEngine(artifact=artifact, parity=parity, own=own)
 
     def _calibration(self) -> Array | None:
-        if self.compiled.recipe.precision != "int8":
+        if self.compiled.recipe.precision not in CALIBRATED:
             return None
         with self.observe("calibrate") as note:
             images = calibration_images(self.compiled.planned)
@@ -239,7 +241,7 @@ class _Compiler:
         if form not in self.programs:
             planned = self.compiled.planned
             with self.observe(f"rewrite for {request.precision}"):
-                self.programs[form] = rewrite(planned.program, planned.schedule, self._options(form))
+                self.programs[form] = rewrite(planned.program, planned.schedule, self._options(request))
         return self.programs[form]
 
     def _emit(self, here: TargetHere, program: RewrittenProgram, request: EmitRequest) -> Artifact:
@@ -250,10 +252,11 @@ class _Compiler:
             note(f"{(_bytes_in(folder) - before) / 1e6:.1f} MB")
         return artifact
 
-    def _options(self, form: tuple[Precision, Forms]) -> RewriteOptions:
-        precision, forms = form
+    def _options(self, request: EmitRequest) -> RewriteOptions:
+        precision, forms = _form(request.precision, request.forms)
         options = rewrite_options(self.compiled.planned)
-        return replace(options, precision=precision, forms=forms)
+        images = None if request.calibration is None else torch.from_numpy(request.calibration)
+        return replace(options, precision=precision, forms=forms, calibration=images)
 
     def _verify(self, artifact: Artifact, request: EmitRequest) -> ParityResult:
         recipe, compiled = self.compiled.recipe, self.compiled
@@ -274,7 +277,7 @@ class _Compiler:
         suspect = Suspect(
             program=compiled.planned.program,
             schedule=compiled.planned.schedule,
-            options=self._options(_form(request.precision, request.forms)),
+            options=self._options(request),
             reference=compiled.program,
         )
         return locate_error(suspect, compiled.references[first].tensors, result)

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from exporter.errors import nearest
-from exporter.forms import Forms
+from exporter.forms import CALIBRATED, Forms
 from exporter.recipe.keys import RecipeKey, declared_keys, field_keys, without_none
 from exporter.recipe.tree import Recipe, asks_to_merge
 from exporter.recipe.value_types import READ_AS, refuse
@@ -100,8 +100,8 @@ def contradiction(recipe: Recipe) -> str | None:
         for key, given in {"input": recipe.input != "float", "image_size": recipe.model.image_size}.items():
             if given:
                 return f"{key}: means nothing for token ids; remove it with tower: text"
-    if recipe.precision == "int8" and (recipe.model.tower == "text" or recipe.with_text):
-        return "precision: int8 is calibrated on images; expected tower: image"
+    if recipe.precision in CALIBRATED and (recipe.model.tower == "text" or recipe.with_text):
+        return f"precision: {recipe.precision} is calibrated on images; expected tower: image"
     return _unknown_option(recipe) if recipe.method_options else None
 
 

@@ -93,8 +93,8 @@ class Calibration:
     """Images that the ranges of quantised activations are taken from.
 
     Attributes:
-        data: images for int8: a folder or a CSV; by default images that ship with the model.
-        images: how many images int8 is calibrated on, the first ones.
+        data: images for int8 and fp8: a folder or a CSV; by default images that ship with the model.
+        images: how many images int8 and fp8 are calibrated on, the first ones.
     """
 
     data: Annotated[LocalPath | None, Key(option="--calibration")] = None
@@ -138,7 +138,7 @@ class Recipe:
         prepare: where an engine cannot be built here, put what builds it elsewhere into the bundle (trt, aoti).
         engines: options of the engines, such as trt.workspace_mb=4096; what is not given has the target's default.
         lowering: forms to use instead of those that were measured to be fastest on each target.
-        calibration: images that the ranges of int8 are taken from.
+        calibration: images that the ranges of int8 and fp8 are taken from.
         disable_passes: exact passes to leave out.
         parity: gate on the difference to the eager program.
         validate: what to measure the artifacts on, and gates on it.

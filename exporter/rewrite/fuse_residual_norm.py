@@ -85,7 +85,9 @@ class _Fusion:
         if norm is None:
             return False
         arguments = [*total.args, *self._parameters(norm)]
-        for old, new in zip((total, _quantized(norm) or norm), _call(total, add_norm_by_kernel, arguments, 2), strict=True):
+        for old, new in zip(
+            (total, _quantized(norm) or norm), _call(total, add_norm_by_kernel, arguments, 2), strict=True
+        ):
             self._take_place(old, new)
         return True
 

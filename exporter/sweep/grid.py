@@ -22,7 +22,7 @@ class Point:
         method: of merging.
         method_options: the method's own numbers that were set, sorted by name.
         schedule: what is asked; resolved only when the model is known.
-        precision: fp32, fp16 or bf16.
+        precision: of the engine.
         target: the engine's name.
     """
 

@@ -62,7 +62,7 @@ def _advice(result: ParityResult, precision: Precision) -> str:
         match precision:
             case "fp16":
                 return "fp16 overflows above 65504: use --precision bf16 or fp32"
-            case "bf16" | "int8":
+            case "bf16" | "int8" | "fp8":
                 return "use --precision fp32"
             case _:
                 return "no tolerance makes up for this: use another target, and report it"

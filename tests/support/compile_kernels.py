@@ -30,7 +30,7 @@ SMALLEST, LARGEST = 89, 90
 _MATCH = {"KEPT": LONG, "SOURCES": LONG, "TARGETS": LONG}
 _TILES = {"WIDTH": 64, "PADDED": 64, "ROWS": 64, "TILE": 64, "column_stride": 1}
 _WIDE_TILES = {"WIDTH": 128, "PADDED": 128, "ROWS": 64, "TILE": 32, "column_stride": 1}
-_NORM = {"WEIGHT": HALF, "BIAS": HALF, "eps": "fp32"}
+_NORM = {"WEIGHT": HALF, "BIAS": HALF, "eps": "fp32", "factor": "fp32"}
 _STRIDES = {f"{value}_channel": 1 for value in "qkv"}
 
 # kernel, types of what is not an int32, constants
@@ -43,7 +43,7 @@ KERNELS: list[tuple[Any, dict[str, str], dict[str, Any]]] = [
     (matching.deal_kernel, {"METRIC": HALF, "KEYS": INT, **_MATCH}, _WIDE_TILES | {"RANKED": True}),
     (
         residual.add_norm_kernel,
-        {"X": HALF, "Y": HALF, "SUM": HALF, "NORMED": HALF, **_NORM},
+        {"X": HALF, "Y": HALF, "SUM": HALF, "NORMED": "*fp8e4nv", **_NORM},
         {"C": 768, "PADDED": 1024},
     ),
     (
@@ -55,7 +55,7 @@ KERNELS: list[tuple[Any, dict[str, str], dict[str, Any]]] = [
     *(
         (
             attention.attention_kernel,
-            {"Q": kind, "K": kind, "V": kind, "OUT": kind, "SIZES": FLOAT, "scale": "fp32"},
+            {"Q": kind, "K": kind, "V": kind, "OUT": kind, "SIZES": FLOAT, "scale": "fp32", "factor": "fp32"},
             _STRIDES
             | {"D": width, "PADDED": padded, "ROWS": 64, "COLUMNS": columns}
             | {"LOG2_E": 1.4426950408889634, "LOG_ABSENT": -2048.0, "PRECISION": precision},

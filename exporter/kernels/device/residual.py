@@ -47,11 +47,12 @@ def add_norm_kernel(
 
 @triton.jit
 def merge_kernel(
-    X, Y, SIZES, KEPT, SOURCES, TARGETS, WEIGHT, BIAS, MERGED, MERGED_SIZES, NORMED, tokens, kept, r, merging, eps, factor,
+    X, Y, SIZES, KEPT, SOURCES, TARGETS, WEIGHT, BIAS, MERGED, MERGED_SIZES, NORMED,
+    tokens, kept, r, merging, eps, factor,
     C: tl.constexpr, PADDED: tl.constexpr, R_PADDED: tl.constexpr,
     HAS_Y: tl.constexpr, HAS_SIZES: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """One row: the size-weighted mean of a kept token and its sources in x + y, its size, and its LayerNorm times `factor`."""
+    """One row: the size-weighted mean of a kept token and its sources in x + y, its size, its norm times `factor`."""
     slot, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column = tl.arange(0, PADDED)
     live = column < C

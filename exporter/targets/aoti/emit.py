@@ -7,15 +7,21 @@ from pathlib import Path
 
 import torch
 
+from exporter.errors import TargetUnavailableError
+from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.aoti.compile import compile_package, compiler
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.package import read_metadata
 from exporter.targets.aoti.runner import AotiRunner
 from exporter.targets.results import probe_of, shipped_results
+from exporter.targets.runner import Device
 from exporter.targets.target import Artifact, EmitRequest, Target
 
 FILE = "model_aoti.pt2"
+
+FP8_CAPABILITY = (8, 9)
+"""The first GPUs that multiply numbers in e4m3."""
 
 
 def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder: Path) -> Artifact:
@@ -28,9 +34,10 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
         folder: to write into.
 
     Raises:
-        TargetUnavailableError: AOTInductor or the C++ compiler fails on this machine.
+        TargetUnavailableError: AOTInductor or the C++ compiler fails on this machine, or its GPU has no fp8.
     """
     options: AotiOptions = request.options
+    _check_capability(request.precision, options.device)
 
     def write(results: int, path: Path) -> None:
         compile_package(program.exported, results, path, options, request.metadata)
@@ -50,8 +57,30 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
         runner=runner,
         probe=probe_of(runner, program, options.matches, write),
         built_from=_built_from(request, path),
-        details={"matches": options.matches if program.merging_blocks else "none"},
+        details=details(program, options),
     )
+
+
+def details(program: RewrittenProgram, options: AotiOptions) -> dict[str, object]:
+    """What the manifest says of a program: whether its matches are kept, and the scales of fp8."""
+    matches = options.matches if program.merging_blocks else "none"
+    return {"matches": matches} | ({"activation_scales": dict(program.scales)} if program.scales else {})
+
+
+def _check_capability(precision: Precision, device: Device) -> None:
+    """Refuse a GPU without products in fp8.
+
+    Raises:
+        TargetUnavailableError: its compute capability is below 8.9.
+    """
+    if precision != "fp8" or device != "cuda":
+        return
+    major, minor = torch.cuda.get_device_capability()
+    if (major, minor) < FP8_CAPABILITY:
+        raise TargetUnavailableError(
+            f"target aoti: fp8 needs a GPU of compute capability 8.9 (Ada, Hopper, Blackwell), got {major}.{minor}; "
+            "use --precision fp16"
+        )
 
 
 def _built_from(request: EmitRequest, path: Path) -> dict[str, str]:

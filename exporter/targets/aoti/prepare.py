@@ -21,6 +21,7 @@ from exporter.machine import USED_BY_COMPILERS
 from exporter.models.quiet import quiet
 from exporter.rewrite import RewrittenProgram
 from exporter.targets.aoti.compile import inductor_settings
+from exporter.targets.aoti.emit import details
 from exporter.targets.aoti.machine import AVX2
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.saved_program import PROGRAM, ProgramRunner, calls_kernels
@@ -59,7 +60,7 @@ def prepare(target: Target, program: RewrittenProgram, request: EmitRequest, fol
         file=PROGRAM,
         runner=runner,
         probe=probe_of(runner, program, options.matches, write),
-        details={"matches": options.matches if program.merging_blocks else "none"},
+        details=details(program, options),
     )
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from exporter.graph.fp8 import FP8
 from exporter.kernels import attention
 from exporter.reduction.sizes import attend_with_bias
 
@@ -40,7 +41,7 @@ def test_a_key_of_size_n_counts_as_n_keys(
     q, k, v = packed(tokens, width, dtype, seed)
     sizes = torch.randint(1, 5, (2, tokens, 1), generator=torch.Generator().manual_seed(seed)).float()
 
-    attended = attention.launch_attention(q[:, :, :queries], k, v, sizes, 0, 0.3)
+    attended = attention.launch_attention(q[:, :, :queries], k, v, sizes, 0, 0.3, 1.0, q.dtype)
 
     assert attended.dtype == dtype
     assert attended.transpose(1, 2).is_contiguous()
@@ -61,7 +62,7 @@ def test_keys_may_have_more_or_fewer_tokens_in_front(change: int) -> None:
     q, k, v = packed(50, 16, torch.float32, seed=1)
     sizes = torch.randint(1, 9, (2, 50 - change, 1)).float()
 
-    attended = attention.launch_attention(q, k, v, sizes, change, 0.25)
+    attended = attention.launch_attention(q, k, v, sizes, change, 0.25, 1.0, q.dtype)
 
     expected = attend_with_bias(q, k, v, sizes, prefix_change=change, absent=False, scale=0.25)
     torch.testing.assert_close(attended, expected, atol=1e-5, rtol=1e-5)
@@ -72,7 +73,7 @@ def test_no_one_attends_to_absent_tokens() -> None:
     sizes = torch.ones(2, 70, 1)
     sizes[:, 40:] = 0
 
-    attended = attention.launch_attention(q, k, v, sizes, 0, 0.25)
+    attended = attention.launch_attention(q, k, v, sizes, 0, 0.25, 1.0, q.dtype)
 
     expected = functional.scaled_dot_product_attention(q, k[:, :, :40], v[:, :, :40], scale=0.25)
     torch.testing.assert_close(attended, expected, atol=1e-5, rtol=1e-5)
@@ -85,7 +86,7 @@ def test_operator_computes_the_definition_on_the_cpu_and_lies_as_the_kernel_writ
     attended = attention.attend_with_kernel(q, k, v, sizes, prefix_change=0, absent=False)
 
     torch.testing.assert_close(attended, attend_with_bias(q, k, v, sizes, prefix_change=0, absent=False))
-    assert attended.stride() == attention.launch_attention(q, k, v, sizes, 0, 1.0).stride()
+    assert attended.stride() == attention.launch_attention(q, k, v, sizes, 0, 1.0, 1.0, q.dtype).stride()
 
 
 def test_folded_heads_and_masks_are_left_to_operators() -> None:
@@ -96,3 +97,13 @@ def test_folded_heads_and_masks_are_left_to_operators() -> None:
 
     expected = attend_with_bias(q, k, v, sizes, prefix_change=0, absent=False, scale=0.5)
     assert torch.equal(attended, expected)
+
+
+def test_result_is_stored_in_e4m3_in_units_of_the_factor() -> None:
+    q, k, v = packed(30, 16, torch.float16, seed=4)
+    sizes = torch.ones(2, 30, 1)
+
+    attended = attention.launch_attention(q, k, v, sizes, 0, 0.25, 300.0, FP8)
+
+    expected = functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), scale=0.25) * 300
+    torch.testing.assert_close(attended.double(), expected.clamp(-448, 448), atol=0.5, rtol=2**-4)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from exporter.graph.fp8 import FP8
 from exporter.kernels import residual
 from exporter.reduction.match import Match
 from exporter.reduction.merge import merge_by_lookup
@@ -82,7 +83,7 @@ def test_merge_add_norm_is_the_weighted_mean_and_its_norm(
     merged, merged_sizes, normed = residual.launch_merge(
         residual._Tokens(x, y, sizes if sized else None),
         residual._Indices(*match[:3], dropped),
-        residual._Norm(weight, bias, EPS, dtype),
+        residual._Norm(weight, bias, EPS, 1.0, dtype),
     )
 
     counted = sizes if sized else torch.ones_like(sizes)
@@ -99,7 +100,7 @@ def test_add_norm_is_the_sum_and_its_norm(width: int) -> None:
     x, y, _ = drawn(9, width, seed=3)
     weight, bias = affine(width)
 
-    total, normed = residual.launch_add_norm(x, y.half(), weight, bias, EPS, torch.float16)
+    total, normed = residual.launch_add_norm(x, y.half(), weight, bias, EPS, 1.0, torch.float16)
 
     assert (total.dtype, normed.dtype) == (torch.float32, torch.float16)
     torch.testing.assert_close(total, x + y.half())
@@ -144,7 +145,7 @@ def test_operators_compute_the_definition_on_the_cpu() -> None:
     x, y, sizes = drawn(10, 12, seed=2)
     match, (weight, bias) = random_match(10, 4, seed=2), affine(12)
 
-    fused = residual.merge_add_norm_by_kernel(x, y, sizes, match, weight, bias, EPS, torch.float32)
+    fused = residual.merge_add_norm_by_kernel(x, y, sizes, match, weight, bias, EPS, 1.0, torch.float32)
     merged, merged_sizes = residual.merge_by_kernel(x + y, sizes, match)
 
     expected, expected_sizes = merge_by_lookup(x + y, sizes, match)
@@ -159,7 +160,24 @@ def test_tokens_dropped_by_image_are_left_to_operators() -> None:
     match = match._replace(dropped=torch.tensor([[0, 1, 0, 0], [1, 1, 0, 1]]))
 
     merged, merged_sizes, _ = residual.merge_add_norm_by_kernel(
-        x, y, sizes, match, weight, bias, EPS, torch.float32
+        x, y, sizes, match, weight, bias, EPS, 1.0, torch.float32
     )
 
     torch.testing.assert_close((merged, merged_sizes), merge_by_lookup(x + y, sizes, match))
+
+
+def test_norms_are_stored_in_e4m3_in_units_of_the_factor() -> None:
+    x, y, sizes = drawn(10, 48, seed=4)
+    match, (weight, bias) = random_match(10, 4, seed=4), affine(48)
+    norm = residual._Norm(weight, bias, EPS, 200.0, FP8)
+
+    merged, _, normed = residual.launch_merge(
+        residual._Tokens(x, y, sizes), residual._Indices(*match[:3], 0), norm
+    )
+    _, alone = residual.launch_add_norm(x, y, *norm)
+
+    for rows, found in ((merged, normed), (x + y, alone)):
+        expected = (normalised(rows, weight, bias) * 200).clamp(-448, 448)
+        assert found.dtype == FP8
+        torch.testing.assert_close(found.double(), expected, atol=0.02, rtol=2**-4)
+        assert found.float().abs().max() == 448

@@ -104,14 +104,11 @@ def test_scales_make_the_largest_value_seen_the_largest_number() -> None:
 def test_kernels_give_e4m3_themselves() -> None:
     graph = rewrite(*captured(4, 4, 0), replace(OPTIONS, forms=KERNELS)).merging.graph
 
-    producers = [operand(each, 0) for each in calls(graph, linear_fp8)]
-    fused = [
-        operand(each, 0).target
-        for each in producers
-        if each.op == "call_function" and each.target is not quantize_fp8
-    ]
-    assert fused.count(merge_add_norm_by_kernel) == 2
-    assert fused.count(add_norm_by_kernel) >= 3
+    producers = [operand(operand(each, 0), 0).target for each in calls(graph, linear_fp8)]
+    assert producers.count(merge_add_norm_by_kernel) == 2
+    assert (
+        producers.count(add_norm_by_kernel) == 2
+    )  # not the first norm of the last block: its query is cut out of it
     attention = calls(graph, attend_with_kernel)
     assert {each.kwargs.get("dtype") for each in attention} == {FP8}
 

@@ -47,8 +47,8 @@ def test_only_the_model_is_required() -> None:
             id="size",
         ),
         pytest.param(
-            {"precision": "fp8"},
-            'precision: expected one of fp32, fp16, bf16, int8, got "fp8"',
+            {"precision": "fp4"},
+            'precision: expected one of fp32, fp16, bf16, int8, fp8, got "fp4"',
             id="precision",
         ),
         pytest.param(

@@ -56,7 +56,7 @@ _UINT8_TAKEN = (
     *("Shape", "Size"),
 )
 
-HEAD_SIZES = range(16, 257)
+HEAD_SIZES = range(9, 257)
 _KERNEL_TYPES = ("fp16", "bf16")
 
 
@@ -84,6 +84,8 @@ def _attention_kernel(facts: GraphFacts, node: Node) -> Verdict:
     kind, shape = facts.types.get(operand(node, 0), ""), facts.shapes.get(operand(node, 0)) or ()
     if kind and kind not in _KERNEL_TYPES:
         return kind
+    if shape[-2:-1] == (1,):
+        return "one query"
     channels = shape[-1] if shape else None
     if not isinstance(channels, int):
         return ""
@@ -134,9 +136,9 @@ RULES = (
         fix=ONE_HOT,
     ),
     Rule(
-        card=_error("attention-kernel", "The Attention operator has kernels for some types and head sizes."),
+        card=_error("attention-kernel", "The Attention operator has kernels for some types and sizes."),
         check=of_nodes(_attention_kernel, "Attention"),
-        expected=f"fp16 or bf16 and heads of {HEAD_SIZES[0]} to {HEAD_SIZES[-1]} channels",
+        expected=f"fp16 or bf16, heads of {HEAD_SIZES[0]} to {HEAD_SIZES[-1]} channels, and several queries",
         fix="emit decomposed attention, or export with --precision fp16 or bf16",
     ),
     *_as_tensorrt(

@@ -68,7 +68,7 @@ def test_library_refuses_what_breaks_a_rule_and_takes_what_keeps_it(case: Case, 
 
 
 @pytest.mark.parametrize("kind", ["float", "float16", "bfloat16"])
-@pytest.mark.parametrize("head", [HEAD_SIZES[0] - 8, HEAD_SIZES[0], HEAD_SIZES[-1], HEAD_SIZES[-1] + 8])
+@pytest.mark.parametrize("head", [HEAD_SIZES[0] - 1, HEAD_SIZES[0], HEAD_SIZES[-1], HEAD_SIZES[-1] + 1])
 def test_library_and_the_rule_agree_on_attention_operators(kind: str, head: int, refusal: Refusal) -> None:
     graph = operator_attention_without_mask(kind, head)
 

@@ -71,6 +71,11 @@ def operator_attention_without_mask(kind: str = "float16", head: int = 64) -> on
     return model(inputs, "y = Attention(q, k, v)", opset=23)
 
 
+def attention_of_queries(count: int) -> onnx.ModelProto:
+    inputs = f"float16[1,{count},128] q, float16[1,8,128] k, float16[1,8,128] v"
+    return model(inputs, "y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)", opset=23)
+
+
 def own_attention(tokens: int) -> onnx.ModelProto:
     heads = f"float16[1,{tokens},128]"
     return model(
@@ -274,6 +279,7 @@ CASES: tuple[Case, ...] = (
         operator_attention_without_mask("float"),
         operator_attention_without_mask("float16"),
     ),
+    Case("trt-rtx-attention-kernel", attention_of_queries(1), attention_of_queries(2), label="one query"),
     Case("ort-opset", unary("Relu", opset=27), unary("Relu", opset=26)),
     Case("ort-ir-version", newer_file(14), newer_file(13)),
     Case("ort-domain", unary("somebody.else.Relu"), unary("com.microsoft.Gelu")),

@@ -22,7 +22,7 @@ def macs_of(node: fx.Node) -> int:
         return math.prod(shape_of(node)) * math.prod(shape_of(operand(node, 1))[1:])
     if node.target is aten.linear.default or has(node, Trait.MATMUL):
         return math.prod(shape_of(node)) * shape_of(operand(node, 0))[-1]
-    if node.target is aten.addmm.default:
+    if node.target in (aten.addmm.default, aten._addmm_activation.default):
         return math.prod(shape_of(node)) * shape_of(operand(node, 1))[-1]
     if has(node, Trait.ATTENTION):
         query, key, value = (operand(node, position) for position in range(3))

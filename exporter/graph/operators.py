@@ -67,7 +67,7 @@ _ROWS: tuple[tuple[Trait, tuple[Any, ...]], ...] = (
          aten.unsqueeze.default),
     ),
     (Trait.CONVOLUTION, (aten.conv2d.default, aten.conv2d.padding, aten.convolution.default)),
-    (Trait.LINEAR, (aten.linear.default, aten.addmm.default)),
+    (Trait.LINEAR, (aten.linear.default, aten.addmm.default, aten._addmm_activation.default)),
     (Trait.MATMUL, (aten.matmul.default, aten.mm.default, aten.bmm.default, aten._scaled_mm.default)),
     (Trait.ATTENTION, (sdpa,)),
     (

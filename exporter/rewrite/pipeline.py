@@ -50,7 +50,7 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("merge", (InsertTokenMerge, SpreadAnnotation)),
     Phase(
         "take a target's forms",
-        (FoldMetric, ProjectPatches, ApproximateGelu, QuantizeProducts, FuseResidualNorm, SpreadAnnotation),
+        (FoldMetric, ProjectPatches, QuantizeProducts, ApproximateGelu, FuseResidualNorm, SpreadAnnotation),
     ),
     Phase("capture", (CaptureAgain,)),
     Phase("legalize for a target", (DecomposeStableSort,)),

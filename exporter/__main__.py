@@ -1,16 +1,12 @@
 """`python -m exporter`: a command as a process, with its signals, its streams and its exit status."""
 
-import gc
 import sys
 
+from exporter.processes.collection import collect_less_often
 from exporter.processes.interrupts import ignore_signals, interrupt_on_signals
 
 _INTERRUPTED = 130
 _NOT_AVAILABLE = 7
-
-_ALLOCATIONS = 50_000
-"""Between two searches for unreachable objects: libraries make a million that stay, and searching them took a tenth of
-an export."""
 
 
 def run() -> int:
@@ -33,7 +29,7 @@ def _guarded() -> int:
     from exporter.streams import OutputLost, guard_streams
 
     guard_streams()
-    gc.set_threshold(_ALLOCATIONS)
+    collect_less_often()
     try:
         from exporter.cli import main
     except ModuleNotFoundError as missing:

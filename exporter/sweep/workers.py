@@ -14,6 +14,7 @@ from typing import Any
 from exporter.errors import ExportError, InternalError
 from exporter.machine import usable_cores
 from exporter.processes.child import Child, ChildFailure, wait_for_answers
+from exporter.processes.collection import collect_less_often
 from exporter.processes.serving import reason, serve
 from exporter.records import message_from, to_tree
 from exporter.sweep.grid import Point
@@ -65,6 +66,7 @@ def serve_builds(build: Callable[[Mapping[str, Any], Point], Built]) -> None:
     Args:
         build: from a builder's setup and a point to what was built. What it prints on stdout goes to stderr.
     """
+    collect_less_often()
     serve(lambda request: to_tree(build(request["setup"], message_from(Point, request["point"]))))
 
 

@@ -4,7 +4,7 @@ In: a `TimmModel` and the path of weights; out: the module that they fill exactl
 image size that was asked for. `source` calls it for `--weights FILE` and for saved folders.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,6 @@ from exporter.models.request import (
 from exporter.models.timm.model import TimmModel
 from exporter.models.timm.parameters import Table, Told, check_geometry, table_of, told_by, worth_saying
 from exporter.models.weights import build_on_meta, fill, freeze
-
-Create = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,7 +93,7 @@ def test_prepared_bundle_holds_a_verified_model_and_what_builds_it_and_its_recip
 def test_precision_that_an_engine_cannot_do_is_refused_with_those_that_it_can(saved_program: Path) -> None:
     complaint = refused(7, saved_program, "--r", "4", "--target", "aoti", "--precision", "int8")
 
-    assert "expected precision fp32 or fp16 or bf16, got int8" in complaint
+    assert "expected precision fp32 or fp16 or bf16 or fp8, got int8" in complaint
 
 
 def test_empty_calibration_folder_is_one_line(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 from tools.gpu_check import JSON, main
+
+OLDEST_WITH_FP8 = (8, 9)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,15 @@ def test_library_is_timed_launched_and_replayed(ran: dict[str, Any], name: str) 
 @pytest.mark.parametrize("merging", ["dense", "r4"])
 def test_contenders_are_timed_and_right(ran: dict[str, Any], kind: str, merging: str) -> None:
     found = ran[f"{kind} {merging} fp16 graph"]
+
+    assert found["reason"] == "" and found["facts"]["right"]
+
+
+@pytest.mark.parametrize("merging", ["dense", "r4"])
+def test_products_in_8_bits_are_right_where_the_gpu_has_them(ran: dict[str, Any], merging: str) -> None:
+    if torch.cuda.get_device_capability() < OLDEST_WITH_FP8:
+        pytest.skip("needs a GPU of compute capability 8.9 or newer")
+    found = ran[f"program kernels {merging} fp8 graph"]
 
     assert found["reason"] == "" and found["facts"]["right"]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from exporter.rewrite import PASS_NAMES
+from exporter.rewrite.pipeline import PASSES
 from tests.cli.commands import refused, run
 
 
@@ -13,7 +13,7 @@ def test_graphs_are_printed_on_stderr_and_written_in_order(vit_dir: Path, tmp_pa
     done = run("inspect", f"hf:{vit_dir}", "--r", "4", "--json", *asked, "--print-ir-after-all", str(folder))
 
     names = [path.stem.partition("_")[2] for path in sorted(folder.iterdir())]
-    assert names == [name for name in PASS_NAMES if name in names]
+    assert names == [each.name for each in PASSES if each.name in names]
     assert {"fold_constant_masks", "remove_no_ops", "capture_again"} < set(names)
     (merged,) = folder.glob("*_insert_token_merge.txt")
     assert "graph after insert_token_merge:\n" + merged.read_text("utf-8") in done.err

@@ -38,7 +38,7 @@ def launch_attention(
     rows, padded = _tile(count, 64), max(16, triton.next_power_of_2(width))
     columns = _tile(tokens, 64 if padded * queries.element_size() <= 128 else 32)
     wrap_triton(attention_kernel)[(triton.cdiv(count, rows), batch * heads)](
-        queries, keys, values, sizes_BN1, out, heads, count, tokens, change, scale, factor,
+        queries, keys, values, sizes_BN1.contiguous(), out, heads, count, tokens, change, scale, factor,
         *queries.stride(), *keys.stride(), *values.stride(),
         width, padded, rows, columns, _LOG2_E, LOG_ABSENT,
         "ieee" if queries.dtype == torch.float32 else "tf32",
@@ -63,7 +63,7 @@ def attend(
         queries: (B, H, M, D), fp32, fp16 or bf16, of any strides.
         keys: (B, H, N, D), likewise.
         values: as `keys`.
-        sizes_BN1: fp32, contiguous; of the tokens that the keys have, less `change`. 0 for an absent token.
+        sizes_BN1: fp32, of the tokens that the keys have, less `change`. 0 for an absent token.
         change: tokens that the keys have more (positive, of size 1) or fewer (negative) in front than the sizes.
         scale: of the logits.
         factor: on the result: 1, or one over the unit of numbers in e4m3.

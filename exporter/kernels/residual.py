@@ -43,7 +43,8 @@ def launch_merge(tokens: "_Tokens", match: "_Indices", norm: "_Norm | None") -> 
     normed = merged if norm is None else torch.empty_like(merged, dtype=norm.dtype)
     weight, bias, eps, factor = (x, x, 0.0, 1.0) if norm is None else norm[:4]
     wrap_triton(merge_kernel)[(kept, batch)](
-        x, y, x if tokens.sizes is None else tokens.sizes, match.kept_BK, match.source_BR, match.target_BR,
+        x, y, x if tokens.sizes is None else tokens.sizes.contiguous(),
+        match.kept_BK.contiguous(), match.source_BR.contiguous(), match.target_BR.contiguous(),
         weight, bias, merged, sizes, normed, count, kept, r, r - match.dropped, eps, factor,
         width, triton.next_power_of_2(width), triton.next_power_of_2(r),
         tokens.y is not None, tokens.sizes is not None, norm is not None,

@@ -181,3 +181,17 @@ def test_norms_are_stored_in_e4m3_in_units_of_the_factor() -> None:
         assert found.dtype == FP8
         torch.testing.assert_close(found.double(), expected, atol=0.02, rtol=2**-4)
         assert found.float().abs().max() == 448
+
+
+def test_indices_and_sizes_may_be_views_with_gaps() -> None:
+    x, y, sizes = drawn(10, 12, seed=2)
+    match = random_match(10, 4, seed=2)
+    spread = residual._Indices(*(each.repeat_interleave(2, dim=1)[:, ::2] for each in match[:3]), 0)
+    spread_sizes = sizes.repeat_interleave(2, dim=1)[:, ::2]
+
+    merged, merged_sizes, _ = residual.launch_merge(residual._Tokens(x, y, spread_sizes), spread, None)
+
+    assert not spread.source_BR.is_contiguous()
+    expected, expected_sizes = merge_by_lookup(x + y, sizes, match)
+    torch.testing.assert_close(merged, expected)
+    torch.testing.assert_close(merged_sizes, expected_sizes)

@@ -37,9 +37,10 @@ def captured(*merged: int) -> tuple[Program, Schedule]:
     return program, plan(ScheduleRequest(r_per_layer=merged), examine(program.graph_module).geometry)
 
 
-def test_values_become_the_nearest_numbers_in_units_of_the_scale() -> None:
-    values = torch.cat((random(200), torch.tensor([0.0, 0.001, 100.0, -1000.0])))
-    scale = 0.125
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_values_become_the_nearest_numbers_in_units_of_the_scale(dtype: torch.dtype) -> None:
+    values = torch.cat((random(2000), torch.tensor([0.0, 0.001, 100.0, -1000.0]))).to(dtype)
+    scale = 0.0123
 
     quantized = quantize_fp8(values, scale)
 

@@ -12,8 +12,6 @@ from exporter.graph.nodes import calls, operand
 from exporter.graph.operators import aten
 from exporter.rewrite.context import PassContext
 
-_CHUNK = 8
-
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateActivations(GraphPass):
@@ -45,12 +43,13 @@ class CalibrateActivations(GraphPass):
         return cls(context=context, images=context.options.calibration)
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
-        """Run the graph on all inputs, a few at a time."""
+        """Run the graph on all inputs by batches, since it may take nothing else; the last one is filled up."""
         layers = calls(graph_module.graph, aten.linear.default)
         observer = _Observer(graph_module, frozenset(operand(layer, 0) for layer in layers))
+        batch = self.context.options.batch
         with torch.no_grad():
-            for chunk in self.images.split(_CHUNK):
-                observer.run(chunk)
+            for chunk in self.images.split(batch):
+                observer.run(torch.cat((chunk, chunk[-1:].expand(batch - len(chunk), *chunk.shape[1:]))))
         self.context.ranges = {layer.name: observer.largest[operand(layer, 0)] for layer in layers}
         return PassOutcome(name=self.name, rewrites=0)
 

@@ -186,7 +186,8 @@ def test_norms_are_stored_in_e4m3_in_units_of_the_factor() -> None:
 def test_indices_and_sizes_may_be_views_with_gaps() -> None:
     x, y, sizes = drawn(10, 12, seed=2)
     match = random_match(10, 4, seed=2)
-    spread = residual._Indices(*(each.repeat_interleave(2, dim=1)[:, ::2] for each in match[:3]), 0)
+    kept, sources, targets = (each.repeat_interleave(2, dim=1)[:, ::2] for each in match[:3])
+    spread = residual._Indices(kept, sources, targets, 0)
     spread_sizes = sizes.repeat_interleave(2, dim=1)[:, ::2]
 
     merged, merged_sizes, _ = residual.launch_merge(residual._Tokens(x, y, spread_sizes), spread, None)

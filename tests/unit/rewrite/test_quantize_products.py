@@ -102,6 +102,14 @@ def test_scales_make_the_largest_value_seen_the_largest_number() -> None:
         )
 
 
+def test_a_graph_of_a_fixed_batch_is_calibrated_in_such_batches() -> None:
+    free, schedule = captured(0, 0)
+    fixed = capture(torch.export.export(seeded(SmallVit(Block(), Block())).eval(), (images(),)), images())
+
+    assert fixed.fixed_batch == 2
+    assert rewrite(fixed, schedule, OPTIONS).scales == pytest.approx(rewrite(free, schedule, OPTIONS).scales)
+
+
 def test_kernels_give_e4m3_themselves() -> None:
     graph = rewrite(*captured(4, 4, 0), replace(OPTIONS, forms=KERNELS)).merging.graph
 

@@ -22,7 +22,8 @@ def test_a_shipped_recipe_loads_names_an_alias_and_says_what_it_builds(path: Pat
     recipe = load_recipe(path)
     assert recipe.model.model in aliases()
     assert path.stem.startswith(recipe.model.model)
-    assert any(path.stem.endswith(end) for end in (*recipe.targets, f"trt_{recipe.precision}", "engines"))
+    ends = [*recipe.targets, *(f"{target}_{recipe.precision}" for target in recipe.targets), "engines"]
+    assert any(path.stem.endswith(end) for end in ends)
 
 
 @each_recipe

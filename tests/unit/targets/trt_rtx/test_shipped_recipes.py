@@ -36,7 +36,10 @@ SIZES = r"_?(tiny|small|base|large|huge)|_?patch\d+|_(224|384)$|-[BL]-\d+(-336)?
 
 BLOCKS, HEADS, HEAD_CHANNELS = 2, 3, 64
 
-SHIPPED = sorted((ROOT / "recipes").rglob("*.yaml"))
+EMIT_ONNX = ("onnx", "trt")
+SHIPPED = [
+    path for path in sorted((ROOT / "recipes").rglob("*.yaml")) if {*EMIT_ONNX} & {*load_recipe(path).targets}
+]
 
 
 def kind(path: Path) -> tuple[Any, ...]:
@@ -83,7 +86,7 @@ def small_clip(name: str, folder: Path, timm: dict[str, Any]) -> ModelRequest:
 
 def onnx_targets(recipe: Recipe) -> Iterator[TargetHere]:
     """Those of a recipe's targets that write ONNX."""
-    return (each for each in targets_here(recipe).here if each.target.name in ("onnx", "trt"))
+    return (each for each in targets_here(recipe).here if each.target.name in EMIT_ONNX)
 
 
 def request_for(planned: Planned, here: TargetHere) -> EmitRequest:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from torch import fx
 from torch.export import ExportedProgram, ModuleCallEntry
+from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from exporter.graph.nodes import operands, output_node
@@ -59,6 +60,35 @@ def forget_where(exported: ExportedProgram) -> None:
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else []:
             for note in _SAYS_WHERE:
                 node.meta.pop(note, None)
+
+
+def used_parameters(exported: ExportedProgram) -> ExportedProgram:
+    """The same program without parameters and constants that nothing reads, such as those that it was typed from.
+
+    A program is saved with all that it has.
+    """
+    graph_module = copy.deepcopy(exported.graph_module)
+    placeholders = {node.name: node for node in graph_module.graph.find_nodes(op="placeholder")}
+    kept = []
+    for spec in exported.graph_signature.input_specs:
+        node = placeholders[spec.arg.name]
+        if spec.kind is InputKind.USER_INPUT or node.users:
+            kept.append(spec)
+        else:
+            graph_module.graph.erase_node(node)
+    graph_module.recompile()
+    names = {spec.target for spec in kept}
+    return ExportedProgram(
+        root=graph_module,
+        graph=graph_module.graph,
+        graph_signature=replace(exported.graph_signature, input_specs=kept),
+        state_dict={name: value for name, value in exported.state_dict.items() if name in names},
+        range_constraints=dict(exported.range_constraints),
+        module_call_graph=exported.module_call_graph,
+        example_inputs=exported.example_inputs,
+        constants={name: value for name, value in exported.constants.items() if name in names},
+        verifiers=[exported.verifier],
+    )
 
 
 def shipped_results(program: RewrittenProgram, matches: str) -> int:

@@ -26,7 +26,13 @@ from exporter.targets.aoti.machine import AVX2
 from exporter.targets.aoti.options import AotiOptions
 from exporter.targets.aoti.saved_program import PROGRAM, ProgramRunner, calls_kernels
 from exporter.targets.build_script import write_script
-from exporter.targets.results import first_results, forget_where, probe_of, shipped_results
+from exporter.targets.results import (
+    first_results,
+    forget_where,
+    probe_of,
+    shipped_results,
+    used_parameters,
+)
 from exporter.targets.target import Artifact, EmitRequest, Target
 
 SCRIPT = "build_aoti.py"
@@ -47,7 +53,7 @@ def prepare(target: Target, program: RewrittenProgram, request: EmitRequest, fol
     kept = shipped_results(program, options.matches)
 
     def write(results: int, path: Path) -> None:
-        save_program(first_results(program.exported, results), path)
+        save_program(used_parameters(first_results(program.exported, results)), path)
 
     write(kept, folder / PROGRAM)
     recipe = script_recipe(target.prepared.name, request, folder / PROGRAM)

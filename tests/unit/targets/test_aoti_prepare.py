@@ -269,6 +269,17 @@ def test_prepared_program_is_verified_here_and_holds_no_path_of_this_machine(
         assert [place for place in places if os.fsencode(place) in content] == []
 
 
+def test_only_parameters_that_are_read_are_saved(tmp_path: Path) -> None:
+    typed = captured_family("timm_vit").compile(REQUESTS["constant"], precision="fp16")
+
+    prepare(TARGET, typed, request_of(AotiOptions(device="cuda")), tmp_path)
+
+    saved = torch.export.load(tmp_path / PROGRAM).state_dict
+    given = captured_family("timm_vit").program.graph_module.state_dict()
+    assert {each.dtype for name, each in saved.items() if "mlp" in name} == {torch.float16}
+    assert sum(each.nbytes for each in saved.values()) < 0.6 * sum(each.nbytes for each in given.values())
+
+
 def test_another_program_is_not_verified(program: RewrittenProgram, tmp_path: Path) -> None:
     references = run_eager(program, {"images": {"images": family("timm_vit").images(2).numpy()}})
     artifact = prepare(TARGET, program, request_of(AotiOptions(device="cuda")), tmp_path)

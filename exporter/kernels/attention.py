@@ -76,17 +76,8 @@ TRAITS[torch.ops.exporter.attend.default] = Trait.ATTENTION
 
 
 @attend.register_fake
-def _(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    sizes_BN1: Tensor,
-    change: int,
-    scale: float,
-    factor: float,
-    dtype: torch.dtype,
-) -> Tensor:
-    return queries.new_empty(queries.transpose(1, 2).shape, dtype=dtype).transpose(1, 2)
+def _(queries: Tensor, *rest: Any) -> Tensor:
+    return queries.new_empty(queries.transpose(1, 2).shape, dtype=rest[-1]).transpose(1, 2)
 
 
 @attend.register_kernel("cpu")

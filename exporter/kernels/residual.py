@@ -5,7 +5,7 @@ All arithmetic is in fp32, whatever is stored; sums run in a fixed order.
 Shapes: B images, N tokens, K kept, R that leave, C channels.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -178,14 +178,6 @@ def merge_add_norm_by_kernel(
     return fused
 
 
-def add_norm_by_kernel(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """The sum x + y and its LayerNorm as one kernel; see `add_norm`."""
-    fused: tuple[Tensor, Tensor] = torch.ops.exporter.add_norm(x, y, weight, bias, eps, factor, dtype)
-    return fused
-
-
 @add_norm.register_fake
 def _(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, factor: float, dtype: torch.dtype
@@ -196,14 +188,7 @@ def _(
 
 
 @merge.register_fake
-def _(
-    tokens_BNC: Tensor,
-    sizes_BN1: Tensor | None,
-    kept_BK: Tensor,
-    source_BR: Tensor,
-    target_BR: Tensor,
-    dropped: int,
-) -> tuple[Tensor, Tensor]:
+def _(tokens_BNC: Tensor, sizes_BN1: Tensor | None, kept_BK: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     batch, kept = kept_BK.shape
     merged = tokens_BNC.new_empty((batch, kept, tokens_BNC.shape[2]))
     return merged, tokens_BNC.new_empty((batch, kept, 1), dtype=torch.float32)
@@ -211,22 +196,15 @@ def _(
 
 @merge_add_norm.register_fake
 def _(
-    x: Tensor,
-    y: Tensor,
-    sizes_BN1: Tensor | None,
-    kept_BK: Tensor,
-    source_BR: Tensor,
-    target_BR: Tensor,
-    dropped: int,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    factor: float,
-    dtype: torch.dtype,
+    x: Tensor, y: Tensor, sizes_BN1: Tensor | None, kept_BK: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, kept = kept_BK.shape
     merged = x.new_empty((batch, kept, x.shape[2]), dtype=torch.promote_types(x.dtype, y.dtype))
-    return merged, x.new_empty((batch, kept, 1), dtype=torch.float32), torch.empty_like(merged, dtype=dtype)
+    return (
+        merged,
+        x.new_empty((batch, kept, 1), dtype=torch.float32),
+        torch.empty_like(merged, dtype=rest[-1]),
+    )
 
 
 @add_norm.register_kernel("cpu")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import fx
 
 from exporter.graph.fp8 import FP8, quantize_fp8
@@ -79,14 +80,14 @@ class _Fusion:
 
     def fuse_sum(self, total: fx.Node) -> bool:
         """Fuse a sum with the norm after it; return whether it is one that is normalised."""
-        from exporter.kernels.residual import add_norm_by_kernel
-
         norm = self._norm_of(total) if self._is_sum(total) else None
         if norm is None:
             return False
         arguments = [*total.args, *self._parameters(norm)]
         for old, new in zip(
-            (total, _quantized(norm) or norm), _call(total, add_norm_by_kernel, arguments, 2), strict=True
+            (total, _quantized(norm) or norm),
+            _call(total, torch.ops.exporter.add_norm.default, arguments, 2),
+            strict=True,
         ):
             self._take_place(old, new)
         return True

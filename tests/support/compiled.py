@@ -17,6 +17,7 @@ from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import Schedule, ScheduleRequest, plan
 from tests.support.drop_by_class_attention import DROP
+from tests.support.eager_state import Reduction
 from tests.support.families import IMAGE_SIZE, SCHEDULES, Family, family
 from tests.support.matching import Method
 
@@ -89,10 +90,19 @@ def reference(
     Raises:
         NearTieError: some decision is too close for a comparison with fp32.
     """
-    from tests.support.eager_merge import NearTieError, trace_eager_merged
+    return reduced_reference(family, Reduction(removed=merged, method=name, proportional=proportional), batch)
+
+
+def reduced_reference(family: Family, asked: Reduction, batch: int = 2) -> "EagerRun":
+    """Run the eager reference of any method in fp64.
+
+    Raises:
+        NearTieError: some decision is too close for a comparison with fp32.
+    """
+    from tests.support.eager_merge import NearTieError, trace_eager_reduced
 
     model, images = family.model().double(), family.images(batch).double()
-    run = trace_eager_merged(model, images, merged, name, proportional)
+    run = trace_eager_reduced(model, images, asked)
     if run.margin < MIN_MARGIN:
         raise NearTieError(f"{family.name}: the closest decision has a margin of {run.margin:.2e}")
     return run

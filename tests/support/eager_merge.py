@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.eager_blocks import attention, block_parts
-from tests.support.eager_state import MergeState
+from tests.support.eager_state import MergeState, Reduction
 from tests.support.eager_towers import find_tower
-from tests.support.matching import Matching, Method
+from tests.support.matching import Matching
 
 Forward = Callable[..., Any]
 
@@ -50,7 +50,7 @@ def run_eager_merged(
     model: nn.Module,
     images: Tensor,
     merged: Sequence[int],
-    method: Method,
+    method: str,
     proportional: bool = True,
     *,
     min_margin: float = 1e-6,
@@ -67,15 +67,23 @@ def run_eager_merged(
 
 
 def trace_eager_merged(
-    model: nn.Module, images: Tensor, merged: Sequence[int], method: Method, proportional: bool = True
+    model: nn.Module, images: Tensor, merged: Sequence[int], method: str, proportional: bool = True
 ) -> EagerRun:
     """Run the model as `run_eager_merged` does and return everything that happened on the way."""
+    return trace_eager_reduced(
+        model, images, Reduction(removed=merged, method=method, proportional=proportional)
+    )
+
+
+def trace_eager_reduced(model: nn.Module, images: Tensor, asked: Reduction) -> EagerRun:
+    """Run the model with its tokens reduced by any method, and return everything that happened on the way."""
+    merged = asked.removed
     if model.training:
         raise ValueError("the model must be in eval mode")
     tower = find_tower(model)
     if len(merged) != len(tower.blocks):
         raise ValueError(f"{len(merged)} merge counts for {len(tower.blocks)} blocks")
-    state = MergeState(merged=merged, method=method, proportional=proportional, prefix=tower.prefix)
+    state = MergeState(asked=asked, prefix=tower.prefix)
     with torch.no_grad(), ExitStack() as stack:
         for block in tower.blocks:
             stack.enter_context(replaced(block, "forward", merging_forward(block, state)))
@@ -120,7 +128,7 @@ def merging_forward(block: nn.Module, state: MergeState) -> Forward:
         attended_BHND = attention(q_BHND, k_BHND, v_BHND, parts.scale, bias_B11N)
         row_BH1N = (q_BHND[:, :, :1] @ k_BHND.transpose(2, 3) * parts.scale + bias_B11N).softmax(dim=-1)
         x_BNC = x_BNC + parts.project(attended_BHND.transpose(1, 2).flatten(2))
-        x_BNC = state.merge(x_BNC, k_BHND.mean(dim=1), row_BH1N.mean(dim=1)[:, 0])
+        x_BNC = state.merge(x_BNC, k_BHND, v_BHND, row_BH1N.mean(dim=1)[:, 0])
         return x_BNC + parts.mlp(x_BNC)
 
     return forward

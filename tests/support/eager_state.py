@@ -1,20 +1,39 @@
 """What token merging carries from block to block: the size of every token, and the merges done so far."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from tests.support.matching import Matching, Method, drop_least_attended, match, merge
+from tests.support.definitions import Entering, definition
+from tests.support.matching import Matching
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """What is asked of every block.
+
+    Attributes:
+        removed: tokens that leave each block.
+        method: how they are chosen and combined.
+        dropped: how many of them are dropped in each block; empty for none.
+        options: of the method; those that are left out have the method's own default.
+        proportional: whether attention adds log(size).
+    """
+
+    removed: Sequence[int]
+    method: str
+    dropped: Sequence[int] = ()
+    options: Mapping[str, float] = field(default_factory=dict)
+    proportional: bool = True
 
 
 class MergeState:
     """The sizes of the tokens on their way through the blocks, and the merges done so far."""
 
-    def __init__(self, *, merged: Sequence[int], method: Method, proportional: bool, prefix: int) -> None:
-        self.merged = merged
-        self.method = method
-        self.proportional = proportional
+    def __init__(self, *, asked: Reduction, prefix: int) -> None:
+        self.asked = asked
         self.prefix = prefix
         self.size_BN: Tensor | None = None
         self.tokens: list[int] = []
@@ -30,7 +49,7 @@ class MergeState:
         """Return log(size) of the last `tokens` tokens, (B, 1, 1, tokens); zeros where size is ignored."""
         assert self.size_BN is not None
         size_BN = self.size_BN[:, -tokens:]
-        bias_BN = size_BN.log() if self.proportional else torch.zeros_like(size_BN)
+        bias_BN = size_BN.log() if self.asked.proportional else torch.zeros_like(size_BN)
         return bias_BN[:, None, None, :]
 
     def mean(self, x_BNC: Tensor) -> Tensor:
@@ -39,29 +58,30 @@ class MergeState:
         size_BN1 = self.size_BN[:, -x_BNC.shape[1] :, None]
         return (x_BNC * size_BN1).sum(dim=1) / size_BN1.sum(dim=1)
 
-    def merge(self, x_BNC: Tensor, metric_BNC: Tensor, row_BN: Tensor) -> Tensor:
-        """Merge the tokens of every image as this block's schedule says."""
+    def merge(self, x_BNC: Tensor, k_BHND: Tensor, v_BHND: Tensor, row_BN: Tensor) -> Tensor:
+        """Reduce the tokens of every image as this block's schedule says."""
         assert self.size_BN is not None
-        block = len(self.matchings)
-        matchings, xs, sizes = [], [], []
-        for x_NC, metric_NC, row_N, size_N in zip(x_BNC, metric_BNC, row_BN, self.size_BN, strict=True):
-            matching = (
-                drop_least_attended(row_N.tolist(), r=self.merged[block], prefix=self.prefix)
-                if self.method == "drop"
-                else match(
-                    metric_NC,
-                    method=self.method,
-                    merged=self.merged[block],
+        block, asked = len(self.matchings), self.asked
+        images = zip(x_BNC, self.size_BN, k_BHND, v_BHND, row_BN, strict=True)
+        left = [
+            definition(asked.method)(
+                Entering(
+                    tokens_NC=x_NC,
+                    sizes_N=size_N,
+                    keys_HND=k_HND,
+                    values_HND=v_HND,
+                    row_N=row_N,
+                    removed=asked.removed[block],
+                    dropped=asked.dropped[block] if asked.dropped else 0,
                     prefix=self.prefix,
                     block=block,
-                    blocks=len(self.merged),
+                    blocks=len(asked.removed),
+                    options=asked.options,
                 )
             )
-            x_MC, size_M = merge(x_NC, size_N, matching.groups)
-            matchings.append(matching)
-            xs.append(x_MC)
-            sizes.append(size_M)
-        self.matchings.append(matchings)
-        self.size_BN = torch.stack(sizes)
+            for x_NC, size_N, k_HND, v_HND, row_N in images
+        ]
+        self.matchings.append([each.matching for each in left])
+        self.size_BN = torch.stack([each.sizes_K for each in left])
         self.tokens.append(self.size_BN.shape[1])
-        return torch.stack(xs)
+        return torch.stack([each.tokens_KC for each in left])

@@ -8,13 +8,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Method = Literal["tome", "pitome", "drop"]
-"""`drop` is `tests.support.drop_by_class_attention`, a method that the product does not have."""
+Method = str
+"""The name of a method; here are ToMe and PiToMe, in `tests.support.definitions` the others."""
 
 PITOME_FIRST_MARGIN = 0.9
 

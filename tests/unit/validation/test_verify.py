@@ -85,7 +85,7 @@ def photo() -> Mapping[str, npt.NDArray[np.float32]]:
 
 @cache
 def compiled(name: str) -> RewrittenProgram:
-    return captured_family("timm_vit").compile(ScheduleRequest(r=4), name)  # type: ignore[arg-type]
+    return captured_family("timm_vit").compile(ScheduleRequest(r=4), name)
 
 
 @cache
@@ -118,7 +118,7 @@ def test_wrong_numbers_fail(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_flipped_tie_passes_and_is_reported(name: str) -> None:
-    program = all_patches_equal().compile(ScheduleRequest(r=4), name)  # type: ignore[arg-type]
+    program = all_patches_equal().compile(ScheduleRequest(r=4), name)
     inputs = {**photo(), "flat": np.full((EXAMPLE_BATCH, 3, 24, 24), 0.3, dtype=np.float32)}
     flipped = artifact(program, flipped=True)
 

@@ -269,6 +269,15 @@ def models_command(output: Output) -> None:
     listing.print_models(as_json=output.as_json)
 
 
+@click.command("methods")
+@output_options
+def methods_command(output: Output) -> None:
+    """List the methods: what each drops or merges, where, what it needs, its source and its options."""
+    from exporter.cli import listing
+
+    listing.print_methods(as_json=output.as_json)
+
+
 @click.command("doctor")
 @output_options
 def doctor_command(output: Output) -> None:
@@ -289,6 +298,7 @@ COMMANDS = (
     lint_command,
     doctor_command,
     models_command,
+    methods_command,
     recipe_schema_command,
 )
 

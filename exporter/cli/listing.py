@@ -1,15 +1,18 @@
-"""`models` and `doctor`: what there is to choose from, and what works here."""
+"""`models`, `methods` and `doctor`: what there is to choose from, and what works here."""
 
 import json
 import platform
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from exporter.cli.terminal import console, figures
 from exporter.errors import ExportError
 from exporter.packages import PACKAGES, version_of
+
+if TYPE_CHECKING:
+    from exporter.reduction import Method
 
 _FORMS = (
     ("timm, by name", "timm:vit_base_patch16_224, timm:vit_base_patch16_224.augreg_in21k_ft_in1k"),
@@ -46,6 +49,47 @@ def print_models(*, as_json: bool) -> None:
         forms.add_row(*row)
     out.print(forms)
     out.print("docs/inputs.md lists every accepted form of models, weights, labels and images.")
+
+
+def print_methods(*, as_json: bool) -> None:
+    """Every method: what it does, where, what has to be trained, whose idea it is, and its options."""
+    from exporter.reduction import method, method_names
+
+    rows = [_method_row(method(name)) for name in method_names()]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    headings = ("method", "what it does", "where", "training", "source", "licence of its code", "options")
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        options = [f"{name}={_value(option['default'])}" for name, option in row["options"].items()]
+        words = (row["name"], row["does"], row["place"], row["training"], row["reference"], row["licence"])
+        table.add_row(*words, "\n".join(options))
+    console().print(table)
+
+
+def _method_row(listed: "Method") -> dict[str, Any]:
+    from exporter.recipe import field_keys
+
+    options = {
+        key.name: {"default": key.default, "choices": list(key.choices), "description": key.description}
+        for key in field_keys(listed.options)
+    }
+    return {
+        "name": listed.name,
+        "does": listed.does,
+        "place": listed.place,
+        "training": listed.training,
+        "reference": listed.reference,
+        "licence": listed.licence,
+        "options": options,
+    }
+
+
+def _value(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def print_doctor(*, as_json: bool) -> None:

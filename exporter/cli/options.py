@@ -154,10 +154,6 @@ def _pairs(given: Iterable[str], key: RecipeKey) -> dict[str, str]:
     return pairs
 
 
-def _numbers(given: Iterable[str], key: RecipeKey) -> dict[str, float]:
-    return {name: float(_number(text, float, _spelling(key))) for name, text in _pairs(given, key).items()}
-
-
 def _yaml_values(given: Iterable[str], key: RecipeKey) -> dict[str, object]:
     return {name: yaml_value(text, f"{_spelling(key)} {name}") for name, text in _pairs(given, key).items()}
 
@@ -167,7 +163,6 @@ _READERS: Mapping[Any, Callable[[Any, RecipeKey], object]] = {
     tuple[int, ...]: lambda text, key: integers(text, _spelling(key)),
     tuple[int, ...] | tuple[float, ...] | None: _keeps,
     int | ImageSize | None: _image_size,
-    Mapping[str, float]: _numbers,
     Mapping[str, OptionValue]: _yaml_values,
     Mapping[str, str]: lambda given, key: _pairs(",".join(given).split(","), key),
     Mapping[str, Any]: _yaml_values,

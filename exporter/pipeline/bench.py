@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exporter.anatomy import examine
 from exporter.benchmark import BenchReport
 from exporter.bundle import (
     BENCH,
@@ -107,10 +108,13 @@ def bench(
 
 def _planned_as(first: Planned, recipe: Recipe) -> Planned:
     """The model of the first bundle, loaded once, with the recipe and schedule of another one."""
-    schedule = first.schedule
-    if first.anatomy is not None:
-        schedule = plan(recipe.schedule, method(recipe.method).limited(first.anatomy.geometry))
-    return replace(first, recipe=replace(recipe, model=first.recipe.model), schedule=schedule)
+    anatomy, schedule, chosen = first.anatomy, first.schedule, method(recipe.method)
+    if anatomy is not None:
+        anatomy = examine(first.program.graph_module, chosen.place)
+        schedule = plan(recipe.schedule, chosen.limited(anatomy.geometry, recipe.method_options))
+    return replace(
+        first, recipe=replace(recipe, model=first.recipe.model), anatomy=anatomy, schedule=schedule
+    )
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
     with observe("plan") as note:
         chosen = method(recipe.method)
         anatomy = examine(program.graph_module, chosen.place)
-        schedule = plan(recipe.schedule, chosen.limited(anatomy.geometry))
+        schedule = plan(recipe.schedule, chosen.limited(anatomy.geometry, recipe.method_options))
         if strict:
             anatomy.check_mergeable(schedule.removed)
         note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")

@@ -238,7 +238,10 @@ class _Sweep:
         """Where the solver looks, with a latency table of measured engines."""
         assert self.planned.anatomy is not None
         axes = self.request.axes
-        geometries = {name: method(name).limited(self.planned.anatomy.geometry) for name in axes.methods}
+        geometries = {
+            name: method(name).limited(self.planned.anatomy.geometry, options)
+            for name, options in axes.methods.items()
+        }
         looked_through = families(axes)
         table = self._table(looked_through[0], geometries[looked_through[0].method])
         return Space(geometries=geometries, families=looked_through, table=table)

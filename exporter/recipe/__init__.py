@@ -1,6 +1,6 @@
 """Recipes: what to build, and the gates that it has to pass; from YAML, Python or options, checked in one place."""
 
-from exporter.recipe.keys import RecipeKey, recipe_keys
+from exporter.recipe.keys import RecipeKey, field_keys, recipe_keys
 from exporter.recipe.load import (
     check,
     load_recipe,
@@ -45,6 +45,7 @@ __all__ = [
     "at_place",
     "check",
     "default_name",
+    "field_keys",
     "load_recipe",
     "local_place",
     "map_model_paths",

@@ -31,6 +31,11 @@ def expected_at(path: tuple[int | str, ...]) -> str:
     return _expected(_fragment_at(path))
 
 
+def describe_value(path: str, fragment: Mapping[str, Any], given: object) -> str:
+    """What is wrong with one value, of which a fragment of JSON Schema says what was expected."""
+    return f"{path}: expected {_expected(fragment)}, got {_shown(given)}"
+
+
 def _message(found: ErrorDetails) -> str:
     kind, location = found["type"], found["loc"]
     path = _path(location)
@@ -116,7 +121,7 @@ def _worded(fragment: _Fragment) -> str:
 def _bounds(fragment: _Fragment) -> str:
     low, high = fragment.get("minimum"), fragment.get("maximum")
     if "exclusiveMinimum" in fragment:
-        return f" > {fragment['exclusiveMinimum']:g}"
+        return f" > {fragment['exclusiveMinimum']:g}" + ("" if high is None else f" and <= {high:g}")
     if low is None:
         return ""
     return f" >= {low:g}" if high is None or fragment["type"] == "integer" else f" from {low:g} to {high:g}"

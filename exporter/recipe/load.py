@@ -14,18 +14,17 @@ from pydantic import ValidationError
 from exporter.errors import LONGEST_MESSAGE, RecipeError, quoted
 from exporter.recipe.error_messages import describe_errors
 from exporter.recipe.keys import field_keys, recipe_keys
+from exporter.recipe.method_options import wrong_option
 from exporter.recipe.paths import resolve_paths
 from exporter.recipe.schema import SCHEMA_VERSION, contradiction, recipe_document
 from exporter.recipe.tree import Recipe
 from exporter.recipe.yaml_text import format_yaml, parse_yaml
-from exporter.schedule import ScheduleRequest
+from exporter.schedule import FORMS, ScheduleRequest
 from exporter.targets import find_target
 
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
-
-_SCHEDULE_FORMS = ("r", "r_per_layer", "keep_per_layer")
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -70,7 +69,7 @@ def recipe_from_mapping(mapping: object, where: str) -> Recipe:
     except ValidationError as error:
         raise RecipeError(f"{where}: {describe_errors(error)}") from None
     recipe = _recipe(document.model_dump(by_alias=True))
-    if problem := contradiction(recipe):
+    if problem := contradiction(recipe) or wrong_option(recipe):
         raise RecipeError(f"{where}: {quoted(problem, LONGEST_MESSAGE)}")
     return recipe
 
@@ -87,9 +86,8 @@ def check(recipe: Recipe, where: str = "recipe") -> Recipe:
 def override(recipe: Recipe, values: Mapping[str, object], where: str = "options") -> Recipe:
     """A recipe with some values replaced, as command-line options do.
 
-    A value that starts another form of schedule (`schedule.r`, `schedule.r_per_layer`,
-    `schedule.keep_per_layer`) replaces the form that was there. Relative paths stay relative to the working
-    directory.
+    A value that starts another form of schedule, such as `schedule.r_per_layer`, replaces the form that was there.
+    Relative paths stay relative to the working directory.
 
     Args:
         recipe: the recipe to start from.
@@ -101,9 +99,12 @@ def override(recipe: Recipe, values: Mapping[str, object], where: str = "options
     """
     mapping = recipe_to_mapping(recipe)
     schedule = mapping["schedule"]
-    forms = [form for form in _SCHEDULE_FORMS if f"schedule.{form}" in values]
-    if forms and forms[0] not in schedule:
-        schedule.clear()
+    for form, keys in FORMS.items():
+        starts = f"schedule.{form}" in values or (
+            form == "r_per_layer" and "schedule.drop_per_layer" in values
+        )
+        if starts and not schedule.keys() & set(keys):
+            schedule.clear()
     if isinstance(mapping["model"], str):
         mapping["model"] = {"name": mapping["model"]}
     for path, value in values.items():
@@ -195,7 +196,7 @@ def _schedule_mapping(schedule: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the form that a schedule uses, and whatever else was set to more than its default."""
     defaults = vars(ScheduleRequest())
     given = {key: value for key, value in schedule.items() if value != defaults[key]}
-    if given.keys() & {"r_per_layer", "keep_per_layer"}:
+    if given.keys() - set(FORMS["r"]):
         return given
     return {key: schedule[key] for key in ("kind", "r", "align")}
 

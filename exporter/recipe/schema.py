@@ -22,16 +22,18 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.errors import nearest
 from exporter.forms import CALIBRATED, Forms
 from exporter.recipe.keys import RecipeKey, declared_keys, field_keys, without_none
-from exporter.recipe.tree import Recipe, asks_to_merge
+from exporter.recipe.tree import Recipe
 from exporter.recipe.value_types import READ_AS, refuse
 from exporter.recipe_key import Range
-from exporter.schedule import ScheduleRequest
+from exporter.schedule import FORMS, ScheduleRequest
 from exporter.targets import TARGETS, find_target
 
 SCHEMA_VERSION = 1
+
+_SCHEDULE_KEYS = tuple(key for keys in FORMS.values() for key in keys)
+_LEADING = {*FORMS, "drop_per_layer"}
 
 
 class Document(BaseModel):
@@ -41,29 +43,37 @@ class Document(BaseModel):
 
 
 class _OneForm(Document):
-    """A schedule: r (with kind and align), r_per_layer, or keep_per_layer."""
+    """A schedule: keys of one of its forms."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
-                {"required": ["r"], "properties": {"r_per_layer": False, "keep_per_layer": False}},
-                {"required": ["r_per_layer"], "maxProperties": 1},
-                {"required": ["keep_per_layer"], "maxProperties": 1},
+                {
+                    "anyOf": [{"required": [key]} for key in keys if key in _LEADING],
+                    "properties": {other: False for other in _SCHEDULE_KEYS if other not in keys},
+                }
+                for keys in FORMS.values()
             ]
         }
     )
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        given = self.model_fields_set
-        lists = [key for key in ("r_per_layer", "keep_per_layer") if key in given]
-        if len(lists) == 1 and len(given) > 1:
-            extra = next(key for key in ("kind", "r", "align") if key in given)
-            raise refuse(f"{lists[0]} stands alone; remove {extra}")
-        if len(lists) > 1:
-            raise refuse("expected one of r_per_layer and keep_per_layer, got both")
-        if not lists and "r" not in given:
-            raise refuse("expected one of r, r_per_layer and keep_per_layer, got none")
+        given = [key for key in _SCHEDULE_KEYS if key in self.model_fields_set]
+        asked = [form for form, keys in FORMS.items() if form != "r" and _LEADING.intersection(keys, given)]
+        if not asked and "r" not in given:
+            raise refuse(f"expected one of {', '.join(FORMS)}, got none")
+        if len(asked) > 1:
+            raise refuse(f"expected one of {', '.join(FORMS)}, got {' and '.join(asked)}")
+        form = asked[0] if asked else "r"
+        extra = next((key for key in given if key not in FORMS[form]), None)
+        if extra is not None:
+            alone = (
+                "stands alone"
+                if len(FORMS[form]) == 1
+                else f"stands with {' and '.join(FORMS[form][1:])} only"
+            )
+            raise refuse(f"{form} {alone}; remove {extra}")
         return self
 
 
@@ -95,24 +105,13 @@ def contradiction(recipe: Recipe) -> str | None:
     if recipe.dynamic_batch and recipe.batch != 1:
         return f"batch: expected 1 or nothing with dynamic_batch: true, got {recipe.batch}"
     if recipe.model.tower == "text":
-        if asks_to_merge(recipe.schedule):
+        if not recipe.schedule.is_dense:
             return "schedule: the text tower is exported as it is; expected r: 0 with tower: text"
         for key, given in {"input": recipe.input != "float", "image_size": recipe.model.image_size}.items():
             if given:
                 return f"{key}: means nothing for token ids; remove it with tower: text"
     if recipe.precision in CALIBRATED and (recipe.model.tower == "text" or recipe.with_text):
         return f"precision: {recipe.precision} is calibrated on images; expected tower: image"
-    return _unknown_option(recipe) if recipe.method_options else None
-
-
-def _unknown_option(recipe: Recipe) -> str | None:
-    from exporter.reduction import method
-
-    known = method(recipe.method).defaults
-    for name in recipe.method_options:
-        if name not in known:
-            options, hint = ", ".join(known) or "none", nearest(name, known)
-            return f"method_options.{name}: unknown option of {recipe.method}; known: {options}.{hint}"
     return None
 
 
@@ -183,11 +182,17 @@ def _engines() -> type[Document]:
     """Options by target; a target that is left out, or null, has the defaults."""
 
     def entry(name: str) -> _Entry:
-        options = find_target(name).options
-        document = _model(options, {each.name: _entry(each) for each in field_keys(options)})
-        return document | None, {"default": None, "description": f"Of the target {name}."}
+        return options_document(find_target(name).options) | None, {
+            "default": None,
+            "description": f"Of the target {name}.",
+        }
 
     return _model("Engines", {name: entry(name) for name in TARGETS})
+
+
+def options_document(kind: type) -> type[Document]:
+    """The model of a dataclass of plain values, the options of a target or a method."""
+    return _model(kind, {each.name: _entry(each) for each in field_keys(kind)})
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from exporter.forms import Forms, Precision
 from exporter.local_path import LocalPath
-from exporter.models import ModelRequest, size_text
+from exporter.models import ModelRequest, OptionValue, size_text
 from exporter.recipe.value_types import Amount, FolderName, Method, Passes, Percent, Targets
 from exporter.recipe_key import Key, Positive, Range
 from exporter.schedule import ScheduleRequest
@@ -124,8 +124,8 @@ class Recipe:
         name: folder name of the bundle; by default made of model, method and schedule, such as vit_b16-tome-r8.
         model: the model's name, or a mapping of name, options and preprocess.
         with_text: put the model's text tower beside its image tower, in the bundle's folder `text`.
-        method: how tokens are matched and merged.
-        method_options: the method's own numbers, such as margin=0.9 of pitome.
+        method: how tokens are chosen, and merged or dropped; `python -m exporter methods` lists them.
+        method_options: the method's own options, such as margin=0.9 of pitome.
         proportional_attention: add log(size) of merged tokens to the attention logits; by default as the weight family
             was measured to need it.
         schedule: which block merges how many tokens; left out: none.
@@ -150,8 +150,8 @@ class Recipe:
     with_text: Annotated[bool, Key(path="")] = False  # `tower: both` in a recipe
     method: Annotated[Method, Key(option="--method", sweep="axis")] = "tome"
     method_options: Annotated[
-        Mapping[str, float],
-        Key(option="--method-option", metavar="NAME=NUMBER", example="margin=0.9", sweep="axis"),
+        Mapping[str, OptionValue],
+        Key(option="--method-option", metavar="NAME=VALUE", example="margin=0.9", sweep="axis"),
     ] = field(default_factory=dict)
     proportional_attention: Annotated[
         bool | None, Key(option="--proportional-attention/--no-proportional-attention")
@@ -220,23 +220,24 @@ def default_name(recipe: Recipe, model_name: str) -> str:
 def merging_name(recipe: Recipe) -> str:
     """What a recipe merges, as part of a name: `tome-r8`, `pitome-r8-decreasing`, `dense`."""
     schedule = recipe.schedule
-    if not asks_to_merge(schedule):
+    if schedule.is_dense:
         return "dense"
-    if schedule.r_per_layer is not None:
-        return f"{recipe.method}-layers-{_digest(schedule.r_per_layer)}"
-    if schedule.keep_per_layer is not None:
+    if schedule.form == "r_per_layer":
+        lists = schedule.r_per_layer if schedule.drop_per_layer is None else _both(schedule)
+        return f"{recipe.method}-layers-{_digest(lists)}"
+    if schedule.form == "keep_per_layer":
         return f"{recipe.method}-keep-{_digest(schedule.keep_per_layer)}"
+    if schedule.form == "keep_rate":
+        places = "" if schedule.at is None else f"-{_digest(schedule.at)}"
+        return f"{recipe.method}-rate{schedule.keep_rate:g}{places}"
     kind = "" if schedule.kind == "constant" else f"-{schedule.kind}"
     align = "" if schedule.align is None else f"-align{schedule.align}"
     return f"{recipe.method}-r{schedule.r}{kind}{align}"
 
 
-def asks_to_merge(schedule: ScheduleRequest) -> bool:
-    """Whether the request merges anything at all, as far as this is known before the model is."""
-    if schedule.keep_per_layer is not None:
-        return True
-    return any(schedule.r_per_layer) if schedule.r_per_layer is not None else schedule.r > 0
+def _both(schedule: ScheduleRequest) -> tuple[object, ...]:
+    return schedule.r_per_layer, schedule.drop_per_layer
 
 
-def _digest(numbers: tuple[int, ...] | tuple[float, ...]) -> str:
+def _digest(numbers: object) -> str:
     return hashlib.sha256(repr(numbers).encode()).hexdigest()[:6]

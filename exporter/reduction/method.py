@@ -2,14 +2,15 @@
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
 from exporter.errors import InternalError, UsageError, nearest
 from exporter.reduction.match import Match
-from exporter.schedule import Geometry, Place, half_of_patches, none_dropped
+from exporter.schedule import Geometry, Place, half_of_patches, keep_of_current, none_dropped
 
 Signal = Literal["mean_keys", "keys", "queries", "values", "tokens", "sizes", "class_row"]
 """What a method may read of a block:
@@ -39,12 +40,20 @@ class Site(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """Of a method without options."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to reduce tokens.
 
     Attributes:
         name: as users write it.
-        reference: paper and equation.
+        reference: paper.
+        does: what leaves, and what becomes of it, in one line.
+        licence: of the code that was published with the idea. This package shares none of it.
+        training: what has to be trained before, in a few words.
         decide: `decide(*signals, at=Site, **options) -> Match`; `signals` are those of `reads`, in that order.
         regret: `regret(*signals, match, at=Site, **options) -> (B,)` fp32: by how much a given match misses the
             method's definition, 0 for the method's own; divided by the range of the scores that it compares (1 for
@@ -53,27 +62,36 @@ class Method:
         combine: `combine(tokens_BNC, sizes_BN1, match, *signals, form=...) -> tokens_BKC, sizes_BK1`, where `form` is
             the one of `selection`, for `merge`; None for the size-weighted mean.
         cap: `cap(tokens, prefix)`: how many tokens may leave a block.
-        dropped: `dropped(r, depth)`: how many of r are dropped and not merged.
+        dropped: `dropped(r, block, blocks, **options)`: how many of r are dropped and not merged, unless the schedule
+            says it.
+        pairs: whether a schedule may say it.
+        keep: `keep(rate, stage, initial, current, **options)`: how many patches a keep rate leaves, at its stage 0, 1,
+            ...; of `initial` patches that enter the model, and `current` that enter the block.
         place: where in the block; before it, only tokens and sizes can be read.
         proportional: whether attention adds log(size), where neither user nor model says otherwise.
         absent: whether `combine` may return tokens of size 0, which stand for nothing: no one attends to them, and no
             mean counts them.
-        defaults: the options that users may set, with their default values.
+        options: a frozen dataclass of what users may set, plain values with defaults; its docstring says what each is.
         kernels: `module:function` of `decide` as fused kernels for CUDA; None where there are none.
     """
 
     name: str
     reference: str
+    does: str
+    licence: str
+    training: str = "none"
     decide: Callable[..., Match]
     regret: Callable[..., Tensor]
     reads: tuple[Signal, ...] = ("mean_keys",)
     combine: Callable[..., tuple[Tensor, Tensor]] | None = None
     cap: Callable[[int, int], int] = half_of_patches
-    dropped: Callable[[int, float], int] = none_dropped
+    dropped: Callable[..., int] = none_dropped
+    pairs: bool = False
+    keep: Callable[..., int] = keep_of_current
     place: Place = "after-attention"
     proportional: bool = True
     absent: bool = False
-    defaults: Mapping[str, float] = field(default_factory=dict)
+    options: type[Any] = NoOptions
     kernels: str | None = None
 
     def decision(self, merge: str) -> Callable[..., Match]:
@@ -87,21 +105,28 @@ class Method:
         if self.place == "block-start" and not {"tokens", "sizes"}.issuperset(self.reads):
             raise InternalError(f"method {self.name}: before a block it can read its tokens and sizes only")
 
-    def limited(self, geometry: Geometry) -> Geometry:
-        """A model's geometry with what this method removes at most, and what it drops."""
-        return replace(geometry, cap=self.cap, dropped=self.dropped)
+    def limited(self, geometry: Geometry, given: Mapping[str, Any]) -> Geometry:
+        """A model's geometry with what this method removes at most, what it drops, and how it reads a keep rate."""
+        options = self.chosen(given)
+        return replace(
+            geometry,
+            cap=self.cap,
+            dropped=partial(self.dropped, **options),
+            keep=partial(self.keep, **options),
+            pairs=self.pairs,
+        )
 
-    def options(self, given: Mapping[str, float]) -> dict[str, float]:
-        """The defaults with the user's values over them.
+    def chosen(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option by name: the user's values, and defaults for the others.
 
         Raises:
             UsageError: an option that the method does not have.
         """
+        known = vars(self.options())
         for name in given:
-            if name not in self.defaults:
-                known = ", ".join(self.defaults) or "none"
+            if name not in known:
+                listed = ", ".join(known) or "none"
                 raise UsageError(
-                    f"method {self.name}: unknown option {name}, expected one of: {known}."
-                    f"{nearest(name, self.defaults)}"
+                    f"method {self.name}: unknown option {name}, expected one of: {listed}.{nearest(name, known)}"
                 )
-        return {**self.defaults, **given}
+        return {**known, **given}

@@ -155,7 +155,7 @@ def _curves(record: SweepRecord) -> Iterable[Series]:
 
 def _has_one_r(result: PointResult) -> bool:
     schedule = result.point.schedule
-    return schedule.r_per_layer is None and schedule.keep_per_layer is None and schedule.r >= 0
+    return schedule.form == "r" and schedule.r >= 0
 
 
 def _quality(record: SweepRecord, result: PointResult) -> tuple[float | None, tuple[float, float] | None]:
@@ -176,7 +176,7 @@ def _series_name(result: PointResult, points: Iterable[PointResult]) -> str:
         words = ["dense"]
         options: list[tuple[str, set[str]]] = []
     else:
-        words = [asked.method, *(f"{name}={value:g}" for name, value in asked.method_options)]
+        words = [asked.method, *(f"{name}={_shown(value)}" for name, value in asked.method_options)]
         kinds = {each.point.schedule.kind for each in points}
         aligns = {str(each.point.schedule.align) for each in points}
         options = [
@@ -188,6 +188,10 @@ def _series_name(result: PointResult, points: Iterable[PointResult]) -> str:
         (asked.target, {each.point.target for each in points}),
     ]
     return " ".join([*words, *(word for word, choices in options if len(choices) > 1)])
+
+
+def _shown(value: bool | int | float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def _points_section(record: SweepRecord) -> Section:

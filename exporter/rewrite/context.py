@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -32,7 +33,7 @@ class RewriteOptions:
     """
 
     method: Method
-    method_options: Mapping[str, float] = field(default_factory=dict)
+    method_options: Mapping[str, Any] = field(default_factory=dict)
     proportional: bool = True
     normalization: InsertInputNormalization | None = None
     disabled: frozenset[str] = frozenset()

@@ -43,7 +43,7 @@ class InsertTokenMerge(GraphPass):
     anatomy: Anatomy
     sites: tuple[Site | None, ...]
     method: Method
-    options: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     proportional: bool = True
     forms: Forms = field(default_factory=Forms)
     name: ClassVar[str] = "insert_token_merge"
@@ -58,7 +58,7 @@ class InsertTokenMerge(GraphPass):
             anatomy=context.anatomy,
             sites=context.sites,
             method=asked.method,
-            options=asked.method.options(asked.method_options),
+            options=asked.method.chosen(asked.method_options),
             proportional=asked.proportional,
             forms=asked.forms,
         )

@@ -4,24 +4,31 @@ from exporter.schedule.plan import (
     Geometry,
     Place,
     Schedule,
+    all_dropped,
     all_patches_but_one,
     half_of_patches,
+    keep_of_current,
+    keep_of_initial,
     none_dropped,
     plan,
     spread,
 )
-from exporter.schedule.request import ScheduleKind, ScheduleRequest
+from exporter.schedule.request import FORMS, ScheduleKind, ScheduleRequest
 from exporter.schedule.workload import Workload
 
 __all__ = [
+    "FORMS",
     "Geometry",
     "Place",
     "Schedule",
     "ScheduleKind",
     "ScheduleRequest",
     "Workload",
+    "all_dropped",
     "all_patches_but_one",
     "half_of_patches",
+    "keep_of_current",
+    "keep_of_initial",
     "none_dropped",
     "plan",
     "spread",

@@ -7,10 +7,13 @@ a block, and how many of them are dropped and not merged, is the method's to say
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import ceil
 from typing import Literal
 
 from exporter.errors import UsageError
 from exporter.schedule.request import ScheduleRequest
+
+_EXACT = 1e-9  # of a product of a rate and a count, in which 0.7 * 10 is not 7
 
 Place = Literal["after-attention", "block-start", "block-end"]
 """Where tokens leave a block: between attention and MLP, before the block, or after it."""
@@ -26,9 +29,24 @@ def all_patches_but_one(tokens: int, protected: int) -> int:
     return max(tokens - protected - 1, 0)
 
 
-def none_dropped(removed: int, depth: float) -> int:
+def none_dropped(removed: int, block: int, blocks: int, **options: object) -> int:
     """How many of the tokens that leave a block are dropped: none, all of them merge."""
     return 0
+
+
+def all_dropped(removed: int, block: int, blocks: int, **options: object) -> int:
+    """How many of the tokens that leave a block are dropped: all."""
+    return removed
+
+
+def keep_of_current(rate: float, stage: int, initial: int, current: int, **options: object) -> int:
+    """How many patches a keep rate leaves: this share of those that enter, rounded up (EViT)."""
+    return ceil(rate * current - _EXACT)
+
+
+def keep_of_initial(rate: float, stage: int, initial: int, current: int, **options: object) -> int:
+    """How many patches a keep rate leaves: of the model's, the rate once per stage, rounded down (DynamicViT)."""
+    return int(initial * rate ** (stage + 1) + _EXACT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +58,19 @@ class Geometry:
         protected: prefix tokens, which never leave.
         blocks: attention blocks.
         cap: `cap(tokens, protected)`: most tokens that may leave a block.
-        dropped: `dropped(removed, depth)`: how many of them are dropped; depth is block index / number of blocks.
+        dropped: `dropped(removed, block, blocks)`: how many of them are dropped.
+        keep: `keep(rate, stage, initial, current)`: patches that a keep rate leaves at its stage 0, 1, ...; `initial`
+            patches enter the model, `current` the block.
+        pairs: whether the request may say how many are dropped.
     """
 
     tokens: int
     protected: int
     blocks: int
     cap: Callable[[int, int], int] = half_of_patches
-    dropped: Callable[[int, float], int] = none_dropped
+    dropped: Callable[[int, int, int], int] = none_dropped
+    keep: Callable[[float, int, int, int], int] = keep_of_current
+    pairs: bool = False
 
     def most(self, tokens: int) -> int:
         """How many of these tokens may leave a block."""
@@ -87,21 +110,24 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
     """Resolve a request for a model.
 
     Raises:
-        UsageError: r is negative, or an explicit list has the wrong length or cannot be met.
+        UsageError: r is negative, an explicit list has the wrong length or cannot be met, a keep rate is for a block
+            that there is not, or the method does not drop what the request says.
     """
     notes: tuple[str, ...] = ()
-    explicit = request.r_per_layer is not None or request.keep_per_layer is not None
-    if explicit and request.align is not None:
+    if request.form != "r" and request.align is not None:
         raise UsageError(
             "schedule: --align moves a schedule that is spread by --r, and cannot move an explicit list"
         )
-    if request.r_per_layer is not None:
-        removed = _explicit(request.r_per_layer, geometry)
-    elif request.keep_per_layer is not None:
-        removed = _explicit(_removed_of_keeps(request.keep_per_layer, geometry), geometry)
-    else:
-        removed, notes = _spread(request, geometry)
-    dropped = tuple(geometry.dropped(r, block / geometry.blocks) for block, r in enumerate(removed))
+    match request.form:
+        case "r_per_layer":
+            removed = _explicit(_both(request, geometry), geometry)
+        case "keep_per_layer":
+            removed = _explicit(_removed_of_keeps(request.keep_per_layer or (), geometry), geometry)
+        case "keep_rate":
+            removed = _explicit(_removed_of_rate(request, geometry), geometry)
+        case _:
+            removed, notes = _spread(request, geometry)
+    dropped = _dropped(request, geometry, removed)
     return Schedule(
         requested=request.describe(),
         merged=tuple(r - gone for r, gone in zip(removed, dropped, strict=True)),
@@ -204,6 +230,48 @@ def _explicit(removed: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
                 f"{geometry.most(tokens)}, got {r}; lower this entry or remove less before it"
             )
     return removed
+
+
+def _both(request: ScheduleRequest, geometry: Geometry) -> tuple[int, ...]:
+    """What leaves each block, merged or dropped."""
+    merged = request.r_per_layer or (0,) * len(request.drop_per_layer or ())
+    dropped = request.drop_per_layer or (0,) * len(merged)
+    if len(merged) != len(dropped):
+        raise UsageError(
+            f"schedule: expected one entry per block in both lists, got {len(merged)} of tokens that merge and "
+            f"{len(dropped)} of tokens that are dropped"
+        )
+    return tuple(r + gone for r, gone in zip(merged, dropped, strict=True))
+
+
+def _dropped(request: ScheduleRequest, geometry: Geometry, removed: tuple[int, ...]) -> tuple[int, ...]:
+    own = tuple(geometry.dropped(r, block, geometry.blocks) for block, r in enumerate(removed))
+    asked = request.drop_per_layer
+    if asked is None or asked == own:
+        return own
+    if not geometry.pairs:
+        block = next(block for block, (gone, r) in enumerate(zip(asked, own, strict=True)) if gone != r)
+        raise UsageError(
+            f"schedule: of the {removed[block]} tokens that leave block {block} this method drops {own[block]}, got "
+            f"{asked[block]} in --drop-per-layer; choose a method that drops as many as it is given, or leave it out"
+        )
+    return asked
+
+
+def _removed_of_rate(request: ScheduleRequest, geometry: Geometry) -> tuple[int, ...]:
+    rate, blocks = request.keep_rate, geometry.blocks
+    assert rate is not None
+    places = request.at or tuple(dict.fromkeys(blocks * quarter // 4 for quarter in (1, 2, 3)))
+    if list(places) != sorted(set(places)) or places[-1] >= blocks:
+        raise UsageError(
+            f"schedule: --at: expected ascending block indices from 0 to {blocks - 1}, got {_listed(places)}"
+        )
+    initial = current = geometry.tokens - geometry.protected
+    removed = [0] * blocks
+    for stage, block in enumerate(places):
+        kept = min(geometry.keep(rate, stage, initial, current), current)
+        removed[block], current = current - kept, kept
+    return tuple(removed)
 
 
 def _listed(removed: tuple[int, ...]) -> str:

@@ -1,39 +1,85 @@
 """What the user asks of a schedule, before any model is known."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from exporter.recipe_key import Count, Key, Positive
+from exporter.recipe_key import Count, Key, Positive, Range
 
 ScheduleKind = Literal["constant", "decreasing", "increasing"]
+
+FORMS: Mapping[str, tuple[str, ...]] = {
+    "r": ("r", "kind", "align"),
+    "r_per_layer": ("r_per_layer", "drop_per_layer"),
+    "keep_per_layer": ("keep_per_layer",),
+    "keep_rate": ("keep_rate", "at"),
+}
+"""The forms of a request, each with its keys; `kind`, `align` and `at` only add to a form that another key chose."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRequest:
-    """Exactly one of three forms: a `kind` with `r`, explicit merges per block, or explicit survivors per block.
+    """One of four forms: `r`, counts that leave each block, counts that stay after each block, or a keep rate.
 
     Attributes:
         kind: how r is spread over the blocks.
-        r: tokens merged per block on average; 0 is the dense model.
+        r: tokens that leave a block on average; 0 is the dense model.
         align: where possible, later token counts are multiples of this.
-        r_per_layer: tokens merged in each block, one entry per block, such as 16,14,12.
+        r_per_layer: tokens merged in each block, one entry per block, such as 16,14,12; for a method that only drops,
+            the tokens that it drops.
+        drop_per_layer: tokens dropped in each block, beside those of r_per_layer, such as 0,5,12.
         keep_per_layer: per block, tokens left after its merge (integers: 150,120), or the fraction that is kept
             (with a point, in (0, 1]: 0.9,0.9).
+        keep_rate: fraction of the patches that is kept, in (0, 1], at each of the blocks of `at`; the method rounds.
+        at: blocks that keep_rate is for, such as 3,6,9; by default those after a quarter, a half and three quarters.
     """
 
     kind: Annotated[ScheduleKind, Key(option="--schedule")] = "constant"
     r: Annotated[Count, Key(option="--r")] = 0
     align: Annotated[Positive | None, Key(option="--align")] = None
     r_per_layer: Annotated[tuple[Count, ...] | None, Key(option="--r-per-layer")] = None
+    drop_per_layer: Annotated[tuple[Count, ...] | None, Key(option="--drop-per-layer")] = None
     keep_per_layer: Annotated[tuple[int, ...] | tuple[float, ...] | None, Key(option="--keep-per-layer")] = (
         None
     )
+    keep_rate: Annotated[Annotated[float, Range(above=0.0, most=1.0)] | None, Key(option="--keep-rate")] = (
+        None
+    )
+    at: Annotated[tuple[Count, ...] | None, Key(option="--at")] = None
+
+    @property
+    def form(self) -> str:
+        """Which of `FORMS` it has."""
+        for form in ("keep_rate", "keep_per_layer"):
+            if getattr(self, form) is not None:
+                return form
+        return "r" if self.r_per_layer is None and self.drop_per_layer is None else "r_per_layer"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether no token leaves, as far as this is known before the model is."""
+        match self.form:
+            case "r":
+                return self.r == 0
+            case "r_per_layer":
+                return not any((*(self.r_per_layer or ()), *(self.drop_per_layer or ())))
+            case _:
+                return self.keep_rate == 1.0
 
     def describe(self) -> str:
         """The request as one short phrase, as it stands in the manifest and in summaries."""
-        if self.r_per_layer is not None:
-            return "r-per-layer " + ",".join(map(str, self.r_per_layer))
-        if self.keep_per_layer is not None:
-            return "keep-per-layer " + ",".join(map(str, self.keep_per_layer))
-        aligned = f" aligned to {self.align}" if self.align else ""
-        return f"{self.kind} r={self.r}{aligned}"
+        match self.form:
+            case "r_per_layer":
+                lists = {"r-per-layer": self.r_per_layer, "drop-per-layer": self.drop_per_layer}
+                return " ".join(f"{name} {_listed(counts)}" for name, counts in lists.items() if counts)
+            case "keep_per_layer":
+                return f"keep-per-layer {_listed(self.keep_per_layer or ())}"
+            case "keep_rate":
+                return f"keep-rate {self.keep_rate:g}" + (f" at {_listed(self.at)}" if self.at else "")
+            case _:
+                aligned = f" aligned to {self.align}" if self.align else ""
+                return f"{self.kind} r={self.r}{aligned}"
+
+
+def _listed(numbers: tuple[int, ...] | tuple[float, ...]) -> str:
+    return ",".join(map(str, numbers))

@@ -20,14 +20,14 @@ class Point:
 
     Attributes:
         method: of merging.
-        method_options: the method's own numbers that were set, sorted by name.
+        method_options: the method's own options that were set, sorted by name.
         schedule: what is asked; resolved only when the model is known.
         precision: of the engine.
         target: the engine's name.
     """
 
     method: str = DENSE_METHOD
-    method_options: tuple[tuple[str, float], ...] = ()
+    method_options: tuple[tuple[str, bool | int | float | str], ...] = ()
     schedule: ScheduleRequest = field(default_factory=ScheduleRequest)
     precision: str = "fp32"
     target: str = "onnx"
@@ -35,9 +35,7 @@ class Point:
     @property
     def is_dense(self) -> bool:
         """Whether nothing is merged, as far as the request alone can tell."""
-        if self.schedule.r_per_layer is not None:
-            return not any(self.schedule.r_per_layer)
-        return self.schedule.keep_per_layer is None and self.schedule.r == 0
+        return self.schedule.is_dense
 
     @property
     def name(self) -> str:
@@ -76,7 +74,9 @@ class Axes:
     """
 
     r: Sequence[int]
-    methods: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: {DENSE_METHOD: {}})
+    methods: Mapping[str, Mapping[str, bool | int | float | str]] = field(
+        default_factory=lambda: {DENSE_METHOD: {}}
+    )
     kinds: Sequence[ScheduleKind] = ("constant",)
     aligns: Sequence[int] = (1,)
     precisions: Sequence[str] = ("fp32",)
@@ -131,10 +131,13 @@ def _check(axes: Axes) -> None:
 
 def _schedule_words(schedule: ScheduleRequest) -> tuple[str, bool]:
     """A schedule in a few words, and whether they say all of it."""
-    if schedule.r_per_layer is not None:
-        return f"list{sum(schedule.r_per_layer)}", False
-    if schedule.keep_per_layer is not None:
-        return "keep", False
+    match schedule.form:
+        case "r_per_layer":
+            return f"list{sum((*(schedule.r_per_layer or ()), *(schedule.drop_per_layer or ())))}", False
+        case "keep_per_layer":
+            return "keep", False
+        case "keep_rate":
+            return f"rate{schedule.keep_rate:g}", False
     align = "" if schedule.align is None else f"-align{schedule.align}"
     return f"{schedule.kind}-r{schedule.r}{align}", schedule.r >= 0
 

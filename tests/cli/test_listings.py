@@ -9,7 +9,7 @@ import yaml
 from exporter import cli
 from tests.cli.commands import ROOT, run
 
-COMMANDS = ("export", "run", "inspect", "validate", "doctor", "models", "recipe-schema")
+COMMANDS = ("export", "run", "inspect", "validate", "doctor", "models", "methods", "recipe-schema")
 
 
 def test_models_lists_aliases_with_pinned_weights() -> None:
@@ -116,3 +116,15 @@ def test_verb_with_a_typing_error_is_taken_for_a_model_and_explained() -> None:
 
     assert outcome.status in (2, 3)
     assert len(outcome.err.splitlines()) == 1
+
+
+def test_methods_say_what_they_do_and_whose_idea_they_are() -> None:
+    listed = {each["name"]: each for each in json.loads(run("methods", "--json").out)}
+
+    assert {"tome", "pitome"} <= listed.keys()
+    assert all(
+        each["does"] and each["reference"] and each["licence"] and each["place"] for each in listed.values()
+    )
+    assert listed["pitome"]["options"]["margin"]["default"] == 0.9
+    assert all(option["description"] for each in listed.values() for option in each["options"].values())
+    assert all(name in run("methods").out for name in listed)

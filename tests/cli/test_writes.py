@@ -35,6 +35,7 @@ image_size: 64
 RACE = ["--processes", "2", "--rounds", "1", "--threads", "1"]
 RUNS = [
     ["models"],
+    ["methods"],
     ["doctor"],
     ["recipe-schema"],
     ["inspect", *TINY, "--r", "2"],

@@ -52,7 +52,7 @@ class Captured:
 
     def schedule(self, request: ScheduleRequest, name: Method = "tome") -> Schedule:
         """Resolve a request for this model and a method."""
-        return plan(request, chosen(name).limited(self.anatomy.geometry))
+        return plan(request, chosen(name).limited(self.anatomy.geometry, {}))
 
     def compile(self, request: ScheduleRequest, name: Method = "tome", **options: Any) -> RewrittenProgram:
         """Rewrite it for a schedule and a method, once; `options` are those of `RewriteOptions`."""

@@ -15,7 +15,7 @@ from exporter.reduction.merge import take
 from exporter.reduction.ranking import ascending, order_descending
 from exporter.reduction.regret import partner_regret, ranking_regret, without_form, worst
 from exporter.reduction.signals import mean_key
-from exporter.schedule import all_patches_but_one
+from exporter.schedule import all_dropped, all_patches_but_one
 
 
 def decide(class_row_BN: Tensor, keys_BHND: Tensor, *, at: Site) -> Match:
@@ -54,10 +54,12 @@ def _similarity(keys_BHND: Tensor, source_BR: Tensor, kept_BK: Tensor) -> Tensor
 DROP = METHOD = Method(
     name="drop",
     reference="Liang et al., ICLR 2022, without fusing",
+    does="drops the patches that the class token attends to least",
+    licence="Apache-2.0",
     decide=decide,
     regret=regret,
     reads=("class_row", "keys"),
     cap=all_patches_but_one,
-    dropped=lambda removed, depth: removed,
+    dropped=all_dropped,
     proportional=False,
 )

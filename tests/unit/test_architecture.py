@@ -51,7 +51,7 @@ IMPORTS: dict[str, str] = {
     ),
     "__init__": "bundle errors models pipeline recipe schedule version",
     "cli": (
-        "benchmark bundle errors graph lint models packages pipeline recipe records rewrite "
+        "benchmark bundle errors graph lint models packages pipeline recipe records reduction rewrite "
         "schedule sweep targets validation version"
     ),
     "__main__": "cli processes streams",

@@ -3,6 +3,8 @@
 Source: Tran et al., Accelerating Transformers with Spectrum-Preserving Token Merging, NeurIPS 2024, section 3.2.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -79,11 +81,24 @@ def _pairs(cosine_BNN: Tensor, source_BR: Tensor, destination_BR: Tensor) -> Ten
     return rows_BRN.gather(2, destination_BR.unsqueeze(1).expand(-1, r, r))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be set of PiToMe.
+
+    Attributes:
+        margin: cosine above which patches count as similar, in the first block; it falls to 0 with depth.
+    """
+
+    margin: float = 0.9
+
+
 METHOD = Method(
     name="pitome",
-    reference="Tran et al., NeurIPS 2024",
+    reference="Tran et al., Accelerating Transformers with Spectrum-Preserving Token Merging, NeurIPS 2024",
+    does="merges r patches of high energy, which have many similar ones, with the most similar of r others",
+    licence="CC BY-NC 4.0",
     decide=decide,
     regret=regret,
-    defaults={"margin": 0.9},
+    options=Options,
     kernels="exporter.kernels.matching:decide_pitome",
 )

@@ -79,7 +79,9 @@ def _has_form(match: Match, at: Site) -> bool:
 
 METHOD = Method(
     name="tome",
-    reference="Bolya et al., ICLR 2023",
+    reference="Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023",
+    does="merges the r patches at even positions that are most similar to one at an odd position",
+    licence="CC BY-NC 4.0",
     decide=decide,
     regret=regret,
     kernels="exporter.kernels.matching:decide_tome",

@@ -23,18 +23,18 @@ def launched(name: str, keys_BHND: Tensor, at: Site) -> Match:
     """Launch the kernels of a method with its default options."""
     if name == "tome":
         return Match(*matching.launch_tome(keys_BHND, at.prefix, at.r))
-    margin = method(name).defaults["margin"] * (1 - at.depth)
+    margin = method(name).chosen({})["margin"] * (1 - at.depth)
     return Match(*matching.launch_pitome(keys_BHND, at.prefix, at.r, margin))
 
 
 def defined(name: str, keys_BHND: Tensor, at: Site) -> Match:
     chosen = method(name)
-    return chosen.decide(keys_BHND, at=at, **chosen.defaults)
+    return chosen.decide(keys_BHND, at=at, **chosen.chosen({}))
 
 
 def regret(name: str, keys_BHND: Tensor, match: Match, at: Site) -> float:
     chosen = method(name)
-    return float(chosen.regret(keys_BHND, match=match, at=at, **chosen.defaults).max())
+    return float(chosen.regret(keys_BHND, match=match, at=at, **chosen.chosen({})).max())
 
 
 def equal(one: Match, other: Match) -> bool:
@@ -140,7 +140,7 @@ def test_operator_computes_the_definition_on_the_cpu(name: str) -> None:
     at, given_keys = Site(r=9, dropped=0, prefix=1, depth=0.5), keys(41)
     chosen = method(name)
 
-    match = chosen.decision("kernels")(given_keys, at=at, **chosen.defaults)
+    match = chosen.decision("kernels")(given_keys, at=at, **chosen.chosen({}))
 
     assert equal(match, defined(name, given_keys, at))
     assert match.dropped == 0

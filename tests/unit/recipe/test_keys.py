@@ -30,14 +30,21 @@ from exporter.recipe.keys import declared_keys
 from exporter.recipe.value_types import method_names
 from exporter.recipe_key import Key, Positive
 from exporter.reduction import method_names as methods_of_the_room
-from exporter.schedule import ScheduleRequest
+from exporter.schedule import FORMS, ScheduleRequest
 from tools.recipe_table import FILE, page
 
 KEYS = [pytest.param(key, id=key.name) for key in recipe_keys()]
 RECIPE = Recipe(model=ModelRequest(model="vit_b16", options={"num_classes": 3}))
 WITHOUT_OPTION = {"model.name", "parity.max_abs_error", "parity.mean_abs_error", "parity.cosine"}
-MERGED = replace(RECIPE, schedule=ScheduleRequest(r_per_layer=(1,)))
-KEPT = replace(RECIPE, schedule=ScheduleRequest(keep_per_layer=(1,)))
+SCHEDULED = {
+    key: replace(RECIPE, schedule=schedule)
+    for schedule in (
+        ScheduleRequest(r_per_layer=(1,), drop_per_layer=(2,)),
+        ScheduleRequest(keep_per_layer=(1,)),
+        ScheduleRequest(keep_rate=0.5, at=(3,)),
+    )
+    for key in FORMS[schedule.form]
+}
 
 
 def at(tree: Any, path: tuple[str, ...]) -> Any:
@@ -59,7 +66,7 @@ def properties_at(path: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_is_in_yaml_schema_documentation_and_among_the_options(key: RecipeKey) -> None:
-    recipe = {"r_per_layer": MERGED, "keep_per_layer": KEPT}.get(key.path[-1], RECIPE)
+    recipe = SCHEDULED.get(key.path[-1], RECIPE)
     written = at(recipe_to_mapping(recipe), key.path)
 
     assert written == (list(key.of(recipe)) if isinstance(key.of(recipe), tuple) else key.of(recipe))

@@ -89,7 +89,9 @@ def test_only_the_model_is_required() -> None:
             id="gate",
         ),
         pytest.param(
-            {"method_options": {"margin": "a"}}, "method_options.margin: expected a number", id="option"
+            {"method": "pitome", "method_options": {"margin": "a"}},
+            "method_options.margin: expected a number",
+            id="option",
         ),
         pytest.param({"name": "../elsewhere"}, "name: expected a folder name", id="name-with-path"),
         pytest.param({"model": ""}, "model.name: expected text, not empty", id="empty"),
@@ -137,13 +139,30 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        pytest.param({}, "expected one of r, r_per_layer and keep_per_layer, got none", id="none"),
+        pytest.param({}, "expected one of r, r_per_layer, keep_per_layer, keep_rate, got none", id="none"),
         pytest.param({"kind": "decreasing"}, "got none", id="kind-without-r"),
-        pytest.param({"r": 8, "r_per_layer": [8]}, "r_per_layer stands alone; remove r", id="r-and-list"),
+        pytest.param(
+            {"r": 8, "r_per_layer": [8]},
+            "r_per_layer stands with drop_per_layer only; remove r",
+            id="r-and-list",
+        ),
+        pytest.param({"drop_per_layer": [8], "align": 2}, "remove align", id="drops-and-align"),
+        pytest.param(
+            {"at": [3]}, "expected one of r, r_per_layer, keep_per_layer, keep_rate, got none", id="at"
+        ),
+        pytest.param({"keep_rate": 0.5, "r": 1}, "keep_rate stands with at only; remove r", id="rate-and-r"),
+        pytest.param(
+            {"keep_rate": 0.0},
+            "schedule.keep_rate: expected a number > 0 and <= 1 or null, got 0.0",
+            id="rate-0",
+        ),
+        pytest.param({"keep_rate": 1.5}, "schedule.keep_rate: expected at most 1", id="rate-above-one"),
         pytest.param(
             {"align": 8, "keep_per_layer": [0.5]}, "keep_per_layer stands alone; remove align", id="align"
         ),
-        pytest.param({"r_per_layer": [1], "keep_per_layer": [1]}, "got both", id="both-lists"),
+        pytest.param(
+            {"r_per_layer": [1], "keep_per_layer": [1]}, "got r_per_layer and keep_per_layer", id="both-lists"
+        ),
         pytest.param({"r_per_layer": []}, "schedule.r_per_layer: expected a list", id="empty-list"),
         pytest.param({"r_per_layer": None}, "schedule.r_per_layer: expected a list", id="null-list"),
         pytest.param(

@@ -48,7 +48,8 @@ SCHEDULES = st.one_of(
         r=COUNTS,
         align=st.none() | SIZES,
     ),
-    st.builds(ScheduleRequest, r_per_layer=LISTS),
+    st.builds(ScheduleRequest, r_per_layer=LISTS, drop_per_layer=st.none() | LISTS),
+    st.builds(ScheduleRequest, keep_rate=FRACTIONS, at=st.none() | LISTS),
     st.builds(
         ScheduleRequest,
         keep_per_layer=st.lists(SIZES, min_size=1).map(tuple) | st.lists(FRACTIONS, min_size=1).map(tuple),
@@ -129,7 +130,9 @@ def test_a_recipe_written_and_read_back_is_equal_and_passes_its_own_check(recipe
 
 def test_a_recipe_built_wrongly_in_python_fails_its_check() -> None:
     wrong = Recipe(model=ModelRequest(model="vit_b16"), schedule=ScheduleRequest(r=8, r_per_layer=(8,)))
-    with pytest.raises(RecipeError, match="recipe: schedule: r_per_layer stands alone; remove r"):
+    with pytest.raises(
+        RecipeError, match="recipe: schedule: r_per_layer stands with drop_per_layer only; remove r"
+    ):
         check(wrong)
 
 
@@ -185,7 +188,7 @@ def test_an_option_for_another_form_of_schedule_replaces_the_form(
         pytest.param(
             {"batch.size": 1}, "options: batch.size: batch holds one value, not keys", id="too-deep"
         ),
-        pytest.param({"schedule.r": 8, "schedule.r_per_layer": [8]}, "stands alone", id="two-forms"),
+        pytest.param({"schedule.r": 8, "schedule.r_per_layer": [8]}, "remove r", id="two-forms"),
     ],
 )
 def test_a_wrong_option_is_refused_by_its_yaml_path(values: dict[str, Any], message: str) -> None:
@@ -195,7 +198,7 @@ def test_a_wrong_option_is_refused_by_its_yaml_path(values: dict[str, Any], mess
 
 
 def test_kind_alone_does_not_turn_an_explicit_list_into_a_dense_model() -> None:
-    with pytest.raises(RecipeError, match="r_per_layer stands alone"):
+    with pytest.raises(RecipeError, match="r_per_layer stands with drop_per_layer only"):
         override(vit(r_per_layer=(1, 2)), {"schedule.kind": "decreasing"})
 
 

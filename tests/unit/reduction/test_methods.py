@@ -95,7 +95,7 @@ def test_odd_name_is_an_unknown_method_and_imports_nothing(name: str) -> None:
 )
 def test_unknown_option_is_refused(name: str, option: str, words: str) -> None:
     with pytest.raises(UsageError, match=f"^method {name}: unknown option {option}, expected {words}"):
-        method(name).options({option: 0.5})
+        method(name).chosen({option: 0.5})
 
 
 NEW_METHOD = '''
@@ -117,7 +117,10 @@ def regret(tokens_BNC, *, match, at):
     return tokens_BNC.new_zeros(len(tokens_BNC))
 
 
-METHOD = Method(name="tail", reference="a test", decide=decide, regret=regret, reads=("tokens",))
+METHOD = Method(
+    name="tail", reference="a test", does="merges the tail", licence="none", decide=decide, regret=regret,
+    reads=("tokens",),
+)
 '''
 
 

@@ -73,5 +73,5 @@ def test_depth_changes_nothing(depth: float) -> None:
 def test_method_has_no_options_and_names_its_source() -> None:
     tome = method("tome")
 
-    assert (tome.name, dict(tome.defaults)) == ("tome", {})
+    assert (tome.name, tome.chosen({})) == ("tome", {})
     assert "Bolya" in tome.reference

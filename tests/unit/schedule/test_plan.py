@@ -1,5 +1,7 @@
 """From a request to counts: the cap, explicit lists, alignment, and what is said about them."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -8,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import UsageError
-from exporter.schedule import Geometry, ScheduleKind, ScheduleRequest, plan
+from exporter.schedule import (
+    Geometry,
+    ScheduleKind,
+    ScheduleRequest,
+    all_dropped,
+    all_patches_but_one,
+    keep_of_current,
+    keep_of_initial,
+    plan,
+)
 
 VIT_B = Geometry(tokens=197, protected=1, blocks=12)
 VIT_L = Geometry(tokens=197, protected=1, blocks=24)
@@ -261,3 +272,72 @@ def test_aligned_counts_stay_within_one_step_of_what_was_asked(
 
     for wanted, got in zip(asked.tokens, schedule.tokens, strict=True):
         assert got >= wanted - align
+
+
+# Keep rates, and lists of dropped tokens ------------------------------------------------------------------------------
+
+FREE = replace(VIT_B, cap=all_patches_but_one)
+
+
+@pytest.mark.parametrize(
+    ("keep", "patches"),
+    [
+        pytest.param(keep_of_initial, (196, 137, 96, 67), id="DynamicViT: int(196 * 0.7 ** (stage + 1))"),
+        pytest.param(keep_of_current, (196, 138, 97, 68), id="EViT: 0.7 of what enters, rounded up"),
+    ],
+)
+def test_keep_rate_by_hand(keep: Callable[..., int], patches: tuple[int, ...]) -> None:
+    schedule = plan(ScheduleRequest(keep_rate=0.7, at=(3, 6, 9)), replace(FREE, keep=keep))
+
+    assert tuple(schedule.tokens[block] - 1 for block in (0, 4, 7, 10)) == patches
+    assert [block for block, r in enumerate(schedule.removed) if r] == [3, 6, 9]
+    assert schedule.tokens == plan(ScheduleRequest(keep_rate=0.7), replace(FREE, keep=keep)).tokens
+
+
+def test_keep_rate_is_for_the_quarters_of_the_depth_unless_it_is_said() -> None:
+    schedule = plan(ScheduleRequest(keep_rate=0.9), replace(VIT_H14, cap=all_patches_but_one))
+
+    assert [block for block, r in enumerate(schedule.removed) if r] == [8, 16, 24]
+    assert schedule.requested == "keep-rate 0.9"
+
+
+@pytest.mark.parametrize(
+    ("rate", "patches", "kept"), [(0.7, 10, 7), (0.1, 30, 3), (0.55, 20, 11), (1.0, 9, 9), (0.001, 9, 1)]
+)
+def test_a_rate_times_a_count_is_exact(rate: float, patches: int, kept: int) -> None:
+    assert keep_of_current(rate, 0, patches, patches) == kept
+
+
+@pytest.mark.parametrize("places", [(3, 12), (6, 3), (3, 3)])
+def test_blocks_that_there_are_not_are_refused(places: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="ascending block indices from 0 to 11, got"):
+        plan(ScheduleRequest(keep_rate=0.7, at=places), FREE)
+
+
+def test_a_method_that_merges_only_refuses_a_list_of_dropped_tokens() -> None:
+    with pytest.raises(UsageError, match=r"of the 5 tokens that leave block 1 this method drops 0, got 2"):
+        plan(ScheduleRequest(r_per_layer=(3, 3, 0, 0), drop_per_layer=(0, 2, 0, 0)), FOUR)
+
+
+def test_both_lists_together_are_what_leaves() -> None:
+    pairs = replace(FOUR, pairs=True)
+    schedule = plan(ScheduleRequest(r_per_layer=(3, 3, 0, 0), drop_per_layer=(0, 2, 0, 1)), pairs)
+
+    assert (schedule.merged, schedule.dropped) == ((3, 3, 0, 0), (0, 2, 0, 1))
+    assert schedule.tokens == (17, 14, 9, 9, 8)
+    assert schedule.requested == "r-per-layer 3,3,0,0 drop-per-layer 0,2,0,1"
+
+
+def test_a_method_that_drops_takes_either_list() -> None:
+    drops = replace(FOUR, dropped=all_dropped)
+    counts = (3, 0, 2, 0)
+
+    assert plan(ScheduleRequest(r_per_layer=counts), drops).dropped == counts
+    assert plan(ScheduleRequest(drop_per_layer=counts), drops).dropped == counts
+
+
+def test_lists_of_unequal_length_are_refused() -> None:
+    with pytest.raises(
+        UsageError, match="one entry per block in both lists, got 4 of tokens that merge and 3"
+    ):
+        plan(ScheduleRequest(r_per_layer=(0,) * 4, drop_per_layer=(0,) * 3), FOUR)

@@ -24,7 +24,7 @@ class EveryOperation(nn.Module):
         self.method, self.prefix = method(name), prefix
 
     def match_and_merge(self, keys: Tensor, tokens: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        match = self.method.decide(keys, at=site(4, self.prefix), **self.method.options({}))
+        match = self.method.decide(keys, at=site(4, self.prefix), **self.method.chosen({}))
         return *merge_by_lookup(tokens, sizes, match), matched_pairs(match)
 
     def forward(self, keys: Tensor) -> tuple[Tensor, ...]:

@@ -22,7 +22,7 @@ CASES = st.one_of(tied_cases(), random_cases())
 
 def matched(name: str, keys_BHND: torch.Tensor, at: Site) -> Match:
     chosen = method(name)
-    return chosen.decide(keys_BHND, at=at, **chosen.options({}))
+    return chosen.decide(keys_BHND, at=at, **chosen.chosen({}))
 
 
 @given(name=METHODS, case=CASES)

@@ -66,8 +66,8 @@ def test_prefix_tokens_have_no_part_in_the_energy() -> None:
 def test_margin_is_the_one_option_and_users_may_set_it() -> None:
     pitome = method("pitome")
 
-    assert pitome.options({}) == {"margin": 0.9}
-    assert pitome.options({"margin": 0.75}) == {"margin": 0.75}
+    assert pitome.chosen({}) == {"margin": 0.9}
+    assert pitome.chosen({"margin": 0.75}) == {"margin": 0.75}
     assert "Tran" in pitome.reference
 
 

@@ -16,7 +16,7 @@ CLASS = [0.0, -1.0]
 
 def regret_of(name: str, metric_BND: Tensor, match: Match, *, r: int, prefix: int = 1) -> list[float]:
     chosen = method(name)
-    regrets = chosen.regret(metric_BND[:, None], match=match, at=site(r, prefix), **chosen.options({}))
+    regrets = chosen.regret(metric_BND[:, None], match=match, at=site(r, prefix), **chosen.chosen({}))
     found: list[float] = regrets.tolist()
     return found
 
@@ -25,7 +25,7 @@ def regret_of(name: str, metric_BND: Tensor, match: Match, *, r: int, prefix: in
 def test_own_match_has_no_regret(name: str, case: MatchCase) -> None:
     metric = case.metric_NC.unsqueeze(0)
     chosen = method(name)
-    own = chosen.decide(metric[:, None], at=case.site(), **chosen.options({}))
+    own = chosen.decide(metric[:, None], at=case.site(), **chosen.chosen({}))
 
     (regret,) = regret_of(name, metric, own, r=case.r, prefix=case.prefix)
 
@@ -78,7 +78,7 @@ def test_pitome_regrets_a_partner_that_is_not_the_best() -> None:
     angles = torch.tensor([0.0, 0.0, 4.0, 90.0, 97.0]).deg2rad()
     metric = torch.stack((angles.cos(), angles.sin()), dim=1).unsqueeze(0)
     pitome = method("pitome")
-    own = pitome.decide(metric[:, None], at=site(2, 1), **pitome.options({}))
+    own = pitome.decide(metric[:, None], at=site(2, 1), **pitome.chosen({}))
     swapped = own._replace(target_BR=own.target_BR.flip(1))
 
     (found,) = regret_of("pitome", metric, swapped, r=2)

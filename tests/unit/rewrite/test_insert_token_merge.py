@@ -49,7 +49,7 @@ def with_merges(
         anatomy=examine(graph_module),
         sites=sites(merged, prefix=examine(graph_module).prefix),
         method=chosen,
-        options=chosen.options({}),
+        options=chosen.chosen({}),
         proportional=proportional,
         forms=forms or Forms(),
     )

@@ -7,12 +7,14 @@ that stands in the way of merging, by name.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import fx
 
 from exporter.anatomy.demand import token_demand
 from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import cuts
-from exporter.anatomy.token_axis import side_inputs, token_inputs, trace_tokens
+from exporter.anatomy.tables import tables
+from exporter.anatomy.token_axis import token_inputs, trace_tokens
 from exporter.anatomy.token_rules import reduced_axes
 from exporter.anatomy.work import growing_macs, workload
 from exporter.errors import UnsupportedGraphError
@@ -257,13 +259,17 @@ def _refusals(
 
 def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> Iterator[str]:
     layout = layouts.get(node)
-    for source in side_inputs(node, layouts):
-        yield f"a table with one entry per token ({source.name}) is applied here, and no rule merges it"
+    for table in tables(node, layouts):
+        if table.obstacle:
+            yield f"a table with one entry per token ({table.source.name}) is applied here, and {table.obstacle}"
     if isinstance(layout, Scrambled) and layout.node == node.name:
         yield layout.reason
     if node.target is sdpa and token_inputs(node, layouts):
-        if mask_of(node) is not None:
-            yield "its mask or position bias has one entry per token, and no rule merges it"
+        mask = mask_of(node)
+        if mask in layouts:
+            yield "its mask depends on the image, and no rule merges it"
+        elif mask is not None and mask.meta["val"].dtype == torch.bool:
+            yield "its mask forbids attention between positions, and a merged token has several"
         if node.kwargs.get("is_causal"):
             yield "causal attention depends on the order of the tokens"
     reduces = has(node, Trait.REDUCTION) and _reduces_tokens(node, layouts)

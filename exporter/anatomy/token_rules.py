@@ -221,13 +221,21 @@ def _slice(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     axis, start, end, step = slice_bounds(node)
     if axis not in axes_of(layout):
         return layout
-    if not isinstance(layout, TokenAxis) or not layout.is_plain or step != 1:
-        return "it picks out patches by their position"
+    return _rows(layout, start, end) if step == 1 else _BY_POSITION
+
+
+_BY_POSITION = "it picks out patches by their position"
+
+
+def _rows(layout: Layout, start: int, end: int) -> Layout | str:
+    """Some consecutive tokens: of the prefix only, or all from somewhere in the prefix on."""
+    if not isinstance(layout, TokenAxis) or not layout.is_plain:
+        return _BY_POSITION
     if end <= layout.prefix:
         return None
-    if end < shape_of(operand(node, 0))[axis] or start > layout.prefix:
-        return "it picks out patches by their position"
-    return TokenAxis(axis=axis, tokens=layout.tokens - start, prefix=layout.prefix - start)
+    if end < layout.tokens or start > layout.prefix:
+        return _BY_POSITION
+    return TokenAxis(axis=layout.axis, tokens=layout.tokens - start, prefix=layout.prefix - start)
 
 
 def slice_bounds(node: fx.Node) -> tuple[int, int, int, int]:
@@ -269,6 +277,26 @@ def _unbind(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
 
 def _split(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
     return _kept(layout, [_axis(node, 2)], "it takes the tokens apart")
+
+
+def _part(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    """One of the values of a node that has several."""
+    bounds = token_part(node, layout)
+    return layout if bounds is None else _rows(layout, *bounds)
+
+
+def token_part(node: fx.Node, layout: Layout) -> tuple[int, int] | None:
+    """Start and end of the tokens that one part of a split holds; None where it is no part of the tokens.
+
+    Args:
+        node: that takes one of the values of another node.
+        layout: of the other node.
+    """
+    split, index = operand(node, 0), integer(node, 1)
+    if split.target is not aten.split_with_sizes.default or _axis(split, 2) not in axes_of(layout):
+        return None
+    sizes = integers(split.args[1])
+    return sum(sizes[:index]), sum(sizes[: index + 1])
 
 
 def _pad(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
@@ -320,6 +348,6 @@ RULES: dict[Any, Rule] = {
     aten.unbind.int: _unbind,
     aten.chunk.default: _split,
     aten.split.Tensor: _split,
-    aten.split_with_sizes.default: _split,
-    operator.getitem: _same,
+    aten.split_with_sizes.default: _same,
+    operator.getitem: _part,
 }

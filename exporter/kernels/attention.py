@@ -105,6 +105,7 @@ def attend_with_kernel(
     *,
     prefix_change: int,
     absent: bool,
+    attn_mask: Tensor | None = None,
     scale: float | None = None,
     factor: float = 1.0,
     dtype: torch.dtype | None = None,
@@ -115,17 +116,19 @@ def attend_with_kernel(
     The result is multiplied by `factor` and given in `dtype`, by default that of the queries.
     """
     dtype = dtype or queries.dtype
-    if queries.dim() != 4 or any(options.values()):
-        return attend_with_bias(
+    if queries.dim() != 4 or attn_mask is not None or any(options.values()):
+        as_operators = attend_with_bias(
             queries,
             keys,
             values,
             sizes_BN1,
             prefix_change=prefix_change,
             absent=absent,
+            attn_mask=attn_mask,
             scale=scale,
             **options,
         )
+        return _scaled(as_operators, factor, dtype)
     scale = 1 / math.sqrt(queries.shape[-1]) if scale is None else scale
     attended: Tensor = torch.ops.exporter.attend(
         queries, keys, values, sizes_BN1, prefix_change, scale, factor, dtype

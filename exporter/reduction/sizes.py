@@ -35,9 +35,10 @@ def attend_with_bias(
     *,
     prefix_change: int,
     absent: bool,
+    attn_mask: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """Proportional attention: softmax(q k^T * scale + log size) v.
+    """Proportional attention: softmax(q k^T * scale + log size + position bias) v.
 
     Args:
         queries: (B, H, M, D) or (B * H, M, D).
@@ -46,9 +47,11 @@ def attend_with_bias(
         sizes_BN1: fp32 sizes of the tokens.
         prefix_change: as in `log_size_bias`.
         absent: as in `log_size_bias`.
+        attn_mask: a bias of the model's own, that broadcasts to (B, H, M, N).
         options: further ones of `scaled_dot_product_attention`; a scale is among them.
     """
     bias = log_size_bias(sizes_BN1, queries, prefix_change, absent=absent)
+    bias = bias if attn_mask is None else bias + attn_mask
     return _attend(queries, keys, values, attn_mask=bias, **options)
 
 
@@ -60,6 +63,7 @@ def attend_with_expanded_bias(
     *,
     prefix_change: int,
     absent: bool,
+    attn_mask: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
     """`attend_with_bias` with a row of the bias for every query, (B, 1, M, N) or (B * H, M, N).
@@ -68,6 +72,7 @@ def attend_with_expanded_bias(
     """
     bias = log_size_bias(sizes_BN1, queries, prefix_change, absent=absent)
     bias = bias.expand(*bias.shape[:-2], queries.shape[-2], bias.shape[-1])
+    bias = bias if attn_mask is None else bias + attn_mask
     return _attend(queries, keys, values, attn_mask=bias, **options)
 
 
@@ -82,10 +87,10 @@ def attend_with_folded_bias(
     scale: float | None = None,
     **options: Any,
 ) -> Tensor:
-    """`attend_with_bias` with the bias as one more channel and no mask: [q, 1] [k, log(size) / scale]^T.
+    """`attend_with_bias` with log(size) as one more channel, in no mask: [q, 1] [k, log(size) / scale]^T.
 
-    Heads are padded with zeros to the next multiple of 8 channels, which fused kernels ask for; the padding of the
-    values is cut off the result.
+    A mask of the model's own is among `options`. Heads are padded with zeros to the next multiple of 8 channels, which
+    fused kernels ask for; the padding of the values is cut off the result.
     """
     width = keys.shape[-1]
     scale = 1 / math.sqrt(width) if scale is None else scale

@@ -10,7 +10,7 @@ from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.anatomy.token_axis import trace_tokens
-from exporter.anatomy.token_rules import slice_bounds
+from exporter.anatomy.token_rules import slice_bounds, token_part
 from exporter.errors import InternalError
 from exporter.graph.graph_pass import GraphPass, PassOutcome
 from exporter.graph.nodes import (
@@ -107,10 +107,24 @@ def _select(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
     return True
 
 
+def _part(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    """A part of the tokens: a slice of what was split."""
+    split = operand(node, 0)
+    layout = layouts.get(split)
+    bounds = token_part(node, layout)
+    if bounds is None or not isinstance(layout, TokenAxis):
+        return False
+    start, end = bounds
+    node.target = aten.slice.Tensor
+    node.args = (operand(split, 0), layout.axis, start, sys.maxsize if end == layout.tokens else end)
+    return True
+
+
 _GENERALIZERS: dict[Any, Any] = {
     aten.reshape.default: _sizes,
     aten.expand.default: _sizes,
     aten.unflatten.int: _sizes,
     aten.slice.Tensor: _slice,
     aten.select.int: _select,
+    operator.getitem: _part,
 }

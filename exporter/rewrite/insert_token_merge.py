@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from torch import fx
 
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
+from exporter.anatomy.tables import tables
 from exporter.anatomy.token_axis import trace_tokens
 from exporter.errors import UnsupportedGraphError
 from exporter.forms import Forms
@@ -16,6 +17,7 @@ from exporter.graph.nodes import operand, operands, output_node, scale_of, shape
 from exporter.graph.operators import aten, sdpa
 from exporter.reduction import Method, Site
 from exporter.reduction.match import record_match
+from exporter.reduction.positions import entries_at, positions_of_kept
 from exporter.reduction.signals import class_row, split_heads
 from exporter.reduction.sizes import initial_sizes, presence, weighted_mean
 from exporter.rewrite.context import PassContext
@@ -29,7 +31,8 @@ class InsertTokenMerge(GraphPass):
 
     Given: the value x (B, N, C) that a block's tokens flow through, and what the method reads of the block.
     Result: everything after it reads `merge(x, sizes, decide(signals))`; later attention over the tokens adds
-    log(size), later means over them weigh by size. Each block's match becomes an extra output.
+    log(size), later means over them weigh by size, and tables with an entry per token are read at the positions of the
+    tokens that stayed. Each block's match becomes an extra output.
 
     Attributes:
         anatomy: of the graph that this pass runs on.
@@ -80,15 +83,17 @@ class InsertTokenMerge(GraphPass):
             for index, (block, site) in enumerate(zip(self.anatomy.blocks, self.sites, strict=True))
             if site is not None
         }
-        sizes: fx.Node | None = None
+        carried: _Carried | None = None
         records: list[fx.Node] = []
         for node in list(graph.nodes):
-            if sizes is not None and node.target is sdpa:
-                self._weigh_keys(node, layouts, sizes)
-            elif sizes is not None and node in self.anatomy.pooling:
-                self._weigh_mean(node, layouts, sizes)
+            if carried is not None:
+                self._read_tables(node, layouts, carried)
+                if node.target is sdpa:
+                    self._weigh_keys(node, layouts, carried.sizes)
+                elif node in self.anatomy.pooling:
+                    self._weigh_mean(node, layouts, carried.sizes)
             if node in reductions:
-                sizes, record = self._reduce(node, reductions[node], sizes)
+                carried, record = self._reduce(node, reductions[node], carried)
                 records.append(record)
         output = output_node(graph)
         output.args = ((*operands(output), *records),)
@@ -106,16 +111,16 @@ class InsertTokenMerge(GraphPass):
         )
 
     def _reduce(
-        self, point: fx.Node, reduction: "_Reduction", sizes: fx.Node | None
-    ) -> tuple[fx.Node, fx.Node]:
+        self, point: fx.Node, reduction: "_Reduction", carried: "_Carried | None"
+    ) -> tuple["_Carried", fx.Node]:
         graph, method, block = point.graph, self.method, reduction.block
         layout = self.anatomy.layouts[point]
         assert isinstance(layout, TokenAxis)
         readers = list(point.users)
         with graph.inserting_before(point.next):
             tokens = graph.call_function(aten.transpose.int, (point, 0, 1)) if layout.axis == 0 else point
-            current = sizes or graph.call_function(initial_sizes, (tokens,))
-            weighed = self._weights(graph, sizes) if sizes is not None else None
+            current = carried.sizes if carried else graph.call_function(initial_sizes, (tokens,))
+            weighed = self._weights(graph, carried.sizes) if carried else None
             signals = tuple(
                 reduction.signal(name, tokens, current, weighed, method.absent) for name in method.reads
             )
@@ -127,10 +132,12 @@ class InsertTokenMerge(GraphPass):
             merged = graph.call_function(operator.getitem, (both, 0))
             merged_sizes = graph.call_function(operator.getitem, (both, 1))
             record = graph.call_function(record_match, (match,))
+            before = carried.positions if carried else None
+            positions = graph.call_function(positions_of_kept, (before, match))
             result = graph.call_function(aten.transpose.int, (merged, 0, 1)) if layout.axis == 0 else merged
         for reader in readers:
             reader.replace_input_with(point, result)
-        return merged_sizes, record
+        return _Carried(sizes=merged_sizes, positions=positions), record
 
     def _merge(
         self, arguments: tuple[fx.Node, ...], signals: tuple[fx.Node, ...]
@@ -141,12 +148,26 @@ class InsertTokenMerge(GraphPass):
         form = "kernel" if self.forms.merge == "kernels" else self.forms.selection
         return self.method.combine, (*arguments, *signals), {"form": form}
 
+    def _read_tables(self, node: fx.Node, layouts: dict[fx.Node, Layout], carried: "_Carried") -> None:
+        """Let a node read the entries of the tokens that are left."""
+        for table in list(tables(node, layouts)):
+            change = table.prefix - self.anatomy.prefix
+            axes = (table.token_axes, table.image_axis)
+            key = (table.source, change, axes)
+            if key not in carried.entries:
+                with node.graph.inserting_before(node):
+                    carried.entries[key] = node.graph.call_function(
+                        entries_at,
+                        (table.source, carried.positions, *axes),
+                        {"prefix_change": change},
+                    )
+            node.replace_input_with(table.source, carried.entries[key])
+
     def _weigh_keys(self, attention: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node) -> None:
         """Let attention over tokens count every key as often as it has originals."""
         keys = layouts.get(operand(attention, 1))
         if not isinstance(keys, TokenAxis):
             return
-        options = {name: value for name, value in attention.kwargs.items() if name != "attn_mask"}
         change = keys.prefix - self.anatomy.prefix
         with attention.graph.inserting_before(attention):
             weights = self._weights(attention.graph, sizes)
@@ -155,7 +176,7 @@ class InsertTokenMerge(GraphPass):
             weighed = attention.graph.call_function(
                 self.forms.function("mask"),
                 (*attention.args[:3], weights),
-                {"prefix_change": change, "absent": self.method.absent, **options},
+                {"prefix_change": change, "absent": self.method.absent, **attention.kwargs},
             )
         _replace(attention, weighed, layouts)
 
@@ -174,6 +195,21 @@ class InsertTokenMerge(GraphPass):
         with mean.graph.inserting_before(mean):
             weighted = mean.graph.call_function(weighted_mean, (values, sizes, change, layout.axis, keepdim))
         _replace(mean, weighted, layouts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Carried:
+    """What goes along with the tokens.
+
+    Attributes:
+        sizes: how many original tokens each one stands for.
+        positions: where each one was at first.
+        entries: what was looked up at these positions, by table and axes.
+    """
+
+    sizes: fx.Node
+    positions: fx.Node
+    entries: dict[Any, fx.Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from exporter.rewrite.fold_attention_scale import FoldAttentionScale
 from exporter.rewrite.fold_input_normalization import FoldInputNormalization, InsertInputNormalization
 from exporter.rewrite.fold_layer_scale import FoldLayerScale
 from exporter.rewrite.fold_metric import FoldMetric
+from exporter.rewrite.fold_tables import FoldTables
 from exporter.rewrite.fuse_residual_norm import FuseResidualNorm
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.insert_token_merge import InsertTokenMerge
@@ -44,7 +45,7 @@ PIPELINE: tuple[Phase, ...] = (
         (RemoveNoOps, FoldInputNormalization, FoldLayerScale, FoldAttentionScale),
     ),
     Phase("let shapes follow the tokens", (GeneralizeTokenShapes,)),
-    Phase("find blocks and plan merges", (AnnotateBlocks, PlanMerges)),
+    Phase("find blocks and plan merges", (AnnotateBlocks, PlanMerges, FoldTables)),
     Phase("compute only tokens that are read", (SplitFusedProjection, RemoveDeadTokens)),
     Phase("type for a target", (CalibrateActivations, ConvertPrecision)),
     Phase("merge", (InsertTokenMerge, SpreadAnnotation)),

@@ -26,14 +26,21 @@ def mean_key(keys_BHND: Tensor) -> Tensor:
 
 
 def class_row(
-    queries_BHMD: Tensor, keys_BHND: Tensor, sizes_BN1: Tensor | None, *, scale: float, absent: bool
+    queries_BHMD: Tensor,
+    keys_BHND: Tensor,
+    sizes_BN1: Tensor | None,
+    bias: Tensor | None = None,
+    *,
+    scale: float,
+    absent: bool,
 ) -> Tensor:
-    """The class token's attention to every token: softmax(q_0 k^T * scale + log size), mean over heads.
+    """The class token's attention to every token: softmax(q_0 k^T * scale + log size + bias), mean over heads.
 
     Args:
         queries_BHMD: the first one is the class token's.
         keys_BHND: of all tokens.
         sizes_BN1: of the tokens, None where attention does not add log(size).
+        bias: of positions, broadcasts to (B, H, M, N); None where attention adds none.
         scale: of attention.
         absent: as in `log_size_bias`.
 
@@ -43,4 +50,6 @@ def class_row(
     logits_BH1N = (queries_BHMD[:, :, :1] @ keys_BHND.transpose(2, 3)) * scale
     if sizes_BN1 is not None:
         logits_BH1N = logits_BH1N + log_size_bias(sizes_BN1, queries_BHMD, 0, absent=absent)
+    if bias is not None:
+        logits_BH1N = logits_BH1N + bias[..., :1, :]
     return logits_BH1N.float().softmax(dim=-1).mean(dim=1).squeeze(1)

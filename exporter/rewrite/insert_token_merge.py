@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from torch import fx
@@ -13,7 +13,7 @@ from exporter.anatomy.token_axis import trace_tokens
 from exporter.errors import UnsupportedGraphError
 from exporter.forms import Forms
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import operand, operands, output_node, scale_of, shape_of
+from exporter.graph.nodes import mask_of, operand, operands, output_node, scale_of, shape_of
 from exporter.graph.operators import aten, sdpa
 from exporter.reduction import Method, Site
 from exporter.reduction.match import record_match
@@ -83,15 +83,18 @@ class InsertTokenMerge(GraphPass):
             for index, (block, site) in enumerate(zip(self.anatomy.blocks, self.sites, strict=True))
             if site is not None
         }
+        points = {block.attention: block.merge_point for block in self.anatomy.blocks}
         carried: _Carried | None = None
         records: list[fx.Node] = []
         for node in list(graph.nodes):
             if carried is not None:
                 self._read_tables(node, layouts, carried)
-                if node.target is sdpa:
-                    self._weigh_keys(node, layouts, carried.sizes)
-                elif node in self.anatomy.pooling:
-                    self._weigh_mean(node, layouts, carried.sizes)
+            if (point := points.get(node)) in reductions:
+                reductions[point] = replace(reductions[point], bias=mask_of(node))
+            if carried is not None and node.target is sdpa:
+                self._weigh_keys(node, layouts, carried.sizes)
+            elif carried is not None and node in self.anatomy.pooling:
+                self._weigh_mean(node, layouts, carried.sizes)
             if node in reductions:
                 carried, record = self._reduce(node, reductions[node], carried)
                 records.append(record)
@@ -104,6 +107,13 @@ class InsertTokenMerge(GraphPass):
             raise UnsupportedGraphError(
                 f"model: method {self.method.name} reads the class token's attention, and this model has no class "
                 "token; choose another method"
+            )
+        mask = mask_of(block.attention)
+        adds = mask is None or (mask.meta["val"].is_floating_point() and len(shape_of(block.attention)) == 4)
+        if "class_row" in self.method.reads and not adds:
+            raise UnsupportedGraphError(
+                f"model: method {self.method.name} reads the class token's attention, and node {block.attention.name} "
+                "has a mask that is not added to (B, H, N, N) logits; choose another method"
             )
         queries, keys, values = (operand(block.attention, position) for position in range(3))
         return _Reduction(
@@ -214,7 +224,11 @@ class _Carried:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reduction:
-    """The reduction of one block, and what its method may read of the block's attention."""
+    """The reduction of one block, and what its method may read of the block's attention.
+
+    Attributes:
+        bias: of positions, as this attention adds it; None where it adds none.
+    """
 
     block: int
     site: Site
@@ -222,6 +236,7 @@ class _Reduction:
     keys: fx.Node
     values: fx.Node
     scale: float
+    bias: fx.Node | None = None
 
     def signal(
         self, name: str, tokens: fx.Node, sizes: fx.Node, weighed: fx.Node | None, absent: bool
@@ -236,7 +251,7 @@ class _Reduction:
             case "class_row":
                 heads = [self._heads(rows, tokens) for rows in (self.queries, self.keys)]
                 return graph.call_function(
-                    class_row, (*heads, weighed), {"scale": self.scale, "absent": absent}
+                    class_row, (*heads, weighed, self.bias), {"scale": self.scale, "absent": absent}
                 )
             case _:
                 return self._heads(self.keys if name == "mean_keys" else getattr(self, name), tokens)

@@ -1,7 +1,7 @@
 """Where tokens can be merged: the values through which everything about the image has to pass.
 
 In: a captured graph. Out: its cut values in order. A value is a cut if, once it is computed, no other value that
-depends on the image is still needed. Constants (tables, masks) may live on; they are not activations.
+depends on the image is still needed. Constants (tables, masks) may live on, and so may sizes; they are no activations.
 """
 
 from torch import fx
@@ -13,7 +13,9 @@ def cuts(graph: fx.Graph) -> list[fx.Node]:
     """Every tensor that is the only live image-dependent activation right after it was computed, in graph order."""
     dependent = image_dependent(graph)
     order = {node: position for position, node in enumerate(graph.nodes)}
-    last_use = {node: max((order[user] for user in node.users), default=-1) for node in dependent}
+    last_use = {
+        node: max((order[user] for user in node.users if user in dependent), default=-1) for node in dependent
+    }
     found: list[fx.Node] = []
     live: set[fx.Node] = set()
     for node in graph.nodes:

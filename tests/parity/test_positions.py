@@ -11,12 +11,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import EXAMPLE_BATCH
-from exporter.forms import FUNCTIONS, Forms
+from exporter.forms import Forms
 from exporter.schedule import ScheduleRequest
 from exporter.targets import target
-from exporter.targets.onnx.options import OnnxOptions
-from exporter.targets.openvino.options import OpenVinoOptions
 from tests.support.compiled import MIN_MARGIN, Captured, capture_model, max_abs_error
 from tests.support.eager_positions import merged_at_own_positions
 from tests.support.families import TIMM, OneTensorOut, of_transformers, randomise
@@ -64,9 +61,7 @@ TOWERS = {
         build=partial(of_hugging_face, "DINOv3ViTModel", num_register_tokens=4), prefix=5
     ),
     "BEiT of transformers": Tower(
-        build=partial(
-            of_hugging_face, "BeitModel", use_relative_position_bias=True, use_mean_pooling=False
-        ),
+        build=partial(of_hugging_face, "BeitModel", use_relative_position_bias=True, use_mean_pooling=False),
         prefix=1,
     ),
 }
@@ -118,3 +113,41 @@ def test_merged_tokens_stay_at_their_own_position(name: str) -> None:
     output, *_ = program(images_of(name))
 
     assert max_abs_error(output, definition(name)) < 1e-5
+
+
+OTHER_FORMS = [
+    pytest.param(Forms(mask="folded"), id="folded"),
+    pytest.param(Forms(merge="kernels", metric="columns", stem="product"), id="kernels"),
+]
+
+
+@pytest.mark.parametrize("forms", OTHER_FORMS)
+@pytest.mark.parametrize("name", ["EVA-02", "BEiT"])
+def test_every_form_reads_the_tables(name: str, forms: Forms) -> None:
+    program = captured(name).compile(ScheduleRequest(r_per_layer=REMOVED), forms=forms)
+
+    output, *_ = program(images_of(name))
+
+    assert max_abs_error(output, definition(name)) < 1e-5
+
+
+def test_class_row_has_the_bias_of_positions() -> None:
+    program = captured("BEiT").compile(ScheduleRequest(r_per_layer=REMOVED), "drop", proportional=False)
+
+    output, *_ = program(images_of("BEiT"))
+
+    assert max_abs_error(output, definition("BEiT", "drop")) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["DINOv3", "BEiT"])
+def test_engines_read_the_tables(name: str, engine: str, tmp_path: Path) -> None:
+    chosen = target(engine)
+    options = chosen.options()
+    forms = chosen.default_forms(options)
+    program = captured(name).compile(ScheduleRequest(r_per_layer=REMOVED), forms=forms)
+
+    runner = chosen.emit(program, request_of(options, forms=forms), tmp_path).runner
+    output = torch.from_numpy(runner(images_of(name).numpy())["logits"])
+
+    assert max_abs_error(output, definition(name)) < 1e-4

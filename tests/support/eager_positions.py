@@ -1,7 +1,7 @@
 """Merging in models with tables of positions, in the plainest way: the libraries' own modules, image by image.
 
-A token that others merge into stays at its own position. Its row of a rotary table, and its row and column of a position
-bias, are those of that position; the modules rotate and add as they always do.
+A token that others merge into stays at its own position. Its row of a rotary table, and its row and column of a
+position bias, are those of that position; the modules rotate and add as they always do.
 
 Shape suffixes: N tokens that enter a block, P patches, H heads, D channels per head, C channels.
 """
@@ -122,7 +122,9 @@ def branches(block: Any) -> tuple[Callable[[Tensor, dict[str, Any]], Tensor], Ca
             )
         case "BeitLayer":
             return (
-                lambda x, options: block.lambda_1 * block.attention(block.layernorm_before(x), bias_of(block))[0],
+                lambda x, options: (
+                    block.lambda_1 * block.attention(block.layernorm_before(x), bias_of(block))[0]
+                ),
                 lambda x: block.lambda_2 * block.mlp(block.layernorm_after(x)),
             )
     raise TypeError(f"no branches of {type(block).__name__} are written out here")

@@ -39,7 +39,8 @@ def test_capped_schedule_is_noted(vit_dir: Path, workplace: Path) -> None:
 
 
 def test_refusals_are_listed_and_no_failure(workplace: Path) -> None:
-    words = ("inspect", "timm:eva02_tiny_patch14_224", "--weights", "random", "--model-option", "depth=2")
+    options = ("--model-option", "depth=2", "--model-option", "global_pool=max")
+    words = ("inspect", "timm:vit_tiny_patch16_224", "--weights", "random", *options)
 
     shown, document = run(*words, "--r", "4"), run(*words, "--r", "4", "--json").document
 

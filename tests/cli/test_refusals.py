@@ -43,7 +43,9 @@ def test_pretrained_weights_need_a_network(
     [
         pytest.param(["timm:resnet18"], ["attention", "Vision Transformer"], id="resnet"),
         pytest.param(
-            ["timm:eva02_tiny_patch14_224", "--model-option", "depth=2"], ["table", "--r 0"], id="rope"
+            ["timm:vit_tiny_patch16_224", "--model-option", "depth=2", "--model-option", "global_pool=max"],
+            ["mean over the tokens", "--r 0"],
+            id="maximum of the tokens",
         ),
     ],
 )

@@ -115,14 +115,15 @@ def test_merged_tokens_stay_at_their_own_position(name: str) -> None:
     assert max_abs_error(output, definition(name)) < 1e-5
 
 
+KERNELS = Forms(merge="kernels", metric="columns", stem="product")
 OTHER_FORMS = [
-    pytest.param(Forms(mask="folded"), id="folded"),
-    pytest.param(Forms(merge="kernels", metric="columns", stem="product"), id="kernels"),
+    pytest.param("EVA-02", KERNELS, id="rotary table, kernels"),
+    pytest.param("BEiT", KERNELS, id="bias, kernels"),
+    pytest.param("BEiT", Forms(mask="folded"), id="bias, folded sizes"),
 ]
 
 
-@pytest.mark.parametrize("forms", OTHER_FORMS)
-@pytest.mark.parametrize("name", ["EVA-02", "BEiT"])
+@pytest.mark.parametrize(("name", "forms"), OTHER_FORMS)
 def test_every_form_reads_the_tables(name: str, forms: Forms) -> None:
     program = captured(name).compile(ScheduleRequest(r_per_layer=REMOVED), forms=forms)
 
@@ -139,8 +140,7 @@ def test_class_row_has_the_bias_of_positions() -> None:
     assert max_abs_error(output, definition("BEiT", "drop")) < 1e-5
 
 
-@pytest.mark.parametrize("engine", ["onnx", "openvino"])
-@pytest.mark.parametrize("name", ["DINOv3", "BEiT"])
+@pytest.mark.parametrize(("name", "engine"), [("DINOv3", "openvino"), ("BEiT", "onnx")])
 def test_engines_read_the_tables(name: str, engine: str, tmp_path: Path) -> None:
     chosen = target(engine)
     options = chosen.options()

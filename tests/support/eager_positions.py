@@ -51,7 +51,8 @@ class OneImage:
         logits_1HNN = logits_1HNN + (self.sizes_N.log() if self.method != "drop" else 0)
         shares_1HNN = logits_1HNN.softmax(dim=-1)
         self.keys_HND, self.values_HND, self.row_N = k[0], v[0], shares_1HNN[0, :, 0].mean(dim=0)
-        return shares_1HNN @ v
+        attended_1HND: Tensor = shares_1HNN @ v
+        return attended_1HND
 
     def rows(self, table: Tensor) -> Tensor:
         """The rows of a table (..., P, D) for the tokens after the prefix."""
@@ -143,8 +144,8 @@ def bias_of(block: Any) -> Tensor:
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The blocks of a tower: the longest list of modules in it."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len))
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len)
 
 
 def merged_at_own_positions(

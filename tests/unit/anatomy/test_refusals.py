@@ -32,7 +32,7 @@ class Biased(nn.Module):
     def __init__(self, bias: torch.Tensor, *, heads_apart: bool = True) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 8, 6, 6)
-        self.register_buffer("bias", bias)
+        self.bias = nn.Buffer(bias)
         self.heads_apart = heads_apart
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,8 @@ class Biased(nn.Module):
             q = q if self.heads_apart else q.flatten(0, 1)
             attended = nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=self.bias)
             x = x + attended.reshape(-1, 2, 16, 4).transpose(1, 2).flatten(2)
-        return x.mean(dim=1)
+        pooled: torch.Tensor = x.mean(dim=1)
+        return pooled
 
 
 def triangle() -> torch.Tensor:

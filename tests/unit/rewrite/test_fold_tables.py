@@ -33,7 +33,8 @@ class WithTables(nn.Module):
         for _ in range(3):
             q = (x + self.table(images)).unsqueeze(1)
             x = x + functional.scaled_dot_product_attention(q, q, x.unsqueeze(1)).squeeze(1)
-        return x.mean(dim=1)
+        pooled: Tensor = x.mean(dim=1)
+        return pooled
 
 
 class WrittenInPlace(WithTables):

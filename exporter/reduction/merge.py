@@ -40,7 +40,7 @@ def merge_by_lookup(
     Returns:
         Tokens (B, K, C) in the dtype given, and sizes (B, K, 1) fp32.
     """
-    kept_BK, (source_BM, target_BM) = match.kept_BK, _merging(match)
+    kept_BK, (source_BM, target_BM) = match.kept_BK, merging(match)
     if not source_BM.shape[1]:
         return take(tokens_BNC, kept_BK), take(sizes_BN1, kept_BK)
     assignment_BKM = _assignment(kept_BK, target_BM)
@@ -59,7 +59,7 @@ def merge_by_product(
     tokens_BNC: Tensor, sizes_BN1: Tensor, match: Match, *, absent: bool = False
 ) -> tuple[Tensor, Tensor]:
     """`merge_by_lookup` as one product of all tokens with a (K, N) matrix of shares."""
-    kept_BK, (source_BM, target_BM), count = match.kept_BK, _merging(match), tokens_BNC.shape[1]
+    kept_BK, (source_BM, target_BM), count = match.kept_BK, merging(match), tokens_BNC.shape[1]
     assignment_BKM = _assignment(kept_BK, target_BM)
     if isinstance(match.dropped, Tensor):
         assignment_BKM = assignment_BKM * (1 - match.dropped.unsqueeze(1))
@@ -90,8 +90,8 @@ def take(rows_BNC: Tensor, index_BK: Tensor) -> Tensor:
     return functional.embedding(index_BK + offset_B1, rows_BNC.flatten(0, 1))
 
 
-def _merging(match: Match) -> tuple[Tensor, Tensor]:
-    """Sources and targets, less those that are dropped in every image."""
+def merging(match: Match) -> tuple[Tensor, Tensor]:
+    """Sources and targets, (B, M) each, less those that are dropped in every image."""
     if isinstance(match.dropped, Tensor) or not match.dropped:
         return match.source_BR, match.target_BR
     return match.source_BR[:, : -match.dropped], match.target_BR[:, : -match.dropped]

@@ -15,7 +15,8 @@ def ranking_regret(scores_BN: Tensor, chosen_BR: Tensor) -> Tensor:
 
 def order_regret(scores_BR: Tensor) -> Tensor:
     """Of scores in descending order: the largest rise from one to the next, (B,); 0 if there is none."""
-    return (scores_BR[:, 1:] - scores_BR[:, :-1]).amax(dim=1).clamp_min(0)
+    rises_BR = torch.cat((torch.zeros_like(scores_BR[:, :1]), scores_BR.diff(dim=1)), dim=1)
+    return rises_BR.amax(dim=1)
 
 
 def partner_regret(similarity_BRK: Tensor, partner_BR: Tensor) -> Tensor:

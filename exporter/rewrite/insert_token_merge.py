@@ -156,7 +156,7 @@ class InsertTokenMerge(GraphPass):
         if self.method.combine is None:
             return self.forms.function("selection"), arguments, {"absent": self.method.absent}
         form = "kernel" if self.forms.merge == "kernels" else self.forms.selection
-        return self.method.combine, (*arguments, *signals), {"form": form}
+        return self.method.combine, (*arguments, *signals), {"form": form, **self.options}
 
     def _read_tables(self, node: fx.Node, layouts: dict[fx.Node, Layout], carried: "_Carried") -> None:
         """Let a node read the entries of the tokens that are left."""

@@ -1,4 +1,7 @@
-"""A method that drops tokens, through the whole compiler: against the eager reference, and along other decisions."""
+"""A method that drops tokens, through the whole compiler: the decision that it records, and other ones.
+
+`test_methods.py` compares its numbers with the definition.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,75 +11,48 @@ import pytest
 import torch
 from torch import Tensor
 
+from exporter import reduction
 from exporter.anatomy import examine
 from exporter.errors import InternalError, UnsupportedGraphError
 from exporter.forms import FUNCTIONS, Forms
 from exporter.reduction import Site
 from exporter.reduction.match import Match
 from exporter.reduction.merge import merge
-from exporter.rewrite import RewriteOptions, rewrite
-from exporter.schedule import Place, ScheduleRequest
+from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
+from exporter.schedule import Place, ScheduleRequest, all_dropped
 from exporter.validation import TOLERANCES, block_errors, groups_of, run_eager, verify
 from exporter.validation.follow import follow_matches
 from tests.parity.test_onnx_parity import emit
-from tests.support.compiled import (
-    captured_family,
-    compiled_groups,
-    max_abs_error,
-    reference,
-    reference_groups,
-)
-from tests.support.drop_by_class_attention import DROP
-from tests.support.families import WIDTH, Family, family
+from tests.support.compiled import captured_family, compiled_groups, max_abs_error
+from tests.support.families import WIDTH, family
 
 REQUEST = ScheduleRequest(r_per_layer=(4, 0, 21, 5))
 """Block 2 drops 21 of 33 tokens, more than could merge; the last block has no reader for what it drops."""
 
-KINDS = [
-    pytest.param(family("timm_vit"), id="class token"),
-    pytest.param(family("torchvision_vit"), id="folded token axis"),
-    pytest.param(family("hf_dinov2_registers"), id="registers"),
-    pytest.param(family("timm_mean_pool"), id="mean of the patches"),
-    pytest.param(family("hf_vit"), id="three projections"),
-]
+EVIT = reduction.method("evit")
+UNFUSED: dict[str, Any] = {"fused": False}
 
 
-@pytest.mark.parametrize("family", KINDS)
-def test_rewritten_program_equals_the_reference(family: Family) -> None:
-    captured = captured_family(family.name)
-    schedule = captured.schedule(REQUEST, "drop")
-    run = reference(family, schedule.removed, "drop", proportional=False)
-    program = captured.compile(REQUEST, "drop", proportional=False)
-
-    output, *records = program(family.images())
-
-    assert max_abs_error(output, run.output) < 1e-5
-    assert (schedule.merged, schedule.dropped) == ((0, 0, 0, 0), (4, 0, 21, 5))
-    assert list(schedule.tokens) == run.tokens
-    for block, match in program.matches(records).items():
-        kept = [[group[0] for group in groups] for groups in reference_groups(run, block)]
-        assert match.kept_BK.tolist() == kept
+def dropping(name: str = "timm_vit", request: ScheduleRequest = REQUEST, **options: Any) -> RewrittenProgram:
+    return captured_family(name).compile(
+        request, "evit", method_options=UNFUSED, proportional=False, **options
+    )
 
 
-@pytest.mark.parametrize("selection", ["gather", "one-hot"])
-def test_onnx_runtime_drops_the_same_tokens_and_passes(selection: str, tmp_path: Path) -> None:
-    vit, captured = family("timm_vit"), captured_family("timm_vit")
-    forms = Forms().choose({"selection": selection})
-    program = captured.compile(REQUEST, "drop", proportional=False, forms=forms)
-    artifact = emit(program, vit, tmp_path, forms=forms)
+def test_one_hot_selection_drops_the_same_tokens(tmp_path: Path) -> None:
+    vit, forms = family("timm_vit"), Forms().choose({"selection": "one-hot"})
+    program = dropping(forms=forms)
+    inputs = {"images": {"images": vit.images().numpy()}}
 
     result = verify(
         program,
-        artifact,
-        run_eager(program, {"images": {"images": vit.images().numpy()}}),
+        emit(program, vit, tmp_path, forms=forms),
+        run_eager(dropping(), inputs),
         TOLERANCES["fp32"],
     )
 
     assert result.passed
     assert result.match_agreement == (1.0, 1.0)
-    run = reference(vit, (4, 0, 21, 5), "drop", proportional=False)
-    output = torch.from_numpy(artifact.runner(vit.images().numpy())[vit.output_name])
-    assert max_abs_error(output, run.output) < 1e-4
 
 
 def swapped(record: Tensor, r: int) -> Tensor:
@@ -84,13 +60,11 @@ def swapped(record: Tensor, r: int) -> Tensor:
     kept = record.shape[1] - 2 * r
     other = record.clone()
     other[:, kept - 1], other[:, kept] = record[:, kept], record[:, kept - 1]
-    other[:, :kept] = other[:, :kept].sort(dim=1).values
     return other
 
 
 def test_another_decision_is_followed_and_its_regret_measured() -> None:
-    vit, captured = family("timm_vit"), captured_family("timm_vit")
-    program = captured.compile(REQUEST, "drop", proportional=False)
+    vit, program = family("timm_vit"), dropping()
     own_output, *records = program(vit.images())
 
     (own, *_), none = follow_matches(program, [vit.images()], records)
@@ -104,7 +78,7 @@ def test_another_decision_is_followed_and_its_regret_measured() -> None:
 
 def test_dropped_tokens_belong_to_the_token_that_their_match_names() -> None:
     vit, captured = family("timm_vit"), captured_family("timm_vit")
-    program = captured.compile(REQUEST, "drop", proportional=False)
+    program = dropping()
     records = program(vit.images())[1:]
 
     groups_LBT = groups_of(program, records, 37)
@@ -121,7 +95,14 @@ def test_dropped_tokens_belong_to_the_token_that_their_match_names() -> None:
 
 
 def leave_absent(
-    tokens_BNC: Tensor, sizes_BN1: Tensor, match: Match, row_BN: Tensor, *signals: Tensor, form: str
+    tokens_BNC: Tensor,
+    sizes_BN1: Tensor,
+    match: Match,
+    row_BN: Tensor,
+    keys: Tensor,
+    *,
+    form: str,
+    fused: bool,
 ) -> tuple[Tensor, Tensor]:
     """Drop the match's tokens and make the two least attended of the others absent."""
     tokens, sizes = merge(tokens_BNC, sizes_BN1, match, form=form, absent=True)
@@ -138,21 +119,21 @@ def leave_absent(
 def test_absent_tokens_are_as_good_as_dropped(name: str, mask: str) -> None:
     vit, captured = family(name), captured_family(name)
     fewer, more = (ScheduleRequest(r_per_layer=(r, 0, 0, 0)) for r in (3, 5))
-    absent = replace(DROP, combine=leave_absent, absent=True)
+    absent = replace(EVIT, combine=leave_absent, absent=True)
     forms = Forms().choose({"mask": mask})
-    options = RewriteOptions(method=absent, proportional=False, batch=2, forms=forms)
+    options = RewriteOptions(method=absent, method_options=UNFUSED, proportional=False, batch=2, forms=forms)
 
-    with_slots = rewrite(captured.program, captured.schedule(fewer, "drop"), options)
+    with_slots = rewrite(captured.program, captured.schedule(fewer, "evit", **UNFUSED), options)
 
-    expected = captured.compile(more, "drop", proportional=False)
+    expected = dropping(name, more)
     assert max_abs_error(with_slots(vit.images())[0], expected(vit.images())[0]) < 1e-5
 
 
 def test_model_without_a_class_token_is_refused() -> None:
     captured = captured_family("hf_siglip")
 
-    with pytest.raises(UnsupportedGraphError, match="method drop reads the class token's attention"):
-        captured.compile(REQUEST, "drop")
+    with pytest.raises(UnsupportedGraphError, match="method evit reads the class token's attention"):
+        captured.compile(REQUEST, "evit")
 
 
 def drop_last(tokens_BNC: Tensor, *, at: Site) -> Match:
@@ -164,8 +145,10 @@ def drop_last(tokens_BNC: Tensor, *, at: Site) -> Match:
 @pytest.mark.parametrize("place", ["block-start", "block-end"])
 def test_tokens_leave_where_the_method_says(place: Place) -> None:
     vit, captured = family("timm_vit"), captured_family("timm_vit")
-    last = replace(DROP, decide=drop_last, reads=("tokens",), place=place)
-    schedule = captured.schedule(ScheduleRequest(r_per_layer=(0, 5, 0, 0)), "drop")
+    last = replace(
+        reduction.method("tome"), decide=drop_last, reads=("tokens",), place=place, dropped=all_dropped
+    )
+    schedule = captured.schedule(ScheduleRequest(r_per_layer=(0, 5, 0, 0)), "evit", **UNFUSED)
     model = vit.model()
     block: Any = model.get_submodule("blocks.1")
     if place == "block-start":
@@ -188,11 +171,11 @@ def block_macs(tokens: int) -> int:
 
 def test_method_before_a_block_cannot_read_its_attention() -> None:
     with pytest.raises(InternalError, match="it can read its tokens and sizes only"):
-        replace(DROP, place="block-start")
+        replace(EVIT, place="block-start")
 
 
 def test_site_says_what_is_dropped() -> None:
-    program = captured_family("timm_vit").compile(REQUEST, "drop")
+    program = dropping()
 
     assert program.sites == (
         Site(r=4, dropped=4, prefix=1, depth=0.0),

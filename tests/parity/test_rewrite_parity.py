@@ -95,13 +95,13 @@ KERNEL_FORMS = Forms(merge="kernels", metric="columns", stem="product", normaliz
     [
         *(pytest.param("tome", *each.values, id=f"tome-{each.id}") for each in ONE_PER_HEAD),
         pytest.param("pitome", family("timm_dinov2_registers"), id="pitome-registers"),
-        pytest.param("drop", family("timm_vit"), id="drop-class token"),
+        pytest.param("evit", family("timm_vit"), id="evit-class token"),
     ],
 )
 def test_program_of_kernels_computes_the_definition_on_the_cpu(method: Method, family: Family) -> None:
     captured, request = captured_family(family.name), REQUESTS["constant"]
     schedule = captured.schedule(request, method)
-    proportional = method != "drop"
+    proportional = method != "evit"
     run = reference(family, schedule.removed, method, proportional=proportional)
 
     program = captured.compile(request, method, forms=KERNEL_FORMS, proportional=proportional)

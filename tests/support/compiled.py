@@ -16,7 +16,6 @@ from exporter.anatomy import Anatomy, examine
 from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import Schedule, ScheduleRequest, plan
-from tests.support.drop_by_class_attention import DROP
 from tests.support.eager_state import Reduction
 from tests.support.families import IMAGE_SIZE, SCHEDULES, Family, family
 from tests.support.matching import Method
@@ -50,24 +49,19 @@ class Captured:
     anatomy: Anatomy
     compiled: dict[str, RewrittenProgram] = field(default_factory=dict, repr=False, compare=False)
 
-    def schedule(self, request: ScheduleRequest, name: Method = "tome") -> Schedule:
-        """Resolve a request for this model and a method."""
-        return plan(request, chosen(name).limited(self.anatomy.geometry, {}))
+    def schedule(self, request: ScheduleRequest, name: Method = "tome", **options: Any) -> Schedule:
+        """Resolve a request for this model and a method; `options` are the method's."""
+        return plan(request, reduction.method(name).limited(self.anatomy.geometry, options))
 
     def compile(self, request: ScheduleRequest, name: Method = "tome", **options: Any) -> RewrittenProgram:
         """Rewrite it for a schedule and a method, once; `options` are those of `RewriteOptions`."""
-        settings = {"batch": EXAMPLE_BATCH} | options
-        schedule = self.schedule(request, name)
+        settings: dict[str, Any] = {"batch": EXAMPLE_BATCH} | options
+        schedule = self.schedule(request, name, **settings.get("method_options", {}))
         key = repr((schedule, name, sorted(settings.items())))
         if key not in self.compiled:
-            asked = RewriteOptions(method=chosen(name), **settings)
+            asked = RewriteOptions(method=reduction.method(name), **settings)
             self.compiled[key] = rewrite(self.program, schedule, asked)
         return self.compiled[key]
-
-
-def chosen(name: Method) -> reduction.Method:
-    """A method of the product, or the one that drops."""
-    return DROP if name == "drop" else reduction.method(name)
 
 
 def capture_model(model: nn.Module, image_size: int = IMAGE_SIZE) -> Captured:

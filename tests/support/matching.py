@@ -108,18 +108,6 @@ def match_pitome(similarity: Sequence[Sequence[float]], *, r: int, prefix: int, 
     return Matching(groups=groups, margin=min(margins))
 
 
-def drop_least_attended(row: Sequence[float], *, r: int, prefix: int) -> Matching:
-    """Keep the patches that the class token attends to most (Liang et al. 2022), in order of position."""
-    r = min(r, len(row) - prefix - 1)
-    if r == 0:
-        return keep_all(len(row))
-    # sorted() is stable: at equal attention the lower patch stays in front
-    ranked = sorted(range(prefix, len(row)), key=lambda patch: -row[patch])
-    kept, dropped = ranked[: len(ranked) - r], ranked[len(ranked) - r :]
-    groups = [[token] for token in [*range(prefix), *sorted(kept)]]
-    return Matching(groups=groups, margin=row[kept[-1]] - row[dropped[0]])
-
-
 def best_destination(scores: Sequence[float], destinations: Sequence[int]) -> int:
     """Return the destination with the highest score; of equal ones the first."""
     best = destinations[0]

@@ -31,7 +31,7 @@ IMPORTS: dict[str, str] = {
     "schedule": "errors recipe_key",
     "capture": "errors graph",
     "anatomy": "errors graph schedule",
-    "reduction": "errors forms schedule",
+    "reduction": "errors forms recipe_key schedule",
     "kernels": "errors graph reduction",
     "sweep": "errors machine processes records schedule",
     "rewrite": "anatomy capture errors forms graph kernels reduction schedule",

@@ -1,0 +1,123 @@
+"""EViT: the patches that the class token attends to most stay; the others become one token, or are dropped.
+
+Source: Liang et al., Not All Patches are What You Need: Expediting Vision Transformers via Token Reorganizations,
+ICLR 2022, section 3.2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exporter.reduction.keep_highest import chosen_regret, keep_highest, keep_regret, keeps_prefix
+from exporter.reduction.match import Match
+from exporter.reduction.merge import merge, take
+from exporter.reduction.method import Method, Site
+from exporter.reduction.regret import without_form
+from exporter.reduction.signals import mean_key
+from exporter.schedule import all_dropped, keep_of_current, none_dropped
+
+
+def decide(class_row_BN: Tensor, keys_BHND: Tensor, *, at: Site, fused: bool) -> Match:
+    """Rank the patches by the class token's attention, the lower position first on ties.
+
+    Fused: the last patch of those that stay gives its place to the fused token and becomes a part of it; all that leave
+    have it as their target. Otherwise a dropped patch names the patch that stays whose mean key is most similar to its
+    own.
+
+    Args:
+        class_row_BN: the class token's attention.
+        keys_BHND: the attention's keys.
+        at: 0 < r < N - prefix - 1.
+        fused: whether those that leave become one token.
+
+    Returns:
+        A match whose output order is prefix tokens, patches from the best attended one down.
+    """
+    match = keep_highest(class_row_BN, mean_key(keys_BHND), at)
+    if not fused:
+        return match
+    return match._replace(target_BR=torch.full_like(match.source_BR, match.kept_BK.shape[1] - 1))
+
+
+def combine(
+    tokens_BNC: Tensor,
+    sizes_BN1: Tensor,
+    match: Match,
+    class_row_BN: Tensor,
+    keys_BHND: Tensor,
+    *,
+    form: str,
+    fused: bool,
+) -> tuple[Tensor, Tensor]:
+    """The tokens that stay, and where `fused` the sum of a_j x_j over the others, a_j the class token's attention.
+
+    The weights of the sum are not normalised. Every token counts once, the fused one as well.
+    """
+    if not fused:
+        return merge(tokens_BNC, sizes_BN1, match, form=form)
+    stay_BK = match.kept_BK[:, :-1]
+    rest_BR = torch.cat((match.kept_BK[:, -1:], match.source_BR), dim=1)
+    weights_B1R = class_row_BN.gather(1, rest_BR).unsqueeze(1).to(tokens_BNC.dtype)
+    fused_B1C = weights_B1R @ take(tokens_BNC, rest_BR)
+    return torch.cat((take(tokens_BNC, stay_BK), fused_B1C), dim=1), take(sizes_BN1, match.kept_BK)
+
+
+def regret(class_row_BN: Tensor, keys_BHND: Tensor, *, match: Match, at: Site, fused: bool) -> Tensor:
+    """How far a match is from the definition of EViT, (B,): see `Method.regret`.
+
+    By how much more the class token attends to a patch that leaves than to one that stays, of the range; and where
+    patches are dropped, the best similarity of one to a patch that stays less that to its own target. The order of
+    those that stay changes no number. Infinite if a prefix token leaves, or the fused token has another slot.
+    """
+    if not fused:
+        return keep_regret(class_row_BN, mean_key(keys_BHND), match, at)
+    slot = match.kept_BK.shape[1] - 1
+    if not keeps_prefix(match, at) or bool((match.target_BR != slot).any()):
+        return without_form(len(class_row_BN))
+    return chosen_regret(class_row_BN, match.kept_BK[:, at.prefix : slot], at)
+
+
+def _cap(tokens: int, prefix: int) -> int:
+    """Two are left: the fused token and a patch, or without fusing two patches."""
+    return max(tokens - prefix - 2, 0)
+
+
+def _dropped(removed: int, block: int, blocks: int, *, fused: bool) -> int:
+    """The fused token is made of all that leave."""
+    return none_dropped(removed, block, blocks) if fused else all_dropped(removed, block, blocks)
+
+
+def _keep(rate: float, stage: int, initial: int, current: int, *, fused: bool) -> int:
+    """The fused token comes on top of the rate."""
+    return keep_of_current(rate, stage, initial, current) + fused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be set of EViT.
+
+    Attributes:
+        fused: whether the patches that leave become one token, the sum of each times the class token's attention to it;
+            otherwise they are dropped.
+    """
+
+    fused: bool = True
+
+
+METHOD = Method(
+    name="evit",
+    reference="Liang et al., Not All Patches are What You Need, ICLR 2022",
+    does="keeps the patches that the class token attends to most; the others become one token, or are dropped",
+    licence="Apache-2.0",
+    training="fine-tuned by the authors; works with any weights, at a lower accuracy",
+    decide=decide,
+    regret=regret,
+    reads=("class_row", "keys"),
+    combine=combine,
+    cap=_cap,
+    dropped=_dropped,
+    keep=_keep,
+    proportional=False,
+    options=Options,
+)

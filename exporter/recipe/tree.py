@@ -227,6 +227,8 @@ def merging_name(recipe: Recipe) -> str:
         return f"{recipe.method}-layers-{_digest(lists)}"
     if schedule.form == "keep_per_layer":
         return f"{recipe.method}-keep-{_digest(schedule.keep_per_layer)}"
+    if schedule.form == "published":
+        return f"{recipe.method}-{schedule.published}"
     if schedule.form == "keep_rate":
         places = "" if schedule.at is None else f"-{_digest(schedule.at)}"
         return f"{recipe.method}-rate{schedule.keep_rate:g}{places}"

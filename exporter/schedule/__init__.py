@@ -13,11 +13,13 @@ from exporter.schedule.plan import (
     plan,
     spread,
 )
+from exporter.schedule.published import PUBLISHED
 from exporter.schedule.request import FORMS, ScheduleKind, ScheduleRequest
 from exporter.schedule.workload import Workload
 
 __all__ = [
     "FORMS",
+    "PUBLISHED",
     "Geometry",
     "Place",
     "Schedule",

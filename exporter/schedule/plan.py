@@ -5,12 +5,13 @@ a block, and how many of them are dropped and not merged, is the method's to say
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from math import ceil
 from typing import Literal
 
 from exporter.errors import UsageError
+from exporter.schedule.published import published
 from exporter.schedule.request import ScheduleRequest
 
 _EXACT = 1e-9  # of a product of a rate and a count, in which 0.7 * 10 is not 7
@@ -111,7 +112,8 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
 
     Raises:
         UsageError: r is negative, an explicit list has the wrong length or cannot be met, a keep rate is for a block
-            that there is not, or the method does not drop what the request says.
+            that there is not, no schedule was published under that name, or the method does not drop what the request
+            says.
     """
     notes: tuple[str, ...] = ()
     if request.form != "r" and request.align is not None:
@@ -119,6 +121,8 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
             "schedule: --align moves a schedule that is spread by --r, and cannot move an explicit list"
         )
     match request.form:
+        case "published":
+            return _published(request, geometry)
         case "r_per_layer":
             removed = _explicit(_both(request, geometry), geometry)
         case "keep_per_layer":
@@ -134,6 +138,20 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
         dropped=dropped,
         tokens=_counts(removed, geometry),
         notes=notes,
+    )
+
+
+def _published(request: ScheduleRequest, geometry: Geometry) -> Schedule:
+    assert request.published is not None
+    found = published(request.published)
+    lists = ScheduleRequest(r_per_layer=found.merged, drop_per_layer=found.dropped)
+    notes = (
+        f"schedule {found.name} was published for {found.tokens} tokens, and this model has {geometry.tokens}",
+    )
+    return replace(
+        plan(lists, geometry),
+        requested=request.describe(),
+        notes=() if geometry.tokens == found.tokens else notes,
     )
 
 

@@ -13,13 +13,14 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "r_per_layer": ("r_per_layer", "drop_per_layer"),
     "keep_per_layer": ("keep_per_layer",),
     "keep_rate": ("keep_rate", "at"),
+    "published": ("published",),
 }
 """The forms of a request, each with its keys; `kind`, `align` and `at` only add to a form that another key chose."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRequest:
-    """One of four forms: `r`, counts that leave each block, counts that stay after each block, or a keep rate.
+    """One of five forms: `r`, counts that leave each block or stay after it, a keep rate, or a published schedule.
 
     Attributes:
         kind: how r is spread over the blocks.
@@ -32,6 +33,7 @@ class ScheduleRequest:
             (with a point, in (0, 1]: 0.9,0.9).
         keep_rate: fraction of the patches that is kept, in (0, 1], at each of the blocks of `at`; the method rounds.
         at: blocks that keep_rate is for, such as 3,6,9; by default those after a quarter, a half and three quarters.
+        published: counts that a method's authors published, such as deit_s-2.9 of DiffRate (a model and its GMACs).
     """
 
     kind: Annotated[ScheduleKind, Key(option="--schedule")] = "constant"
@@ -46,11 +48,12 @@ class ScheduleRequest:
         None
     )
     at: Annotated[tuple[Count, ...] | None, Key(option="--at")] = None
+    published: Annotated[str | None, Key(option="--published", metavar="NAME")] = None
 
     @property
     def form(self) -> str:
         """Which of `FORMS` it has."""
-        for form in ("keep_rate", "keep_per_layer"):
+        for form in ("published", "keep_rate", "keep_per_layer"):
             if getattr(self, form) is not None:
                 return form
         return "r" if self.r_per_layer is None and self.drop_per_layer is None else "r_per_layer"
@@ -74,6 +77,8 @@ class ScheduleRequest:
                 return " ".join(f"{name} {_listed(counts)}" for name, counts in lists.items() if counts)
             case "keep_per_layer":
                 return f"keep-per-layer {_listed(self.keep_per_layer or ())}"
+            case "published":
+                return f"published {self.published}"
             case "keep_rate":
                 return f"keep-rate {self.keep_rate:g}" + (f" at {_listed(self.at)}" if self.at else "")
             case _:

@@ -136,6 +136,8 @@ def _schedule_words(schedule: ScheduleRequest) -> tuple[str, bool]:
             return f"list{sum((*(schedule.r_per_layer or ()), *(schedule.drop_per_layer or ())))}", False
         case "keep_per_layer":
             return "keep", False
+        case "published":
+            return f"{schedule.published}", True
         case "keep_rate":
             return f"rate{schedule.keep_rate:g}", False
     align = "" if schedule.align is None else f"-align{schedule.align}"

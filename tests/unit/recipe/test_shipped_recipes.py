@@ -9,19 +9,28 @@ import pytest
 from exporter.models import ModelRequest, aliases
 from exporter.recipe import Recipe, load_recipe, recipe_schema, recipe_to_mapping
 from exporter.recipe.yaml_text import parse_yaml
-from exporter.schedule import Geometry, ScheduleRequest, plan
+from exporter.reduction import method
+from exporter.schedule import PUBLISHED, Geometry, ScheduleRequest, plan
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+MAE = {
+    "timm:vit_base_patch16_224.mae": ("mae_b16", Geometry(tokens=197, protected=1, blocks=12)),
+    "timm:vit_large_patch16_224.mae": ("mae_l16", Geometry(tokens=197, protected=1, blocks=24)),
+    "timm:vit_huge_patch14_224.mae": ("mae_h14", Geometry(tokens=257, protected=1, blocks=32)),
+}
+"""Models without an alias: their weights are fine-tuned ones, which the user has."""
 
 each_recipe = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in SHIPPED])
 
 
 @each_recipe
-def test_a_shipped_recipe_loads_names_an_alias_and_says_what_it_builds(path: Path) -> None:
+def test_a_shipped_recipe_loads_names_its_model_and_says_what_it_builds(path: Path) -> None:
     recipe = load_recipe(path)
-    assert recipe.model.model in aliases()
-    assert path.stem.startswith(recipe.model.model)
+    name = recipe.model.model
+    assert name in aliases() or Path(recipe.model.weights).name.startswith("mae_finetuned_vit_")
+    assert path.stem.startswith(MAE[name][0] if name in MAE else name)
     ends = [*recipe.targets, *(f"{target}_{recipe.precision}" for target in recipe.targets), "engines"]
     assert any(path.stem.endswith(end) for end in ends)
 
@@ -29,15 +38,25 @@ def test_a_shipped_recipe_loads_names_an_alias_and_says_what_it_builds(path: Pat
 @each_recipe
 def test_a_shipped_schedule_fits_its_model_without_a_cap(path: Path) -> None:
     recipe = load_recipe(path)
-    alias = aliases()[recipe.model.model]
-    geometry = Geometry(tokens=alias.tokens, protected=1, blocks=alias.blocks)
-    schedule = plan(recipe.schedule, geometry)
+    if recipe.model.model in MAE:
+        geometry = MAE[recipe.model.model][1]
+    else:
+        alias = aliases()[recipe.model.model]
+        geometry = Geometry(tokens=alias.tokens, protected=1, blocks=alias.blocks)
+    schedule = plan(recipe.schedule, method(recipe.method).limited(geometry, recipe.method_options))
     assert schedule.notes == ()
     assert not schedule.is_dense
 
 
 def test_every_alias_has_a_recipe() -> None:
-    assert {load_recipe(path).model.model for path in SHIPPED} == set(aliases())
+    assert {load_recipe(path).model.model for path in SHIPPED} == {*aliases(), *MAE}
+
+
+def test_every_published_schedule_has_a_recipe_that_names_its_source() -> None:
+    published = [path for path in SHIPPED if load_recipe(path).schedule.published is not None]
+    assert {load_recipe(path).schedule.published for path in published} == set(PUBLISHED)
+    assert len(published) == len(PUBLISHED)
+    assert all("github.com/OpenGVLab/DiffRate" in path.read_text(encoding="utf-8") for path in published)
 
 
 @each_recipe

@@ -117,12 +117,11 @@ def print_planned(console: Console, planned: Planned) -> None:
         console.print("a text tower is exported as it is: no blocks are merged")
         return
     words = ("attention", "merge point")
-    headings = ("block", "tokens in", "merged", "tokens out", "GMACs", *words)
+    drops = ("dropped",) if any(planned.schedule.dropped) else ()
+    headings = ("block", "tokens in", "merged", *drops, "tokens out", "GMACs", *words)
     table = figures(f"{planned.model.name}: {planned.schedule.requested}", headings, words)
     for row in _block_rows(planned):
-        cells = [*row.values()]
-        cells[4] = f"{row['gmacs']:.3f}"
-        table.add_row(*map(str, cells))
+        table.add_row(*map(str, {**row, "gmacs": f"{row['gmacs']:.3f}"}.values()))
     counts = gmacs(planned, 0)
     console.print(table)
     console.print(
@@ -141,13 +140,15 @@ def _print_notes(console: Console, notes: Iterable[str]) -> None:
 
 
 def _block_rows(planned: Planned) -> list[dict[str, Any]]:
+    """By block; the key "dropped" only where the schedule drops any token."""
     assert planned.anatomy is not None
-    tokens = planned.schedule.tokens
+    tokens, dropped = planned.schedule.tokens, planned.schedule.dropped
     return [
         {
             "block": index,
             "tokens_in": tokens[index],
             "merged": planned.schedule.merged[index],
+            **({"dropped": dropped[index]} if any(dropped) else {}),
             "tokens_out": tokens[index + 1],
             "gmacs": macs / 1e9,
             "attention": block.attention.name,

@@ -215,10 +215,12 @@ def _block_chart(evidence: Evidence) -> tuple[Part, ...]:
 
 def _block_table(evidence: Evidence) -> Table:
     schedule, gmacs = evidence.manifest.schedule, evidence.manifest.gmacs.blocks
-    times = evidence.block_ms
+    times, dropped = evidence.block_ms, schedule.dropped
     rows = (
         (
-            *(str(block), str(before), str(merged), str(after)),
+            *(str(block), str(before), str(merged)),
+            *([str(dropped[block])] if dropped is not None else []),
+            str(after),
             *([show.mmacs(gmacs[block])] if gmacs is not None else []),
             *(show.milliseconds(blocks.get(block)) for blocks in times.values()),
         )
@@ -229,7 +231,9 @@ def _block_table(evidence: Evidence) -> Table:
     return Table(
         caption="Tokens in and out of each block",
         headings=(
-            *("block", "tokens in", "merged", "tokens out"),
+            *("block", "tokens in", "merged"),
+            *(["dropped"] if dropped is not None else []),
+            "tokens out",
             *(["MMACs"] if gmacs is not None else []),
             *(f"ms, {target}" for target in times),
         ),

@@ -20,6 +20,20 @@ def test_table_shows_every_block(vit_dir: Path, workplace: Path) -> None:
         assert fact in " ".join(outcome.out.split())
 
 
+def test_dropped_tokens_have_a_column_of_their_own(vit_dir: Path, workplace: Path) -> None:
+    words = ("--method", "diffrate", "--r-per-layer", "4,0,2,0", "--drop-per-layer", "1,3,0,0")
+
+    outcome = run("inspect", f"hf:{vit_dir}", *words)
+
+    rows = [line.split("│")[1:-1] for line in outcome.out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row[:5]] for row in rows] == [
+        ["0", "37", "4", "1", "32"],
+        ["1", "32", "0", "3", "29"],
+        ["2", "29", "2", "0", "27"],
+        ["3", "27", "0", "0", "27"],
+    ]
+
+
 def test_json_has_what_the_table_has(vit_dir: Path, workplace: Path) -> None:
     outcome = run("inspect", f"hf:{vit_dir}", "--r", "4", "--json")
 

@@ -118,6 +118,21 @@ def test_blocks_have_their_tokens_arithmetic_and_time(full: Read) -> None:
     assert list(rows[0]) == ["block", "tokens in", "merged", "tokens out", "MMACs", "ms, onnx"]
 
 
+def test_blocks_have_what_they_drop_where_any_does(make: Make) -> None:
+    schedule = ScheduleRecord(requested="pairs", merged=(3, 0, 2), dropped=(1, 4, 0), tokens=(17, 13, 9, 7))
+
+    rows = read(make(schedule=schedule)).table(
+        "Tokens, arithmetic and time per block", "Tokens in and out of each block"
+    )
+
+    assert [list(row.values())[:5] for row in rows] == [
+        ["0", "17", "3", "1", "13"],
+        ["1", "13", "0", "4", "9"],
+        ["2", "9", "2", "0", "7"],
+    ]
+    assert list(rows[0])[2:5] == ["merged", "dropped", "tokens out"]
+
+
 def test_large_and_small_counts_of_arithmetic_are_readable(make: Make) -> None:
     counts = GmacsRecord(dense=20.0, reduced=13.104, ratio=1.5, executed=0.0334, blocks=(5.0, 4.0, 3.5))
 

@@ -80,5 +80,5 @@ def _print_solution(console: Console, model: str, record: SweepRecord, solution:
         name = solution.best.name
         method = next((each.point.method for each in record.points if each.name == name), "tome")
         again = f"python -m exporter {model} --method {method}"
-        schedule = ",".join(map(str, solution.best.r_per_layer))
-        say(console, f"its bundle: bundles/{name}; the same: {again} --r-per-layer {schedule}")
+        schedule = " ".join(f"{option} {counts}" for option, counts in solution.best.lists.items())
+        say(console, f"its bundle: bundles/{name}; the same: {again} {schedule}")

@@ -58,6 +58,7 @@ from exporter.sweep import (
     solve_max_drop,
     solve_min_speedup,
     with_dense,
+    with_drop_shares,
     write_record,
 )
 from exporter.validation import collect, default_workers
@@ -242,7 +243,7 @@ class _Sweep:
             name: method(name).limited(self.planned.anatomy.geometry, options)
             for name, options in axes.methods.items()
         }
-        looked_through = families(axes)
+        looked_through = with_drop_shares(families(axes), geometries)
         table = self._table(looked_through[0], geometries[looked_through[0].method])
         return Space(geometries=geometries, families=looked_through, table=table)
 

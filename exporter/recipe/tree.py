@@ -234,7 +234,8 @@ def merging_name(recipe: Recipe) -> str:
         return f"{recipe.method}-rate{schedule.keep_rate:g}{places}"
     kind = "" if schedule.kind == "constant" else f"-{schedule.kind}"
     align = "" if schedule.align is None else f"-align{schedule.align}"
-    return f"{recipe.method}-r{schedule.r}{kind}{align}"
+    drop = "" if schedule.drop_share is None else f"-drop{schedule.drop_share:g}"
+    return f"{recipe.method}-r{schedule.r}{kind}{align}{drop}"
 
 
 def _both(schedule: ScheduleRequest) -> tuple[object, ...]:

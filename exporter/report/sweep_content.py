@@ -261,9 +261,8 @@ def _solution_section(solution: Solution) -> Section:
     )
     best: tuple[Part, ...] = ()
     if solution.best is not None:
-        layers = ",".join(map(str, solution.best.r_per_layer))
         label = "best schedule" if solution.reached else "nearest schedule"
-        best = (Facts(rows=((label, solution.best.name), ("--r-per-layer", layers))),)
+        best = (Facts(rows=((label, solution.best.name), *solution.best.lists.items())),)
     table = Table(
         caption="Everything that the solver looked at, in that order",
         headings=("point", "r per layer", "points lost", "predicted speedup", "measured speedup"),
@@ -277,7 +276,7 @@ def _evaluation_row(each: Evaluation) -> tuple[str, ...]:
     none = show.NOT_MEASURED
     return (
         each.name,
-        ",".join(map(str, each.r_per_layer)),
+        "; dropped: ".join(each.lists.values()),
         none if each.drop is None else f"{each.drop:.2f}",
         none if each.predicted_speedup is None else show.times(each.predicted_speedup),
         none if each.measured_speedup is None else show.times(each.measured_speedup),

@@ -102,6 +102,12 @@ class Schedule:
         return tuple(before - after for before, after in pairwise(self.tokens))
 
     @property
+    def lists(self) -> ScheduleRequest:
+        """The request that gives these counts, block by block."""
+        dropped = self.dropped if any(self.dropped) else None
+        return ScheduleRequest(r_per_layer=self.merged, drop_per_layer=dropped)
+
+    @property
     def is_dense(self) -> bool:
         """Whether no token leaves at all."""
         return not any(self.removed)
@@ -264,14 +270,16 @@ def _both(request: ScheduleRequest, geometry: Geometry) -> tuple[int, ...]:
 
 def _dropped(request: ScheduleRequest, geometry: Geometry, removed: tuple[int, ...]) -> tuple[int, ...]:
     own = tuple(geometry.dropped(r, block, geometry.blocks) for block, r in enumerate(removed))
-    asked = request.drop_per_layer
+    option, asked = "--drop-per-layer", request.drop_per_layer
+    if request.drop_share is not None:
+        option, asked = "--drop-share", tuple(int(r * request.drop_share + 0.5) for r in removed)
     if asked is None or asked == own:
         return own
     if not geometry.pairs:
         block = next(block for block, (gone, r) in enumerate(zip(asked, own, strict=True)) if gone != r)
         raise UsageError(
             f"schedule: of the {removed[block]} tokens that leave block {block} this method drops {own[block]}, got "
-            f"{asked[block]} in --drop-per-layer; choose a method that drops as many as it is given, or leave it out"
+            f"{asked[block]} by {option}; choose a method that drops as many as it is given, or leave it out"
         )
     return asked
 

@@ -9,13 +9,14 @@ from exporter.recipe_key import Count, Key, Positive, Range
 ScheduleKind = Literal["constant", "decreasing", "increasing"]
 
 FORMS: Mapping[str, tuple[str, ...]] = {
-    "r": ("r", "kind", "align"),
+    "r": ("r", "kind", "align", "drop_share"),
     "r_per_layer": ("r_per_layer", "drop_per_layer"),
     "keep_per_layer": ("keep_per_layer",),
     "keep_rate": ("keep_rate", "at"),
     "published": ("published",),
 }
-"""The forms of a request, each with its keys; `kind`, `align` and `at` only add to a form that another key chose."""
+"""The forms of a request, each with its keys; `kind`, `align`, `drop_share` and `at` only add to a form that another
+key chose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class ScheduleRequest:
         kind: how r is spread over the blocks.
         r: tokens that leave a block on average; 0 is the dense model.
         align: where possible, later token counts are multiples of this.
+        drop_share: of the tokens that leave a block, the share that is dropped, in 0..1, for a method that takes such
+            pairs of counts (diffrate).
         r_per_layer: tokens merged in each block, one entry per block, such as 16,14,12; for a method that only drops,
             the tokens that it drops.
         drop_per_layer: tokens dropped in each block, beside those of r_per_layer, such as 0,5,12.
@@ -39,6 +42,9 @@ class ScheduleRequest:
     kind: Annotated[ScheduleKind, Key(option="--schedule")] = "constant"
     r: Annotated[Count, Key(option="--r")] = 0
     align: Annotated[Positive | None, Key(option="--align")] = None
+    drop_share: Annotated[Annotated[float, Range(least=0.0, most=1.0)] | None, Key(option="--drop-share")] = (
+        None
+    )
     r_per_layer: Annotated[tuple[Count, ...] | None, Key(option="--r-per-layer")] = None
     drop_per_layer: Annotated[tuple[Count, ...] | None, Key(option="--drop-per-layer")] = None
     keep_per_layer: Annotated[tuple[int, ...] | tuple[float, ...] | None, Key(option="--keep-per-layer")] = (
@@ -83,7 +89,8 @@ class ScheduleRequest:
                 return f"keep-rate {self.keep_rate:g}" + (f" at {_listed(self.at)}" if self.at else "")
             case _:
                 aligned = f" aligned to {self.align}" if self.align else ""
-                return f"{self.kind} r={self.r}{aligned}"
+                dropping = "" if self.drop_share is None else f" dropping {self.drop_share:g}"
+                return f"{self.kind} r={self.r}{aligned}{dropping}"
 
 
 def _listed(numbers: tuple[int, ...] | tuple[float, ...]) -> str:

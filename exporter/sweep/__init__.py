@@ -1,7 +1,7 @@
 """Sweeps: a grid of schedules built, measured and compared; schedules found for a goal. No torch."""
 
 from exporter.sweep.cache import Conditions, Found, Store, open_store
-from exporter.sweep.candidates import Candidate, Space, candidates
+from exporter.sweep.candidates import Candidate, Space, candidates, with_drop_shares
 from exporter.sweep.drive import (
     Progress,
     Work,
@@ -72,5 +72,6 @@ __all__ = [
     "solve_max_drop",
     "solve_min_speedup",
     "with_dense",
+    "with_drop_shares",
     "write_record",
 ]

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from exporter.errors import UsageError
-from exporter.schedule import Geometry, Schedule, ScheduleRequest, plan
+from exporter.schedule import Geometry, Schedule, plan
 from exporter.sweep.grid import Point
 from exporter.sweep.ladder import lift
 from exporter.sweep.latency import LatencyTable
+
+DROP_SHARES = (0.0, 0.5, 1.0)
+"""Of the tokens that leave a block, what is dropped: a solver looks through the schedules of each share apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +53,31 @@ def candidates(space: Space, family: Point) -> tuple[Candidate, ...]:
     """The distinct merging schedules of a family, least merging first."""
     geometry, table = space.geometries[family.method], space.table
     largest = space.largest_r or geometry.most(geometry.tokens)
-    found: dict[tuple[int, ...], Candidate] = {}
+    found: dict[tuple[tuple[int, ...], tuple[int, ...]], Candidate] = {}
     for r in range(1, largest + 1):
         request = replace(family.schedule, r=r)
         schedule = plan(request, geometry)
         if table is not None and table.covers(schedule.tokens):
             better = lift(schedule, table, geometry)
             if better.tokens != schedule.tokens:
-                schedule, request = better, ScheduleRequest(r_per_layer=better.removed)
+                schedule, request = better, better.lists
         if not schedule.is_dense:
             candidate = Candidate(
                 point=family.scheduled(request),
                 schedule=schedule,
                 predicted_speedup=_predicted(schedule, table),
             )
-            found.setdefault(schedule.removed, candidate)
+            found.setdefault((schedule.merged, schedule.dropped), candidate)
     return tuple(sorted(found.values(), key=lambda each: -sum(each.schedule.tokens)))
+
+
+def with_drop_shares(families: Sequence[Point], geometries: Mapping[str, Geometry]) -> tuple[Point, ...]:
+    """The families, each of a method that takes pairs of counts once per share of `DROP_SHARES`."""
+    return tuple(
+        replace(family, schedule=replace(family.schedule, drop_share=share or None))
+        for family in families
+        for share in (DROP_SHARES if geometries[family.method].pairs else (0.0,))
+    )
 
 
 def checked_families(space: Space) -> Sequence[Point]:

@@ -141,7 +141,8 @@ def _schedule_words(schedule: ScheduleRequest) -> tuple[str, bool]:
         case "keep_rate":
             return f"rate{schedule.keep_rate:g}", False
     align = "" if schedule.align is None else f"-align{schedule.align}"
-    return f"{schedule.kind}-r{schedule.r}{align}", schedule.r >= 0
+    drop = "" if schedule.drop_share is None else f"-drop{schedule.drop_share:g}"
+    return f"{schedule.kind}-r{schedule.r}{align}{drop}", schedule.r >= 0
 
 
 def _digest(point: Point) -> str:

@@ -58,7 +58,8 @@ def rung_counts(geometry: Geometry, rungs: int = 8) -> tuple[int, ...]:
 def lift(schedule: Schedule, table: LatencyTable, geometry: Geometry) -> Schedule:
     """The same schedule with every count raised to the top of its step, as far as later merges can make up for it.
 
-    No count falls, no block merges that did not, and the predicted latency does not rise.
+    No count falls, no block merges that did not, and the predicted latency does not rise. Where the schedule says how
+    many of the tokens that leave are dropped, each block drops as large a share as before.
 
     Raises:
         UsageError: a count lies outside of what was measured.
@@ -76,7 +77,12 @@ def lift(schedule: Schedule, table: LatencyTable, geometry: Geometry) -> Schedul
                 each for each in reachable if each - geometry.most(each) <= tokens[block + 1]
             )
     removed = tuple(before - after for before, after in pairwise(tokens))
-    return plan(ScheduleRequest(r_per_layer=removed), geometry)
+    if not geometry.pairs:
+        return plan(ScheduleRequest(r_per_layer=removed), geometry)
+    before = zip(removed, schedule.dropped, schedule.removed, strict=True)
+    dropped = tuple(r * gone // left if left else 0 for r, gone, left in before)
+    merged = tuple(r - gone for r, gone in zip(removed, dropped, strict=True))
+    return plan(ScheduleRequest(r_per_layer=merged, drop_per_layer=dropped), geometry)
 
 
 def _rung(geometry: Geometry, wanted: Sequence[int], count: int, then: int) -> tuple[int, ...]:

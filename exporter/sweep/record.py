@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from exporter.errors import BundleError
 from exporter.records import (
+    OMIT,
     STRICT,
     Accuracy,
     Difference,
@@ -163,6 +164,7 @@ class Evaluation:
     Attributes:
         name: the point's.
         r_per_layer: tokens merged in each block.
+        drop_per_layer: tokens dropped in each block; None where none is.
         drop: points lost against dense.
         predicted_speedup: by the latency table.
         measured_speedup: by the benchmark.
@@ -170,9 +172,16 @@ class Evaluation:
 
     name: str
     r_per_layer: tuple[int, ...]
+    drop_per_layer: tuple[int, ...] | None = field(default=None, metadata=OMIT)
     drop: float | None = None
     predicted_speedup: float | None = None
     measured_speedup: float | None = None
+
+    @property
+    def lists(self) -> dict[str, str]:
+        """The schedule by option, as it is asked for."""
+        counts = {"--r-per-layer": self.r_per_layer, "--drop-per-layer": self.drop_per_layer}
+        return {option: ",".join(map(str, each)) for option, each in counts.items() if each is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,13 +204,14 @@ def _said(evaluation: Evaluation | None) -> str:
         f"{evaluation.predicted_speedup:.2f}x predicted" if evaluation.predicted_speedup is not None else "",
         f"{evaluation.drop:.2f} points lost" if evaluation.drop is not None else "",
     ]
-    merged = ",".join(map(str, evaluation.r_per_layer))
-    return f"{evaluation.name} (r per layer {merged}: {', '.join(filter(None, said))})"
+    lists = [f"{option[2:].replace('-', ' ')} {counts}" for option, counts in evaluation.lists.items()]
+    return f"{evaluation.name} ({', '.join(lists)}: {', '.join(filter(None, said))})"
 
 
 def _evaluation(candidate: Candidate) -> Evaluation:
     return Evaluation(
         name=candidate.point.name,
-        r_per_layer=candidate.schedule.removed,
+        r_per_layer=candidate.schedule.lists.r_per_layer or (),
+        drop_per_layer=candidate.schedule.lists.drop_per_layer,
         predicted_speedup=candidate.predicted_speedup,
     )

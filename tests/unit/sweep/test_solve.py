@@ -8,7 +8,7 @@ from math import ceil
 import pytest
 
 from exporter.errors import UsageError
-from exporter.schedule import Geometry, Schedule, ScheduleRequest, plan
+from exporter.schedule import Geometry, Schedule, ScheduleRequest, all_patches_but_one, plan
 from exporter.sweep import (
     Candidate,
     LatencyTable,
@@ -20,6 +20,7 @@ from exporter.sweep import (
     ladder,
     solve_max_drop,
     solve_min_speedup,
+    with_drop_shares,
 )
 
 VIT_B = Geometry(tokens=197, protected=1, blocks=12)
@@ -100,6 +101,49 @@ def test_max_drop_finds_the_fastest_schedule_within_the_limit(limit: float) -> N
     assert solution.best.drop == world.drop(fastest)
     assert solution.best.measured_speedup == world.speedup(fastest)
     assert solution.best.predicted_speedup is not None
+
+
+PAIRS = replace(VIT_B, cap=all_patches_but_one, pairs=True)
+
+
+@pytest.mark.parametrize(
+    ("merged_loses", "dropped_loses", "share"),
+    [
+        pytest.param(1.0, 3.0, None, id="merging is better"),
+        pytest.param(3.0, 1.0, 1.0, id="dropping is better"),
+        pytest.param(2.0, 2.0, 0.5, id="half of both"),
+    ],
+)
+@pytest.mark.parametrize("table", [LINE, STEPS], ids=["a line", "steps"])
+def test_pairs_of_merged_and_dropped_are_searched(
+    table: LatencyTable, merged_loses: float, dropped_loses: float, share: float | None
+) -> None:
+    geometries = {"diffrate": PAIRS}
+    families = with_drop_shares((Point(method="diffrate"),), geometries)
+    space = Space(geometries=geometries, families=families, table=table, largest_r=16)
+
+    def drops(points: Sequence[Point]) -> list[float | None]:
+        both = [plan(point.schedule, PAIRS) for point in points]
+        # a quarter off where a block does both, in equal parts
+        found = []
+        for schedule in both:
+            merged, dropped = sum(schedule.merged), sum(schedule.dropped)
+            alike = min(merged, dropped) / max(merged, dropped)
+            found.append((merged_loses * merged + dropped_loses * dropped) / 100 * (1 - 0.25 * alike))
+        return list(found)
+
+    def speedups(points: Sequence[Point]) -> list[float | None]:
+        dense = table.predict((197,) * 13)
+        return [dense / table.predict(plan(point.schedule, PAIRS).tokens) for point in points]
+
+    solution = solve_max_drop(2.0, space, drops, speedups)
+
+    assert solution.reached and solution.best is not None
+    merged, dropped = sum(solution.best.r_per_layer), sum(solution.best.drop_per_layer or ())
+    asked = share or 0.0
+    assert dropped == pytest.approx(asked * (merged + dropped), abs=12)
+    same = ScheduleRequest(r_per_layer=solution.best.r_per_layer, drop_per_layer=solution.best.drop_per_layer)
+    assert drops([Point(method="diffrate", schedule=same)]) == [solution.best.drop]
 
 
 def test_max_drop_measures_each_schedule_once_and_few_of_them() -> None:

@@ -1,4 +1,4 @@
-"""Published schedules: what they ask of a model and a method, and what is said where these are others."""
+"""Pairs of merged and dropped counts: by a share, and as they were published for one model."""
 
 from dataclasses import replace
 
@@ -18,6 +18,20 @@ def test_counts_are_those_of_the_table() -> None:
     assert schedule.merged == (0, 2, 14, 12, 9, 6, 8, 10, 11, 14, 2, 0)
     assert schedule.requested == "published deit_s-2.9"
     assert schedule.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("share", "dropped"), [(0.0, (0, 0, 0)), (0.5, (3, 2, 0)), (0.25, (2, 1, 0)), (1.0, (6, 3, 0))]
+)
+def test_share_of_what_leaves_is_dropped_in_every_block(share: float, dropped: tuple[int, ...]) -> None:
+    geometry = Geometry(tokens=17, protected=1, blocks=3, cap=all_patches_but_one, pairs=True)
+
+    schedule = plan(ScheduleRequest(r=3, kind="decreasing", drop_share=share), geometry)
+
+    assert schedule.dropped == dropped
+    assert schedule.tokens == (17, 11, 8, 8)
+    assert plan(schedule.lists, geometry).tokens == schedule.tokens
+    assert plan(schedule.lists, geometry).dropped == dropped
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -59,8 +59,8 @@ class Method:
             method's definition, 0 for the method's own; divided by the range of the scores that it compares (1 for
             cosines), so that one tolerance separates a near-tie that rounding turned from a wrong match.
         reads: what the two are given; nothing else is computed.
-        combine: `combine(tokens_BNC, sizes_BN1, match, *signals, form=...) -> tokens_BKC, sizes_BK1`, where `form` is
-            the one of `selection`, for `merge`; None for the size-weighted mean.
+        combine: `combine(tokens_BNC, sizes_BN1, match, *signals, form=..., **options) -> tokens_BKC, sizes_BK1`, where
+            `form` is the one of `selection`, for `merge`; None for the size-weighted mean.
         cap: `cap(tokens, prefix)`: how many tokens may leave a block.
         dropped: `dropped(r, block, blocks, **options)`: how many of r are dropped and not merged, unless the schedule
             says it.

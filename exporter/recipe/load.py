@@ -198,7 +198,7 @@ def _schedule_mapping(schedule: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in schedule.items() if value != defaults[key]}
     if given.keys() - set(FORMS["r"]):
         return given
-    return {key: schedule[key] for key in ("kind", "r", "align")}
+    return {key: schedule[key] for key in ("kind", "r", "align")} | given
 
 
 def _keys_that_are_no_text(tree: object) -> Iterator[str]:

@@ -139,7 +139,9 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        pytest.param({}, "expected one of r, r_per_layer, keep_per_layer, keep_rate, got none", id="none"),
+        pytest.param(
+            {}, "expected one of r, r_per_layer, keep_per_layer, keep_rate, published, got none", id="none"
+        ),
         pytest.param({"kind": "decreasing"}, "got none", id="kind-without-r"),
         pytest.param(
             {"r": 8, "r_per_layer": [8]},
@@ -148,7 +150,9 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
         ),
         pytest.param({"drop_per_layer": [8], "align": 2}, "remove align", id="drops-and-align"),
         pytest.param(
-            {"at": [3]}, "expected one of r, r_per_layer, keep_per_layer, keep_rate, got none", id="at"
+            {"at": [3]},
+            "expected one of r, r_per_layer, keep_per_layer, keep_rate, published, got none",
+            id="at",
         ),
         pytest.param({"keep_rate": 0.5, "r": 1}, "keep_rate stands with at only; remove r", id="rate-and-r"),
         pytest.param(
@@ -156,6 +160,9 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
             "schedule.keep_rate: expected a number > 0 and <= 1 or null, got 0.0",
             id="rate-0",
         ),
+        pytest.param({"published": "deit_s-2.9", "r": 1}, "published stands alone; remove r", id="published"),
+        pytest.param({"drop_share": 0.5}, "expected one of r, r_per_layer", id="share-of-nothing"),
+        pytest.param({"r": 1, "drop_share": 1.5}, "schedule.drop_share: expected at most 1", id="share"),
         pytest.param({"keep_rate": 1.5}, "schedule.keep_rate: expected at most 1", id="rate-above-one"),
         pytest.param(
             {"align": 8, "keep_per_layer": [0.5]}, "keep_per_layer stands alone; remove align", id="align"

@@ -47,7 +47,9 @@ SCHEDULES = st.one_of(
         kind=st.sampled_from(["constant", "decreasing", "increasing"]),
         r=COUNTS,
         align=st.none() | SIZES,
+        drop_share=st.none() | FRACTIONS,
     ),
+    st.builds(ScheduleRequest, published=TEXTS),
     st.builds(ScheduleRequest, r_per_layer=LISTS, drop_per_layer=st.none() | LISTS),
     st.builds(ScheduleRequest, keep_rate=FRACTIONS, at=st.none() | LISTS),
     st.builds(

@@ -38,7 +38,8 @@ class ArrayForm:
 
     Attributes:
         dtype: name of its type, such as `float32`, or `integers` or `numbers` for any of these.
-        shape: lengths; a word, such as `batch`, stands for any length from 1. None is any shape that is not empty.
+        shape: lengths; a word, such as `batch`, stands for any length from 1, and `...` at the end
+            for any further axes. None is any shape that is not empty.
     """
 
     dtype: str
@@ -57,9 +58,12 @@ class ArrayForm:
         )
         if not typed or not dtype.isnative or dtype.subdtype is not None or min(shape, default=1) < 1:
             return False
-        return self.shape is None or (
-            len(shape) == len(self.shape)
-            and all(isinstance(want, str) or want == got for want, got in zip(self.shape, shape, strict=True))
+        if self.shape is None:
+            return True
+        is_open = self.shape[-1:] == ("...",)
+        wanted = self.shape[:-1] if is_open else self.shape
+        return (len(shape) >= len(wanted) if is_open else len(shape) == len(wanted)) and all(
+            isinstance(want, str) or want == got for want, got in zip(wanted, shape, strict=False)
         )
 
 

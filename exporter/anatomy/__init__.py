@@ -1,6 +1,6 @@
 """Anatomy: read-only facts about a captured graph. No per-model code."""
 
-from exporter.anatomy.examine import Anatomy, Block, examine
+from exporter.anatomy.examine import Anatomy, Block, Refusal, examine
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.anatomy.work import executed_macs
 
@@ -8,6 +8,7 @@ __all__ = [
     "Anatomy",
     "Block",
     "Layout",
+    "Refusal",
     "TokenAxis",
     "examine",
     "executed_macs",

@@ -4,15 +4,16 @@ In: a captured graph. Out: an `Anatomy`: attention blocks, merge points, prefix 
 that stands in the way of merging, by name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from exporter.anatomy.demand import token_demand
+from exporter.anatomy.depths import Depths, is_restorable, leading_to, token_depths
 from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis
-from exporter.anatomy.merge_points import cuts
+from exporter.anatomy.merge_points import block_cuts
 from exporter.anatomy.tables import tables
 from exporter.anatomy.token_axis import token_inputs, trace_tokens
 from exporter.anatomy.token_rules import reduced_axes
@@ -22,12 +23,15 @@ from exporter.graph.nodes import calls, example_batch, mask_of, operand, shape_o
 from exporter.graph.operators import Trait, aten, has, sdpa
 from exporter.schedule import Geometry, Place, Workload
 
+_JOINS = "it joins tokens of several depths, of which not as many are left"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """One attention block.
 
     Attributes:
+        start: the value that the block begins with; None where no single value carries the whole image there.
         attention: the `scaled_dot_product_attention` node over the block's own tokens.
         merge_point: the value after which everything flows through the merged tokens.
         heads: attention heads.
@@ -37,6 +41,7 @@ class Block:
         tokens_read: how many tokens of the merge point's value, from the front, anything reads; None for all.
     """
 
+    start: fx.Node | None
     attention: fx.Node
     merge_point: fx.Node
     heads: int
@@ -48,11 +53,19 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Something that cannot follow a merge of `block` or any earlier one: which node, and why."""
+    """Something that cannot follow a merge of `block` or any earlier one.
+
+    Attributes:
+        node: which one.
+        reason: why.
+        block: the last one whose merge it cannot follow.
+        restorable: whether it can, where every original token gets an entry again just before the node.
+    """
 
     node: str
     reason: str
     block: int
+    restorable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +101,12 @@ class Anatomy:
         """What a schedule has to know."""
         return Geometry(tokens=self.tokens, protected=self.prefix, blocks=len(self.blocks))
 
-    def check_mergeable(self, merged: Sequence[int]) -> None:
-        """Raise unless these merges (one count per block) leave everything in the graph well-defined.
+    def check_mergeable(self, merged: Sequence[int], *, dense_outputs: bool = False) -> None:
+        """Raise unless these merges leave everything in the graph well-defined.
+
+        Args:
+            merged: one count per block.
+            dense_outputs: whether every original token gets an entry again where one is needed.
 
         Raises:
             UnsupportedGraphError: a refusal lies at or after the first block that merges.
@@ -97,13 +114,19 @@ class Anatomy:
         merging = [block for block, r in enumerate(merged) if r]
         if not merging:
             return
-        standing = [refusal for refusal in self.refusals if refusal.block >= merging[0]]
+        standing = [
+            refusal
+            for refusal in self.refusals
+            if refusal.block >= merging[0] and not (dense_outputs and refusal.restorable)
+        ]
         if standing:
             first = standing[0]
             more = f" (and {len(standing) - 1} more)" if len(standing) > 1 else ""
+            dense = ", or --outputs dense, which gives every token an entry again there"
             raise UnsupportedGraphError(
                 f"model: cannot merge tokens because of node {first.node}: {first.reason}{more}; "
                 "use --r 0 for the dense model"
+                + (dense if all(refusal.restorable for refusal in standing) else "")
             )
 
 
@@ -124,6 +147,9 @@ def examine(graph_module: fx.GraphModule, place: Place = "after-attention") -> A
         raise UnsupportedGraphError(f"model: {_why_no_attention(graph, layouts)}")
     blocks = _blocks(graph, layouts, sites, place)
     points = [block.merge_point for block in blocks]
+    obstacles = find_obstacles(graph, layouts)
+    settled = leading_to([*sites, *points])
+    depths = token_depths(graph, layouts, points, obstacles.keys() - settled)
     first = _tokens_of_all(sites, layouts)
     pools = tuple(node for node in calls(graph, aten.mean.dim) if _is_mean_of_tokens(node, layouts))
     attention_pools = tuple(node for node in calls(graph, sdpa) if _is_pooling(node, layouts))
@@ -135,8 +161,8 @@ def examine(graph_module: fx.GraphModule, place: Place = "after-attention") -> A
         grid=_grid(layouts, first.tokens - first.prefix),
         pooling=pools,
         attention_pooling=attention_pools,
-        refusals=_refusals(graph, layouts, points),
-        workload=workload(graph, layouts, points),
+        refusals=_refusals(obstacles, layouts, depths, settled),
+        workload=workload(graph, layouts, depths, len(blocks)),
         head=_head(graph, layouts, points[-1], pools, attention_pools),
     )
 
@@ -188,7 +214,7 @@ def _blocks(
     nodes = list(graph.nodes)
     order = {node: position for position, node in enumerate(nodes)}
     demand = token_demand(graph, layouts)
-    candidates = [node for node in cuts(graph) if isinstance(layouts.get(node), TokenAxis)]
+    candidates = block_cuts(graph, layouts, sites)
     blocks = []
     for index, site in enumerate(sites):
         limit = order[sites[index + 1]] if index + 1 < len(sites) else len(order)
@@ -204,6 +230,7 @@ def _blocks(
         tail = nodes[order[point] + 1 : order[end]] if end is not None else []
         blocks.append(
             Block(
+                start=start,
                 attention=site,
                 merge_point=point,
                 heads=_heads(site),
@@ -243,18 +270,36 @@ def _why_no_attention(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> str
 
 
 def _refusals(
-    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], points: Sequence[fx.Node]
+    obstacles: Mapping[fx.Node, Sequence[str]],
+    layouts: Mapping[fx.Node, Layout],
+    depths: Depths,
+    settled: Collection[fx.Node],
 ) -> tuple[Refusal, ...]:
-    """Walk the graph once; a fact found after merge point l stands in the way of merging in blocks 0..l."""
+    """What reads tokens after merge point l and cannot follow stands in the way of merging in blocks 0..l.
+
+    Nothing can be made whole on the way to attention or to a merge point, where the `settled` ones are.
+    """
     found: list[Refusal] = []
-    block = -1
-    for node in graph.nodes:
-        if block >= 0:
-            found += [
-                Refusal(node=node.name, reason=reason, block=block) for reason in _obstacles(node, layouts)
-            ]
-        block += node in points
+    for node in depths.reads:
+        sources = [source for source in token_inputs(node, layouts) if depths.values[source] > 0]
+        joins = [_JOINS] if node in depths.restoring and node not in obstacles else []
+        for reason in (*obstacles.get(node, ()), *joins) if sources else ():
+            found.append(
+                Refusal(
+                    node=node.name,
+                    reason=reason,
+                    block=max(depths.values[source] for source in sources) - 1,
+                    restorable=node not in settled
+                    and all(is_restorable(source, layouts) for source in sources),
+                )
+            )
     return tuple(found)
+
+
+def find_obstacles(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> dict[fx.Node, list[str]]:
+    """By node, why it cannot read tokens of which some have left."""
+    found = {node: list(_obstacles(node, layouts)) for node in graph.nodes}
+    return {node: reasons for node, reasons in found.items() if reasons}
 
 
 def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> Iterator[str]:
@@ -262,7 +307,7 @@ def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> Iterator[str
     for table in tables(node, layouts):
         if table.obstacle:
             yield f"a table with one entry per token ({table.source.name}) is applied here, and {table.obstacle}"
-    if isinstance(layout, Scrambled) and layout.node == node.name:
+    if isinstance(layout, Scrambled) and token_inputs(node, layouts):
         yield layout.reason
     if node.target is sdpa and token_inputs(node, layouts):
         mask = mask_of(node)

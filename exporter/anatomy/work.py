@@ -6,10 +6,10 @@ products, convolutions and attention count; everything else is not a multiply-ac
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from torch import fx
 
+from exporter.anatomy.depths import WHOLE, Depths
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.graph.nodes import example_batch, image_dependent, operand, shape_of
 from exporter.graph.operators import Trait, aten, has
@@ -37,15 +37,22 @@ def executed_macs(graph: fx.Graph) -> int:
     return sum(macs_of(node) for node in image_dependent(graph)) // batch
 
 
-def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], merge_points: Sequence[fx.Node]) -> Workload:
-    """Sort the MACs of one image by segment (between merge points) and by growth with the token count."""
-    nodes = list(graph.nodes)
-    ends = [nodes.index(point) + 1 for point in merge_points]
-    segments = [growing_macs(nodes[start:end], layouts) for start, end in pairwise((0, *ends, len(nodes)))]
-    per_token, per_pair = zip(*segments, strict=True)
-    batch, dependent = example_batch(graph), image_dependent(graph)
-    fixed = sum(macs_of(node) // batch for node in dependent if not _token_counts(node, layouts))
-    return Workload(fixed=fixed, per_token=per_token, per_pair=per_pair)
+def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], depths: Depths, blocks: int) -> Workload:
+    """Sort the MACs of one image by segment (between merge points) and by growth with the token count.
+
+    What runs on all original tokens again, in a head, does not depend on the schedule.
+    """
+    dependent = image_dependent(graph)
+    segments: list[list[fx.Node]] = [[] for _ in range(blocks + 1)]
+    fixed: list[fx.Node] = []
+    for node in dependent:
+        depth = depths.reads.get(node, WHOLE) if _token_counts(node, layouts) else WHOLE
+        (fixed if depth == WHOLE else segments[depth]).append(node)
+    per_token, per_pair = zip(*(growing_macs(nodes, layouts) for nodes in segments), strict=True)
+    batch = example_batch(graph)
+    return Workload(
+        fixed=sum(macs_of(node) // batch for node in fixed), per_token=per_token, per_pair=per_pair
+    )
 
 
 def growing_macs(nodes: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) -> tuple[int, int]:

@@ -119,6 +119,8 @@ class Manifest:
         tokens_protected: prefix tokens that never merge.
         patch_grid: rows and columns of the patches, where square ones would not give them.
         schedule: tokens merged and left, per block.
+        dense_outputs: whether every original token has an entry again wherever one is needed for each; None where
+            nothing of the kind was asked for.
         gmacs: arithmetic per image.
         input: `float` or `uint8`.
         layout: `nchw` or `nhwc`.
@@ -144,6 +146,7 @@ class Manifest:
     tokens_protected: int
     patch_grid: tuple[int, ...] | None = field(default=None, metadata=OMIT)
     schedule: ScheduleRecord
+    dense_outputs: bool | None = field(default=None, metadata=OMIT)
     gmacs: GmacsRecord
     input: Literal["float", "uint8"]
     layout: Literal["nchw", "nhwc"]

@@ -101,7 +101,10 @@ def planned_tree(planned: Planned) -> dict[str, Any]:
             "head": planned.anatomy.head,
             "gmacs": {"dense": counts.dense, "reduced": counts.reduced, "ratio": counts.ratio},
             "blocks": _block_rows(planned),
-            "refusals": [asdict(refusal) for refusal in planned.anatomy.refusals],
+            "refusals": [
+                {key: value for key, value in asdict(each).items() if value or key != "restorable"}
+                for each in planned.refusals
+            ],
         }
     return tree
 
@@ -129,8 +132,10 @@ def print_planned(console: Console, planned: Planned) -> None:
         f"{planned.anatomy.prefix} protected prefix tokens; head reads {planned.anatomy.head}",
         highlight=False,
     )
-    for refusal in planned.anatomy.refusals:
-        say(console, f"refused to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}")
+    for refusal in planned.refusals:
+        hint = " (restored with --outputs dense)" if refusal.restorable else ""
+        said = f"refused to merge up to block {refusal.block}: node {refusal.node}: {refusal.reason}{hint}"
+        say(console, said)
     _print_notes(console, (*planned.model.notes, *planned.schedule.notes))
 
 

@@ -49,7 +49,14 @@ def load(request: ModelRequest) -> LoadedModel:
     _check_finite(loaded)
     notes = dict.fromkeys(map(one_line, (*loaded.notes, *heard.notes, *_about_channels(loaded))))
     alias = asked.alias.name if asked.alias else None
-    return take_preprocess(replace(loaded, alias=alias, notes=tuple(notes)), asked.preprocess)
+    loaded = take_preprocess(replace(loaded, alias=alias, notes=tuple(notes)), asked.preprocess)
+    return _with_dense_outputs(loaded, asked)
+
+
+def _with_dense_outputs(loaded: LoadedModel, asked: ResolvedRequest) -> LoadedModel:
+    from exporter.models.tokens import with_dense_outputs  # it needs torch, which `models` does without
+
+    return with_dense_outputs(loaded, asked)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-OutputName = Literal["logits", "embedding", "features"]
+OutputName = Literal["logits", "embedding", "features", "tokens", "maps"]
 
 ClassNames = tuple[tuple[str, ...], ...]
 """For each class index its accepted spellings; the first is the one that is shown."""

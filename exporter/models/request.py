@@ -15,6 +15,7 @@ from exporter.models.preprocessing.preprocess import MAX_IMAGE_SIZE, Preprocess
 from exporter.recipe_key import Key, Range
 
 Tower = Literal["image", "text"]
+Outputs = Literal["own", "dense"]
 WeightsKind = Literal["pretrained", "random", "file", "embedded", "program"]
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
@@ -37,6 +38,9 @@ class ModelRequest:
         weights: where the weights come from: pretrained, random, or a file (.safetensors, .pth, .pt, .bin, .ckpt).
         seed: seed of random weights.
         tower: which tower of a CLIP; the text tower is exported as it is, with both into the bundle's folder `text`.
+        outputs: dense for one entry per patch whatever is merged: a backbone gives its normalised tokens, and a program
+            or a model with a head for maps gets every token back where it needs them all; own for the model's outputs
+            as they are.
         image_size: side of the square input in pixels, or height and width: [96, 160] in a recipe, 96x160 as an option;
             by default the model's own.
     """
@@ -52,6 +56,7 @@ class ModelRequest:
     tower: Annotated[Tower, Key(path="tower", option="--tower", values=Literal["image", "text", "both"])] = (
         "image"
     )
+    outputs: Annotated[Outputs, Key(path="outputs", option="--outputs")] = "own"
     image_size: Annotated[
         int | ImageSize | None, Key(path="image_size", option="--image-size", example="96x160")
     ] = None
@@ -220,6 +225,10 @@ def _check_values(request: ModelRequest) -> None:
     if size is not None and request.tower == "text":
         raise UsageError(
             "--image-size says nothing about a text tower: leave one of --image-size and --tower out"
+        )
+    if request.outputs == "dense" and request.tower == "text":
+        raise UsageError(
+            "--outputs dense says nothing about a text tower: leave one of --outputs and --tower out"
         )
     if request.preprocess is not None and request.tower == "text":
         raise UsageError(

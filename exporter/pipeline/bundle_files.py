@@ -86,6 +86,7 @@ def _manifest(compiled: Compiled) -> Manifest:
             tokens=schedule.tokens,
             dropped=schedule.dropped if any(schedule.dropped) else None,
         ),
+        dense_outputs=recipe.model.outputs == "dense" or None,
         gmacs=gmacs(planned, compiled.program.executed_macs),
         input=recipe.input,
         layout=recipe.layout,

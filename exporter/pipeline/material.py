@@ -143,7 +143,7 @@ def _contradictions(own: ClassNames | None, class_names: tuple[str, ...]) -> tup
 
 def _of_shipped(shipped: ShippedData, model: LoadedModel) -> Material:
     images = image_arrays(shipped.images_BHWC, shipped.labels, name=f"the held-out images of {model.name}")
-    if shipped.captions is None:
+    if shipped.captions is None or not _gives(model, "embedding"):
         return Material(images=images)
     texts = tuple(dict.fromkeys(shipped.captions))
     pairs = tuple((image, texts.index(caption)) for image, caption in enumerate(shipped.captions))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.errors import GateError
+from exporter.graph.nodes import operands, output_node, shape_of
 from exporter.pipeline.compile import Compiled
 from exporter.pipeline.contenders import dense_contender, engine_contender
 from exporter.pipeline.error_growth import error_growth
@@ -37,6 +38,7 @@ from exporter.validation import (
     hits,
     join_hits,
     label_doubt,
+    patch_fidelity,
     rank_pairs,
     report_accuracy,
     report_retrieval,
@@ -187,6 +189,11 @@ def _compare(engines: Engines, material: Material, outputs: Mapping[str, Outputs
             name: fidelity(_both(main, name), logits=planned.model.output_names[0] == "logits")
             for name in targets
         },
+        patches={
+            name: patch_fidelity(_both(main, name), grid)
+            for name in targets
+            if (grid := _patch_grid(planned)) is not None
+        },
         labels_matched_by=None if match is None else match.matched_by,
         labels=() if match is None else match.classes,
         notes=main.images.notes,
@@ -198,6 +205,18 @@ def _compare(engines: Engines, material: Material, outputs: Mapping[str, Outputs
         return record
     found = _retrieved(material, outputs.get("pairs") or main, embeds)
     return replace(record, retrieval=found.retrieval, retrieval_difference=found.difference)
+
+
+def _patch_grid(planned: Planned) -> tuple[int, int] | None:
+    """Rows and columns of the patches whose features are the model's first output; None where they are not."""
+    anatomy, output = planned.anatomy, output_node(planned.program.graph_module.graph)
+    shape = shape_of(operands(output)[0])
+    if anatomy is None or len(shape) != 3 or planned.model.output_names[0] not in ("tokens", "features"):
+        return None
+    patches = anatomy.tokens - anatomy.prefix
+    if shape[1] not in (patches, anatomy.tokens):
+        return None
+    return anatomy.grid or (1, patches)
 
 
 def _classifiers(

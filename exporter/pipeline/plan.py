@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from exporter.anatomy import Anatomy, examine
+from exporter.anatomy import Anatomy, Refusal, examine
 from exporter.bundle import GmacsRecord
 from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.errors import UnsupportedGraphError, library_failures
@@ -40,6 +40,14 @@ class Planned:
     def name(self) -> str:
         """The bundle's: the recipe's own, or one made of what it asks."""
         return self.recipe.name or default_name(self.recipe, self.model.name)
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What stands in the way of merging, with the outputs that are asked for."""
+        if self.anatomy is None:
+            return ()
+        dense = self.recipe.model.outputs == "dense"
+        return tuple(each for each in self.anatomy.refusals if not (dense and each.restorable))
 
     @property
     def first_output(self) -> int:
@@ -84,7 +92,8 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
         anatomy = examine(program.graph_module, chosen.place)
         schedule = plan(recipe.schedule, chosen.limited(anatomy.geometry, recipe.method_options))
         if strict:
-            anatomy.check_mergeable(schedule.removed)
+            dense_outputs = recipe.model.outputs == "dense"
+            anatomy.check_mergeable(schedule.removed, dense_outputs=dense_outputs)
         note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
     return Planned(recipe=recipe, model=model, program=program, anatomy=anatomy, schedule=schedule)
 

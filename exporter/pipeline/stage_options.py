@@ -26,6 +26,7 @@ def rewrite_options(planned: Planned) -> RewriteOptions:
         proportional=(
             chosen.proportional and model.proportional_attention if proportional is None else proportional
         ),
+        dense_outputs=recipe.model.outputs == "dense",
         normalization=_normalization(recipe, model),
         disabled=frozenset(recipe.disable_passes),
         batch=recipe.batch,

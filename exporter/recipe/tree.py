@@ -183,7 +183,7 @@ def text_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the text tower beside an image tower: as it is, for the same targets."""
     return replace(
         recipe,
-        model=replace(recipe.model, tower="text", image_size=None, preprocess=None),
+        model=replace(recipe.model, tower="text", outputs="own", image_size=None, preprocess=None),
         with_text=False,
         name=None,
         schedule=ScheduleRequest(),
@@ -208,6 +208,7 @@ def default_name(recipe: Recipe, model_name: str) -> str:
         model_name,
         size_text(model.image_size) if model.image_size is not None else None,
         merging_name(recipe),
+        "dense-outputs" if model.outputs == "dense" else None,
         "uint8" if recipe.input == "uint8" else None,
         recipe.layout if recipe.layout != "nchw" else None,
         recipe.precision if recipe.precision != "fp32" else None,

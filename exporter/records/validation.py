@@ -40,6 +40,21 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatchFidelity:
+    """Cosines between the features of a patch in the engine's output and in the dense model's.
+
+    Attributes:
+        mean: over patches and images; one that is not finite counts as -1.
+        least: the worst patch of any image.
+        grid: mean over images of every patch, in rows; one row where the rows are not known.
+    """
+
+    mean: float
+    least: float
+    grid: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fidelity:
     """An engine against the dense eager model, over n images without labels.
 
@@ -159,6 +174,7 @@ class ValidationRecord:
         accuracy: by contender, `dense` and each target, on labelled images.
         difference: by target.
         fidelity: by target, against the dense model.
+        patches: by target, against the dense model, where the outputs are features of every patch.
         retrieval: by contender, on pairs.
         retrieval_difference: by target.
         blocks: error of the tokens after every merging block.
@@ -175,6 +191,7 @@ class ValidationRecord:
     accuracy: Mapping[str, Accuracy] = field(default_factory=dict, metadata=OMIT)
     difference: Mapping[str, Difference] = field(default_factory=dict, metadata=OMIT)
     fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
+    patches: Mapping[str, PatchFidelity] = field(default_factory=dict, metadata=OMIT)
     retrieval: Mapping[str, Retrieval] = field(default_factory=dict, metadata=OMIT)
     retrieval_difference: Mapping[str, RetrievalDifference] = field(default_factory=dict, metadata=OMIT)
     blocks: tuple[BlockError, ...] = ()

@@ -134,7 +134,7 @@ class Slideshow:
     steps: tuple[Picture, ...]
 
 
-Part = Paragraph | Table | Facts | Listing | Commands | Slideshow | Chart
+Part = Paragraph | Table | Facts | Listing | Commands | Picture | Slideshow | Chart
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from exporter.report.content import (
     Listing,
     Paragraph,
     Part,
+    Picture,
     ReportContent,
     Slideshow,
     Table,
@@ -64,6 +65,8 @@ def _part(part: Part) -> Iterator[str]:
             yield from (*(f"- {escape(item)}" for item in items), "")
         case Commands(lines=lines):
             yield from ("```", *(" ".join(line.split()) for line in lines), "```", "")
+        case Picture(label=label):
+            yield from (f"Picture, in the HTML report: {escape(label)}.", "")
         case Slideshow(steps=steps):
             yield from (
                 f"Pictures, in the HTML report: {len(steps)}, the last one {escape(steps[-1].label)}.",

@@ -128,13 +128,13 @@ def slideshow_pictures(
     height, width = image_HWC.shape[:2]
     rows, columns = patch_grid(tokens - prefix, height, width, stated)
     original = Picture(
-        png=_png(_reduced(image_HWC)), size=(width, height), label=f"before block 0: {tokens} tokens"
+        png=png_bytes(_reduced(image_HWC)), size=(width, height), label=f"before block 0: {tokens} tokens"
     )
     pictures = [original]
     for block, groups_T in enumerate(groups_LT):
         drawn = draw_regions(image_HWC, groups_T[prefix:].reshape(rows, columns))
         label = f"after block {block}: {np.unique(groups_T).size} tokens"
-        pictures.append(Picture(png=_png(drawn), size=(drawn.shape[1], drawn.shape[0]), label=label))
+        pictures.append(Picture(png=png_bytes(drawn), size=(drawn.shape[1], drawn.shape[0]), label=label))
     return tuple(pictures)
 
 
@@ -189,8 +189,8 @@ def _reduced(image_HWC: Pixels) -> Pixels:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _png(image_HWC: Pixels) -> bytes:
-    """PNG bytes; with a palette where that loses nothing."""
+def png_bytes(image_HWC: Pixels) -> bytes:
+    """An image (H, W, 3) uint8 as a PNG file; with a palette where that loses nothing."""
     image = Image.fromarray(image_HWC)
     colours, codes = np.unique(image_HWC.reshape(-1, 3), axis=0, return_inverse=True)
     if len(colours) <= _PALETTE:

@@ -19,6 +19,7 @@ from exporter.report.content import (
     absent,
     section,
 )
+from exporter.report.patch_maps import patch_map
 from exporter.validation import matched_by_text
 
 _MOST_NAMES = 10
@@ -123,7 +124,28 @@ def fidelity_section(record: ValidationRecord | None, name: str) -> Section:
     if record is None or not (record.fidelity or record.blocks):
         text = f"Not measured. Run: python -m exporter validate {shlex.quote(name)} --data DIR"
         return section(title, absent(text))
-    return section(title, *_fidelity_table(record), *_block_errors(record))
+    return section(title, *_fidelity_table(record), *_patches(record), *_block_errors(record))
+
+
+def _patches(record: ValidationRecord) -> tuple[Part, ...]:
+    """Features of every patch against the dense model's; nothing where the outputs are others."""
+    found = record.patches
+    if not found:
+        return ()
+    table = Table(
+        caption=f"Features of each patch against dense eager: {record.data.name}",
+        headings=("target", "patches", "mean cosine", "least cosine"),
+        rows=tuple(
+            (
+                target,
+                str(sum(map(len, row.grid))),
+                show.significant(row.mean, 5),
+                show.significant(row.least, 5),
+            )
+            for target, row in found.items()
+        ),
+    )
+    return (table, *(patch_map(target, row) for target, row in found.items()))
 
 
 def _fidelity_table(record: ValidationRecord) -> tuple[Part, ...]:

@@ -11,7 +11,6 @@ from torch import fx
 
 from exporter.anatomy import Anatomy, examine
 from exporter.anatomy.layout import axis_text
-from exporter.anatomy.merge_points import cuts
 from exporter.graph import GraphPass, PassOutcome
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.role import Role
@@ -94,11 +93,7 @@ def annotations(graph: fx.Graph, key: str = KEY) -> dict[str, str]:
 
 def _labels(graph: fx.Graph, anatomy: Anatomy) -> dict[fx.Node, str]:
     order = {node: position for position, node in enumerate(graph.nodes)}
-    passed = [order[node] for node in cuts(graph)]
-    starts = [
-        max((place for place in passed if place < order[block.attention]), default=-1)
-        for block in anatomy.blocks
-    ]
+    starts = [-1 if block.start is None else order[block.start] for block in anatomy.blocks]
     last = anatomy.blocks[-1].end
     end = len(order) if last is None else order[last]
     labels = {}

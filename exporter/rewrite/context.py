@@ -22,6 +22,8 @@ class RewriteOptions:
         method: that chooses which tokens merge.
         method_options: over the method's defaults.
         proportional: whether attention adds log(size).
+        dense_outputs: whether every original token gets an entry again, where something needs one for each; otherwise
+            that is refused.
         normalization: makes the graph take bytes; None for normalised floats.
         disabled: names of passes that must not run.
         batch: images per call; with `dynamic_batch`, only the example.
@@ -35,6 +37,7 @@ class RewriteOptions:
     method: Method
     method_options: Mapping[str, Any] = field(default_factory=dict)
     proportional: bool = True
+    dense_outputs: bool = False
     normalization: InsertInputNormalization | None = None
     disabled: frozenset[str] = frozenset()
     batch: int = 1

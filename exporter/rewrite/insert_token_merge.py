@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 from torch import fx
 
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
+from exporter.anatomy.depths import Depths, leading_to, token_depths
+from exporter.anatomy.examine import find_obstacles
 from exporter.anatomy.tables import tables
 from exporter.anatomy.token_axis import trace_tokens
 from exporter.errors import UnsupportedGraphError
@@ -20,6 +22,7 @@ from exporter.reduction.match import record_match
 from exporter.reduction.positions import entries_at, positions_of_kept
 from exporter.reduction.signals import class_row, split_heads
 from exporter.reduction.sizes import initial_sizes, presence, weighted_mean
+from exporter.reduction.unmerge import follow, restore
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.role import Role
@@ -32,7 +35,8 @@ class InsertTokenMerge(GraphPass):
     Given: the value x (B, N, C) that a block's tokens flow through, and what the method reads of the block.
     Result: everything after it reads `merge(x, sizes, decide(signals))`; later attention over the tokens adds
     log(size), later means over them weigh by size, and tables with an entry per token are read at the positions of the
-    tokens that stayed. Each block's match becomes an extra output.
+    tokens that stayed. What needs one entry per original token (B, T, C), or values of several depths, reads
+    `restore(x, where)`. Each block's match becomes an extra output.
 
     Attributes:
         anatomy: of the graph that this pass runs on.
@@ -40,6 +44,7 @@ class InsertTokenMerge(GraphPass):
         method: which tokens leave, and how they are combined.
         options: of the method.
         proportional: whether attention adds log(size).
+        dense_outputs: whether values with one entry per original token are restored; otherwise nothing needs any.
         forms: of attention with sizes and of the merge; the numbers are the same.
     """
 
@@ -48,6 +53,7 @@ class InsertTokenMerge(GraphPass):
     method: Method
     options: Mapping[str, Any] = field(default_factory=dict)
     proportional: bool = True
+    dense_outputs: bool = False
     forms: Forms = field(default_factory=Forms)
     name: ClassVar[str] = "insert_token_merge"
 
@@ -63,6 +69,7 @@ class InsertTokenMerge(GraphPass):
             method=asked.method,
             options=asked.method.chosen(asked.method_options),
             proportional=asked.proportional,
+            dense_outputs=asked.dense_outputs,
             forms=asked.forms,
         )
 
@@ -84,23 +91,40 @@ class InsertTokenMerge(GraphPass):
             if site is not None
         }
         points = {block.attention: block.merge_point for block in self.anatomy.blocks}
-        carried: _Carried | None = None
-        records: list[fx.Node] = []
+        depths = self._depths(graph, layouts, list(reductions))
+        levels: list[_Level] = []
+        replaced: dict[fx.Node, fx.Node] = {}
         for node in list(graph.nodes):
-            if carried is not None:
-                self._read_tables(node, layouts, carried)
+            depth = depths.reads.get(node, 0)
+            if depth > 0:
+                self._read_tables(node, layouts, levels[depth - 1])
             if (point := points.get(node)) in reductions:
                 reductions[point] = replace(reductions[point], bias=mask_of(node))
-            if carried is not None and node.target is sdpa:
-                self._weigh_keys(node, layouts, carried.sizes)
-            elif carried is not None and node in self.anatomy.pooling:
-                self._weigh_mean(node, layouts, carried.sizes)
+            if depth > 0 and node.target is sdpa:
+                replaced[node] = self._weigh_keys(node, layouts, levels[depth - 1].sizes)
+            elif depth > 0 and node in self.anatomy.pooling:
+                self._weigh_mean(node, layouts, levels[depth - 1].sizes)
+            for source in depths.restoring.get(node, ()):
+                where = levels[depths.values[source] - 1].where
+                self._restore(node, replaced.get(source, source), layouts[source], where)
             if node in reductions:
-                carried, record = self._reduce(node, reductions[node], carried)
-                records.append(record)
+                levels.append(self._reduce(node, reductions[node], levels[-1] if levels else None))
+                replaced[node] = levels[-1].tokens
         output = output_node(graph)
-        output.args = ((*operands(output), *records),)
+        output.args = ((*operands(output), *(level.record for level in levels)),)
         return PassOutcome(name=self.name, rewrites=len(reductions))
+
+    def _depths(self, graph: fx.Graph, layouts: Mapping[fx.Node, Layout], points: list[fx.Node]) -> Depths:
+        """Reductions before every value, and what is restored; whatever else is in the way was refused.
+
+        A head reads its own tables with all tokens: those that merged get the entries of their own places.
+        """
+        if not self.dense_outputs:
+            return token_depths(graph, layouts, points, ())
+        settled = leading_to([*(block.attention for block in self.anatomy.blocks), *points])
+        reading = {node for node in graph.nodes if any(tables(node, layouts))}
+        obstructed = reading | find_obstacles(graph, layouts).keys()
+        return token_depths(graph, layouts, points, obstructed - settled)
 
     def _reduction(self, index: int, block: Block, site: Site) -> "_Reduction":
         if "class_row" in self.method.reads and not site.prefix:
@@ -120,17 +144,15 @@ class InsertTokenMerge(GraphPass):
             block=index, site=site, queries=queries, keys=keys, values=values, scale=scale_of(block.attention)
         )
 
-    def _reduce(
-        self, point: fx.Node, reduction: "_Reduction", carried: "_Carried | None"
-    ) -> tuple["_Carried", fx.Node]:
+    def _reduce(self, point: fx.Node, reduction: "_Reduction", before: "_Level | None") -> "_Level":
         graph, method, block = point.graph, self.method, reduction.block
         layout = self.anatomy.layouts[point]
         assert isinstance(layout, TokenAxis)
         readers = list(point.users)
         with graph.inserting_before(point.next):
             tokens = graph.call_function(aten.transpose.int, (point, 0, 1)) if layout.axis == 0 else point
-            current = carried.sizes if carried else graph.call_function(initial_sizes, (tokens,))
-            weighed = self._weights(graph, carried.sizes) if carried else None
+            current = before.sizes if before else graph.call_function(initial_sizes, (tokens,))
+            weighed = self._weights(graph, before.sizes) if before else None
             signals = tuple(
                 reduction.signal(name, tokens, current, weighed, method.absent) for name in method.reads
             )
@@ -140,14 +162,24 @@ class InsertTokenMerge(GraphPass):
             both = graph.call_function(*self._merge((tokens, current, match), signals))
             match.meta["role"], both.meta["role"] = Role("match", block), Role("merge", block)
             merged = graph.call_function(operator.getitem, (both, 0))
-            merged_sizes = graph.call_function(operator.getitem, (both, 1))
+            sizes = graph.call_function(operator.getitem, (both, 1))
             record = graph.call_function(record_match, (match,))
-            before = carried.positions if carried else None
-            positions = graph.call_function(positions_of_kept, (before, match))
+            where = graph.call_function(follow, (before.where if before else None, match))
+            positions = graph.call_function(positions_of_kept, (before.positions if before else None, match))
             result = graph.call_function(aten.transpose.int, (merged, 0, 1)) if layout.axis == 0 else merged
         for reader in readers:
             reader.replace_input_with(point, result)
-        return _Carried(sizes=merged_sizes, positions=positions), record
+        return _Level(tokens=result, sizes=sizes, where=where, positions=positions, record=record)
+
+    def _restore(self, reader: fx.Node, source: fx.Node, layout: Layout, where: fx.Node) -> None:
+        """Let a node read a value with one entry per original token."""
+        assert isinstance(layout, TokenAxis)
+        change = layout.prefix - self.anatomy.prefix
+        with reader.graph.inserting_before(reader):
+            whole = reader.graph.call_function(
+                restore, (source, where), {"axis": layout.axis, "prefix_change": change}
+            )
+        reader.replace_input_with(source, whole)
 
     def _merge(
         self, arguments: tuple[fx.Node, ...], signals: tuple[fx.Node, ...]
@@ -158,37 +190,38 @@ class InsertTokenMerge(GraphPass):
         form = "kernel" if self.forms.merge == "kernels" else self.forms.selection
         return self.method.combine, (*arguments, *signals), {"form": form, **self.options}
 
-    def _read_tables(self, node: fx.Node, layouts: dict[fx.Node, Layout], carried: "_Carried") -> None:
+    def _read_tables(self, node: fx.Node, layouts: dict[fx.Node, Layout], level: "_Level") -> None:
         """Let a node read the entries of the tokens that are left."""
         for table in list(tables(node, layouts)):
             change = table.prefix - self.anatomy.prefix
             axes = (table.token_axes, table.image_axis)
             key = (table.source, change, axes)
-            if key not in carried.entries:
+            if key not in level.entries:
                 with node.graph.inserting_before(node):
-                    carried.entries[key] = node.graph.call_function(
+                    level.entries[key] = node.graph.call_function(
                         entries_at,
-                        (table.source, carried.positions, *axes),
+                        (table.source, level.positions, *axes),
                         {"prefix_change": change},
                     )
-            node.replace_input_with(table.source, carried.entries[key])
+            node.replace_input_with(table.source, level.entries[key])
 
-    def _weigh_keys(self, attention: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node) -> None:
-        """Let attention over tokens count every key as often as it has originals."""
+    def _weigh_keys(self, attention: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node) -> fx.Node:
+        """Let attention over tokens count every key as often as it has originals; return what stands in its place."""
         keys = layouts.get(operand(attention, 1))
         if not isinstance(keys, TokenAxis):
-            return
+            return attention
         change = keys.prefix - self.anatomy.prefix
         with attention.graph.inserting_before(attention):
             weights = self._weights(attention.graph, sizes)
             if weights is None:
-                return
+                return attention
             weighed = attention.graph.call_function(
                 self.forms.function("mask"),
                 (*attention.args[:3], weights),
                 {"prefix_change": change, "absent": self.method.absent, **attention.kwargs},
             )
         _replace(attention, weighed, layouts)
+        return weighed
 
     def _weights(self, graph: fx.Graph, sizes: fx.Node) -> fx.Node | None:
         """How often attention counts every token; None where it counts each of them once."""
@@ -208,17 +241,23 @@ class InsertTokenMerge(GraphPass):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Carried:
-    """What goes along with the tokens.
+class _Level:
+    """What a reduction leaves, and what goes along with the tokens from there on.
 
     Attributes:
+        tokens: that stand in place of those that were reduced.
         sizes: how many original tokens each one stands for.
+        where: each original token is among them.
         positions: where each one was at first.
+        record: of the match.
         entries: what was looked up at these positions, by table and axes.
     """
 
+    tokens: fx.Node
     sizes: fx.Node
+    where: fx.Node
     positions: fx.Node
+    record: fx.Node
     entries: dict[Any, fx.Node] = field(default_factory=dict)
 
 

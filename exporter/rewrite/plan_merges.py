@@ -38,7 +38,7 @@ class PlanMerges(GraphPass):
         """
         anatomy, schedule = self.context.anatomy, self.context.schedule
         assert anatomy is not None
-        anatomy.check_mergeable(schedule.removed)
+        anatomy.check_mergeable(schedule.removed, dense_outputs=self.context.options.dense_outputs)
         trims = RemoveDeadTokens.name not in self.context.options.disabled
         counts = zip(anatomy.blocks, schedule.removed, schedule.dropped, strict=True)
         self.context.sites = tuple(

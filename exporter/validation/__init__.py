@@ -9,7 +9,7 @@ from exporter.validation.accuracy import (
 from exporter.validation.chance import best_answers, label_doubt
 from exporter.validation.class_labels import KnownClasses, matched_by_text
 from exporter.validation.decoding import decode, default_workers
-from exporter.validation.fidelity import fidelity
+from exporter.validation.fidelity import fidelity, patch_fidelity
 from exporter.validation.follow import rounding_errors
 from exporter.validation.gate import require, require_finite
 from exporter.validation.image_set import ImagePairs, ImageSet, image_arrays
@@ -70,6 +70,7 @@ __all__ = [
     "locate_error",
     "matched_by_text",
     "open_images",
+    "patch_fidelity",
     "rank_pairs",
     "read_lines",
     "read_templates",

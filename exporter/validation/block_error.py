@@ -13,30 +13,12 @@ import torch
 from torch import Tensor
 
 from exporter.errors import ParityError
-from exporter.reduction.match import Match
 from exporter.reduction.merge import take
 
 
 def initial_groups(batch: int, tokens: int) -> Tensor:
     """Before block 0 every token stands for itself: int64 (batch, tokens)."""
     return torch.arange(tokens).repeat(batch, 1)
-
-
-def follow_groups(groups_BT: Tensor, match: Match) -> Tensor:
-    """Which token each original one is part of, after one more merge.
-
-    Args:
-        groups_BT: int64, positions among the tokens that enter the merge.
-        match: of the merge; its kept and source positions are all of those, each once.
-
-    Returns:
-        int64 (B, T), positions in the merge's output order.
-    """
-    kept_BK, source_BR, target_BR, _ = match
-    stays_BK = torch.arange(kept_BK.shape[1], device=kept_BK.device).expand_as(kept_BK)
-    place_BN = torch.cat((stays_BK, target_BR), dim=1)
-    order_BN = torch.cat((kept_BK, source_BR), dim=1)
-    return place_BN.gather(1, order_BN.argsort(dim=1)).gather(1, groups_BT)
 
 
 def relative_error(dense_BTC: Tensor, reduced_BKC: Tensor, groups_BT: Tensor) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import ParityError, UsageError
-from exporter.records import Fidelity
+from exporter.records import Fidelity, PatchFidelity
 from exporter.targets import Array
 
 NEIGHBOUR_LIMIT = 5000
@@ -21,6 +21,7 @@ NEIGHBOUR_LIMIT = 5000
 NEIGHBOURS = 10
 """Neighbours of each image that are compared."""
 
+_NEIGHBOUR_NUMBERS = 1 << 25  # of each side that are kept for them, where an output is more than a row
 _BLOCK = 256  # images whose similarities to all others are in memory at once
 
 
@@ -32,7 +33,8 @@ def fidelity(
     Args:
         pairs: the dense model's (B, ...) and the engine's, of equal shapes, in the order of the images.
         logits: whether the outputs are logits (B, classes), so that agreement and KL mean something.
-        neighbour_limit: images among which neighbours are looked for, the first ones.
+        neighbour_limit: images among which neighbours are looked for, the first ones; fewer where the outputs are
+            features of all tokens, or maps.
 
     Raises:
         ParityError: the engine's outputs have another shape than the dense model's.
@@ -44,6 +46,8 @@ def fidelity(
     for dense, engine in pairs:
         _check(dense, engine)
         chunks.append(_compare(dense, engine, logits=logits))
+        if dense.ndim > 2 and len(dense) and not kept:
+            room = min(room, _NEIGHBOUR_NUMBERS // dense[0].size)
         if room > 0 and len(dense):
             kept.append((_flat(dense[:room]), _flat(engine[:room])))
             room -= len(kept[-1][0])
@@ -62,6 +66,28 @@ def fidelity(
         neighbour_overlap=neighbour_overlap(dense_NC, engine_NC) if len(dense_NC) > 1 else None,
         neighbour_n=len(dense_NC),
     )
+
+
+def patch_fidelity(pairs: Iterable[tuple[Array, Array]], grid: tuple[int, int]) -> PatchFidelity:
+    """Compare the features of every patch.
+
+    Args:
+        pairs: the dense model's (B, T, C) and the engine's, of equal shapes; the last of the T tokens are the patches.
+        grid: rows and columns of the patches.
+    """
+    rows, columns = grid
+    sums_N, least, images = np.zeros(rows * columns), 1.0, 0
+    for dense_BTC, engine_BTC in pairs:
+        one_NC, other_NC = (
+            side[:, -rows * columns :].reshape(-1, side.shape[2]).astype(np.float64)
+            for side in (dense_BTC, engine_BTC)
+        )
+        cosines_BN = np.nan_to_num(_cosines(one_NC, other_NC), nan=-1.0).reshape(-1, rows * columns)
+        sums_N += cosines_BN.sum(axis=0)
+        least, images = min(least, float(cosines_BN.min(initial=1.0))), images + len(cosines_BN)
+    means_GW = (sums_N / images).reshape(rows, columns)
+    by_row = tuple(tuple(float(value) for value in row) for row in means_GW)
+    return PatchFidelity(mean=float(means_GW.mean()), least=least, grid=by_row)
 
 
 def neighbour_overlap(dense_NC: Array, engine_NC: Array, *, neighbours: int = NEIGHBOURS) -> float:

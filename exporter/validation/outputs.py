@@ -28,7 +28,7 @@ CHUNK = 64
 """Images decoded, run and stored together."""
 
 Contender = Callable[[Array], Array]
-"""Takes cropped uint8 pixels (B, C, H, W), gives float32 (B, C)."""
+"""Takes cropped uint8 pixels (B, C, H, W), gives float32 (B, C), or (B, T, C) and the like where outputs are dense."""
 
 _REMEDY = "remove it, and measure again"
 
@@ -62,10 +62,10 @@ class Outputs:
         return None if self.images.labels is None else np.asarray(self.images.labels)[self.positions]
 
     def of(self, contender: str) -> Iterator[Array]:
-        """Outputs of a contender, float32 (B, C) per chunk, in the order of `positions`."""
+        """Outputs of a contender, float32 (B, ...) per chunk, in the order of `positions`."""
         for chunk in range(len(self.rows)):
             if self.rows[chunk]:
-                form = ArrayForm(dtype="float32", shape=(self.rows[chunk], "channels"))
+                form = ArrayForm(dtype="float32", shape=(self.rows[chunk], "channels", "..."))
                 yield read_array(_output_file(self.folder, contender, chunk), form, _REMEDY)
 
     def stacked(self, contender: str) -> Array:

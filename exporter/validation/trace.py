@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, fx
 
 from exporter.anatomy import Anatomy, TokenAxis
+from exporter.reduction.unmerge import follow
 from exporter.rewrite import RewrittenProgram
 from exporter.rewrite.role import Role, role_of
-from exporter.validation.block_error import follow_groups, initial_groups, relative_error
+from exporter.validation.block_error import initial_groups, relative_error
 from exporter.validation.follow import Recorder
 
 
@@ -34,7 +35,7 @@ def groups_of(program: RewrittenProgram, records: Sequence[Tensor], tokens: int)
     after_every_block = []
     for block in range(len(program.sites)):
         if block in matches:
-            groups_BT = follow_groups(groups_BT, matches[block])
+            groups_BT = follow(groups_BT, matches[block])
         after_every_block.append(groups_BT)
     return torch.stack(after_every_block).to(torch.int32)
 
@@ -70,7 +71,7 @@ def block_errors(
         dense_BTC = whole.kept[block].transpose(0, 1) if layout.axis == 0 else whole.kept[block]
         if groups_BT is None:
             groups_BT = initial_groups(*dense_BTC.shape[:2])
-        groups_BT = follow_groups(groups_BT, reduced.kept[Role("match", block)])
+        groups_BT = follow(groups_BT, reduced.kept[Role("match", block)])
         reduced_BKC, _ = reduced.kept[Role("merge", block)]
         errors[block] = relative_error(dense_BTC, reduced_BKC, groups_BT)
     return errors

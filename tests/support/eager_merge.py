@@ -31,11 +31,11 @@ class NearTieError(AssertionError):
 class EagerRun:
     """What one eager run did.
 
-    `tokens` are the counts that enter each block, then the final one; `sizes_BN` the sizes of the final
-    tokens, in order; `matchings` holds, per block, one matching per image.
+    `output` is a tensor, or a tuple of them; `tokens` are the counts that enter each block, then the final one;
+    `sizes_BN` the sizes of the final tokens, in order; `matchings` holds, per block, one matching per image.
     """
 
-    output: Tensor
+    output: Any
     sizes_BN: Tensor
     tokens: list[int]
     matchings: list[list[Matching]]
@@ -63,7 +63,8 @@ def run_eager_merged(
     run = trace_eager_merged(model, images, merged, method, proportional)
     if run.margin < min_margin:
         raise NearTieError(f"the closest decision has a margin of {run.margin:.2e}, below {min_margin:.0e}")
-    return run.output
+    output: Tensor = run.output
+    return output
 
 
 def trace_eager_merged(
@@ -89,15 +90,17 @@ def trace_eager_reduced(model: nn.Module, images: Tensor, asked: Reduction) -> E
             stack.enter_context(replaced(block, "forward", merging_forward(block, state)))
         for owner, name, make in tower.head:
             stack.enter_context(replaced(owner, name, make(state)))
+        if hasattr(model, "whole"):  # one of `tests.support.dense_models`
+            stack.enter_context(replaced(model, "whole", state.whole))
         output = tensor_of(model(images))
     assert len(state.matchings) == len(merged), "some blocks did not run, or ran twice"
     assert state.size_BN is not None
     return EagerRun(output=output, sizes_BN=state.size_BN, tokens=state.tokens, matchings=state.matchings)
 
 
-def tensor_of(output: Any) -> Tensor:
-    """Return a model's output itself, or the field of it that a served model is used for."""
-    if isinstance(output, Tensor):
+def tensor_of(output: Any) -> Any:
+    """Return a model's output itself (or several), or the field of it that a served model is used for."""
+    if isinstance(output, Tensor) or type(output) is tuple:
         return output
     for field in ("image_embeds", "logits", "pooler_output", "last_hidden_state"):
         value = getattr(output, field, None)

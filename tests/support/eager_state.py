@@ -58,6 +58,20 @@ class MergeState:
         size_BN1 = self.size_BN[:, -x_BNC.shape[1] :, None]
         return (x_BNC * size_BN1).sum(dim=1) / size_BN1.sum(dim=1)
 
+    def whole(self, x_BNC: Tensor) -> Tensor:
+        """Return a row for every original token: that of the group which it is part of, merge after merge.
+
+        How many merges `x_BNC` has behind it follows from its number of tokens.
+        """
+        images = []
+        for image, x_NC in enumerate(x_BNC):
+            places = list(range(self.tokens[0]))
+            for matchings in self.matchings[: self.tokens.index(x_NC.shape[0])]:
+                groups = matchings[image].groups
+                places = [next(k for k, group in enumerate(groups) if place in group) for place in places]
+            images.append(x_NC[places])
+        return torch.stack(images)
+
     def merge(self, x_BNC: Tensor, k_BHND: Tensor, v_BHND: Tensor, row_BN: Tensor) -> Tensor:
         """Reduce the tokens of every image as this block's schedule says."""
         assert self.size_BN is not None

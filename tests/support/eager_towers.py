@@ -17,7 +17,7 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
-from transformers.models.dinov2.modeling_dinov2 import Dinov2Model
+from transformers.models.dinov2.modeling_dinov2 import Dinov2Backbone, Dinov2Model
 from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
     Dinov2WithRegistersForImageClassification,
     Dinov2WithRegistersModel,
@@ -80,7 +80,7 @@ def transformers_tower_of(module: Any) -> Tower | None:
         return Tower(blocks=list(module.encoder.layers), prefix=0, head=head)
     if isinstance(module, ViTModel):
         return Tower(blocks=list(module.layers), prefix=1)
-    if isinstance(module, Dinov2Model):
+    if isinstance(module, Dinov2Model | Dinov2Backbone):
         return Tower(blocks=list(module.encoder.layer), prefix=1)
     if isinstance(module, Dinov2WithRegistersModel):
         return Tower(blocks=list(module.encoder.layer), prefix=1 + module.config.num_register_tokens)

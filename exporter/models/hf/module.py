@@ -14,7 +14,16 @@ from torch import nn
 
 from exporter.models.quiet import quiet
 
-Pick = Literal["logits", "image_embeds", "text_embeds", "pooler_output", "class_token", "mean"]
+Pick = Literal[
+    "logits",
+    "image_embeds",
+    "text_embeds",
+    "pooler_output",
+    "class_token",
+    "mean",
+    "last_hidden_state",
+    "predicted_depth",
+]
 Call = Literal["forward", "get_image_features", "get_text_features"]
 
 INTERPOLATES = "interpolate_pos_encoding"

@@ -27,7 +27,7 @@ from exporter.models.hf.architectures import (
     PRETRAINING_HEADS,
     SEES_ALL_PATCHES,
 )
-from exporter.models.hf.module import Build, Call, on_meta, run_on_meta, watching_children
+from exporter.models.hf.module import Build, Call, Pick, on_meta, run_on_meta, watching_children
 from exporter.models.hf.tower import HFTower, Side, example_of
 from exporter.models.loaded import OutputName
 
@@ -36,11 +36,13 @@ EXPECTED = (
     "(...ForImageClassification), an encoder (...Model), or a model of images and texts"
 )
 
-_UNBUILT = "which cannot be built or run here"
+UNBUILT = "which cannot be built or run here"
 
 _PART: dict[Side, str] = {"image": "vision_config", "text": "text_config"}
 _CALL: dict[Side, Call] = {"image": "get_image_features", "text": "get_text_features"}
 _SUFFIX: dict[Side, str] = {"image": "VisionModelWithProjection", "text": "TextModelWithProjection"}
+MAPS: dict[str, Pick] = {"ForDepthEstimation": "predicted_depth", "ForSemanticSegmentation": "logits"}
+"""Ends of the names of classes that predict something for every place of an image, and what of their output that is."""
 _CLASSIFIERS = ("ForImageClassification", "ForImageClassificationWithTeacher")
 
 
@@ -56,11 +58,20 @@ def find_tower(spelling: str, config: Any, side: Side) -> HFTower:
         ModelUnavailableError: It is no model of patches, or no class of it can be run on images or tokens alone.
         UsageError: It has the other tower only.
     """
-    name, notes = _architecture(spelling, config)
-    model_class = _class_named(spelling, name)
-    config = _config_of(spelling, config, model_class)
+    name, model_class, config, notes = class_of(spelling, config)
     tower = (_image_tower if side == "image" else _text_tower)(spelling, model_class, config)
     return replace(tower, architecture=name, notes=(*notes, *tower.notes))
+
+
+def class_of(spelling: str, config: Any) -> tuple[str, Any, Any, tuple[str, ...]]:
+    """The name that a checkpoint gives its class, the class, the configuration that it takes, and what was guessed.
+
+    Raises:
+        ModelUnavailableError: transformers has no such class, or the parts of the configuration contradict each other.
+    """
+    name, notes = _architecture(spelling, config)
+    model_class = _class_named(spelling, name)
+    return name, model_class, _config_of(spelling, config, model_class), notes
 
 
 def _architecture(spelling: str, config: Any) -> tuple[str, tuple[str, ...]]:
@@ -109,11 +120,11 @@ def _with_projection(part: Any, config: Any) -> Any:
 def _image_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
     name = model_class.__name__
     part = _PART["image"] if hasattr(config, _PART["image"]) else None
-    if complaint := _not_patches(getattr(config, part) if part else config, model_class):
+    if complaint := not_patches(getattr(config, part) if part else config, model_class):
         if part is None and _is_text(model_class):
             raise UsageError(f"{spelling} is a {name}, which has no image tower: change --tower")
         raise ModelUnavailableError(f"{spelling} is a {name}, {complaint}: {EXPECTED}")
-    with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {_UNBUILT}", EXPECTED):
+    with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {UNBUILT}", EXPECTED):
         if name.endswith(_CLASSIFIERS):
             return _tower(Build(model_class=model_class, config=config, pick="logits"), "logits", part)
         if part and hasattr(model_class, _CALL["image"]) and hasattr(model_class, _CALL["text"]):
@@ -125,7 +136,7 @@ def _image_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
 
 def _text_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
     name = model_class.__name__
-    with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {_UNBUILT}", EXPECTED):
+    with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {UNBUILT}", EXPECTED):
         if hasattr(model_class, _CALL["text"]) and hasattr(config, _PART["text"]):
             return _of_two(model_class, config, "text")
         if not _is_text(model_class):
@@ -158,7 +169,7 @@ def _neighbours(model_class: Any) -> list[Any]:
     return [each for each in vars(sys.modules[model_class.__module__]).values() if isinstance(each, type)]
 
 
-def _not_patches(config: Any, model_class: Any) -> str | None:
+def not_patches(config: Any, model_class: Any) -> str | None:
     """What speaks against a model of equal tokens, one per patch, in its configuration; None if nothing does."""
     if "siglip2" in str(config.model_type):
         return (
@@ -242,7 +253,8 @@ def _alone(spelling: str, model_class: Any, config: Any) -> HFTower:
     if name.endswith(PRETRAINING_HEADS) or config.model_type in SEES_ALL_PATCHES:
         built, own = _plain(config)
     elif "For" in name or name.endswith("Backbone"):
-        raise ModelUnavailableError(f"{spelling} is a {name}: {EXPECTED}")
+        hint = "; with --outputs dense its maps are exported" if name.endswith(tuple(MAPS)) else ""
+        raise ModelUnavailableError(f"{spelling} is a {name}: {EXPECTED}{hint}")
     inside = on_meta(built, own)
     arguments = {"add_pooling_layer": False} if _has_untrained_pooler(inside) else {}
     tower = HFTower(

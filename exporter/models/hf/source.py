@@ -15,6 +15,7 @@ from exporter.errors import ModelUnavailableError
 from exporter.models.class_names import labelled_names
 from exporter.models.hf.architectures import ATTENDS_TO_PADDING, MAE
 from exporter.models.hf.checkpoint import read_config_json
+from exporter.models.hf.dense import find_dense_tower
 from exporter.models.hf.errors import explained, reading
 from exporter.models.hf.options import apply_options
 from exporter.models.hf.place import find_place
@@ -56,10 +57,16 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
     with reading("the configuration", place, advice=_CONFIG_ADVICE):
         config = transformers.AutoConfig.from_pretrained(place.where, **place.pinned, trust_remote_code=False)
     with explained("the model", place, advice=_CONFIG_ADVICE):  # a configuration may hold values of any kind
-        tower = apply_options(find_tower(asked.spelling, config, asked.request.tower), asked)
+        tower = apply_options(_tower(asked, config), asked)
         weights = find_weights(asked, place, tower)
         load_side = _load_text if asked.request.tower == "text" else _load_image
         return load_side(weights, tower, config)
+
+
+def _tower(asked: ResolvedRequest, config: Any) -> HFTower:
+    if asked.request.outputs == "dense":
+        return find_dense_tower(asked.spelling, config)
+    return find_tower(asked.spelling, config, asked.request.tower)
 
 
 def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:

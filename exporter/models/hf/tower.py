@@ -81,11 +81,11 @@ class Trial:
     """What a tower does with one input on the meta device.
 
     Attributes:
-        width: Numbers that it gives per image.
+        shape: Of the output for one image, the first axis of length 1.
         resamples: Whether it calls its own method that resamples positions, which takes them for a square.
     """
 
-    width: int
+    shape: tuple[int, ...]
     resamples: bool
 
 
@@ -118,4 +118,4 @@ def try_on_meta(tower: HFTower, size: ImageSize) -> Trial | None:
         if is_of_the_machine(error):
             raise
         return None
-    return Trial(width=output.shape[-1], resamples=bool(resamples))
+    return Trial(shape=tuple(output.shape), resamples=bool(resamples))

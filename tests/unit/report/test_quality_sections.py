@@ -1,14 +1,18 @@
 """The section on accuracy says which class every label was taken for, and shouts where that is in doubt."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from exporter.errors import BundleError
 from exporter.records import ValidationRecord, read_file
-from exporter.report.content import Listing, Paragraph, Section, Table
-from exporter.report.quality_sections import accuracy_section
+from exporter.report.content import Listing, Paragraph, Picture, Section, Table
+from exporter.report.quality_sections import accuracy_section, fidelity_section
 from tests.support.report_bundle import VALIDATION
 
 
@@ -76,3 +80,26 @@ def test_labels_that_are_not_the_users_are_not_shown(tmp_path: Path) -> None:
 
     assert [part.headings[0] for part in parts if isinstance(part, Table)] == ["contender", "target"]
     assert not any(isinstance(part, Paragraph) and "Warning" in part.text for part in parts)
+
+
+def features(folder: Path, grid: list[list[float]]) -> Section:
+    patches = {"onnx": {"mean": 0.9, "least": 0.5, "grid": grid}}
+    (folder / "validation.json").write_text(json.dumps({**VALIDATION, "patches": patches}), encoding="utf-8")
+    return fidelity_section(read_file(ValidationRecord, folder / "validation.json", ""), "digits")
+
+
+def test_features_of_patches_are_a_table_and_a_map_that_is_dark_where_they_differ(tmp_path: Path) -> None:
+    found = features(tmp_path, [[1.0, 0.8, 1.0], [1.0, 0.9, 0.7]])
+
+    (table,) = (part for part in found.parts if isinstance(part, Table) and "each patch" in part.caption)
+    (picture,) = (part for part in found.parts if isinstance(part, Picture))
+    assert table.rows == (("onnx", "6", "0.9", "0.5"),)
+    image = Image.open(io.BytesIO(picture.png)).convert("L").resize((3, 2), Image.Resampling.NEAREST)
+    shades = np.asarray(image).astype(int)
+    assert shades[0, 0] == shades[1, 0] > shades[1, 1] > shades[0, 1] > shades[1, 2]
+    assert "from 0.7 (dark) to 1" in picture.label
+
+
+def test_rows_of_several_lengths_are_damage(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="rows of one length"):
+        features(tmp_path, [[1.0, 0.8], [1.0]])

@@ -11,7 +11,8 @@ from exporter.errors import ParityError
 from exporter.reduction.match import Match
 from exporter.reduction.merge import merge_by_lookup
 from exporter.reduction.sizes import initial_sizes
-from exporter.validation.block_error import follow_groups, initial_groups, relative_error
+from exporter.reduction.unmerge import follow
+from exporter.validation.block_error import initial_groups, relative_error
 
 
 @st.composite
@@ -42,7 +43,7 @@ def roads(draw: st.DrawFn) -> tuple[int, int, list[Match]]:
 def followed(batch: int, tokens: int, road: list[Match]) -> torch.Tensor:
     groups = initial_groups(batch, tokens)
     for match in road:
-        groups = follow_groups(groups, match)
+        groups = follow(groups, match)
     return groups
 
 

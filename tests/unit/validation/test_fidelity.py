@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,7 @@ from sklearn.metrics.pairwise import cosine_similarity  # type: ignore[import-un
 from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
 
 from exporter.errors import ParityError, UsageError
-from exporter.validation.fidelity import fidelity, neighbour_overlap, unit_rows
+from exporter.validation.fidelity import fidelity, neighbour_overlap, patch_fidelity, unit_rows
 
 Array = npt.NDArray[Any]
 
@@ -290,3 +291,38 @@ def test_unit_rows_keep_zeros_and_name_what_is_not_finite() -> None:
 
     assert found[:2].tolist() == [[0.6, 0.8], [0.0, 0.0]]
     assert np.isnan(found[2:]).all()
+
+
+# --- one number per patch --------------------------------------------------------------------------------------------
+
+
+def test_cosines_of_patches_are_those_of_scikit_learn_and_leave_out_prefix_tokens() -> None:
+    dense, engine = (each.reshape(3, 8, 5) for each in noisy_pair(3, 40))
+
+    found = patch_fidelity([(dense[:2], engine[:2]), (dense[2:], engine[2:])], (2, 3))
+
+    cosines = np.array(
+        [
+            [cosine_similarity(dense[b, t, None], engine[b, t, None]).item() for t in range(2, 8)]
+            for b in range(3)
+        ]
+    )
+    assert (found.mean, found.least) == pytest.approx((cosines.mean(), cosines.min()))
+    assert np.array(found.grid) == pytest.approx(cosines.mean(axis=0).reshape(2, 3))
+
+
+def test_patch_that_is_not_finite_counts_as_opposite() -> None:
+    dense = np.ones((1, 2, 3), np.float32)
+    engine = dense.copy()
+    engine[0, 1, 0] = np.inf
+
+    assert patch_fidelity([(dense, engine)], (1, 2)).grid[0] == pytest.approx((1.0, -1.0))
+
+
+def test_neighbours_of_large_outputs_are_looked_for_among_fewer_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules[patch_fidelity.__module__], "_NEIGHBOUR_NUMBERS", 20)
+    tokens = np.random.default_rng(0).standard_normal((3, 2, 5), dtype=np.float32)
+
+    assert fidelity([(tokens, tokens)], logits=False).neighbour_n == 2

@@ -11,7 +11,7 @@ from torch import fx
 
 from exporter.anatomy.depths import WHOLE, Depths
 from exporter.anatomy.layout import Layout, TokenAxis
-from exporter.graph.nodes import example_batch, image_dependent, operand, shape_of
+from exporter.graph.nodes import example_batch, image_dependent, operand, operands, output_node, shape_of
 from exporter.graph.operators import Trait, aten, has
 from exporter.schedule import Workload
 
@@ -31,10 +31,22 @@ def macs_of(node: fx.Node) -> int:
     return 0
 
 
-def executed_macs(graph: fx.Graph) -> int:
-    """Multiply-accumulates that a graph really performs for one image; constants are computed once and for all."""
-    batch = example_batch(graph)
-    return sum(macs_of(node) for node in image_dependent(graph)) // batch
+def executed_macs(graph: fx.Graph, outputs: int | None = None) -> int:
+    """Multiply-accumulates that a graph really performs for one image; constants are computed once and for all.
+
+    Args:
+        graph: with the shape of every value.
+        outputs: how many of its results are the model's own, the first ones; what only others need does not count.
+            None for all of them.
+    """
+    batch, dependent = example_batch(graph), image_dependent(graph)
+    read, waiting = set[fx.Node](), operands(output_node(graph))[:outputs]
+    while waiting:
+        node = waiting.pop()
+        if node not in read:
+            read.add(node)
+            waiting += node.all_input_nodes
+    return sum(macs_of(node) for node in dependent if node in read) // batch
 
 
 def workload(graph: fx.Graph, layouts: Mapping[fx.Node, Layout], depths: Depths, blocks: int) -> Workload:

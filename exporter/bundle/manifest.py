@@ -116,6 +116,7 @@ class Manifest:
         model: source, name and weights.
         tower: `image` or `text`.
         method: how tokens are matched and merged.
+        method_weights: where the tensors came from that the method reads besides the model's; None where it reads none.
         tokens_protected: prefix tokens that never merge.
         patch_grid: rows and columns of the patches, where square ones would not give them.
         schedule: tokens merged and left, per block.
@@ -143,6 +144,7 @@ class Manifest:
     model: ModelRecord
     tower: Literal["image", "text"]
     method: str
+    method_weights: WeightsRecord | None = field(default=None, metadata=OMIT)
     tokens_protected: int
     patch_grid: tuple[int, ...] | None = field(default=None, metadata=OMIT)
     schedule: ScheduleRecord

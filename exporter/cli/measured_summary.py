@@ -6,7 +6,7 @@ from rich.table import Table
 
 from exporter.errors import quoted
 from exporter.pipeline import Measured
-from exporter.records import Fidelity, Retrieval, ValidationRecord, to_tree
+from exporter.records import Fidelity, Retrieval, SlotNeed, ValidationRecord, to_tree
 from exporter.validation import matched_by_text
 
 UNREADABLE_SHOWN = 3
@@ -46,6 +46,8 @@ def add_measured(lines: Table, measured: Measured | None) -> None:
         last = record.blocks[-1]
         text = f"{100 * last.relative_error:.1f} % of the dense tokens' norm after block {last.block}"
         lines.add_row("token error", text)
+    for need in record.slots:
+        lines.add_row(f"slots block {need.block}", _slots(need))
 
 
 def _add_accuracy(lines: Table, record: ValidationRecord) -> None:
@@ -57,6 +59,13 @@ def _add_accuracy(lines: Table, record: ValidationRecord) -> None:
         else:
             text += f", eager PyTorch, {record.task}"
         lines.add_row(f"accuracy {name}", text)
+
+
+def _slots(need: SlotNeed) -> str:
+    return (
+        f"{need.slots} tokens; {need.overflow:.2f} % of {need.n} images keep more, the most {need.most}; "
+        f"{need.nearly_all} are enough for 99.9 %"
+    )
 
 
 def _labels(record: ValidationRecord) -> str:

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 _AXES = ("schedule.r", "method", "schedule.kind", "schedule.align", "precision", "targets")
 """The recipe keys that take several values in a sweep."""
 
-_NOT_FOR_POINTS = ("tower", "validate.accuracy.max_drop", "validate.agreement.min", "validate.pairs")
+_NOT_FOR_POINTS = (
+    "tower",
+    "validate.accuracy.max_drop",
+    "validate.agreement.min",
+    "validate.overflow.max",
+    "validate.pairs",
+)
 
 _KEYS = {key.name: key for key in OPTION_KEYS}
 

@@ -121,7 +121,7 @@ def _(keys_BHND: Tensor, prefix: int, r: int, margin: float) -> tuple[Tensor, Te
 
 
 def _indices(match: Match) -> tuple[Tensor, Tensor, Tensor]:
-    kept_BK, source_BR, target_BR, _ = match
+    kept_BK, source_BR, target_BR = match[:3]
     return kept_BK.contiguous(), source_BR.contiguous(), target_BR.contiguous()
 
 

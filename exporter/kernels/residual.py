@@ -151,7 +151,7 @@ def merge_by_kernel(
     if isinstance(match.dropped, Tensor):
         sizes = initial_sizes(tokens_BNC) if sizes_BN1 is None else sizes_BN1
         return merge_by_lookup(tokens_BNC, sizes, match, absent=absent)
-    merged: tuple[Tensor, Tensor] = torch.ops.exporter.merge(tokens_BNC, sizes_BN1, *match)
+    merged: tuple[Tensor, Tensor] = torch.ops.exporter.merge(tokens_BNC, sizes_BN1, *match[:4])
     return merged
 
 
@@ -173,7 +173,7 @@ def merge_add_norm_by_kernel(
         merged, sizes = merge_by_lookup(total, sizes, match, absent=True)
         return merged, sizes, _norm(merged, weight, bias, eps, factor, dtype)
     fused: tuple[Tensor, Tensor, Tensor] = torch.ops.exporter.merge_add_norm(
-        x, y, sizes_BN1, *match, weight, bias, eps, factor, dtype
+        x, y, sizes_BN1, *match[:4], weight, bias, eps, factor, dtype
     )
     return fused
 

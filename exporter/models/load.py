@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from exporter.errors import InternalError, ModelUnavailableError, library_failures, one_line, quoted
 from exporter.models.alias_table import ALIASES, Alias
+from exporter.models.checkpoint.claim import claiming
 from exporter.models.library_notes import listening
 from exporter.models.loaded import LoadedModel
 from exporter.models.preprocessing.file import SAY_IT, naming_the_file, take_preprocess, with_preprocess_file
@@ -21,11 +22,12 @@ from exporter.models.request import ModelRequest, ResolvedRequest, resolve
 _SEE_MORE = "check the model and its files; --debug shows where its library stopped"
 
 
-def load(request: ModelRequest) -> LoadedModel:
+def load(request: ModelRequest, claimed: str | None = None) -> LoadedModel:
     """Load a model with its weights.
 
     Args:
         request: Which model, weights, image size and tower.
+        claimed: Prefix of names in a file of weights that are not the model's, but a method's.
 
     Returns:
         The model in eval mode, in fp32, on the CPU.
@@ -42,6 +44,7 @@ def load(request: ModelRequest) -> LoadedModel:
         library_failures(ModelUnavailableError, f"{quoted(request.model)}: cannot be loaded", _SEE_MORE),
         listening(asked.source) as heard,
         quiet(),
+        claiming(claimed) as learned,
         naming_the_file(asked, request),
         _refusing_preprocessing(request),
     ):
@@ -49,7 +52,8 @@ def load(request: ModelRequest) -> LoadedModel:
     _check_finite(loaded)
     notes = dict.fromkeys(map(one_line, (*loaded.notes, *heard.notes, *_about_channels(loaded))))
     alias = asked.alias.name if asked.alias else None
-    loaded = take_preprocess(replace(loaded, alias=alias, notes=tuple(notes)), asked.preprocess)
+    loaded = replace(loaded, alias=alias, notes=tuple(notes), learned=learned)
+    loaded = take_preprocess(loaded, asked.preprocess)
     return _with_dense_outputs(loaded, asked)
 
 

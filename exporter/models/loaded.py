@@ -1,7 +1,7 @@
 """The result of `load`: a frozen module, its input and outputs, and where its weights are from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -54,6 +54,7 @@ class LoadedModel:
             source library. One sentence each, without machine paths.
         tokenize: Makes the input of a text tower. What it needs is loaded, or fetched, at the first call, which
             raises a ModelUnavailableError where that fails. None for everything but text towers.
+        learned: What the file of weights holds besides the model, for a method that reads it: tensors by name.
     """
 
     module: "nn.Module | torch.export.ExportedProgram"
@@ -71,6 +72,7 @@ class LoadedModel:
     class_names: ClassNames | None = None
     notes: tuple[str, ...] = ()
     tokenize: Tokenize | None = None
+    learned: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
 
     @property
     def example_input(self) -> ExampleInput:

@@ -18,6 +18,7 @@ from exporter.bundle import (
 )
 from exporter.local_path import map_local_paths
 from exporter.models import PREPROCESS_FILE
+from exporter.models.weights import sha256_of
 from exporter.packages import toolchain
 from exporter.pipeline.compile import Compiled
 from exporter.pipeline.measure import Measured
@@ -78,6 +79,7 @@ def _manifest(compiled: Compiled) -> Manifest:
         model=ModelRecord(source=model.source, id=model.id, weights=weights),
         tower=recipe.model.tower,
         method=recipe.method,
+        method_weights=_method_weights(planned),
         tokens_protected=planned.anatomy.prefix if planned.anatomy else 0,
         patch_grid=_patch_grid(planned),
         schedule=ScheduleRecord(
@@ -135,6 +137,17 @@ def parity_record(result: ParityResult, match_agreement: tuple[float, ...]) -> P
         match_agreement=match_agreement,
         passed=result.passed,
     )
+
+
+def _method_weights(planned: Planned) -> WeightsRecord | None:
+    if not planned.learned:
+        return None
+    tensors = {
+        f"{block}.{index}": tensor
+        for block, stage in planned.learned.items()
+        for index, tensor in enumerate(stage)
+    }
+    return WeightsRecord(kind=planned.model.weights_kind, sha256=sha256_of(tensors))
 
 
 def _patch_grid(planned: Planned) -> tuple[int, int] | None:

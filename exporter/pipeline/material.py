@@ -201,3 +201,5 @@ def _check_gates(asked: Validation, found: Material | None, model: LoadedModel) 
             "validate.agreement.min: expected images to classify; give a folder with --data DIR, and for a two-tower "
             "model class names with --classes FILE"
         )
+    if asked.overflow.max is not None and found is None:
+        raise UsageError("validate.overflow.max: expected images to count on; give a folder with --data DIR")

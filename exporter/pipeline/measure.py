@@ -20,6 +20,7 @@ from exporter.pipeline.error_growth import error_growth
 from exporter.pipeline.material import Material
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
+from exporter.pipeline.slot_needs import slot_needs
 from exporter.pipeline.texts import Embed, TextTower
 from exporter.recipe import Validation
 from exporter.records import BlockError, DataRecord, ValidationRecord
@@ -133,7 +134,11 @@ def measure(
             )
             note(_rates(outputs[key]))
     with observe("compare") as note:
-        record = replace(_compare(engines, material, outputs), blocks=_block_errors(engines, outputs))
+        record = replace(
+            _compare(engines, material, outputs),
+            blocks=_block_errors(engines, outputs),
+            slots=slot_needs(engines.planned, engines.program, next(iter(outputs.values()))),
+        )
         note(_headline(record))
     return Measured(record=record, images_per_s=_main(outputs).images_per_s)
 
@@ -174,6 +179,14 @@ def require_measured(gates: Validation, record: ValidationRecord) -> None:
             raise GateError(
                 f"agreement: target {name} agrees with the dense model on {found.top1_agreement or 0:.2f} % of images, "
                 f"expected at least {least:g} %; merge less, or lower validate.agreement.min"
+            )
+    most = gates.overflow.max
+    for need in record.slots:
+        if most is not None and need.overflow > most:
+            raise GateError(
+                f"capacity below the observed need: {need.overflow:.2f} % of {need.n} images keep more than the "
+                f"{need.slots} tokens that block {need.block} has slots for, expected at most {most:g} %; leave it "
+                f"{need.nearly_all} (--keep-per-layer), which is enough for 99.9 %, or raise validate.overflow.max"
             )
 
 

@@ -1,18 +1,20 @@
 """Everything before the first rewrite: load, capture, examine, schedule."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from exporter.anatomy import Anatomy, Refusal, examine
 from exporter.bundle import GmacsRecord
 from exporter.capture import EXAMPLE_BATCH, Program, capture
-from exporter.errors import UnsupportedGraphError, library_failures
+from exporter.errors import UnsupportedGraphError, UsageError, WeightsError, library_failures
 from exporter.graph.nodes import operands, output_node
 from exporter.models import LoadedModel, load
 from exporter.pipeline.observe import Observer, silent
 from exporter.recipe import Recipe, SpeedGate, Validation, default_name
-from exporter.reduction import method
+from exporter.reduction import Learned, method
 from exporter.schedule import Schedule, ScheduleRequest, plan
 
 _SEE_MORE = "try it with torch.export.export(model, (images,)) first; --debug shows where it stopped"
@@ -28,6 +30,7 @@ class Planned:
         program: captured.
         anatomy: None for a tower that is exported as it is.
         schedule: merges per block, empty without an anatomy.
+        learned: tensors of the method, by block that reduces its tokens.
     """
 
     recipe: Recipe
@@ -35,6 +38,7 @@ class Planned:
     program: Program
     anatomy: Anatomy | None
     schedule: Schedule
+    learned: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -75,8 +79,13 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
     Raises:
         ExportError: the model is not available, not supported, or cannot be scheduled as asked.
     """
+    chosen = method(recipe.method)
+    if recipe.validate.overflow.max is not None and chosen.needed is None:
+        raise UsageError(
+            f"validate.overflow.max: method {recipe.method} keeps as many tokens of every image; leave it out"
+        )
     with observe("load") as note:
-        model = load(recipe.model)
+        model = load(recipe.model, chosen.learned.prefix if chosen.learned else None)
         note(f"{model.source}:{model.id}, {model.weights_kind} weights")
     with observe("capture") as note:
         examples = [
@@ -88,14 +97,14 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
     if recipe.model.tower == "text":
         return Planned(recipe=recipe, model=model, program=program, anatomy=None, schedule=_as_it_is())
     with observe("plan") as note:
-        chosen = method(recipe.method)
         anatomy = examine(program.graph_module, chosen.place)
         schedule = plan(recipe.schedule, chosen.limited(anatomy.geometry, recipe.method_options))
         if strict:
             dense_outputs = recipe.model.outputs == "dense"
             anatomy.check_mergeable(schedule.removed, dense_outputs=dense_outputs)
         note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
-    return Planned(recipe=recipe, model=model, program=program, anatomy=anatomy, schedule=schedule)
+    planned = Planned(recipe=recipe, model=model, program=program, anatomy=anatomy, schedule=schedule)
+    return planned if chosen.learned is None else replace(planned, learned=_learned(planned, chosen.learned))
 
 
 def dense_recipe(recipe: Recipe) -> Recipe:
@@ -141,6 +150,28 @@ def block_macs(planned: Planned) -> list[int]:
 def _macs(tokens: int, growth: tuple[int, int]) -> int:
     per_token, per_pair = growth
     return tokens * per_token + tokens**2 * per_pair
+
+
+def _learned(planned: Planned, learned: Learned) -> Mapping[int, tuple[Tensor, ...]]:
+    """What the method reads of the checkpoint at each block; drawn from the seed for a model of random weights.
+
+    Raises:
+        WeightsError: the weights are neither a file that has it nor random.
+    """
+    model, anatomy = planned.model, planned.anatomy
+    assert anatomy is not None
+    blocks = [block for block, r in enumerate(planned.schedule.removed) if r]
+    if not blocks:
+        return {}
+    widths = [anatomy.blocks[block].channels for block in blocks]
+    if model.weights_kind == "random":
+        return dict(zip(blocks, learned.drawn(widths, planned.recipe.model.seed), strict=True))
+    if model.weights_kind != "file":
+        raise WeightsError(
+            f"weights: method {planned.recipe.method} reads tensors {learned.prefix}.* that were trained with the "
+            f"model, got {model.weights_kind} weights; give their checkpoint with --weights FILE"
+        )
+    return dict(zip(blocks, learned.stages(model.learned, widths), strict=True))
 
 
 def _as_it_is() -> Schedule:

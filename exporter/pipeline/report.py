@@ -16,6 +16,7 @@ from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import plan_bundle, rewritten
 from exporter.recipe import override
 from exporter.records import write_whole
+from exporter.reduction import method
 from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, report_sweep
 from exporter.sweep.record import SWEEP_FILE
 from exporter.targets import Array
@@ -86,7 +87,8 @@ def _groups(
 ) -> npt.NDArray[np.int32]:
     """What the eager program merges in a picture: (L, B, T), as in `merges.npz` for the sample."""
     planned = plan_bundle(bundle, override(bundle.recipe(), values), observe, values)
-    if planned.model.preprocess is None or planned.schedule.is_dense:
+    decides = method(planned.recipe.method).decides
+    if planned.model.preprocess is None or planned.schedule.is_dense or not decides:
         why = (
             ""
             if planned.model.preprocess is not None

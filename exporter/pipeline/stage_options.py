@@ -31,6 +31,7 @@ def rewrite_options(planned: Planned) -> RewriteOptions:
         disabled=frozenset(recipe.disable_passes),
         batch=recipe.batch,
         dynamic_batch=recipe.dynamic_batch,
+        learned=planned.learned,
     )
 
 

@@ -22,6 +22,7 @@ from exporter.pipeline.racing import BenchOptions, Subject, bundle_subject, race
 from exporter.recipe import (
     AccuracyGate,
     AgreementGate,
+    OverflowGate,
     Recipe,
     SpeedGate,
     override,
@@ -170,7 +171,9 @@ def point_recipe(recipe: Recipe, point: Point) -> Recipe:
         "targets": [point.target],
     }
     changed = override(replace(recipe, schedule=point.schedule, method_options={}), values)
-    ungated = replace(changed.validate, accuracy=AccuracyGate(), agreement=AgreementGate())
+    ungated = replace(
+        changed.validate, accuracy=AccuracyGate(), agreement=AgreementGate(), overflow=OverflowGate()
+    )
     return replace(changed, validate=ungated, bench=SpeedGate())
 
 

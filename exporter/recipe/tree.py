@@ -61,6 +61,18 @@ class AgreementGate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OverflowGate:
+    """On how many images a method may want to keep more tokens than the schedule has slots for (ATS).
+
+    Attributes:
+        max: most percent of images that may need more tokens of a block than its schedule leaves, for a method that
+            keeps another number of each image.
+    """
+
+    max: Annotated[Percent | None, Key(option="--max-overflow")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validation:
     """What to measure the artifacts on besides parity, and what they have to reach there.
 
@@ -76,6 +88,7 @@ class Validation:
         templates: text file with a prompt per line, each with one {}; by default "a photo of a {}.".
         accuracy: gate on top-1.
         agreement: gate on agreement with the dense model.
+        overflow: gate on images that need more tokens than there are slots.
     """
 
     data: Annotated[LocalPath | None, Key(option="--data")] = None
@@ -86,6 +99,7 @@ class Validation:
     templates: Annotated[LocalPath | None, Key(option="--templates")] = None
     accuracy: AccuracyGate = field(default_factory=AccuracyGate)
     agreement: AgreementGate = field(default_factory=AgreementGate)
+    overflow: OverflowGate = field(default_factory=OverflowGate)
 
 
 @dataclass(frozen=True, kw_only=True)

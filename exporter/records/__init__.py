@@ -30,6 +30,7 @@ from exporter.records.validation import (
     RecallDifference,
     Retrieval,
     RetrievalDifference,
+    SlotNeed,
     Unreadable,
     ValidationRecord,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "RecallDifference",
     "Retrieval",
     "RetrievalDifference",
+    "SlotNeed",
     "UnavailableRecord",
     "Unreadable",
     "ValidationRecord",

@@ -139,6 +139,27 @@ class BlockError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlotNeed:
+    """How many tokens images need of a block, of a method that keeps another number of each of them.
+
+    Attributes:
+        block: index.
+        slots: tokens that the schedule leaves.
+        n: images.
+        overflow: percent of them that need more, so that tokens are lost that the method would keep.
+        most: tokens that an image needs at most.
+        nearly_all: tokens that are enough for 99.9 % of the images.
+    """
+
+    block: int
+    slots: int
+    n: int
+    overflow: float
+    most: int
+    nearly_all: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassLabel:
     """A label, the index of its class, and the name of that class where it is known."""
 
@@ -178,6 +199,7 @@ class ValidationRecord:
         retrieval: by contender, on pairs.
         retrieval_difference: by target.
         blocks: error of the tokens after every merging block.
+        slots: for a method that keeps another number of tokens of each image, of every block that it reduces.
         labels_matched_by: the rule by which labels were matched with classes; None where they were not the user's.
         labels: with their classes.
         notes: what was left out of the images, one sentence each.
@@ -195,6 +217,7 @@ class ValidationRecord:
     retrieval: Mapping[str, Retrieval] = field(default_factory=dict, metadata=OMIT)
     retrieval_difference: Mapping[str, RetrievalDifference] = field(default_factory=dict, metadata=OMIT)
     blocks: tuple[BlockError, ...] = ()
+    slots: tuple[SlotNeed, ...] = field(default=(), metadata=OMIT)
     labels_matched_by: str | None = field(default=None, metadata=OMIT)
     labels: tuple[ClassLabel, ...] = field(default=(), metadata=OMIT)
     notes: tuple[str, ...] = field(default=(), metadata=OMIT)

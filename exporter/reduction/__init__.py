@@ -5,6 +5,7 @@ import pkgutil
 
 from exporter.errors import UsageError, nearest
 from exporter.reduction import methods
+from exporter.reduction.learned import Learned
 from exporter.reduction.method import Method, Site
 
 
@@ -28,4 +29,4 @@ def method(name: str) -> Method:
     return found
 
 
-__all__ = ["Method", "Site", "method", "method_names"]
+__all__ = ["Learned", "Method", "Site", "method", "method_names"]

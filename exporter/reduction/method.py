@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from exporter.errors import InternalError, UsageError, nearest
+from exporter.reduction.learned import Learned
 from exporter.reduction.match import Match
 from exporter.schedule import Geometry, Place, half_of_patches, keep_of_current, none_dropped
 
@@ -31,12 +32,23 @@ class Site(NamedTuple):
         dropped: how many of them are dropped.
         prefix: protected tokens in front.
         depth: block index / number of blocks.
+        tokens: that enter the first block, prefix tokens included.
     """
 
     r: int
     dropped: int
     prefix: int
     depth: float
+    tokens: int = 0
+
+
+def nothing(*signals: Any, **options: Any) -> Any:
+    """`decide` and `regret` of a method that decides nothing: no graph calls it.
+
+    Raises:
+        InternalError: it was called.
+    """
+    raise InternalError("a method without a decision was asked for one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +66,19 @@ class Method:
         does: what leaves, and what becomes of it, in one line.
         licence: of the code that was published with the idea. This package shares none of it.
         training: what has to be trained before, in a few words.
-        decide: `decide(*signals, at=Site, **options) -> Match`; `signals` are those of `reads`, in that order.
+        decide: `decide(*signals, at=Site, **options) -> Match`; `signals` are those of `reads`, in that order. For a
+            method that treats every image alike it is `nothing`, as `regret` is: then there is no match.
         regret: `regret(*signals, match, at=Site, **options) -> (B,)` fp32: by how much a given match misses the
             method's definition, 0 for the method's own; divided by the range of the scores that it compares (1 for
             cosines), so that one tolerance separates a near-tie that rounding turned from a wrong match.
         reads: what the two are given; nothing else is computed.
         combine: `combine(tokens_BNC, sizes_BN1, match, *signals, form=..., **options) -> tokens_BKC, sizes_BK1`, where
-            `form` is the one of `selection`, for `merge`; None for the size-weighted mean.
+            `form` is the one of `selection`, for `merge`; None for the size-weighted mean. Without a decision
+            `combine(tokens_BNC, sizes_BN1, at=Site, **options)`.
+        needed: `needed(*signals, at=Site, **options) -> (B,)` int64, for a method that keeps another number of tokens
+            of every image: how many, prefix tokens included. The schedule gives the slots, of which some stay empty
+            (`absent`) where an image needs fewer; where it needs more, the method keeps the best ones.
+        learned: tensors of the checkpoint that `decide` and `regret` take after the signals, and `combine` as well.
         cap: `cap(tokens, prefix)`: how many tokens may leave a block.
         dropped: `dropped(r, block, blocks, **options)`: how many of r are dropped and not merged, unless the schedule
             says it.
@@ -84,6 +102,8 @@ class Method:
     regret: Callable[..., Tensor]
     reads: tuple[Signal, ...] = ("mean_keys",)
     combine: Callable[..., tuple[Tensor, Tensor]] | None = None
+    needed: Callable[..., Tensor] | None = None
+    learned: Learned | None = None
     cap: Callable[[int, int], int] = half_of_patches
     dropped: Callable[..., int] = none_dropped
     pairs: bool = False
@@ -93,6 +113,11 @@ class Method:
     absent: bool = False
     options: type[Any] = NoOptions
     kernels: str | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether tokens leave by what is in the image."""
+        return self.decide is not nothing
 
     def decision(self, merge: str) -> Callable[..., Match]:
         """`decide`, or what `kernels` names, in a form of `forms.Forms.merge`."""

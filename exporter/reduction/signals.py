@@ -53,3 +53,17 @@ def class_row(
     if bias is not None:
         logits_BH1N = logits_BH1N + bias[..., :1, :]
     return logits_BH1N.float().softmax(dim=-1).mean(dim=1).squeeze(1)
+
+
+def significance(class_row_BN: Tensor, values_BHND: Tensor, prefix: int) -> Tensor:
+    """The class token's attention to every patch times the length of its value over all heads.
+
+    Source: Fayyaz et al., Adaptive Token Sampling for Efficient Vision Transformers, ECCV 2022, equation 5.
+
+    Returns:
+        (B, N - prefix) fp32; every row sums to 1. 0 for an absent token.
+    """
+    rows_BPC = values_BHND.float()[:, :, prefix:].transpose(1, 2).flatten(2)
+    length_BP: Tensor = torch.linalg.vector_norm(rows_BPC, dim=-1)
+    score_BP = class_row_BN[:, prefix:] * length_BP
+    return score_BP / score_BP.sum(dim=1, keepdim=True).clamp_min(1e-30)

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 LOG_ABSENT = -2048.0
-"""Stands for log(0): e^-2048 is 0 in every float, and 2048 divided by the scale of attention (at least 1 / 31) is
-finite in fp16."""
+"""Stands for log(0): finite in every float, where e^-2048 is 0."""
 
 
 def initial_sizes(tokens_BNC: Tensor) -> Tensor:
@@ -98,6 +97,8 @@ def attend_with_folded_bias(
     first = functional.pad(keys.new_ones(1), (0, padding - 1))
     bias = log_size_bias(sizes_BN1, keys, prefix_change, absent=absent)
     bias_column = (bias / scale).transpose(-1, -2)
+    if absent and abs(LOG_ABSENT) / scale > torch.finfo(bias.dtype).max:  # fp16, and a scale below 1 / 31
+        bias_column = bias_column.clamp_min(torch.finfo(bias.dtype).min)
     padded_queries = torch.cat((queries, first.expand(*queries.shape[:-1], padding)), dim=-1)
     padded_keys = torch.cat((keys, (bias_column * first).expand(*keys.shape[:-1], padding)), dim=-1)
     padded_values = functional.pad(values, (0, padding))

@@ -26,7 +26,7 @@ def follow(where_BT: Tensor | None, match: Match) -> Tensor:
     Returns:
         int64 (B, T), positions among the K tokens that stay.
     """
-    kept_BK, source_BR, target_BR, _ = match
+    kept_BK, source_BR, target_BR = match[:3]
     places_BK = torch.arange(kept_BK.shape[1], device=kept_BK.device).expand(kept_BK.shape[0], -1)
     place_BN = torch.cat((places_BK, target_BR), dim=1)
     order_BN = torch.cat((kept_BK, source_BR), dim=1)

@@ -124,7 +124,8 @@ def fidelity_section(record: ValidationRecord | None, name: str) -> Section:
     if record is None or not (record.fidelity or record.blocks):
         text = f"Not measured. Run: python -m exporter validate {shlex.quote(name)} --data DIR"
         return section(title, absent(text))
-    return section(title, *_fidelity_table(record), *_patches(record), *_block_errors(record))
+    parts = (*_fidelity_table(record), *_patches(record), *_block_errors(record), *_slots(record))
+    return section(title, *parts)
 
 
 def _patches(record: ValidationRecord) -> tuple[Part, ...]:
@@ -173,6 +174,26 @@ def _fidelity_cells(row: Fidelity) -> tuple[str, ...]:
         show.NOT_MEASURED if row.neighbour_n is None else str(row.neighbour_n),
         show.NOT_MEASURED if row.not_finite is None else str(row.not_finite),
     )
+
+
+def _slots(record: ValidationRecord) -> tuple[Part, ...]:
+    """What images need of each block, of a method that keeps another number of tokens of each of them."""
+    if not record.slots:
+        return ()
+    table = Table(
+        caption="Tokens that images need in each block",
+        headings=("block", "slots", "images", "need more", "the most", "enough for 99.9 %"),
+        rows=tuple(
+            (
+                *map(str, (row.block, row.slots, row.n)),
+                show.percent(row.overflow),
+                *map(str, (row.most, row.nearly_all)),
+            )
+            for row in record.slots
+        ),
+        texts=frozenset(),
+    )
+    return (table,)
 
 
 def _block_errors(record: ValidationRecord) -> tuple[Part, ...]:

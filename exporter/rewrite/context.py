@@ -31,6 +31,7 @@ class RewriteOptions:
         precision: that the program computes in; `int8` is a program in fp32, which a target quantises, and `fp8` one in
             fp16 but for the products with weights.
         forms: the form that it takes.
+        learned: of the method, by block: tensors that its decision reads besides the graph's own values.
         calibration: inputs (n, ...) as the program takes them, for precision fp8.
     """
 
@@ -44,6 +45,7 @@ class RewriteOptions:
     dynamic_batch: bool = False
     precision: Precision = "fp32"
     forms: Forms = field(default_factory=Forms)
+    learned: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
     calibration: Tensor | None = field(default=None, repr=False, compare=False)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
-from torch import fx
+from torch import Tensor, fx
 
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
 from exporter.anatomy.depths import Depths, leading_to, token_depths
@@ -15,7 +15,15 @@ from exporter.anatomy.token_axis import trace_tokens
 from exporter.errors import UnsupportedGraphError
 from exporter.forms import Forms
 from exporter.graph.graph_pass import GraphPass, PassOutcome
-from exporter.graph.nodes import mask_of, operand, operands, output_node, scale_of, shape_of
+from exporter.graph.nodes import (
+    add_parameter,
+    mask_of,
+    operand,
+    operands,
+    output_node,
+    scale_of,
+    shape_of,
+)
 from exporter.graph.operators import aten, sdpa
 from exporter.reduction import Method, Site
 from exporter.reduction.match import record_match
@@ -45,6 +53,7 @@ class InsertTokenMerge(GraphPass):
         options: of the method.
         proportional: whether attention adds log(size).
         dense_outputs: whether values with one entry per original token are restored; otherwise nothing needs any.
+        learned: tensors of the method, by block.
         forms: of attention with sizes and of the merge; the numbers are the same.
     """
 
@@ -54,6 +63,7 @@ class InsertTokenMerge(GraphPass):
     options: Mapping[str, Any] = field(default_factory=dict)
     proportional: bool = True
     dense_outputs: bool = False
+    learned: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
     forms: Forms = field(default_factory=Forms)
     name: ClassVar[str] = "insert_token_merge"
 
@@ -70,6 +80,7 @@ class InsertTokenMerge(GraphPass):
             options=asked.method.chosen(asked.method_options),
             proportional=asked.proportional,
             dense_outputs=asked.dense_outputs,
+            learned=asked.learned,
             forms=asked.forms,
         )
 
@@ -105,13 +116,14 @@ class InsertTokenMerge(GraphPass):
             elif depth > 0 and node in self.anatomy.pooling:
                 self._weigh_mean(node, layouts, levels[depth - 1].sizes)
             for source in depths.restoring.get(node, ()):
-                where = levels[depths.values[source] - 1].where
+                where = self._own_place(node, levels[depths.values[source] - 1].where)
                 self._restore(node, replaced.get(source, source), layouts[source], where)
             if node in reductions:
-                levels.append(self._reduce(node, reductions[node], levels[-1] if levels else None))
+                reduce = self._reduce if self.method.decides else self._transform
+                levels.append(reduce(node, reductions[node], levels[-1] if levels else None))
                 replaced[node] = levels[-1].tokens
         output = output_node(graph)
-        output.args = ((*operands(output), *(level.record for level in levels)),)
+        output.args = ((*operands(output), *(level.record for level in levels if level.record)),)
         return PassOutcome(name=self.name, rewrites=len(reductions))
 
     def _depths(self, graph: fx.Graph, layouts: Mapping[fx.Node, Layout], points: list[fx.Node]) -> Depths:
@@ -155,7 +167,7 @@ class InsertTokenMerge(GraphPass):
             weighed = self._weights(graph, before.sizes) if before else None
             signals = tuple(
                 reduction.signal(name, tokens, current, weighed, method.absent) for name in method.reads
-            )
+            ) + self._parameters(point, block)
             match = graph.call_function(
                 method.decision(self.forms.merge), signals, {"at": reduction.site, **self.options}
             )
@@ -171,6 +183,15 @@ class InsertTokenMerge(GraphPass):
             reader.replace_input_with(point, result)
         return _Level(tokens=result, sizes=sizes, where=where, positions=positions, record=record)
 
+    def _own_place(self, reader: fx.Node, place: fx.Node | None) -> fx.Node:
+        """Where every token is, or was; refused where each token is a mixture of all."""
+        if place is None:
+            raise UnsupportedGraphError(
+                f"model: method {self.method.name} mixes all patches, so that none has a place of its own, which node "
+                f"{reader.name} reads; choose another method"
+            )
+        return place
+
     def _restore(self, reader: fx.Node, source: fx.Node, layout: Layout, where: fx.Node) -> None:
         """Let a node read a value with one entry per original token."""
         assert isinstance(layout, TokenAxis)
@@ -180,6 +201,35 @@ class InsertTokenMerge(GraphPass):
                 restore, (source, where), {"axis": layout.axis, "prefix_change": change}
             )
         reader.replace_input_with(source, whole)
+
+    def _transform(self, point: fx.Node, reduction: "_Reduction", before: "_Level | None") -> "_Level":
+        """Reduce the tokens of every image alike, without a decision; none of them has a position from then on."""
+        graph, layout = point.graph, self.anatomy.layouts[point]
+        assert isinstance(layout, TokenAxis)
+        readers = list(point.users)
+        with graph.inserting_before(point.next):
+            tokens = graph.call_function(aten.transpose.int, (point, 0, 1)) if layout.axis == 0 else point
+            current = before.sizes if before else graph.call_function(initial_sizes, (tokens,))
+            assert self.method.combine is not None
+            both = graph.call_function(
+                self.method.combine, (tokens, current), {"at": reduction.site, **self.options}
+            )
+            both.meta["role"] = Role("merge", reduction.block)
+            fewer = graph.call_function(operator.getitem, (both, 0))
+            fewer_sizes = graph.call_function(operator.getitem, (both, 1))
+            result = graph.call_function(aten.transpose.int, (fewer, 0, 1)) if layout.axis == 0 else fewer
+        for reader in readers:
+            reader.replace_input_with(point, result)
+        return _Level(tokens=result, sizes=fewer_sizes, where=None, positions=None, record=None)
+
+    def _parameters(self, point: fx.Node, block: int) -> tuple[fx.Node, ...]:
+        """The learned tensors of a block's reduction."""
+        graph_module = point.graph.owning_module
+        assert graph_module is not None
+        return tuple(
+            add_parameter(graph_module, point.next, f"learned_{block}_{index}", tensor)
+            for index, tensor in enumerate(self.learned.get(block, ()))
+        )
 
     def _merge(
         self, arguments: tuple[fx.Node, ...], signals: tuple[fx.Node, ...]
@@ -193,6 +243,7 @@ class InsertTokenMerge(GraphPass):
     def _read_tables(self, node: fx.Node, layouts: dict[fx.Node, Layout], level: "_Level") -> None:
         """Let a node read the entries of the tokens that are left."""
         for table in list(tables(node, layouts)):
+            positions = self._own_place(node, level.positions)
             change = table.prefix - self.anatomy.prefix
             axes = (table.token_axes, table.image_axis)
             key = (table.source, change, axes)
@@ -200,7 +251,7 @@ class InsertTokenMerge(GraphPass):
                 with node.graph.inserting_before(node):
                     level.entries[key] = node.graph.call_function(
                         entries_at,
-                        (table.source, level.positions, *axes),
+                        (table.source, positions, *axes),
                         {"prefix_change": change},
                     )
             node.replace_input_with(table.source, level.entries[key])
@@ -247,7 +298,7 @@ class _Level:
     Attributes:
         tokens: that stand in place of those that were reduced.
         sizes: how many original tokens each one stands for.
-        where: each original token is among them.
+        where: each original token is among them; None, as the next two, where each is a mixture of all.
         positions: where each one was at first.
         record: of the match.
         entries: what was looked up at these positions, by table and axes.
@@ -255,9 +306,9 @@ class _Level:
 
     tokens: fx.Node
     sizes: fx.Node
-    where: fx.Node
-    positions: fx.Node
-    record: fx.Node
+    where: fx.Node | None
+    positions: fx.Node | None
+    record: fx.Node | None
     entries: dict[Any, fx.Node] = field(default_factory=dict)
 
 

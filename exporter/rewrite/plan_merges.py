@@ -44,7 +44,13 @@ class PlanMerges(GraphPass):
         self.context.sites = tuple(
             None
             if r == 0 or (trims and block.tokens_read is not None)
-            else Site(r=r, dropped=dropped, prefix=anatomy.prefix, depth=index / len(anatomy.blocks))
+            else Site(
+                r=r,
+                dropped=dropped,
+                prefix=anatomy.prefix,
+                depth=index / len(anatomy.blocks),
+                tokens=anatomy.tokens,
+            )
             for index, (block, r, dropped) in enumerate(counts)
         )
         return PassOutcome(name=self.name, rewrites=0)

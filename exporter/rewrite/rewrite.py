@@ -63,14 +63,14 @@ class RewrittenProgram:
 
     @property
     def merging_blocks(self) -> tuple[int, ...]:
-        """Which block each match belongs to."""
-        return tuple(block for block, site in enumerate(self.sites) if site)
+        """Which block each match belongs to; none where the method decides nothing."""
+        return tuple(block for block, site in enumerate(self.sites) if site and self.method.decides)
 
     def matches(self, records: Iterable[Tensor]) -> dict[int, Match]:
         """By block, the matches that this program recorded, or an engine."""
         sites = [(block, site) for block, site in enumerate(self.sites) if site]
         return {
-            block: read_match(record, site.r, site.dropped)
+            block: read_match(record, site.r, site.dropped, absent=self.method.absent)
             for (block, site), record in zip(sites, records, strict=False)
         }
 
@@ -91,14 +91,15 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     notes = {each.name for each in PASSES if each.only_notes}
     eager = eager_module(context)
     assert context.exported is not None
+    outputs = len(operands(output_node(program.graph_module.graph)))
     return RewrittenProgram(
         exported=context.exported,
         eager=eager,
         merging=graph_module,
         method=options.method,
-        outputs=len(operands(output_node(program.graph_module.graph))),
+        outputs=outputs,
         sites=context.sites,
-        executed_macs=executed_macs(eager.graph),
+        executed_macs=executed_macs(eager.graph, outputs),
         scales=context.scales,
         passes=(*program.outcomes, *(outcome for outcome in outcomes if outcome.name not in notes)),
     )

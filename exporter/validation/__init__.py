@@ -10,7 +10,7 @@ from exporter.validation.chance import best_answers, label_doubt
 from exporter.validation.class_labels import KnownClasses, matched_by_text
 from exporter.validation.decoding import decode, default_workers
 from exporter.validation.fidelity import fidelity, patch_fidelity
-from exporter.validation.follow import rounding_errors
+from exporter.validation.follow import needed_tokens, rounding_errors
 from exporter.validation.gate import require, require_finite
 from exporter.validation.image_set import ImagePairs, ImageSet, image_arrays
 from exporter.validation.images import image_pairs, open_images
@@ -69,6 +69,7 @@ __all__ = [
     "label_doubt",
     "locate_error",
     "matched_by_text",
+    "needed_tokens",
     "open_images",
     "patch_fidelity",
     "rank_pairs",

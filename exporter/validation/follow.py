@@ -36,6 +36,9 @@ def follow_matches(
 def agreements(program: RewrittenProgram, engine: Sequence[Tensor], eager: Sequence[Tensor]) -> list[float]:
     """Per merging block the share of the engine's (source, target) pairs that are among eager PyTorch's.
 
+    Where slots may be empty, it is the share of the slots that hold the same token or are empty in both, if that is
+    less.
+
     Args:
         program: whose matches were recorded.
         engine: records of the engine; none where it does not return them.
@@ -43,10 +46,20 @@ def agreements(program: RewrittenProgram, engine: Sequence[Tensor], eager: Seque
     """
     shares = []
     both = zip(program.matches(engine).values(), program.matches(eager).values(), strict=False)
-    for pairs, own_pairs in (map(matched_pairs, matches) for matches in both):
+    for match, own in both:
+        pairs, own_pairs = matched_pairs(match), matched_pairs(own)
         same = (pairs[:, :, None, :] == own_pairs[:, None, :, :]).all(dim=-1).any(dim=-1)
-        shares.append(float(same.float().mean()))
+        shares.append(min(float(same.float().mean()), _same_slots(match, own)))
     return shares
+
+
+def _same_slots(match: Match, own: Match) -> float:
+    """The share of slots that hold the same token, or are empty in both; 1 where no slot can be empty."""
+    if match.absent is None or own.absent is None:
+        return 1.0
+    both_empty = (match.absent == 1) & (own.absent == 1)
+    same = (match.kept_BK == own.kept_BK) & (match.absent == own.absent)
+    return float((same | both_empty).float().mean())
 
 
 def rounding_errors(
@@ -144,4 +157,29 @@ class _Follower(Recorder):
                 )
                 self.regret = max(self.regret, regret)
                 return given
+        return super().run_node(n)
+
+
+def needed_tokens(program: RewrittenProgram, images: Tensor) -> dict[int, Tensor]:
+    """How many tokens of each image the method would keep at every block, if there were slots for all: int64 (B,)."""
+    counter = _Counter(program)
+    with torch.no_grad():
+        counter.run(images)
+    return counter.found
+
+
+class _Counter(fx.Interpreter):
+    """Executes the merging graph and asks the method at every decision how many tokens it needs."""
+
+    def __init__(self, program: RewrittenProgram) -> None:
+        super().__init__(program.merging)
+        self._needed = program.method.needed
+        self.found: dict[int, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        match role_of(n):
+            case Role(part="match", block=block):
+                assert self._needed is not None
+                signals, options = self.fetch_args_kwargs_from_env(n)
+                self.found[block] = self._needed(*signals, **options)
         return super().run_node(n)

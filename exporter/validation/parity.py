@@ -229,6 +229,6 @@ def _engine_records(program: RewrittenProgram, artifact: Artifact, reference: Re
 def _are_readable(program: RewrittenProgram, engine: Sequence[Tensor], eager: Sequence[Tensor]) -> bool:
     """Whether an engine's records have the shape and the range of matches, so that they can be read at all."""
     return all(
-        record.shape == own.shape and is_readable(record, site.r)
+        record.shape == own.shape and is_readable(record, site.r, absent=program.method.absent)
         for record, own, site in zip(engine, eager, filter(None, program.sites), strict=False)
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class Reduction:
     removed: Sequence[int]
     method: str
     dropped: Sequence[int] = ()
-    options: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     proportional: bool = True
 
 
@@ -90,6 +91,8 @@ class MergeState:
                     prefix=self.prefix,
                     block=block,
                     blocks=len(asked.removed),
+                    first=self.tokens[0],
+                    slots=self.tokens[0] - sum(asked.removed[: block + 1]),
                     options=asked.options,
                 )
             )

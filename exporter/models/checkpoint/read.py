@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from exporter.errors import WeightsError, first_few, nearest, quoted
+from exporter.models.checkpoint.claim import unclaimed
 from exporter.models.checkpoint.content import flat_state_dict, strip_prefix
 from exporter.models.checkpoint.pickled import read_pickle, read_zip
 from exporter.models.json_file import LFS_ADVICE, LFS_POINTER, read_json
@@ -62,7 +63,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a file of weights.
+    """Read a file of weights, without what is claimed (`claim.claiming`).
 
     A file is a state dict, or a dictionary that holds one under a usual key (`content.WRAPPERS`).
 
@@ -84,7 +85,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     for name, tensor in state.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             state[name] = tensor.float()
-    return Checkpoint(path=path, state=state, notes=notes)
+    return Checkpoint(path=path, state=unclaimed(state), notes=notes)
 
 
 def _check_file(path: Path) -> None:

@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -29,6 +30,8 @@ class Entering:
         prefix: how many leading tokens are protected.
         block: index of the block.
         blocks: of the model.
+        first: tokens that enter the first block, where the method asks for them.
+        slots: tokens that may stay by the schedule, where the method asks for them.
         options: of the method; those that are left out have the method's own default.
     """
 
@@ -42,7 +45,9 @@ class Entering:
     prefix: int
     block: int
     blocks: int
-    options: Mapping[str, float] = field(default_factory=dict)
+    first: int = 0
+    slots: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

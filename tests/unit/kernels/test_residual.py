@@ -42,7 +42,7 @@ def affine(width: int) -> tuple[Tensor, Tensor]:
 
 def merged_by_loops(total: Tensor, sizes: Tensor, match: Match, merging: int) -> tuple[Tensor, Tensor]:
     """The size-weighted mean, token by token."""
-    kept, sources, targets, _ = match
+    kept, sources, targets = match[:3]
     rows, counts = total.double(), sizes.double()
     merged = torch.zeros(*kept.shape, total.shape[2], dtype=torch.float64)
     merged_sizes = torch.zeros(*kept.shape, 1, dtype=torch.float64)

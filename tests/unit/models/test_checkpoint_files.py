@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exporter.errors import WeightsError
+from exporter.models.checkpoint.claim import claiming
 from exporter.models.checkpoint.read import Checkpoint, read_checkpoint
 from exporter.models.weights import fill
 
@@ -128,6 +129,18 @@ def test_averaged_weights_come_first_as_in_timms_loader(key: str, state: State, 
     checkpoint = fitted({"state_dict": state, key: averaged}, state, tmp_path)
     torch.testing.assert_close(checkpoint.state, averaged, rtol=0, atol=0)
     assert checkpoint.notes == (f'weights are those under "{key}" in the file; left out: state_dict',)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_claimed_tensors_are_kept_apart_from_the_model_s(prefix: str, state: State, tmp_path: Path) -> None:
+    parts = {"score_predictor.0.weight": torch.ones(3), "score_predictor.1.weight": torch.zeros(3)}
+
+    with claiming("score_predictor") as claimed:
+        checkpoint = fitted({"model": prefixed(state | parts, prefix)}, state, tmp_path)
+
+    assert checkpoint.state.keys() == state.keys()
+    assert claimed.keys() == parts.keys()
+    assert len(fitted(state | parts, state, tmp_path).state) == len(state) + 2
 
 
 def test_names_that_a_model_itself_begins_with_stay(tmp_path: Path) -> None:

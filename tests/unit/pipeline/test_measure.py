@@ -17,8 +17,8 @@ from exporter.models import ModelRequest, Preprocess, crop_image, normalize
 from exporter.pipeline import build
 from exporter.pipeline.contenders import engine_contender
 from exporter.pipeline.measure import require_measured
-from exporter.recipe import AccuracyGate, AgreementGate, Recipe, Validation
-from exporter.records import Accuracy, DataRecord, Difference, Fidelity, ValidationRecord
+from exporter.recipe import AccuracyGate, AgreementGate, OverflowGate, Recipe, Validation
+from exporter.records import Accuracy, DataRecord, Difference, Fidelity, SlotNeed, ValidationRecord
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Array
 from tests.support.fake_runner import FakeRunner
@@ -341,6 +341,26 @@ def test_a_loss_above_the_limit_fails_with_the_figure() -> None:
         require_measured(gates, measured(drop=1.25))
 
     assert raised.value.exit_status == 6
+
+
+@pytest.mark.parametrize("limit", [None, 5.0])
+def test_as_many_images_as_allowed_may_need_more_tokens_than_there_are_slots(limit: float | None) -> None:
+    require_measured(Validation(overflow=OverflowGate(max=limit)), overflowing(5.0))
+
+
+def test_capacity_below_the_need_fails_with_what_would_be_enough() -> None:
+    gates = Validation(overflow=OverflowGate(max=5.0))
+
+    with pytest.raises(
+        GateError,
+        match=r"^capacity below the observed need: 5\.50 % of 200 images .* 40 tokens .* block 2 .* leave it 59",
+    ):
+        require_measured(gates, overflowing(5.5))
+
+
+def overflowing(percent: float) -> ValidationRecord:
+    need = SlotNeed(block=2, slots=40, n=200, overflow=percent, most=60, nearly_all=59)
+    return replace(measured(), slots=(need,))
 
 
 @pytest.mark.parametrize(("agreement", "told"), [(98.99, "98.99 %"), (0.0, "0.00 %")])

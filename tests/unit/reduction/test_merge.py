@@ -224,17 +224,24 @@ def test_matched_pairs_are_positions_before_the_merge() -> None:
     assert matched_pairs(MATCH).tolist() == [[[6, 1], [3, 1]], [[2, 4], [5, 6]]]
 
 
+ABSENT = torch.tensor([[0, 0, 1, 0, 0], [0, 0, 0, 1, 1]])
+
+
 @pytest.mark.parametrize("dropped", DROPPED)
-def test_record_holds_a_whole_match(dropped: int | Tensor) -> None:
-    match = MATCH._replace(dropped=dropped)
+@pytest.mark.parametrize("absent", [pytest.param(None, id="full"), pytest.param(ABSENT, id="empty slots")])
+def test_record_holds_a_whole_match(dropped: int | Tensor, absent: Tensor | None) -> None:
+    match = MATCH._replace(dropped=dropped, absent=absent)
     record = record_match(match)
 
-    found = read_match(record, 2, dropped if isinstance(dropped, int) else 0)
+    static = dropped if isinstance(dropped, int) else 0
+    found = read_match(record, 2, static, absent=absent is not None)
 
     assert (record.shape, record.dtype) == ((BATCH, 5 + 2 + 2), torch.int64)
-    assert is_readable(record, 2)
-    for part, expected in zip(found, match, strict=True):
+    assert is_readable(record, 2, absent=absent is not None)
+    for part, expected in zip(found[:4], match[:4], strict=True):
         assert torch.equal(torch.as_tensor(part), torch.as_tensor(expected))
+    assert (found.absent is None) == (absent is None)
+    assert found.absent is None or torch.equal(found.absent, ABSENT)
 
 
 @pytest.mark.parametrize(("place", "value"), [(0, 7), (6, -1), (8, 10)])
@@ -242,7 +249,8 @@ def test_record_with_an_entry_out_of_range_is_not_readable(place: int, value: in
     record = record_match(MATCH)
     record[1, place] = value
 
-    assert not is_readable(record, 2)
+    assert is_readable(record, 2, absent=True) == (place == 0)
+    assert not is_readable(record, 2, absent=False)
 
 
 # Sizes in attention and pooling --------------------------------------------------------------------------------------
@@ -309,9 +317,11 @@ def test_bias_of_tokens_without_merges_is_zero() -> None:
 MASKS = pytest.mark.parametrize("mask", list(FUNCTIONS["mask"]))
 
 
-def attended(mask: str, q: Tensor, k: Tensor, v: Tensor, sizes: Tensor, *, absent: bool = False) -> Tensor:
+def attended(
+    mask: str, q: Tensor, k: Tensor, v: Tensor, sizes: Tensor, *, absent: bool = False, scale: float = 0.5
+) -> Tensor:
     attend = Forms().choose({"mask": mask}).function("mask")
-    found: Tensor = attend(q, k, v, sizes, prefix_change=0, absent=absent, scale=0.5)
+    found: Tensor = attend(q, k, v, sizes, prefix_change=0, absent=absent, scale=scale)
     return found
 
 
@@ -331,15 +341,16 @@ def test_every_form_is_proportional_attention(mask: str, width: int, heads_in_ba
 
 
 @MASKS
+@pytest.mark.parametrize("scale", [0.5, 0.01])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_no_form_attends_to_an_absent_token(mask: str, dtype: torch.dtype) -> None:
+def test_no_form_attends_to_an_absent_token(mask: str, dtype: torch.dtype, scale: float) -> None:
     q, k, v = (random(BATCH, HEADS, tokens, WIDTH, seed=tokens).to(dtype) for tokens in (5, TOKENS, TOKENS))
     sizes, there = random_sizes(BATCH, TOKENS, 1), [0, 1, 3, 4, 6]
     sizes[:, [2, 5]] = 0
 
-    found = attended(mask, q, k, v, sizes, absent=True)
+    found = attended(mask, q, k, v, sizes, absent=True, scale=scale)
 
-    without = attended(mask, q, k[:, :, there], v[:, :, there], sizes[:, there])
+    without = attended("bias", q, k[:, :, there], v[:, :, there], sizes[:, there], scale=scale)
     torch.testing.assert_close(found, without, atol=2e-3 if dtype == torch.float16 else 2e-2, rtol=0.0)
     assert torch.isfinite(log_size_bias(sizes, q, 0, absent=True)).all()
 

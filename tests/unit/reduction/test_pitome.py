@@ -43,7 +43,7 @@ def test_equal_tokens_are_dealt_alternately_by_position(
     r = data.draw(st.integers(1, tokens // 2))
     keys = torch.full((1, 1, total, 64), 64**-0.5)
 
-    kept, sources, targets, _ = decide(keys, at=site(r, prefix), margin=0.9)
+    kept, sources, targets, *_ = decide(keys, at=site(r, prefix), margin=0.9)
 
     dealt, protected = range(prefix, prefix + 2 * r), range(prefix + 2 * r, total)
     assert sources.tolist() == [list(dealt[0::2])]

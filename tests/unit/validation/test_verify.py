@@ -152,7 +152,7 @@ def with_match(change: str, name: str) -> RewrittenProgram:
     sound = method(name)
 
     def broken(keys_BHND: Tensor, **options: Any) -> Match:
-        kept_BK, source_BR, target_BR, _ = sound.decide(keys_BHND, **options)
+        kept_BK, source_BR, target_BR, *_ = sound.decide(keys_BHND, **options)
         if change == "half of the metric":
             return sound.decide(keys_BHND[..., : keys_BHND.shape[-1] // 2], **options)
         if change == "token kept twice":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.errors import UnsupportedGraphError
+from exporter.forms import Forms
 from exporter.schedule import ScheduleRequest
 from exporter.signature import TensorSpec
 from exporter.targets import target
@@ -78,6 +79,17 @@ def test_rewritten_program_equals_the_definition(name: str, method: Any) -> None
     results = program(images(name))[: program.outputs]
 
     for result, tensor in zip(results, expected(name, method), strict=True):
+        assert max_abs_error(result, tensor) < 1e-5
+
+
+def test_fused_kernels_leave_what_the_definition_says() -> None:
+    """On a CPU a kernel is its definition; what is around it is the same program."""
+    forms = Forms().choose({"merge": "kernels"})
+    program = captured("several taps").compile(REQUEST, dense_outputs=True, forms=forms)
+
+    results = program(images("several taps"))[: program.outputs]
+
+    for result, tensor in zip(results, expected("several taps"), strict=True):
         assert max_abs_error(result, tensor) < 1e-5
 
 

@@ -89,15 +89,26 @@ def match_pitome(keys_BHND: Tensor, prefix: int, r: int, margin: float) -> tuple
     return launch_pitome(keys_BHND, prefix, r, margin)
 
 
-def decide_tome(keys_BHND: Tensor, *, at: Site) -> Match:
-    """`tome.decide` as kernels."""
-    return Match(*torch.ops.exporter.match_tome(keys_BHND, at.prefix, at.r))
+def decide_tome(compared: Tensor, *signals: Tensor, at: Site, metric: str, size_penalty: float) -> Match:
+    """`tome.decide` as kernels, for the keys alone; by operators with other options."""
+    if metric != "keys" or size_penalty:
+        return tome.decide(compared, *signals, at=at, size_penalty=size_penalty)
+    return Match(*torch.ops.exporter.match_tome(compared, at.prefix, at.r))
 
 
-def decide_pitome(keys_BHND: Tensor, *, at: Site, margin: float) -> Match:
-    """`pitome.decide` as kernels."""
+def decide_tofu(keys_BHND: Tensor, *, at: Site, **_options: object) -> Match:
+    """`tofu.decide` as kernels."""
+    return Match(*torch.ops.exporter.match_tome(keys_BHND, at.prefix, at.r))._replace(dropped=at.dropped)
+
+
+def decide_pitome(
+    compared: Tensor, *, at: Site, margin: float, energy: str, metric: str, bipartite: str
+) -> Match:
+    """`pitome.decide` as kernels where keys and ELU choose the 2r patches; by operators in other blocks and options."""
+    if metric != "keys" or energy != "elu" or pitome.is_bipartite(bipartite, at):
+        return pitome.decide(compared, at=at, margin=margin, energy=energy, bipartite=bipartite)
     depth_margin = margin * (1 - at.depth)
-    return Match(*torch.ops.exporter.match_pitome(keys_BHND, at.prefix, at.r, depth_margin))
+    return Match(*torch.ops.exporter.match_pitome(compared, at.prefix, at.r, depth_margin))
 
 
 @match_tome.register_fake

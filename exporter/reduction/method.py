@@ -4,7 +4,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from torch import Tensor
 
@@ -22,6 +22,11 @@ tokens: (B, N, C), the value that is reduced.
 sizes: (B, N, 1) fp32, how many original tokens each one stands for.
 class_row: (B, N) fp32, the class token's attention to every token, mean over heads.
 """
+
+
+def compared_by(metric: str) -> Signal:
+    """What a method reads whose metric is `keys` or `tokens`."""
+    return "tokens" if metric == "tokens" else "mean_keys"
 
 
 class Site(NamedTuple):
@@ -54,6 +59,10 @@ def nothing(*signals: Any, **options: Any) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """Of a method without options."""
+
+
+def _nothing(**options: object) -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +99,7 @@ class Method:
         absent: whether `combine` may return tokens of size 0, which stand for nothing: no one attends to them, and no
             mean counts them.
         options: a frozen dataclass of what users may set, plain values with defaults; its docstring says what each is.
+        variant: `variant(**options)`: attributes that these options change, such as what is read, by name.
         kernels: `module:function` of `decide` as fused kernels for CUDA; None where there are none.
     """
 
@@ -112,6 +122,7 @@ class Method:
     proportional: bool = True
     absent: bool = False
     options: type[Any] = NoOptions
+    variant: Callable[..., Mapping[str, Any]] = _nothing
     kernels: str | None = None
 
     @property
@@ -140,6 +151,10 @@ class Method:
             keep=partial(self.keep, **options),
             pairs=self.pairs,
         )
+
+    def with_options(self, given: Mapping[str, Any]) -> Self:
+        """The same method as its options change it."""
+        return replace(self, **self.variant(**self.chosen(given)))
 
     def chosen(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every option by name: the user's values, and defaults for the others.

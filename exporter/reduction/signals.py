@@ -25,6 +25,18 @@ def mean_key(keys_BHND: Tensor) -> Tensor:
     return metric_BND / length_BN1.clamp_min(1e-12)
 
 
+def comparable(compared: Tensor) -> Tensor:
+    """What tokens are compared by: their mean keys, or the tokens themselves.
+
+    Args:
+        compared: keys (B, H, N, D) or tokens (B, N, C).
+
+    Returns:
+        (B, N, D) or (B, N, C) fp32 of unit length.
+    """
+    return mean_key(compared if compared.dim() == 4 else compared.unsqueeze(1))
+
+
 def class_row(
     queries_BHMD: Tensor,
     keys_BHND: Tensor,

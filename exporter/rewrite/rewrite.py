@@ -5,7 +5,7 @@ In: a `Program` and a `Schedule`. Out: a `RewrittenProgram`: an `ExportedProgram
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
@@ -85,6 +85,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     for name in options.disabled:
         check_name(name, SWITCHES, "passes")
     _check_batch(program, options)
+    options = replace(options, method=options.method.with_options(options.method_options))
     context = PassContext(schedule=schedule, options=options)
     graph_module = copy_graph(program.graph_module)
     outcomes = run_passes(graph_module, configured_passes(context))

@@ -78,6 +78,8 @@ PAIRS = ScheduleRequest(r_per_layer=(2, 5, 0, 3), drop_per_layer=(0, 4, 3, 6))
 EITHER = ScheduleRequest(r_per_layer=(5, 6, 0, 4))
 BETWEEN = {"threshold": 2.5e-4}
 """Between the variances of the two images in some block, so that one drops and the other merges."""
+FEW = ScheduleRequest(r_per_layer=(4, 6, 0, 5))
+BY_TOKENS: dict[str, Any] = {"metric": "tokens"}
 
 FAMILIES = ("timm_vit", "torchvision_vit", "hf_dinov2_registers")
 """A class token; a folded token axis; registers."""
@@ -92,6 +94,19 @@ CASES = [
         for name in ("timm_vit", "timm_mean_pool", "hf_dinov2_registers")
     ),
     *(Case(method="ppt", family=name, request=EITHER, options=BETWEEN) for name in FAMILIES),
+    *(Case(method="tofu", family=name, request=FEW, options={"split": 2}) for name in FAMILIES),
+    Case(method="tofu", family="timm_mean_pool", request=FEW, options={"split": 0, "weighted": False}),
+    *(Case(method="random", family=name, request=DROPPED) for name in FAMILIES),
+    *(Case(method="grid", family=name, request=DROPPED) for name in FAMILIES[1:]),
+    *(
+        Case(method="tome", family=name, request=FEW, options=BY_TOKENS | {"size_penalty": 0.1})
+        for name in FAMILIES
+    ),
+    *(
+        Case(method="pitome", family=name, request=FEW, options=BY_TOKENS | {"bipartite": "second-half"})
+        for name in FAMILIES
+    ),
+    Case(method="pitome", family="timm_mean_pool", request=FEW, options={"energy": "paper"}),
 ]
 
 

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 Method = str
-"""The name of a method; here are ToMe and PiToMe, in `tests.support.definitions` the others."""
-
-PITOME_FIRST_MARGIN = 0.9
+"""The name of a method; `tests.support.definitions` has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,30 +31,6 @@ class Matching:
 def keep_all(tokens: int) -> Matching:
     """Return the matching of a block that merges nothing: every token stays, where it is."""
     return Matching(groups=[[token] for token in range(tokens)], margin=math.inf)
-
-
-def match(
-    metric_NC: Tensor, *, method: Method, merged: int, prefix: int, block: int, blocks: int
-) -> Matching:
-    """Match the tokens of one image; `merged` is capped at half of the tokens that are not protected.
-
-    Args:
-        metric_NC: keys averaged over heads, one row per token.
-        method: how to choose.
-        merged: how many tokens to merge away.
-        prefix: how many leading tokens are protected.
-        block: index of this block, from 0.
-        blocks: number of blocks in the model.
-    """
-    tokens = len(metric_NC)
-    r = min(merged, (tokens - prefix) // 2)
-    if r == 0:
-        return keep_all(tokens)
-    similarity = cosine(metric_NC)
-    if method == "tome":
-        return match_tome(similarity, r=r, prefix=prefix)
-    margin = PITOME_FIRST_MARGIN * (1 - block / blocks)
-    return match_pitome(similarity, r=r, prefix=prefix, margin=margin)
 
 
 def cosine(metric_NC: Tensor) -> list[list[float]]:
@@ -89,11 +63,11 @@ def match_tome(similarity: Sequence[Sequence[float]], *, r: int, prefix: int) ->
     return Matching(groups=groups, margin=min(margins))
 
 
-def match_pitome(similarity: Sequence[Sequence[float]], *, r: int, prefix: int, margin: float) -> Matching:
+def match_pitome(
+    similarity: Sequence[Sequence[float]], *, r: int, prefix: int, margin: float, energy: str = "elu"
+) -> Matching:
     """Match as PiToMe does (Tran et al. 2024, section 3): half of the 2r most energetic patches merge."""
-    patches = range(prefix, len(similarity))
-    energy = {i: sum(elu(similarity[i][j] - margin) for j in patches) / len(patches) for i in patches}
-    ranked = sorted(patches, key=lambda patch: -energy[patch])
+    energies, ranked = ranked_by_energy(similarity, prefix=prefix, margin=margin, energy=energy)
     mergeable, kept = ranked[: 2 * r], sorted(ranked[2 * r :])
     sources, destinations = mergeable[0::2], mergeable[1::2]
     best = {source: best_destination(similarity[source], destinations) for source in sources}
@@ -104,8 +78,45 @@ def match_pitome(similarity: Sequence[Sequence[float]], *, r: int, prefix: int, 
         groups.append([destination] + [source for source in sources if best[source] == destination])
 
     margins = [lead(similarity[source], destinations) for source in sources]
-    margins += [energy[patch] - energy[next_one] for patch, next_one in pairwise(ranked[: 2 * r + 1])]
+    margins += [energies[patch] - energies[next_one] for patch, next_one in pairwise(ranked[: 2 * r + 1])]
     return Matching(groups=groups, margin=min(margins))
+
+
+def match_pitome_everywhere(
+    similarity: Sequence[Sequence[float]], *, r: int, prefix: int, margin: float, energy: str = "elu"
+) -> Matching:
+    """Match as the published code does in its bipartite blocks: of all patches, dealt by energy, the r best pairs."""
+    energies, ranked = ranked_by_energy(similarity, prefix=prefix, margin=margin, energy=energy)
+    sources, destinations = ranked[0::2], ranked[1::2]
+    best = {source: best_destination(similarity[source], destinations) for source in sources}
+    # sorted() is stable: at equal scores the source of higher energy stays in front
+    by_similarity = sorted(sources, key=lambda source: -similarity[source][best[source]])
+    merging = by_similarity[:r]
+
+    groups = [[token] for token in range(prefix)]
+    groups += [[source] for source in sources if source not in merging]
+    for destination in destinations:
+        groups.append([destination] + [source for source in merging if best[source] == destination])
+
+    margins = [lead(similarity[source], destinations) for source in merging]
+    margins += [energies[patch] - energies[next_one] for patch, next_one in pairwise(ranked)]
+    if r < len(by_similarity):
+        last, next_one = by_similarity[r - 1], by_similarity[r]
+        margins.append(similarity[last][best[last]] - similarity[next_one][best[next_one]])
+    return Matching(groups=groups, margin=min(margins))
+
+
+def ranked_by_energy(
+    similarity: Sequence[Sequence[float]], *, prefix: int, margin: float, energy: str
+) -> tuple[dict[int, float], list[int]]:
+    """Return the energy of every patch, and the patches from the highest to the lowest."""
+    patches = range(prefix, len(similarity))
+
+    def adds(cosine: float) -> float:
+        return elu(cosine - margin) if energy == "elu" else paper(cosine, margin)
+
+    energies = {i: sum(adds(similarity[i][j]) for j in patches) / len(patches) for i in patches}
+    return energies, sorted(patches, key=lambda patch: -energies[patch])
 
 
 def best_destination(scores: Sequence[float], destinations: Sequence[int]) -> int:
@@ -128,6 +139,11 @@ def lead(scores: Sequence[float], destinations: Sequence[int]) -> float:
 def elu(value: float) -> float:
     """Return the exponential linear unit with alpha 1."""
     return value if value > 0 else math.exp(value) - 1
+
+
+def paper(cosine: float, margin: float) -> float:
+    """Return PiToMe's f as its paper writes it (section 3.2): the cosine itself from the margin on."""
+    return cosine if cosine >= margin else math.exp(cosine - margin) - 1
 
 
 def merge(x_NC: Tensor, size_N: Tensor, groups: Sequence[list[int]]) -> tuple[Tensor, Tensor]:

@@ -1,84 +1,171 @@
-"""PiToMe: merge only tokens of high energy, those in large clusters of similar tokens.
+"""PiToMe: merge only patches of high energy, those in large clusters of similar patches.
 
-Source: Tran et al., Accelerating Transformers with Spectrum-Preserving Token Merging, NeurIPS 2024, section 3.2.
+The paper merges the 2r patches of highest energy, half of them into the other half. The code that its authors published
+for images does so in half of the blocks only; in the others every patch takes part, and the r most similar pairs merge,
+as in ToMe. The option `bipartite` has both.
+
+Source: Tran et al., Accelerating Transformers with Spectrum-Preserving Token Merging, NeurIPS 2024, section 3.2;
+github.com/hchautran/PiToMe at 550b5de for what its code does.
+
+Shapes: B images, N patches, X sources and Y destinations that are dealt, R that merge.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from exporter.reduction.match import Match
-from exporter.reduction.method import Method, Site
-from exporter.reduction.ranking import partition_top
+from exporter.reduction.method import Method, Site, compared_by
+from exporter.reduction.ranking import order_descending, partition_top
 from exporter.reduction.regret import order_regret, partner_regret, ranking_regret, without_form, worst
-from exporter.reduction.signals import mean_key
+from exporter.reduction.signals import comparable
+
+_ROUNDING = 1e-6  # of a cosine in fp32
 
 
-def decide(keys_BHND: Tensor, *, at: Site, margin: float) -> Match:
-    """Match within the 2r tokens of highest energy, alternately dealt into sources and destinations.
+def decide(
+    compared: Tensor,
+    *,
+    at: Site,
+    margin: float,
+    energy: str = "elu",
+    bipartite: str = "none",
+    **_options: object,
+) -> Match:
+    """Match within the 2r patches of highest energy, alternately dealt into sources and destinations.
 
-    The energy of a patch is the mean over all patches of ELU(cosine - m), where the margin m falls linearly with
-    depth and the cosine is that of the mean keys. Patches are dealt in descending order of energy (lowest position
-    on ties); every source merges into its most similar destination (the one of higher energy on ties).
+    The energy of a patch is the mean over all patches of f(cosine), where the cosine is that of the mean keys or of the
+    tokens, and the margin m falls linearly with depth: f(c) is ELU(c - m), or c above the margin and exp(c - m) - 1
+    below it. Patches are dealt in descending order of energy (lowest position on ties); every source merges into its
+    most similar destination (the one of higher energy on ties).
+
+    In blocks that are bipartite, all patches are dealt, and of the sources the r merge that are most similar to their
+    destination (the one of higher energy on ties).
 
     Args:
-        keys_BHND: the attention's keys.
+        compared: the attention's keys (B, H, N, D), or the tokens (B, N, C).
         at: 0 < r <= (N - prefix) // 2.
         margin: m of the first block.
+        energy: `elu` or `paper`.
+        bipartite: see `Options`.
 
     Returns:
-        A match whose output order is prefix tokens, protected patches in order of position, destinations in order
-        of energy.
+        A match whose output order is prefix tokens, then protected patches in order of position, or in a bipartite
+        block the sources that stay in order of energy, then destinations in order of energy.
     """
-    metric_BND = mean_key(keys_BHND)
-    cosine_BNN, energy_BN = _energies(metric_BND, at, margin)
-    batch, count = energy_BN.shape
-    protected, dealt = partition_top(energy_BN, 2 * at.r)
-    positions = torch.arange(metric_BND.shape[1], device=metric_BND.device)
-    source_BR, destination_BR = dealt[:, 0::2], dealt[:, 1::2]
-    partner_BR = _pairs(cosine_BNN, source_BR, destination_BR).max(dim=2).indices
-    prefix_BP = positions[: at.prefix].expand(batch, -1)
-    kept_BK = torch.cat((prefix_BP, protected + at.prefix, destination_BR + at.prefix), dim=1)
-    return Match(kept_BK, source_BR + at.prefix, partner_BR + (at.prefix + count - 2 * at.r))
+    cosine_BNN, energy_BN = _energies(comparable(compared), at, margin, energy)
+    deal = _deal_all if is_bipartite(bipartite, at) else _deal_top
+    staying, source_BR, destination_BY, partner_BR = deal(cosine_BNN, energy_BN, at.r)
+    positions = torch.arange(compared.shape[-2], device=compared.device)
+    prefix_BP = positions[: at.prefix].expand(energy_BN.shape[0], -1)
+    kept_BK = torch.cat((prefix_BP, staying + at.prefix, destination_BY + at.prefix), dim=1)
+    return Match(kept_BK, source_BR + at.prefix, partner_BR + (at.prefix + staying.shape[1]))
 
 
-def regret(keys_BHND: Tensor, *, match: Match, at: Site, margin: float) -> Tensor:
+def regret(
+    compared: Tensor,
+    *,
+    match: Match,
+    at: Site,
+    margin: float,
+    energy: str = "elu",
+    bipartite: str = "none",
+    **_options: object,
+) -> Tensor:
     """How far a match is from the definition of PiToMe, (B,): see `Method.regret`.
 
     The largest of three shortfalls: energies that rise in the order of dealing, a protected patch of higher energy
-    than a dealt one, and a source's best similarity to a destination less that to its own partner. Infinite if the
-    tokens are not in the output order of `decide`, a prefix token is dealt, or a target is not a destination.
+    than a dealt one (in a bipartite block a source that stays and is more similar to its destination than one that
+    merges), and a source's best similarity to a destination less that to its own partner. Infinite if the tokens are
+    not in the output order of `decide`, a prefix token is dealt, or a target is not a destination.
     """
-    cosine_BNN, energy_BN = _energies(mean_key(keys_BHND), at, margin)
-    first = match.kept_BK.shape[1] - at.r
+    cosine_BNN, energy_BN = _energies(comparable(compared), at, margin, energy)
+    everywhere, patches = is_bipartite(bipartite, at), energy_BN.shape[1]
+    first = match.kept_BK.shape[1] - (patches // 2 if everywhere else at.r)
     kept_prefix, stayed, destinations = match.kept_BK.tensor_split((at.prefix, first), dim=1)
-    source_BR, destination_BR = match.source_BR - at.prefix, destinations - at.prefix
-    in_order = bool((kept_prefix == torch.arange(at.prefix)).all() and (stayed.diff(dim=1) > 0).all())
-    dealt_patches = int(torch.minimum(source_BR, destination_BR).min()) >= 0
-    if not (in_order and dealt_patches and int(match.target_BR.min()) >= first):
+    staying, source_BR, destination_BY = (
+        part - at.prefix for part in (stayed, match.source_BR, destinations)
+    )
+    in_order = bool((kept_prefix == torch.arange(at.prefix)).all())
+    dealt_patches = min(int(part.min()) for part in (source_BR, destination_BY)) >= 0
+    sorted_or_ranked = everywhere or bool((staying.diff(dim=1) > 0).all())
+    if not (in_order and dealt_patches and sorted_or_ranked and int(match.target_BR.min()) >= first):
         return without_form(len(cosine_BNN))
-    dealt_B2R = torch.stack((source_BR, destination_BR), dim=2).flatten(1)
-    return worst(
-        order_regret(energy_BN.gather(1, dealt_B2R)),
-        ranking_regret(energy_BN, dealt_B2R),
-        partner_regret(_pairs(cosine_BNN, source_BR, destination_BR), match.target_BR - first),
+    partner = partner_regret(_pairs(cosine_BNN, source_BR, destination_BY), match.target_BR - first)
+    if everywhere:
+        sources_BX = torch.cat((staying, source_BR), dim=1)
+        best_BX = _pairs(cosine_BNN, sources_BX, destination_BY).amax(dim=2)
+        merging = torch.arange(staying.shape[1], sources_BX.shape[1]).expand(len(best_BX), -1)
+        partner = worst(partner, ranking_regret(best_BX, merging))
+        energies = _dealing_regret(energy_BN, sources_BX, destination_BY)
+    else:
+        dealt_B2R = torch.stack((source_BR, destination_BY), dim=2).flatten(1)
+        energies = worst(order_regret(energy_BN.gather(1, dealt_B2R)), ranking_regret(energy_BN, dealt_B2R))
+    undecided = _jump(cosine_BNN, margin * (1 - at.depth)) if energy == "paper" else 0.0
+    return worst((energies - undecided).clamp_min(0), partner)
+
+
+def is_bipartite(bipartite: str, at: Site) -> bool:
+    """Whether a block deals all patches and not only those of highest energy."""
+    return bipartite in ("all", "first-half" if at.depth < 0.5 else "second-half")
+
+
+def _deal_top(cosine_BNN: Tensor, energy_BN: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Patches that stay, sources, destinations, and the place among these of each source's partner."""
+    protected, dealt = partition_top(energy_BN, 2 * r)
+    source_BR, destination_BR = dealt[:, 0::2], dealt[:, 1::2]
+    return (
+        protected,
+        source_BR,
+        destination_BR,
+        _pairs(cosine_BNN, source_BR, destination_BR).max(dim=2).indices,
     )
 
 
-def _energies(metric_BND: Tensor, at: Site, margin: float) -> tuple[Tensor, Tensor]:
+def _deal_all(cosine_BNN: Tensor, energy_BN: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `_deal_top`; what stays are sources that do not merge."""
+    order_BN = order_descending(energy_BN)
+    source_BX, destination_BY = order_BN[:, 0::2], order_BN[:, 1::2]
+    best_BX, partner_BX = _pairs(cosine_BNN, source_BX, destination_BY).max(dim=2)
+    staying, merging = partition_top(best_BX, r)
+    sources = source_BX.gather(1, staying), source_BX.gather(1, merging)
+    return *sources, destination_BY, partner_BX.gather(1, merging)
+
+
+def _dealing_regret(energy_BN: Tensor, source_BX: Tensor, destination_BY: Tensor) -> Tensor:
+    """By how much energies rise when all patches are dealt: which of the sources is which does not matter, (B,)."""
+    dealt_BX = energy_BN.gather(1, source_BX).sort(dim=1, descending=True).values
+    taken_BY = energy_BN.gather(1, destination_BY)
+    count = taken_BY.shape[1]
+    both = torch.stack((dealt_BX[:, :count], taken_BY), dim=2).flatten(1)
+    return order_regret(torch.cat((both, dealt_BX[:, count:]), dim=1))
+
+
+def _energies(metric_BND: Tensor, at: Site, margin: float, energy: str) -> tuple[Tensor, Tensor]:
     """Cosines between patches (B, N, N) and their energies (B, N)."""
     patches_BND = metric_BND[:, at.prefix :]
     cosine_BNN = patches_BND @ patches_BND.transpose(1, 2)
-    return cosine_BNN, functional.elu(cosine_BNN - margin * (1 - at.depth)).mean(dim=2)
+    excess_BNN = cosine_BNN - margin * (1 - at.depth)
+    if energy == "elu":
+        return cosine_BNN, functional.elu(excess_BNN).mean(dim=2)
+    return cosine_BNN, torch.where(excess_BNN >= 0, cosine_BNN, excess_BNN.exp() - 1).mean(dim=2)
 
 
-def _pairs(cosine_BNN: Tensor, source_BR: Tensor, destination_BR: Tensor) -> Tensor:
-    """Cosines of every source with every destination, (B, R, R)."""
-    r, count = source_BR.shape[1], cosine_BNN.shape[1]
-    rows_BRN = cosine_BNN.gather(1, source_BR.unsqueeze(2).expand(-1, r, count))
-    return rows_BRN.gather(2, destination_BR.unsqueeze(1).expand(-1, r, r))
+def _jump(cosine_BNN: Tensor, margin: float) -> Tensor:
+    """How far rounding of cosines at the margin, where the paper's energy jumps, can part two energies, (B,)."""
+    share_BN = ((cosine_BNN - margin).abs() < _ROUNDING).float().mean(dim=2)
+    return 2 * margin * share_BN.amax(dim=1)
+
+
+def _pairs(cosine_BNN: Tensor, source_BX: Tensor, destination_BY: Tensor) -> Tensor:
+    """Cosines of every source with every destination, (B, X, Y)."""
+    x, y, count = source_BX.shape[1], destination_BY.shape[1], cosine_BNN.shape[1]
+    rows_BXN = cosine_BNN.gather(1, source_BX.unsqueeze(2).expand(-1, x, count))
+    return rows_BXN.gather(2, destination_BY.unsqueeze(1).expand(-1, x, y))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +174,22 @@ class Options:
 
     Attributes:
         margin: cosine above which patches count as similar, in the first block; it falls to 0 with depth.
+        energy: what a cosine adds to the energy of a patch: ELU(cosine - margin), as in the published code, or, as in
+            the paper's text, the cosine itself above the margin and exp(cosine - margin) - 1 below.
+        metric: what the cosine is taken of: the mean of the attention's keys over heads, or the tokens that are merged,
+            as in the published code for CLIP.
+        bipartite: blocks in which every patch takes part and the most similar pairs merge: none as in the paper, the
+            first-half as in the published code for DeiT, the second-half as in that for MAE, or all.
     """
 
     margin: float = 0.9
+    energy: Literal["elu", "paper"] = "elu"
+    metric: Literal["keys", "tokens"] = "keys"
+    bipartite: Literal["none", "first-half", "second-half", "all"] = "none"
+
+
+def _variant(*, metric: str, **_options: object) -> Mapping[str, Any]:
+    return {"reads": (compared_by(metric),)}
 
 
 METHOD = Method(
@@ -100,5 +200,6 @@ METHOD = Method(
     decide=decide,
     regret=regret,
     options=Options,
+    variant=_variant,
     kernels="exporter.kernels.matching:decide_pitome",
 )

@@ -3,37 +3,52 @@
 Source: Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, section 3 and appendix D.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
 import torch
 from torch import Tensor
 
+from exporter.recipe_key import Range
 from exporter.reduction.match import Match
-from exporter.reduction.method import Method, Site
+from exporter.reduction.method import Method, Site, compared_by
 from exporter.reduction.ranking import partition_top
 from exporter.reduction.regret import partner_regret, ranking_regret, without_form, worst
-from exporter.reduction.signals import mean_key
+from exporter.reduction.signals import comparable
+
+_LATE = 0.5
 
 
-def decide(keys_BHND: Tensor, *, at: Site) -> Match:
+def decide(
+    compared: Tensor,
+    sizes_BN1: Tensor | None = None,
+    *,
+    at: Site,
+    size_penalty: float = 0.0,
+    **_options: object,
+) -> Match:
     """Match the r tokens at even positions that are most similar to one at an odd position.
 
     Even and odd count from the first token, prefix included; prefix tokens take no part. Every even token has its
     best odd partner (lowest position on ties); the r even tokens with the best partners merge (lowest on ties).
-    Similarity is the cosine of the mean keys.
+    Similarity is the cosine of the mean keys, or of the tokens.
 
     Args:
-        keys_BHND: the attention's keys.
+        compared: the attention's keys (B, H, N, D), or the tokens (B, N, C).
+        sizes_BN1: fp32; read with a size penalty only.
         at: 0 < r <= (N - prefix) // 2.
+        size_penalty: see `Options`.
 
     Returns:
         A match whose output order is prefix tokens, unmerged even tokens, odd tokens.
     """
-    metric_BND = mean_key(keys_BHND)
     first_even, first_odd = _starts(at)
-    even_BXD, odd_BYD = metric_BND[:, first_even::2], metric_BND[:, first_odd::2]
-    best_BX, partner_BX = (even_BXD @ odd_BYD.transpose(1, 2)).max(dim=2)
+    scores_BXY = _scores(compared, sizes_BN1, at, size_penalty)
+    best_BX, partner_BX = scores_BXY.max(dim=2)
     unmerged, merged = partition_top(best_BX, at.r)
-    batch, odd = metric_BND.shape[0], odd_BYD.shape[1]
-    positions = torch.arange(metric_BND.shape[1], device=metric_BND.device)
+    batch, odd = scores_BXY.shape[0], scores_BXY.shape[2]
+    positions = torch.arange(compared.shape[-2], device=compared.device)
     prefix_BP = positions[: at.prefix].expand(batch, -1)
     odd_BY = positions[first_odd::2].expand(batch, odd)
     kept_BK = torch.cat((prefix_BP, unmerged * 2 + first_even, odd_BY), dim=1)
@@ -41,23 +56,40 @@ def decide(keys_BHND: Tensor, *, at: Site) -> Match:
     return Match(kept_BK, merged * 2 + first_even, target_BR)
 
 
-def regret(keys_BHND: Tensor, *, match: Match, at: Site) -> Tensor:
+def regret(
+    compared: Tensor,
+    sizes_BN1: Tensor | None = None,
+    *,
+    match: Match,
+    at: Site,
+    size_penalty: float = 0.0,
+    **_options: object,
+) -> Tensor:
     """How far a match is from the definition of ToMe, (B,): see `Method.regret`.
 
     The larger of two shortfalls: a source's best similarity less that to its own partner, and the best similarity of
     a token that stayed less the lowest of one that merged. Infinite if the tokens are not in the output order of
     `decide`, or a target is not at an odd position.
     """
-    metric_BND = mean_key(keys_BHND)
-    first_even, first_odd = _starts(at)
-    even_BXD, odd_BYD = metric_BND[:, first_even::2], metric_BND[:, first_odd::2]
-    partner_BR = match.target_BR - (match.kept_BK.shape[1] - odd_BYD.shape[1])
+    scores_BXY = _scores(compared, sizes_BN1, at, size_penalty)
+    partner_BR = match.target_BR - (match.kept_BK.shape[1] - scores_BXY.shape[2])
     if not _has_form(match, at) or int(partner_BR.min()) < 0:
-        return without_form(len(metric_BND))
-    scores_BXY = even_BXD @ odd_BYD.transpose(1, 2)
-    source_BR = (match.source_BR - first_even) // 2
+        return without_form(len(scores_BXY))
+    source_BR = (match.source_BR - _starts(at)[0]) // 2
     pairs_BRY = scores_BXY[torch.arange(len(scores_BXY)).unsqueeze(1), source_BR]
     return worst(partner_regret(pairs_BRY, partner_BR), ranking_regret(scores_BXY.amax(dim=2), source_BR))
+
+
+def _scores(compared: Tensor, sizes_BN1: Tensor | None, at: Site, size_penalty: float) -> Tensor:
+    """What even tokens (rows) and odd tokens (columns) are matched by, (B, X, Y)."""
+    metric_BND = comparable(compared)
+    first_even, first_odd = _starts(at)
+    even_BXD, odd_BYD = metric_BND[:, first_even::2], metric_BND[:, first_odd::2]
+    cosine_BXY = even_BXD @ odd_BYD.transpose(1, 2)
+    if sizes_BN1 is None or at.depth < _LATE:
+        return cosine_BXY
+    size_BXY = sizes_BN1[:, first_even::2] + sizes_BN1[:, first_odd::2].transpose(1, 2)
+    return cosine_BXY - size_penalty * size_BXY.log()
 
 
 def _starts(at: Site) -> tuple[int, int]:
@@ -77,6 +109,25 @@ def _has_form(match: Match, at: Site) -> bool:
     return in_order and all_even and bool((even.diff(dim=1) > 0).all())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be set of ToMe.
+
+    Attributes:
+        metric: what the cosine is taken of: the mean of the attention's keys over heads, or the tokens that are merged.
+        size_penalty: in the second half of the blocks, the similarity of a pair is lowered by this times
+            log(the size of both together), so that large tokens grow less; 0 is ToMe. After Lee and Choi, Lossless
+            Token Merging Even Without Fine-Tuning in Vision Transformers, 2025, which matches by size in late blocks.
+    """
+
+    metric: Literal["keys", "tokens"] = "keys"
+    size_penalty: Annotated[float, Range(least=0.0)] = 0.0
+
+
+def _variant(*, metric: str, size_penalty: float) -> Mapping[str, Any]:
+    return {"reads": (compared_by(metric), *(("sizes",) if size_penalty else ()))}
+
+
 METHOD = Method(
     name="tome",
     reference="Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023",
@@ -84,5 +135,7 @@ METHOD = Method(
     licence="CC BY-NC 4.0",
     decide=decide,
     regret=regret,
+    options=Options,
+    variant=_variant,
     kernels="exporter.kernels.matching:decide_tome",
 )

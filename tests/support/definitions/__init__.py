@@ -5,14 +5,13 @@ shares nothing with the package under test. The eager reference finds it by the 
 """
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from tests.support.matching import Matching, match, merge
+from tests.support.matching import Matching, cosine, merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +59,15 @@ class Leaving:
 
 
 def definition(method: str) -> Callable[[Entering], Leaving]:
-    """The definition of a method; of ToMe and PiToMe the one of `tests.support.matching`."""
-    if method not in {module.name for module in pkgutil.iter_modules(__path__)}:
-        return lambda entering: merged(entering, method)
+    """The definition of a method."""
     reduce: Callable[[Entering], Leaving] = importlib.import_module(f"{__name__}.{method}").reduce
     return reduce
 
 
-def merged(entering: Entering, method: str) -> Leaving:
-    """The size-weighted mean of each group that a method of `tests.support.matching` makes."""
-    matching = match(
-        entering.keys_HND.mean(dim=0),
-        method=method,
-        merged=entering.removed,
-        prefix=entering.prefix,
-        block=entering.block,
-        blocks=entering.blocks,
-    )
-    return weighed(entering, matching)
+def similarity(entering: Entering) -> list[list[float]]:
+    """Cosines of all tokens: of the keys, averaged over heads, or of the tokens with `metric=tokens`."""
+    by_tokens = entering.options.get("metric") == "tokens"
+    return cosine(entering.tokens_NC if by_tokens else entering.keys_HND.mean(dim=0))
 
 
 def weighed(entering: Entering, matching: Matching) -> Leaving:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -144,3 +145,24 @@ def test_operator_computes_the_definition_on_the_cpu(name: str) -> None:
 
     assert equal(match, defined(name, given_keys, at))
     assert match.dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param("tome", {"metric": "tokens"}, id="tome by tokens"),
+        pytest.param("tome", {"size_penalty": 0.1}, id="tome with sizes"),
+        pytest.param("pitome", {"bipartite": "all"}, id="pitome, all patches"),
+        pytest.param("pitome", {"energy": "paper"}, id="pitome, the paper's energy"),
+        pytest.param("pitome", {"metric": "tokens"}, id="pitome by tokens"),
+        pytest.param("tofu", {}, id="tofu"),
+    ],
+)
+def test_options_without_kernels_are_decided_by_operators(name: str, options: dict[str, Any]) -> None:
+    chosen, at = method(name).with_options(options), Site(r=9, dropped=0, prefix=1, depth=0.5)
+    given = {"mean_keys": keys(41), "tokens": keys(41)[:, 0], "sizes": torch.ones(len(keys(41)), 41, 1)}
+    signals = [given[signal] for signal in chosen.reads]
+
+    match = chosen.decision("kernels")(*signals, at=at, **chosen.chosen(options))
+
+    assert equal(match, chosen.decide(*signals, at=at, **chosen.chosen(options)))

@@ -91,8 +91,10 @@ def test_odd_name_is_an_unknown_method_and_imports_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "option", "words"),
     [
-        pytest.param("pitome", "margins", r'one of: margin\. Did you mean "margin"\?$', id="nearest name"),
-        pytest.param("tome", "margin", r"one of: none\.$", id="a method without options"),
+        pytest.param(
+            "pitome", "margins", r'one of: margin, .*\. Did you mean "margin"\?$', id="nearest name"
+        ),
+        pytest.param("grid", "margin", r"one of: none\.$", id="a method without options"),
     ],
 )
 def test_unknown_option_is_refused(name: str, option: str, words: str) -> None:

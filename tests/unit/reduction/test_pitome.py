@@ -1,5 +1,7 @@
 """PiToMe's matching against its definition in plain Python."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from exporter.reduction import method
 from exporter.reduction.match import Match
 from exporter.reduction.methods.pitome import decide
-from tests.support.matching import match_pitome
+from tests.support.matching import match_pitome, match_pitome_everywhere
 from tests.unit.reduction.match_cases import MatchCase, groups_of, keys_of, random_cases, site, tied_cases
 
 # Below every cosine: ELU is the identity there, and energies of the exact unit vectors are exact as well.
@@ -33,6 +35,54 @@ def test_groups_are_those_of_the_definition(case: MatchCase, block: int, margin:
     assume(expected.margin > 1e-5)
 
     assert groups_of(matched(case, depth=block / 12, margin=margin)) == expected.groups
+
+
+@given(case=tied_cases())
+def test_bipartite_block_deals_every_patch_and_merges_the_best_pairs_with_exact_ties(case: MatchCase) -> None:
+    expected = match_pitome_everywhere(case.similarity, r=case.r, prefix=case.prefix, margin=EXACT_MARGIN)
+
+    match = decide(case.keys_BHND, at=case.site(0.0), margin=EXACT_MARGIN, bipartite="all")
+
+    assert [sorted(group) for group in groups_of(match)] == [sorted(group) for group in expected.groups]
+
+
+@given(
+    case=random_cases(),
+    energy=st.sampled_from(["elu", "paper"]),
+    bipartite=st.sampled_from(["none", "first-half", "second-half", "all"]),
+    block=st.integers(0, 11),
+)
+def test_options_are_those_of_the_definition(
+    case: MatchCase, energy: str, bipartite: str, block: int
+) -> None:
+    half = "first-half" if block < 6 else "second-half"
+    define = match_pitome_everywhere if bipartite in ("all", half) else match_pitome
+    margin = 0.9 * (1 - block / 12)
+    expected = define(case.similarity, r=case.r, prefix=case.prefix, margin=margin, energy=energy)
+    nearest = min(abs(cosine - margin) for row in case.similarity for cosine in row)
+    assume(expected.margin > 1e-5 and nearest > 1e-5)
+    options: dict[str, Any] = {"margin": 0.9, "energy": energy, "bipartite": bipartite}
+
+    match = decide(case.keys_BHND, at=case.site(block / 12), **options)
+
+    assert [sorted(group) for group in groups_of(match)] == [sorted(group) for group in expected.groups]
+    regret = method("pitome").regret(case.keys_BHND, match=match, at=case.site(block / 12), **options)
+    assert float(regret) <= 1e-6
+
+
+@given(case=random_cases())
+def test_tokens_as_metric_are_compared_like_the_keys_of_one_head(case: MatchCase) -> None:
+    by_tokens = decide(case.metric_NC[None], at=case.site(), margin=0.9)
+    by_keys = decide(case.keys_BHND, at=case.site(), margin=0.9)
+
+    assert groups_of(by_tokens) == groups_of(by_keys)
+
+
+def test_metric_decides_what_is_read() -> None:
+    pitome = method("pitome")
+
+    assert pitome.with_options({}).reads == ("mean_keys",)
+    assert pitome.with_options({"metric": "tokens"}).reads == ("tokens",)
 
 
 @given(tokens=st.integers(2, 64), prefix=st.integers(0, 5), data=st.data())
@@ -61,14 +111,6 @@ def test_prefix_tokens_have_no_part_in_the_energy() -> None:
     ]
 
     assert found[0] == found[1]
-
-
-def test_margin_is_the_one_option_and_users_may_set_it() -> None:
-    pitome = method("pitome")
-
-    assert pitome.chosen({}) == {"margin": 0.9}
-    assert pitome.chosen({"margin": 0.75}) == {"margin": 0.75}
-    assert "Tran" in pitome.reference
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.9])

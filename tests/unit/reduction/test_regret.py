@@ -96,3 +96,52 @@ def test_pitome_regrets_merging_an_informative_token() -> None:
     (found,) = regret_of("pitome", metric, wrong, r=1)
 
     assert found > 0.1
+
+
+# Angles of patches 1 to 6; with every patch dealt, 1, 3, 5 (or 2, 4, 6) may be sources and two of three merge.
+SPREAD = torch.tensor([0.0, 0.0, 11.0, 21.0, 33.0, 90.0, 140.0]).deg2rad()
+SPREAD_METRIC = torch.stack((SPREAD.cos(), SPREAD.sin()), dim=1).unsqueeze(0)
+
+
+def exchanged(match: Match, kept: int) -> Match:
+    """The match whose first source stays in place of a kept token."""
+    other = match._replace(kept_BK=match.kept_BK.clone(), source_BR=match.source_BR.clone())
+    other.kept_BK[:, kept], other.source_BR[:, 0] = match.source_BR[:, 0], match.kept_BK[:, kept]
+    return other
+
+
+@pytest.mark.parametrize(
+    "kept", [pytest.param(1, id="a source that is less similar"), pytest.param(4, id="a destination")]
+)
+def test_pitome_regrets_another_source_where_all_patches_are_dealt(kept: int) -> None:
+    pitome, options = method("pitome"), method("pitome").chosen({"bipartite": "all"})
+    own = pitome.decide(SPREAD_METRIC[:, None], at=site(2, 1), **options)
+
+    regret_B = pitome.regret(SPREAD_METRIC[:, None], match=exchanged(own, kept), at=site(2, 1), **options)
+
+    assert float(regret_B) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("nudge", "least", "most"),
+    [pytest.param(3e-7, 0.0, 1e-6, id="rounding"), pytest.param(1e-3, 0.2, 0.3, id="a mistake")],
+)
+def test_pitome_forgives_only_what_rounding_at_the_margin_of_the_paper_turns(
+    nudge: float, least: float, most: float
+) -> None:
+    # The cosine of 1 and 2 is just above the margin, that of 3 and 4 just below it; the paper's energy jumps there,
+    # which is worth 0.9 / 4.
+    margin = 0.9
+    keys = torch.zeros(1, 1, 5, 6)
+    keys[0, 0, 0, 5] = keys[0, 0, 1, 0] = keys[0, 0, 3, 2] = 1
+    keys[0, 0, 2, :2] = torch.tensor([margin + nudge, (1 - (margin + nudge) ** 2) ** 0.5])
+    keys[0, 0, 4, 2:4] = torch.tensor([margin - nudge, (1 - (margin - nudge) ** 2) ** 0.5])
+    pitome, at = method("pitome"), site(1, 1, 0.0)
+    options = pitome.chosen({"energy": "paper", "bipartite": "none"})
+    swapped = Match(torch.tensor([[0, 1, 2, 4]]), torch.tensor([[3]]), torch.tensor([[3]]))
+
+    own = pitome.decide(keys, at=at, **options)
+    regret = float(pitome.regret(keys, match=swapped, at=at, **options))
+
+    assert own.source_BR.tolist() == [[1]]
+    assert least <= regret <= most

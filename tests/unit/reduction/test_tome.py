@@ -1,5 +1,8 @@
 """ToMe's matching against its definition in plain Python."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -30,6 +33,39 @@ def test_groups_are_those_of_the_definition(case: MatchCase) -> None:
     assume(expected.margin > 1e-5)
 
     assert ordered(groups_of(matched(case))) == expected.groups
+
+
+@given(case=st.one_of(tied_cases(), random_cases()), depth=st.sampled_from([0.4, 0.5]), data=st.data())
+def test_size_penalty_lowers_the_similarity_of_large_pairs_in_late_blocks(
+    case: MatchCase, depth: float, data: st.DataObject
+) -> None:
+    count = len(case.metric_NC)
+    sizes = data.draw(st.lists(st.sampled_from([1.0, 2.0, 7.0]), min_size=count, max_size=count))
+    penalty = 0.1 if depth >= 0.5 else 0.0
+    scores = [
+        [cosine - penalty * math.log(sizes[i] + sizes[j]) for j, cosine in enumerate(row)]
+        for i, row in enumerate(case.similarity)
+    ]
+    expected = match_tome(scores, r=case.r, prefix=case.prefix)
+    assume(expected.margin > 1e-5)
+    signals, at = (case.keys_BHND, torch.tensor(sizes)[None, :, None]), case.site(depth)
+
+    match = decide(*signals, at=at, size_penalty=0.1)
+
+    assert ordered(groups_of(match)) == expected.groups
+    assert float(method("tome").regret(*signals, match=match, at=at, size_penalty=0.1)) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "reads"),
+    [
+        pytest.param({}, ("mean_keys",), id="ToMe"),
+        pytest.param({"metric": "tokens"}, ("tokens",), id="tokens"),
+        pytest.param({"size_penalty": 0.1}, ("mean_keys", "sizes"), id="sizes"),
+    ],
+)
+def test_options_decide_what_is_read(options: dict[str, Any], reads: tuple[str, ...]) -> None:
+    assert method("tome").with_options(options).reads == reads
 
 
 @given(tokens=st.integers(2, 64), prefix=st.integers(0, 5), data=st.data())
@@ -68,10 +104,3 @@ def test_depth_changes_nothing(depth: float) -> None:
     found = decide(keys, at=site(2, 1, depth))
 
     assert groups_of(found) == groups_of(decide(keys, at=site(2, 1, 0.9)))
-
-
-def test_method_has_no_options_and_names_its_source() -> None:
-    tome = method("tome")
-
-    assert (tome.name, tome.chosen({})) == ("tome", {})
-    assert "Bolya" in tome.reference

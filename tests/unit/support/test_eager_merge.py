@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.support.eager_merge import NearTieError, run_eager_merged, trace_eager_merged
 from tests.support.families import BLOCKS, FAMILY_PARAMS, PATCH_SIZE, PATCHES, SCHEDULES, Family, family
-from tests.support.matching import Method, match
+from tests.support.matching import Method, cosine, match_tome
 
 METHODS = ("tome", "pitome")
 DENSE = (0,) * BLOCKS
@@ -145,9 +145,7 @@ def test_metric_is_the_mean_over_heads_of_the_keys_that_attention_uses() -> None
     run = trace_eager_merged(model, images, (6, 0, 0, 0), "tome")
 
     metric_BNC = keys[0].mean(dim=1)
-    expected = [
-        match(metric_NC, method="tome", merged=6, prefix=1, block=0, blocks=4) for metric_NC in metric_BNC
-    ]
+    expected = [match_tome(cosine(metric_NC), r=6, prefix=1) for metric_NC in metric_BNC]
     assert [m.groups for m in run.matchings[0]] == [m.groups for m in expected]
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from tests.support.matching import Matching, Method, match, match_pitome, match_tome, merge
+from tests.support.definitions import Entering, definition
+from tests.support.matching import Matching, Method, match_pitome, match_tome, merge
 
 # Unit vectors whose cosines are exact fractions; the class token in front must not matter.
 CLASS = [0.0, -1.0]
@@ -18,7 +19,21 @@ NEAR_NORTH = [0.6, 0.8]  # cosine 0.6 with EAST, 0.8 with NORTH, 0.96 with NEAR_
 def matching_of(
     rows: list[list[float]], *, method: Method, merged: int, prefix: int, block: int = 0, blocks: int = 1
 ) -> Matching:
-    return match(torch.tensor(rows), method=method, merged=merged, prefix=prefix, block=block, blocks=blocks)
+    tokens_NC = torch.tensor(rows, dtype=torch.float64)
+    ones_N = torch.ones(len(rows))
+    entering = Entering(
+        tokens_NC=tokens_NC,
+        sizes_N=ones_N,
+        keys_HND=tokens_NC[None],
+        values_HND=tokens_NC[None],
+        row_N=ones_N,
+        removed=merged,
+        dropped=0,
+        prefix=prefix,
+        block=block,
+        blocks=blocks,
+    )
+    return definition(method)(entering).matching
 
 
 @pytest.mark.parametrize(
@@ -133,8 +148,8 @@ def test_pitome_margin_falls_linearly_over_depth() -> None:
     tokens[:2, 0] = 1
     tokens[2:, 1:] = torch.linalg.cholesky(0.6 + 0.4 * torch.eye(3, dtype=torch.float64))
 
-    first = match(tokens, method="pitome", merged=1, prefix=0, block=0, blocks=4)
-    last = match(tokens, method="pitome", merged=1, prefix=0, block=3, blocks=4)
+    first = matching_of(tokens.tolist(), method="pitome", merged=1, prefix=0, block=0, blocks=4)
+    last = matching_of(tokens.tolist(), method="pitome", merged=1, prefix=0, block=3, blocks=4)
 
     assert first.groups == [[2], [3], [4], [1, 0]]
     assert last.groups[:2] == [[0], [1]]

@@ -164,6 +164,21 @@ def test_tokens_leave_where_the_method_says(place: Place) -> None:
     assert macs([37] * 5) - macs(schedule.tokens) == blocks * (block_macs(37) - block_macs(32))
 
 
+def test_what_is_executed_counts_what_the_decision_reads() -> None:
+    captured, request = captured_family("timm_vit"), ScheduleRequest(r_per_layer=(0, 5, 0, 0))
+    blind = replace(reduction.method("tome"), decide=drop_last, reads=("tokens",), dropped=all_dropped)
+    schedule = captured.schedule(request, "evit", **UNFUSED)
+    options = RewriteOptions(method=blind, proportional=False, batch=2)
+
+    more = (
+        dropping(request=request).executed_macs - rewrite(captured.program, schedule, options).executed_macs
+    )
+
+    assert (
+        more == 37 * WIDTH
+    )  # the class token's query with every key; partners of what is dropped are not computed
+
+
 def block_macs(tokens: int) -> int:
     """4 N C^2 + 2 N^2 C + 8 N C^2."""
     return 12 * tokens * WIDTH**2 + 2 * tokens**2 * WIDTH

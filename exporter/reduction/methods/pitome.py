@@ -4,6 +4,10 @@ The paper merges the 2r patches of highest energy, half of them into the other h
 for images does so in half of the blocks only; in the others every patch takes part, and the r most similar pairs merge,
 as in ToMe. The option `bipartite` has both.
 
+Within 2r patches a source may find no partner that is like it. On a trained ViT-S/14 and photos the paper's form
+changed more answers than dropping patches by lot; the bipartite forms came close to ToMe
+(tools/measurements/vit_s14_methods_eager_2026-11-28.json).
+
 Source: Tran et al., Accelerating Transformers with Spectrum-Preserving Token Merging, NeurIPS 2024, section 3.2;
 github.com/hchautran/PiToMe at 550b5de for what its code does.
 

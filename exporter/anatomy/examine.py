@@ -60,12 +60,18 @@ class Refusal:
         reason: why.
         block: the last one whose merge it cannot follow.
         restorable: whether it can, where every original token gets an entry again just before the node.
+        at_output: whether the node is the output itself, which can have fewer tokens where that is asked for.
     """
 
     node: str
     reason: str
     block: int
     restorable: bool = False
+    at_output: bool = False
+
+    def stands(self, *, dense_outputs: bool, reduced_outputs: bool) -> bool:
+        """Whether it stands in the way, with the outputs that are asked for."""
+        return not ((dense_outputs and self.restorable) or (reduced_outputs and self.at_output))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +107,15 @@ class Anatomy:
         """What a schedule has to know."""
         return Geometry(tokens=self.tokens, protected=self.prefix, blocks=len(self.blocks))
 
-    def check_mergeable(self, merged: Sequence[int], *, dense_outputs: bool = False) -> None:
+    def check_mergeable(
+        self, merged: Sequence[int], *, dense_outputs: bool = False, reduced_outputs: bool = False
+    ) -> None:
         """Raise unless these merges leave everything in the graph well-defined.
 
         Args:
             merged: one count per block.
             dense_outputs: whether every original token gets an entry again where one is needed.
+            reduced_outputs: whether the outputs may have the tokens that are left.
 
         Raises:
             UnsupportedGraphError: a refusal lies at or after the first block that merges.
@@ -117,7 +126,8 @@ class Anatomy:
         standing = [
             refusal
             for refusal in self.refusals
-            if refusal.block >= merging[0] and not (dense_outputs and refusal.restorable)
+            if refusal.block >= merging[0]
+            and refusal.stands(dense_outputs=dense_outputs, reduced_outputs=reduced_outputs)
         ]
         if standing:
             first = standing[0]
@@ -291,6 +301,7 @@ def _refusals(
                     block=max(depths.values[source] for source in sources) - 1,
                     restorable=node not in settled
                     and all(is_restorable(source, layouts) for source in sources),
+                    at_output=node.op == "output",
                 )
             )
     return tuple(found)

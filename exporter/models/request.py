@@ -15,7 +15,7 @@ from exporter.models.preprocessing.preprocess import MAX_IMAGE_SIZE, Preprocess
 from exporter.recipe_key import Key, Range
 
 Tower = Literal["image", "text"]
-Outputs = Literal["own", "dense"]
+Outputs = Literal["own", "dense", "reduced"]
 WeightsKind = Literal["pretrained", "random", "file", "embedded", "program"]
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
@@ -39,8 +39,8 @@ class ModelRequest:
         seed: seed of random weights.
         tower: which tower of a CLIP; the text tower is exported as it is, with both into the bundle's folder `text`.
         outputs: dense for one entry per patch whatever is merged: a backbone gives its normalised tokens, and a program
-            or a model with a head for maps gets every token back where it needs them all; own for the model's outputs
-            as they are.
+            or a model with a head for maps gets every token back where it needs them all; reduced for the tokens that
+            are left, which another model reads; own for the model's outputs as they are.
         image_size: side of the square input in pixels, or height and width: [96, 160] in a recipe, 96x160 as an option;
             by default the model's own.
     """
@@ -226,9 +226,9 @@ def _check_values(request: ModelRequest) -> None:
         raise UsageError(
             "--image-size says nothing about a text tower: leave one of --image-size and --tower out"
         )
-    if request.outputs == "dense" and request.tower == "text":
+    if request.outputs != "own" and request.tower == "text":
         raise UsageError(
-            "--outputs dense says nothing about a text tower: leave one of --outputs and --tower out"
+            f"--outputs {request.outputs} says nothing about a text tower: leave one of --outputs and --tower out"
         )
     if request.preprocess is not None and request.tower == "text":
         raise UsageError(

@@ -45,7 +45,7 @@ class TorchvisionTokens(TimmTokens):
 
 
 def with_dense_outputs(loaded: LoadedModel, asked: ResolvedRequest) -> LoadedModel:
-    """The model as it is, or where dense outputs are asked for, with its tokens as output.
+    """The model as it is, or where dense or reduced outputs are asked for, with its tokens as output.
 
     Raises:
         UsageError: they are asked of a model that does not give its tokens.
@@ -59,7 +59,7 @@ def with_dense_outputs(loaded: LoadedModel, asked: ResolvedRequest) -> LoadedMod
         module = TorchvisionTokens(own)
     else:
         raise UsageError(
-            f"--outputs dense: {asked.spelling} does not give its tokens: expected a ViT of timm, torchvision or "
-            "transformers, or a saved program (.pt2) with the outputs that are wanted"
+            f"--outputs {asked.request.outputs}: {asked.spelling} does not give its tokens: expected a ViT of timm, "
+            "torchvision or transformers, or a saved program (.pt2) with the outputs that are wanted"
         )
     return replace(loaded, module=module.eval(), output_names=("tokens",), class_names=None)

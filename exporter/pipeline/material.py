@@ -72,6 +72,14 @@ def material(asked: Validation, request: ModelRequest, model: LoadedModel, outpu
         UsageError: something is asked that this model, or this data, cannot give; or a file is not what it should be.
     """
     _check(asked, model)
+    if request.outputs == "reduced":
+        if asked.data or asked.pairs:
+            raise UsageError(
+                "data: with --outputs reduced an engine gives fewer tokens than the dense model, and there is nothing "
+                "to compare them with; leave --data out"
+            )
+        _check_gates(asked, None, model)
+        return None
     if not (asked.data or asked.pairs):
         shipped = shipped_data(request) if request.tower == "image" else None
         found = _of_shipped(shipped, model) if shipped is not None else None

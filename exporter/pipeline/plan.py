@@ -50,8 +50,7 @@ class Planned:
         """What stands in the way of merging, with the outputs that are asked for."""
         if self.anatomy is None:
             return ()
-        dense = self.recipe.model.outputs == "dense"
-        return tuple(each for each in self.anatomy.refusals if not (dense and each.restorable))
+        return tuple(each for each in self.anatomy.refusals if each.stands(**_asked_outputs(self.recipe)))
 
     @property
     def first_output(self) -> int:
@@ -100,11 +99,16 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
         anatomy = examine(program.graph_module, chosen.place)
         schedule = plan(recipe.schedule, chosen.limited(anatomy.geometry, recipe.method_options))
         if strict:
-            dense_outputs = recipe.model.outputs == "dense"
-            anatomy.check_mergeable(schedule.removed, dense_outputs=dense_outputs)
+            anatomy.check_mergeable(schedule.removed, **_asked_outputs(recipe))
         note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
     planned = Planned(recipe=recipe, model=model, program=program, anatomy=anatomy, schedule=schedule)
     return planned if chosen.learned is None else replace(planned, learned=_learned(planned, chosen.learned))
+
+
+def _asked_outputs(recipe: Recipe) -> dict[str, bool]:
+    """What the outputs may be, as the anatomy takes it."""
+    asked = recipe.model.outputs
+    return {"dense_outputs": asked == "dense", "reduced_outputs": asked == "reduced"}
 
 
 def dense_recipe(recipe: Recipe) -> Recipe:

@@ -27,6 +27,7 @@ def rewrite_options(planned: Planned) -> RewriteOptions:
             chosen.proportional and model.proportional_attention if proportional is None else proportional
         ),
         dense_outputs=recipe.model.outputs == "dense",
+        reduced_outputs=recipe.model.outputs == "reduced",
         normalization=_normalization(recipe, model),
         disabled=frozenset(recipe.disable_passes),
         batch=recipe.batch,

@@ -87,7 +87,8 @@ def validate(
     runners, failures = _runners(bundle)
     parity = _verify(bundle, recipe, runners, observe)
     asked = recipe.validate
-    if not (asked.data or asked.pairs or ships_images(recipe.model)) or recipe.model.tower == "text":
+    ships = ships_images(recipe.model) and recipe.model.outputs != "reduced"
+    if not (asked.data or asked.pairs or ships) or recipe.model.tower == "text":
         _refuse_in_vain(values or {}, recipe)
         return Validated(bundle=bundle, parity=parity, measured=None, failures=failures)
     if save:

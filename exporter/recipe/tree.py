@@ -222,7 +222,7 @@ def default_name(recipe: Recipe, model_name: str) -> str:
         model_name,
         size_text(model.image_size) if model.image_size is not None else None,
         merging_name(recipe),
-        "dense-outputs" if model.outputs == "dense" else None,
+        f"{model.outputs}-outputs" if model.outputs != "own" else None,
         "uint8" if recipe.input == "uint8" else None,
         recipe.layout if recipe.layout != "nchw" else None,
         recipe.precision if recipe.precision != "fp32" else None,

@@ -24,6 +24,7 @@ class RewriteOptions:
         proportional: whether attention adds log(size).
         dense_outputs: whether every original token gets an entry again, where something needs one for each; otherwise
             that is refused.
+        reduced_outputs: whether an output with an entry per token has the tokens that are left.
         normalization: makes the graph take bytes; None for normalised floats.
         disabled: names of passes that must not run.
         batch: images per call; with `dynamic_batch`, only the example.
@@ -39,6 +40,7 @@ class RewriteOptions:
     method_options: Mapping[str, Any] = field(default_factory=dict)
     proportional: bool = True
     dense_outputs: bool = False
+    reduced_outputs: bool = False
     normalization: InsertInputNormalization | None = None
     disabled: frozenset[str] = frozenset()
     batch: int = 1

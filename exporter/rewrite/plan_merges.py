@@ -38,7 +38,10 @@ class PlanMerges(GraphPass):
         """
         anatomy, schedule = self.context.anatomy, self.context.schedule
         assert anatomy is not None
-        anatomy.check_mergeable(schedule.removed, dense_outputs=self.context.options.dense_outputs)
+        asked = self.context.options
+        anatomy.check_mergeable(
+            schedule.removed, dense_outputs=asked.dense_outputs, reduced_outputs=asked.reduced_outputs
+        )
         trims = RemoveDeadTokens.name not in self.context.options.disabled
         counts = zip(anatomy.blocks, schedule.removed, schedule.dropped, strict=True)
         self.context.sites = tuple(

@@ -1,5 +1,6 @@
 """Methods that reduce tokens after a block, in the rewritten program and in engines, against their definitions."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ import torch
 from scipy import fft
 from torch import Tensor, nn
 
+from exporter.errors import UnsupportedGraphError
 from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest
 from exporter.validation import TOLERANCES, run_eager, verify
 from tests.parity.test_onnx_parity import emit
-from tests.support.compiled import captured_family, max_abs_error
+from tests.support.compiled import capture_model, captured_family, max_abs_error
 from tests.support.definitions import visionzip
 from tests.support.eager_blocks import block_parts
 from tests.support.eager_towers import find_tower
-from tests.support.families import family
+from tests.support.families import WIDTH, family
 from tests.support.hooked import run_hooked
 
 FAMILIES = ["timm_vit", "torchvision_vit", "hf_dinov2_registers"]
@@ -117,3 +119,35 @@ def test_onnx_runtime_zips_alike(tmp_path: Path) -> None:
 
     assert result.passed
     assert result.match_agreement == (1.0,)
+
+
+class Tokens(nn.Module):
+    """The tokens of a model in place of its logits, as the reader of a tower wants them."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.model.forward_features(images)
+        return tokens
+
+
+def test_reader_of_a_tower_gets_the_tokens_that_are_left() -> None:
+    vit, captured = family("timm_vit"), capture_model(Tokens(family("timm_vit").model()).eval())
+    schedule = captured.schedule(ZIP, "visionzip")
+    options = RewriteOptions(
+        method=method("visionzip"),
+        method_options={"contextual": 0.2},
+        proportional=False,
+        batch=2,
+        reduced_outputs=True,
+    )
+    expected, _ = zipped(Tokens(vit.model().double()), vit.images().double(), 1)
+
+    program = rewrite(captured.program, schedule, options)
+
+    assert expected.shape == (2, 10, WIDTH)
+    assert max_abs_error(program(vit.images())[0], expected) < 1e-5
+    with pytest.raises(UnsupportedGraphError, match="has one entry per token"):
+        rewrite(captured.program, schedule, replace(options, reduced_outputs=False))

@@ -64,7 +64,7 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
 
 
 def _tower(asked: ResolvedRequest, config: Any) -> HFTower:
-    if asked.request.outputs == "dense":
+    if asked.request.outputs != "own":
         return find_dense_tower(asked.spelling, config)
     return find_tower(asked.spelling, config, asked.request.tower)
 

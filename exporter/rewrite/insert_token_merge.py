@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from torch import Tensor, fx
 
@@ -27,13 +27,15 @@ from exporter.graph.nodes import (
 from exporter.graph.operators import aten, sdpa
 from exporter.reduction import Method, Site
 from exporter.reduction.match import record_match
-from exporter.reduction.positions import entries_at, positions_of_kept
 from exporter.reduction.signals import class_row, split_heads
 from exporter.reduction.sizes import initial_sizes, presence, weighted_mean
 from exporter.reduction.unmerge import follow, restore
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
+from exporter.rewrite.read_tables import Standing, TableReader
 from exporter.rewrite.role import Role
+
+Place = TypeVar("Place", fx.Node, Standing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,8 @@ class InsertTokenMerge(GraphPass):
 
     Given: the value x (B, N, C) that a block's tokens flow through, and what the method reads of the block.
     Result: everything after it reads `merge(x, sizes, decide(signals))`; later attention over the tokens adds
-    log(size), later means over them weigh by size, and tables with an entry per token are read at the positions of the
-    tokens that stayed. What needs one entry per original token (B, T, C), or values of several depths, reads
+    log(size), later means over them weigh by size, and tables with an entry per token are read where the tokens stand
+    that are left. What needs one entry per original token (B, T, C), or values of several depths, reads
     `restore(x, where)`. Each block's match becomes an extra output.
 
     Attributes:
@@ -102,13 +104,14 @@ class InsertTokenMerge(GraphPass):
             if site is not None
         }
         points = {block.attention: block.merge_point for block in self.anatomy.blocks}
+        reader = TableReader.of(graph_module, layouts, self.anatomy.prefix)
         depths = self._depths(graph, layouts, list(reductions))
         levels: list[_Level] = []
         replaced: dict[fx.Node, fx.Node] = {}
         for node in list(graph.nodes):
             depth = depths.reads.get(node, 0)
-            if depth > 0:
-                self._read_tables(node, layouts, levels[depth - 1])
+            if depth > 0 and any(tables(node, layouts)):
+                reader.read(node, layouts, self._own_place(node, levels[depth - 1].standing))
             if (point := points.get(node)) in reductions:
                 reductions[point] = replace(reductions[point], bias=mask_of(node))
             if depth > 0 and node.target is sdpa:
@@ -177,13 +180,15 @@ class InsertTokenMerge(GraphPass):
             sizes = graph.call_function(operator.getitem, (both, 1))
             record = graph.call_function(record_match, (match,))
             where = graph.call_function(follow, (before.where if before else None, match))
-            positions = graph.call_function(positions_of_kept, (before.positions if before else None, match))
+            standing = Standing.after(
+                match, current, before.standing if before else None, absent=method.absent
+            )
             result = graph.call_function(aten.transpose.int, (merged, 0, 1)) if layout.axis == 0 else merged
         for reader in readers:
             reader.replace_input_with(point, result)
-        return _Level(tokens=result, sizes=sizes, where=where, positions=positions, record=record)
+        return _Level(tokens=result, sizes=sizes, where=where, standing=standing, record=record)
 
-    def _own_place(self, reader: fx.Node, place: fx.Node | None) -> fx.Node:
+    def _own_place(self, reader: fx.Node, place: Place | None) -> Place:
         """Where every token is, or was; refused where each token is a mixture of all."""
         if place is None:
             raise UnsupportedGraphError(
@@ -220,7 +225,7 @@ class InsertTokenMerge(GraphPass):
             result = graph.call_function(aten.transpose.int, (fewer, 0, 1)) if layout.axis == 0 else fewer
         for reader in readers:
             reader.replace_input_with(point, result)
-        return _Level(tokens=result, sizes=fewer_sizes, where=None, positions=None, record=None)
+        return _Level(tokens=result, sizes=fewer_sizes, where=None, standing=None, record=None)
 
     def _parameters(self, point: fx.Node, block: int) -> tuple[fx.Node, ...]:
         """The learned tensors of a block's reduction."""
@@ -239,22 +244,6 @@ class InsertTokenMerge(GraphPass):
             return self.forms.function("selection"), arguments, {"absent": self.method.absent}
         form = "kernel" if self.forms.merge == "kernels" else self.forms.selection
         return self.method.combine, (*arguments, *signals), {"form": form, **self.options}
-
-    def _read_tables(self, node: fx.Node, layouts: dict[fx.Node, Layout], level: "_Level") -> None:
-        """Let a node read the entries of the tokens that are left."""
-        for table in list(tables(node, layouts)):
-            positions = self._own_place(node, level.positions)
-            change = table.prefix - self.anatomy.prefix
-            axes = (table.token_axes, table.image_axis)
-            key = (table.source, change, axes)
-            if key not in level.entries:
-                with node.graph.inserting_before(node):
-                    level.entries[key] = node.graph.call_function(
-                        entries_at,
-                        (table.source, positions, *axes),
-                        {"prefix_change": change},
-                    )
-            node.replace_input_with(table.source, level.entries[key])
 
     def _weigh_keys(self, attention: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node) -> fx.Node:
         """Let attention over tokens count every key as often as it has originals; return what stands in its place."""
@@ -299,17 +288,15 @@ class _Level:
         tokens: that stand in place of those that were reduced.
         sizes: how many original tokens each one stands for.
         where: each original token is among them; None, as the next two, where each is a mixture of all.
-        positions: where each one was at first.
+        standing: where each of them stands in tables of positions.
         record: of the match.
-        entries: what was looked up at these positions, by table and axes.
     """
 
     tokens: fx.Node
     sizes: fx.Node
     where: fx.Node | None
-    positions: fx.Node | None
+    standing: Standing | None
     record: fx.Node | None
-    entries: dict[Any, fx.Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,3 +151,12 @@ def test_engines_read_the_tables(name: str, engine: str, tmp_path: Path) -> None
     output = torch.from_numpy(runner(images_of(name).numpy())["logits"])
 
     assert max_abs_error(output, definition(name)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["DINOv3", "BEiT"])
+def test_tables_are_read_in_batches_of_any_size(name: str) -> None:
+    program = captured(name).compile(ScheduleRequest(r_per_layer=REMOVED), dynamic_batch=True)
+
+    output, *_ = program(images_of(name)[:1])
+
+    assert max_abs_error(output, definition(name)[:1]) < 1e-5

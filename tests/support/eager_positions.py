@@ -1,7 +1,7 @@
 """Merging in models with tables of positions, in the plainest way: the libraries' own modules, image by image.
 
-A token that others merge into stays at its own position. Its row of a rotary table, and its row and column of a
-position bias, are those of that position; the modules rotate and add as they always do.
+A token that others merge into stays at its own position: its row and column of a position bias are those of that
+position. Its rotation is by the mean angle of all that merged. The modules rotate and add as they always do.
 
 Shape suffixes: N tokens that enter a block, P patches, H heads, D channels per head, C channels.
 """
@@ -26,7 +26,7 @@ class OneImage:
         removed: tokens that leave each block.
         method: how they are chosen and combined.
         prefix: tokens that come from no patch.
-        positions: where each token was at first.
+        members: the original tokens that each one is the mean of, its own position first.
         sizes_N: how many original tokens each one stands for.
         margin: the smallest difference of scores that decided anything.
     """
@@ -34,10 +34,15 @@ class OneImage:
     removed: Sequence[int]
     method: str
     prefix: int
-    positions: list[int] = field(default_factory=list)
+    members: list[list[int]] = field(default_factory=list)
     sizes_N: Tensor = field(default_factory=lambda: torch.ones(0))
     margin: float = torch.inf
     blocks_done: int = 0
+
+    @property
+    def positions(self) -> list[int]:
+        """Where each token was at first."""
+        return [members[0] for members in self.members]
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, scale: Any = None, **_: Any
@@ -54,9 +59,19 @@ class OneImage:
         attended_1HND: Tensor = shares_1HNN @ v
         return attended_1HND
 
-    def rows(self, table: Tensor) -> Tensor:
-        """The rows of a table (..., P, D) for the tokens after the prefix."""
-        return torch.stack([table[..., at - self.prefix, :] for at in self.positions[self.prefix :]], dim=-2)
+    def rotations(self, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of two tables (..., P, D) for the tokens after the prefix: the mean vector at full length.
+
+        Where it is shorter than a quarter, it is made four times as long.
+        """
+        rows = []
+        for members in self.members[self.prefix :]:
+            at = [member - self.prefix for member in members]
+            means = sine[..., at, :].mean(dim=-2), cosine[..., at, :].mean(dim=-2)
+            length = torch.hypot(*means).clamp_min(0.25)
+            rows.append([mean / length for mean in means])
+        sines, cosines = zip(*rows, strict=True)
+        return torch.stack(sines, dim=-2), torch.stack(cosines, dim=-2)
 
     def reduce(self, x_1NC: Tensor) -> Tensor:
         """Let tokens leave as this block's schedule says."""
@@ -75,7 +90,8 @@ class OneImage:
             )
         )
         self.blocks_done += 1
-        self.positions = [self.positions[group[0]] for group in left.matching.groups]
+        groups = left.matching.groups
+        self.members = [[each for token in group for each in self.members[token]] for group in groups]
         self.sizes_N = left.sizes_K
         self.margin = min(self.margin, left.matching.margin)
         return left.tokens_KC[None]
@@ -85,13 +101,14 @@ class OneImage:
         attend, mlp = branches(block)
 
         def run(x_1NC: Tensor, *_: object, **options: Any) -> Tensor:
-            if not self.positions:
-                self.positions = list(range(x_1NC.shape[1]))
+            if not self.members:
+                self.members = [[token] for token in range(x_1NC.shape[1])]
                 self.sizes_N = x_1NC.new_ones(x_1NC.shape[1])
             if options.get("rope") is not None:
-                options["rope"] = self.rows(options["rope"])
+                options["rope"] = torch.cat(self.rotations(*options["rope"].chunk(2, dim=-1)), dim=-1)
             if options.get("position_embeddings") is not None:
-                options["position_embeddings"] = tuple(map(self.rows, options["position_embeddings"]))
+                cosine, sine = options["position_embeddings"]
+                options["position_embeddings"] = self.rotations(sine, cosine)[::-1]
             x_1NC = self.reduce(x_1NC + attend(x_1NC, options))
             return x_1NC + mlp(x_1NC)
 

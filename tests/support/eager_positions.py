@@ -53,7 +53,7 @@ class OneImage:
             for row, first in enumerate(self.positions):
                 for column, second in enumerate(self.positions):
                     logits_1HNN[:, :, row, column] += attn_mask[:, :, first, second]
-        logits_1HNN = logits_1HNN + (self.sizes_N.log() if self.method != "drop" else 0)
+        logits_1HNN = logits_1HNN + self.sizes_N.log()
         shares_1HNN = logits_1HNN.softmax(dim=-1)
         self.keys_HND, self.values_HND, self.row_N = k[0], v[0], shares_1HNN[0, :, 0].mean(dim=0)
         attended_1HND: Tensor = shares_1HNN @ v

@@ -38,6 +38,21 @@ def print_benched(console: Console, benched: Benched) -> None:
         say(console, f"warning: {warning}", "yellow")
 
 
+def add_speed(lines: Table, report: BenchReport) -> None:
+    """Add a line for each reduced engine, with what it is faster than, and the warnings about it."""
+    for each in report.efficiencies:
+        contender = next(
+            found.contender for found in report.measurements if found.contender.name == each.name
+        )
+        over_engine, over_eager = (_ratio(report, contender, over_engine=engine) for engine in (True, False))
+        eager = f", {over_eager} eager PyTorch" if over_eager else ""
+        lines.add_row(f"speed {each.target}", f"{over_engine} its dense engine{eager} (95 % intervals)")
+    for missing in report.unavailable:
+        lines.add_row("not timed", f"{missing.contender.label}: {missing.reason}", style="yellow")
+    for warning in report.warnings:
+        lines.add_row("warning", warning, style="yellow")
+
+
 def _table(report: BenchReport, batch: int) -> Table:
     headings = (
         "contender",

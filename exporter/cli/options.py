@@ -109,6 +109,15 @@ def integers(text: str, option: str) -> list[int]:
     return [int(_number(item, int, option)) for item in text.split(",")]
 
 
+def fractions(text: str, option: str) -> list[float]:
+    """A comma list of numbers.
+
+    Raises:
+        UsageError: an entry is none; the line names the option.
+    """
+    return [float(_number(item, float, option)) for item in text.split(",")]
+
+
 def names(given: Iterable[str]) -> list[str]:
     """The names in one or more comma lists."""
     return [name.strip() for item in given for name in item.split(",") if name.strip()]

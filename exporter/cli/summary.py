@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exporter.bundle import Bundle
+from exporter.cli.bench_summary import add_speed
 from exporter.cli.measured_summary import add_measured, measured_tree
 from exporter.cli.terminal import figures, say
 from exporter.errors import ExportError
@@ -72,6 +73,8 @@ def print_exported(console: Console, exported: Exported) -> None:
         block, error = max(exported.compiled.rounding.items(), key=lambda item: item[1])
         lines.add_row("rounding", f"relative error of the tokens at most {error:.1e}, in block {block}")
     add_measured(lines, exported.measured)
+    if exported.bench is not None:
+        add_speed(lines, exported.bench)
     lines.add_row("bundle", f"{exported.bundle.path} ({_folder_size(exported.bundle.path)})")
     console.print(manifest.name, style="bold")
     console.print(lines)

@@ -9,6 +9,7 @@ from exporter.cli.options import (
     OPTION_KEYS,
     Command,
     add_options,
+    fractions,
     help_text,
     integers,
     measure_options,
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
     from exporter.pipeline import Goal
     from exporter.sweep import Axes
 
-_AXES = ("schedule.r", "method", "schedule.kind", "schedule.align", "precision", "targets")
+_AXES = (
+    "schedule.r",
+    "schedule.keep_rate",
+    "method",
+    "schedule.kind",
+    "schedule.align",
+    "precision",
+    "targets",
+)
 """The recipe keys that take several values in a sweep."""
 
 _NOT_FOR_POINTS = (
@@ -81,8 +90,10 @@ def sweep_axes(given: dict[str, Any]) -> "tuple[Axes, Goal | None, dict[str, obj
     assert isinstance(options, dict)
     goal = _goal(given)
     kinds: Any = _words("schedule.kind", given)
+    r, rates = _integers("schedule.r", given), _fractions("schedule.keep_rate", given)
     axes = Axes(
-        r=_integers("schedule.r", given) or [0],
+        r=r if r or rates else [0],
+        keep_rates=rates,
         methods=dict.fromkeys(_words("method", given), options),
         kinds=kinds,
         aligns=_integers("schedule.align", given) or [1],
@@ -99,10 +110,10 @@ def _goal(given: dict[str, Any]) -> "Goal | None":
     asked = [name for name, limit in limits.items() if limit is not None]
     if len(asked) > 1:
         raise UsageError("sweep: expected one of --max-drop and --min-speedup, got both")
-    if bool(asked) == bool(given["r"]):
+    if bool(asked) == bool(given["r"] or given["keep_rate"]):
         raise UsageError(
-            "sweep: expected either a grid (--r 0,4,8,...) or a goal (--max-drop POINTS or --min-speedup TIMES), got "
-            + ("both" if asked else "neither")
+            "sweep: expected either a grid (--r 0,4,8,... or --keep-rate 0.9,0.7,...) or a goal (--max-drop POINTS or "
+            "--min-speedup TIMES), got " + ("both" if asked else "neither")
         )
     if not asked:
         return None
@@ -112,6 +123,11 @@ def _goal(given: dict[str, Any]) -> "Goal | None":
 def _integers(name: str, given: Mapping[str, Any]) -> list[int]:
     option = _KEYS[name].key.option or ""
     return [number for text in given[parameter(_KEYS[name])] for number in integers(text, option)]
+
+
+def _fractions(name: str, given: Mapping[str, Any]) -> list[float]:
+    option = _KEYS[name].key.option or ""
+    return [number for text in given[parameter(_KEYS[name])] for number in fractions(text, option)]
 
 
 def _words(name: str, given: Mapping[str, Any]) -> list[str]:

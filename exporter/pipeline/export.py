@@ -21,7 +21,7 @@ from exporter.pipeline.measure import Measured, measure_compiled
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_weights
 from exporter.pipeline.plan import Planned, plan_export
-from exporter.pipeline.racing import race_against_dense
+from exporter.pipeline.racing import asks_for_race, race_against_dense
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, check, text_recipe
 
@@ -106,7 +106,7 @@ def build_bundle(
     force: bool = False,
     observe: Observer = silent,
 ) -> Exported:
-    """Everything after the plan: compile, measure where there are images, race where a speed is demanded, seal."""
+    """Everything after the plan: compile, measure where there are images, race where that is asked, seal."""
     recipe = planned.recipe
     with stage_bundle(folder, force) as staging:
         compiled = compile_engines(planned, targets, staging, observe)
@@ -117,8 +117,7 @@ def build_bundle(
         if found is not None:
             tower = TextTower(recipe.model, text.bundle.runners() if text is not None else {})
             measured = measure_compiled(compiled, found, tower, observe)
-        gated = recipe.bench.min_speedup is not None
-        bench = race_against_dense(compiled, targets, observe) if gated else None
+        bench = race_against_dense(compiled, targets, observe) if asks_for_race(recipe) else None
         with observe("bundle") as note:
             manifest = seal_bundle(compiled, measured, bench)
             note(str(folder))

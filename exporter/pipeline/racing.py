@@ -130,6 +130,14 @@ def _engine_file(target: str, path: Path, signature: Signature, options: Any) ->
     return EngineFile(target=target, path=path, signature=signature, options=given)
 
 
+def asks_for_race(recipe: Recipe) -> bool:
+    """Whether an export ends with a race: for a gate always, for a dense schedule never, and otherwise as is asked."""
+    asked = recipe.bench
+    if asked.min_speedup is not None or recipe.schedule.is_dense:
+        return asked.min_speedup is not None
+    return asked.race
+
+
 def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) -> BenchReport:
     """Race compiled engines against dense ones of the same targets, and hold the speed gate of the recipe.
 
@@ -146,7 +154,11 @@ def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) 
             compiled_subject(dense, "dense", recipe.batch),
             compiled_subject(compiled, label, recipe.batch, eager),
         ]
-        report = race_subjects(planned, subjects, work, BenchOptions(compiled=False), observe)
+        gated = recipe.bench.min_speedup is not None
+        launches = BenchOptions.launches if gated else LEAST_LAUNCHES
+        report = race_subjects(
+            planned, subjects, work, BenchOptions(compiled=False, launches=launches), observe
+        )
     require_speed(recipe, report, label)
     return report
 

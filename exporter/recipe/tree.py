@@ -117,14 +117,15 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedGate:
-    """Gate on measured speed.
+    """A race of the engines against dense ones of the same targets when an export ends, and a gate on it.
 
     Attributes:
-        min_speedup: how many times faster than the dense engine of the same target an artifact must be; by
-            default nothing is measured.
+        min_speedup: how many times faster than the dense engine of the same target an artifact must be.
+        race: whether there is a race without a gate.
     """
 
     min_speedup: Annotated[Annotated[float, Range(above=0.0)] | None, Key(option="--min-speedup")] = None
+    race: Annotated[bool, Key(option="--bench/--no-bench")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ class Recipe:
         disable_passes: exact passes to leave out.
         parity: gate on the difference to the eager program.
         validate: what to measure the artifacts on, and gates on it.
-        bench: gate on speed.
+        bench: race against dense engines, and a gate on speed.
     """
 
     name: Annotated[FolderName | None, Key(option="--name", sweep="apart")] = None

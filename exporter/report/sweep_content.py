@@ -301,12 +301,15 @@ def _aligns(gridded: Iterable[Point]) -> list[int]:
 
 def _reproduction_section(record: SweepRecord) -> Section:
     points = [result.point for result in record.points]
-    gridded = [result.point for result in record.points if _has_one_r(result)]
-    axes = {
-        "--r": sorted({point.schedule.r for point in gridded}),
+    spread = [result.point for result in record.points if _has_one_r(result)]
+    rated = [point for point in points if point.schedule.form == "keep_rate"]
+    gridded = [*spread, *rated]
+    axes: dict[str, Iterable[object]] = {
+        "--r": sorted({point.schedule.r for point in spread}),
+        "--keep-rate": sorted({point.schedule.keep_rate or 1.0 for point in rated}),
         "--method": dict.fromkeys(point.method for point in gridded if not point.is_dense),
-        "--schedule": dict.fromkeys(point.schedule.kind for point in gridded if not point.is_dense),
-        "--align": _aligns(gridded),
+        "--schedule": dict.fromkeys(point.schedule.kind for point in spread if not point.is_dense),
+        "--align": _aligns(spread),
         "--precision": dict.fromkeys(point.precision for point in points),
         "--target": dict.fromkeys(point.target for point in points),
     }

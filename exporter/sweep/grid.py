@@ -65,7 +65,8 @@ class Axes:
     """What is varied; every combination becomes a point.
 
     Attributes:
-        r: tokens merged per block; 0 is dense.
+        r: tokens that leave each block; 0 is dense.
+        keep_rates: fractions of the patches that are kept at a few blocks, as `ScheduleRequest.keep_rate` says.
         methods: by name, each with the options that are set for it.
         kinds: how r is spread over the blocks.
         aligns: multiples that later token counts are moved to; 1 moves nothing.
@@ -73,7 +74,8 @@ class Axes:
         targets: engines.
     """
 
-    r: Sequence[int]
+    r: Sequence[int] = ()
+    keep_rates: Sequence[float] = ()
     methods: Mapping[str, Mapping[str, bool | int | float | str]] = field(
         default_factory=lambda: {DENSE_METHOD: {}}
     )
@@ -84,15 +86,22 @@ class Axes:
 
 
 def grid(axes: Axes) -> tuple[Point, ...]:
-    """Every combination once, in the order of the axes: targets and precisions outside, r inside.
+    """Every combination once, in the order of the axes: targets and precisions outside, r and keep rates inside.
 
-    All dense combinations of one target and precision are one point.
+    All dense combinations of one target and precision are one point; keep rates have no kind and no alignment.
 
     Raises:
         UsageError: an axis is empty, r is negative, or a multiple is not positive.
     """
     _check(axes)
-    points = (each.scheduled(replace(each.schedule, r=r)) for each in families(axes) for r in axes.r)
+    points = (
+        each.scheduled(schedule)
+        for each in families(axes)
+        for schedule in (
+            *(replace(each.schedule, r=r) for r in axes.r),
+            *(ScheduleRequest(keep_rate=rate) for rate in axes.keep_rates),
+        )
+    )
     return tuple(dict.fromkeys(points))
 
 
@@ -119,12 +128,22 @@ def with_dense(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _check(axes: Axes) -> None:
-    options = ("r", "method", "schedule", "align", "precision", "target")
-    for option, values in zip(options, vars(axes).values(), strict=True):
+    listed = {
+        "r": axes.r or axes.keep_rates,
+        "method": axes.methods,
+        "schedule": axes.kinds,
+        "align": axes.aligns,
+        "precision": axes.precisions,
+        "target": axes.targets,
+    }
+    for option, values in listed.items():
         if not values:
             raise UsageError(f"sweep: --{option} lists nothing; give at least one value")
-    if min(axes.r) < 0:
+    if min(axes.r, default=0) < 0:
         raise UsageError(f"sweep: expected every --r >= 0, got {min(axes.r)}; 0 is the dense model")
+    for rate in axes.keep_rates:
+        if not 0 < rate <= 1:
+            raise UsageError(f"sweep: expected every --keep-rate above 0 and at most 1, got {rate:g}")
     if min(axes.aligns) < 1:
         raise UsageError(f"sweep: expected every --align >= 1, got {min(axes.aligns)}; 1 aligns nothing")
 

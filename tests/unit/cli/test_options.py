@@ -48,7 +48,6 @@ def test_words_become_recipe_values(words: list[str], values: dict[str, object])
         ["--r-per-layer", "1.5"],
         ["--keep-per-layer", "0.9;0.8"],
         ["--method-option", "margin"],
-        ["--method-option", "margin=much"],
     ],
 )
 def test_what_cannot_be_read_names_its_option(words: list[str]) -> None:

@@ -19,7 +19,7 @@ from exporter.errors import GateError, UsageError
 from exporter.models import ModelRequest
 from exporter.pipeline import BenchOptions
 from exporter.pipeline.plan import dense_recipe, unguarded
-from exporter.pipeline.racing import check_options, require_speed
+from exporter.pipeline.racing import asks_for_race, check_options, require_speed
 from exporter.recipe import AccuracyGate, Recipe, SpeedGate, Validation
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Signature, TensorSpec
@@ -141,3 +141,18 @@ def test_dense_recipe_differs_in_what_it_merges_and_demands_alone() -> None:
     assert replace(dense, schedule=asked.schedule) == unguarded(asked)
     same = {"schedule": asked.schedule, "name": "mine", "validate": asked.validate, "bench": asked.bench}
     assert replace(dense, **same) == asked  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("r", "asked", "races"),
+    [
+        pytest.param(8, SpeedGate(), False, id="not unless it is asked"),
+        pytest.param(8, SpeedGate(race=True), True, id="where it is asked"),
+        pytest.param(0, SpeedGate(race=True), False, id="nothing to compare with"),
+        pytest.param(8, SpeedGate(min_speedup=1.1), True, id="a gate"),
+    ],
+)
+def test_an_export_ends_with_a_race(r: int, asked: SpeedGate, races: bool) -> None:
+    recipe = Recipe(model=ModelRequest(model="vit_digits"), schedule=ScheduleRequest(r=r), bench=asked)
+
+    assert asks_for_race(recipe) == races

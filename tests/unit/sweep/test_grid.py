@@ -92,6 +92,7 @@ def test_aligned_and_free_schedules_are_two_points() -> None:
         pytest.param(Axes(r=(4,), methods={}), "--method lists nothing", id="no method"),
         pytest.param(Axes(r=(4,), targets=()), "--target lists nothing", id="no target"),
         pytest.param(Axes(r=(4, -1)), "r >= 0, got -1", id="negative r"),
+        pytest.param(Axes(keep_rates=(0.5, 1.5)), "--keep-rate above 0 and at most 1, got 1.5", id="rate"),
         pytest.param(Axes(r=(4,), aligns=(0,)), "align >= 1, got 0", id="multiple of 0"),
     ],
 )
@@ -127,3 +128,14 @@ def test_missing_dense_points_are_put_in_front() -> None:
     dense = replace(reduced[0].dense, precision="fp16")
 
     assert with_dense((*reduced, dense)) == (reduced[0].dense, *reduced, dense)
+
+
+def test_keep_rates_are_points_beside_those_of_r() -> None:
+    points = grid(Axes(r=(4,), keep_rates=(0.7, 1.0)))
+
+    assert points == (
+        Point(schedule=ScheduleRequest(r=4)),
+        Point(schedule=ScheduleRequest(keep_rate=0.7)),
+        Point(),
+    )
+    assert len({point.name for point in points}) == 3

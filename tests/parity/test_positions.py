@@ -101,8 +101,10 @@ def definition(name: str, method: str = "tome") -> Tensor:
 def test_without_a_merge_the_numbers_are_the_models(name: str) -> None:
     expected = model_of(name)(images_of(name))
 
-    dense, *_ = captured(name).compile(ScheduleRequest(r=0))(images_of(name))
+    program = captured(name).compile(ScheduleRequest(r=0))
+    dense, *_ = program(images_of(name))
 
+    assert "fold_tables" not in {outcome.name for outcome in program.passes}
     assert max_abs_error(dense, expected) < 1e-6 * float(expected.abs().max())
 
 
@@ -153,10 +155,9 @@ def test_engines_read_the_tables(name: str, engine: str, tmp_path: Path) -> None
     assert max_abs_error(output, definition(name)) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["DINOv3", "BEiT"])
-def test_tables_are_read_in_batches_of_any_size(name: str) -> None:
-    program = captured(name).compile(ScheduleRequest(r_per_layer=REMOVED), dynamic_batch=True)
+def test_tables_are_read_in_batches_of_any_size() -> None:
+    program = captured("DINOv3").compile(ScheduleRequest(r_per_layer=REMOVED), dynamic_batch=True)
 
-    output, *_ = program(images_of(name)[:1])
+    output, *_ = program(images_of("DINOv3")[:1])
 
-    assert max_abs_error(output, definition(name)[:1]) < 1e-5
+    assert max_abs_error(output, definition("DINOv3")[:1]) < 1e-5

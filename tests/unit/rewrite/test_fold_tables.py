@@ -86,9 +86,3 @@ def test_what_is_written_in_place_is_in_the_constant() -> None:
 def test_tables_that_differ_from_image_to_image_are_refused() -> None:
     with pytest.raises(UnsupportedGraphError, match=r"its entries differ from image to image"):
         compiled(ByPlaceInTheBatch())
-
-
-def test_nothing_is_folded_without_a_merge() -> None:
-    program = capture_model(WithTables().eval()).compile(ScheduleRequest(r=0))
-
-    assert "fold_tables" not in {outcome.name for outcome in program.passes}

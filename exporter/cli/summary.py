@@ -105,7 +105,11 @@ def planned_tree(planned: Planned) -> dict[str, Any]:
             "gmacs": {"dense": counts.dense, "reduced": counts.reduced, "ratio": counts.ratio},
             "blocks": _block_rows(planned),
             "refusals": [
-                {key: value for key, value in asdict(each).items() if value or key != "restorable"}
+                {
+                    key: value
+                    for key, value in asdict(each).items()
+                    if value or key in ("node", "reason", "block")
+                }
                 for each in planned.refusals
             ],
         }

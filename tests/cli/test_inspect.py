@@ -61,7 +61,7 @@ def test_refusals_are_listed_and_no_failure(workplace: Path) -> None:
     assert shown.status == 0
     assert "refused" in shown.out
     assert document["refusals"]
-    assert document["refusals"][0].keys() == {"block", "node", "reason"}
+    assert document["refusals"][0].keys() == {"block", "node", "reason", "restorable"}
     assert document["refusals"][0]["node"] in shown.out
 
 

@@ -115,7 +115,7 @@ def test_weights_that_cannot_be_taken(
         pytest.param(["--r", "4", "--r-per-layer", "4,4,4,4"], ["r_per_layer"], id="two schedules"),
         pytest.param(["--method", "tomee"], ["method", 'Did you mean "tome"?'], id="method"),
         pytest.param(
-            ["--method-option", "margin"], ["--method-option", "NAME=NUMBER"], id="option without value"
+            ["--method-option", "margin"], ["--method-option", "NAME=VALUE"], id="option without value"
         ),
         pytest.param(["--batch", "2", "--dynamic-batch"], ["batch"], id="both batches"),
         pytest.param(["--disable-pass", "fold_scale"], ["pass", "known"], id="pass"),

@@ -15,7 +15,7 @@ from exporter import reduction
 from exporter.anatomy import examine
 from exporter.errors import InternalError, UnsupportedGraphError
 from exporter.forms import FUNCTIONS, Forms
-from exporter.reduction import Site
+from exporter.reduction import Method, Site
 from exporter.reduction.match import Match
 from exporter.reduction.merge import merge
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
@@ -142,12 +142,22 @@ def drop_last(tokens_BNC: Tensor, *, at: Site) -> Match:
     return Match(kept_BK, source_BR, torch.zeros_like(source_BR), at.dropped)
 
 
+LAST = Method(
+    name="last",
+    reference="a test",
+    does="drops the last tokens",
+    licence="none",
+    decide=drop_last,
+    regret=lambda tokens_BNC, **_: tokens_BNC.new_zeros(len(tokens_BNC)),
+    reads=("tokens",),
+    dropped=all_dropped,
+)
+
+
 @pytest.mark.parametrize("place", ["block-start", "block-end"])
 def test_tokens_leave_where_the_method_says(place: Place) -> None:
     vit, captured = family("timm_vit"), captured_family("timm_vit")
-    last = replace(
-        reduction.method("tome"), decide=drop_last, reads=("tokens",), place=place, dropped=all_dropped
-    )
+    last = replace(LAST, place=place)
     schedule = captured.schedule(ScheduleRequest(r_per_layer=(0, 5, 0, 0)), "evit", **UNFUSED)
     model = vit.model()
     block: Any = model.get_submodule("blocks.1")
@@ -166,9 +176,8 @@ def test_tokens_leave_where_the_method_says(place: Place) -> None:
 
 def test_what_is_executed_counts_what_the_decision_reads() -> None:
     captured, request = captured_family("timm_vit"), ScheduleRequest(r_per_layer=(0, 5, 0, 0))
-    blind = replace(reduction.method("tome"), decide=drop_last, reads=("tokens",), dropped=all_dropped)
     schedule = captured.schedule(request, "evit", **UNFUSED)
-    options = RewriteOptions(method=blind, proportional=False, batch=2)
+    options = RewriteOptions(method=LAST, proportional=False, batch=2)
 
     more = (
         dropping(request=request).executed_macs - rewrite(captured.program, schedule, options).executed_macs
@@ -193,9 +202,9 @@ def test_site_says_what_is_dropped() -> None:
     program = dropping()
 
     assert program.sites == (
-        Site(r=4, dropped=4, prefix=1, depth=0.0),
+        Site(r=4, dropped=4, prefix=1, depth=0.0, tokens=37),
         None,
-        Site(r=21, dropped=21, prefix=1, depth=0.5),
+        Site(r=21, dropped=21, prefix=1, depth=0.5, tokens=37),
         None,
     )
     assert program.merged == (0, 0, 0, 0)

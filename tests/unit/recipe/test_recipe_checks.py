@@ -125,7 +125,7 @@ def test_a_wrong_value_is_refused_with_its_path(keys: dict[str, Any], message: s
         pytest.param({"targets": ["onx"]}, 'targets[0]: unknown target "onx"; known: onnx, trt', id="target"),
         pytest.param(
             {"method": "pitome", "method_options": {"margn": 0.9}},
-            'method_options.margn: unknown option of pitome; known: margin. Did you mean "margin"?',
+            'unknown option of pitome; known: margin, energy, metric, bipartite. Did you mean "margin"?',
             id="option",
         ),
         pytest.param({"method": "tomme"}, 'Did you mean "tome"?', id="method"),
@@ -198,7 +198,9 @@ def test_a_schedule_that_is_not_exactly_one_form_is_refused(schedule: dict[str, 
         pytest.param({"targets": []}, "targets: expected a list with at least one entry", id="no-target"),
         pytest.param({"targets": ["onnx", "onnx"]}, "targets: expected every name once", id="target-twice"),
         pytest.param(
-            {"method_options": {"margin": 0.9}}, "unknown option of tome; known: none", id="no-option"
+            {"method": "evit", "method_options": {"margin": 0.9}},
+            "unknown option of evit; known: fused",
+            id="no-option",
         ),
         pytest.param({"tower": "text", "schedule": {"r": 4}}, "schedule: the text tower", id="merged-text"),
         pytest.param({"tower": "text", "schedule": {"keep_per_layer": [0.9]}}, "text tower", id="kept-text"),

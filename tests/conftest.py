@@ -46,7 +46,7 @@ gc.set_threshold(50_000, 20, 50)
 def same_examples_every_time() -> None:
     from hypothesis import settings
 
-    settings.register_profile("exporter", deadline=None, derandomize=True)
+    settings.register_profile("exporter", deadline=None, derandomize=True, max_examples=50)
     settings.load_profile("exporter")
 
 

@@ -1,10 +1,11 @@
-"""Values with one entry per original token, against loops. Where tokens go: `validation/test_block_error`."""
+"""Values with one entry per original token, against loops; where tokens go, also in `validation/test_block_error`."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from exporter.reduction.unmerge import restore
+from exporter.reduction.match import Match
+from exporter.reduction.unmerge import follow, restore
 
 WHERE_BT = torch.tensor([[0, 1, 3, 2, 2], [0, 2, 1, 1, 3]])
 
@@ -41,3 +42,13 @@ def places(image: int, change: int) -> list[int]:
 
 def entry(values: Tensor, axis: int, image: int, token: int) -> Tensor:
     return values[token, image] if axis == 0 else values[image].select(axis - 1, token)
+
+
+def test_a_second_reduction_goes_on_from_the_first() -> None:
+    """Tokens 0 to 4: 4 merges into 1, so that 0, 1, 2, 3 are left; then the third of these merges into the first."""
+    first = Match(torch.tensor([[0, 1, 2, 3]]), torch.tensor([[4]]), torch.tensor([[1]]))
+    second = Match(torch.tensor([[0, 1, 3]]), torch.tensor([[2]]), torch.tensor([[0]]))
+
+    where = follow(follow(None, first), second)
+
+    assert where.tolist() == [[0, 1, 0, 2, 1]]

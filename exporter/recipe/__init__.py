@@ -11,6 +11,7 @@ from exporter.recipe.load import (
     recipe_to_yaml,
     yaml_value,
 )
+from exporter.recipe.names import default_name, merging_name
 from exporter.recipe.paths import absolute, at_place, local_place, map_model_paths, portable, resolve_paths
 from exporter.recipe.schema import recipe_schema
 from exporter.recipe.tree import (
@@ -25,8 +26,6 @@ from exporter.recipe.tree import (
     Recipe,
     SpeedGate,
     Validation,
-    default_name,
-    merging_name,
     text_recipe,
 )
 

@@ -5,14 +5,13 @@ Each field is a key; its `Key` says what else there is to say, and `keys` lists 
 `models.load` and `recipe.schedule` for `schedule.plan`.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from exporter.forms import Forms, Precision
 from exporter.local_path import LocalPath
-from exporter.models import ModelRequest, OptionValue, size_text
+from exporter.models import ModelRequest, OptionValue
 from exporter.recipe.value_types import Amount, FolderName, Method, Passes, Percent, Targets
 from exporter.recipe_key import Key, Positive, Range
 from exporter.schedule import ScheduleRequest
@@ -207,56 +206,3 @@ def text_recipe(recipe: Recipe) -> Recipe:
         validate=Validation(),
         bench=SpeedGate(),
     )
-
-
-def default_name(recipe: Recipe, model_name: str) -> str:
-    """The bundle's folder name when the recipe gives none, such as `vit_b16-tome-r8` or `vit_b16-dense`.
-
-    What differs from the defaults is appended, so that two different recipes rarely share a folder.
-
-    Args:
-        recipe: the recipe.
-        model_name: the loaded model's file-system safe name; a text tower's says that it is one.
-    """
-    model = recipe.model
-    parts = [
-        model_name,
-        size_text(model.image_size) if model.image_size is not None else None,
-        merging_name(recipe),
-        f"{model.outputs}-outputs" if model.outputs != "own" else None,
-        "uint8" if recipe.input == "uint8" else None,
-        recipe.layout if recipe.layout != "nchw" else None,
-        recipe.precision if recipe.precision != "fp32" else None,
-        f"batch{recipe.batch}" if recipe.batch != 1 else None,
-        "dynamic" if recipe.dynamic_batch else None,
-    ]
-    return "-".join(part for part in parts if part is not None)
-
-
-def merging_name(recipe: Recipe) -> str:
-    """What a recipe merges, as part of a name: `tome-r8`, `pitome-r8-decreasing`, `dense`."""
-    schedule = recipe.schedule
-    if schedule.is_dense:
-        return "dense"
-    if schedule.form == "r_per_layer":
-        lists = schedule.r_per_layer if schedule.drop_per_layer is None else _both(schedule)
-        return f"{recipe.method}-layers-{_digest(lists)}"
-    if schedule.form == "keep_per_layer":
-        return f"{recipe.method}-keep-{_digest(schedule.keep_per_layer)}"
-    if schedule.form == "published":
-        return f"{recipe.method}-{schedule.published}"
-    if schedule.form == "keep_rate":
-        places = "" if schedule.at is None else f"-{_digest(schedule.at)}"
-        return f"{recipe.method}-rate{schedule.keep_rate:g}{places}"
-    kind = "" if schedule.kind == "constant" else f"-{schedule.kind}"
-    align = "" if schedule.align is None else f"-align{schedule.align}"
-    drop = "" if schedule.drop_share is None else f"-drop{schedule.drop_share:g}"
-    return f"{recipe.method}-r{schedule.r}{kind}{align}{drop}"
-
-
-def _both(schedule: ScheduleRequest) -> tuple[object, ...]:
-    return schedule.r_per_layer, schedule.drop_per_layer
-
-
-def _digest(numbers: object) -> str:
-    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:6]

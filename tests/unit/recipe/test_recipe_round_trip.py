@@ -1,6 +1,5 @@
 """Any recipe, written as YAML and read back, is the same recipe; options override it by YAML path."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from exporter.recipe import (
     SpeedGate,
     Validation,
     check,
-    default_name,
     override,
     recipe_from_mapping,
     recipe_to_mapping,
@@ -202,34 +200,3 @@ def test_a_wrong_option_is_refused_by_its_yaml_path(values: dict[str, Any], mess
 def test_kind_alone_does_not_turn_an_explicit_list_into_a_dense_model() -> None:
     with pytest.raises(RecipeError, match="r_per_layer stands with drop_per_layer only"):
         override(vit(r_per_layer=(1, 2)), {"schedule.kind": "decreasing"})
-
-
-@pytest.mark.parametrize(
-    ("recipe", "name"),
-    [
-        pytest.param(vit(r=8), "m-tome-r8", id="constant"),
-        pytest.param(vit(r=0), "m-dense", id="dense"),
-        pytest.param(vit(r_per_layer=(0, 0)), "m-dense", id="dense-list"),
-        pytest.param(vit(r=8, kind="decreasing", align=8), "m-tome-r8-decreasing-align8", id="decreasing"),
-        pytest.param(replace(vit(r=8), method="pitome", precision="fp16"), "m-pitome-r8-fp16", id="fp16"),
-        pytest.param(replace(vit(r=8), batch=4, input="uint8"), "m-tome-r8-uint8-batch4", id="batch"),
-        pytest.param(replace(vit(), dynamic_batch=True), "m-dense-dynamic", id="dynamic"),
-        pytest.param(replace(vit(), model=ModelRequest(model="x", image_size=64)), "m-64-dense", id="size"),
-        pytest.param(
-            replace(vit(), model=ModelRequest(model="x", image_size=(96, 160))),
-            "m-96x160-dense",
-            id="two sides",
-        ),
-        pytest.param(
-            replace(vit(), model=ModelRequest(model="x", tower="text")),
-            "m-dense",
-            id="text-tower, which the model's own name tells",
-        ),
-    ],
-)
-def test_the_default_name_says_what_differs_from_the_defaults(recipe: Recipe, name: str) -> None:
-    assert default_name(recipe, "m") == name
-
-
-def test_different_lists_have_different_default_names() -> None:
-    assert default_name(vit(r_per_layer=(1, 2)), "m") != default_name(vit(r_per_layer=(2, 1)), "m")

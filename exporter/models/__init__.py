@@ -4,6 +4,7 @@ In: a `ModelRequest`. Out: a `LoadedModel`, which `capture` takes.
 """
 
 from exporter.models.alias_table import Alias
+from exporter.models.checkpoint.claim import Claims
 from exporter.models.load import aliases, load, without_download
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, Tokenize
 from exporter.models.preprocessing.image_modes import in_bytes
@@ -20,6 +21,7 @@ from exporter.models.shipped.data import ShippedData, shipped_data, ships_images
 __all__ = [
     "PREPROCESS_FILE",
     "Alias",
+    "Claims",
     "ClassNames",
     "ExampleInput",
     "ImageSize",

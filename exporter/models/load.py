@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from exporter.errors import InternalError, ModelUnavailableError, library_failures, one_line, quoted
 from exporter.models.alias_table import ALIASES, Alias
-from exporter.models.checkpoint.claim import claiming
+from exporter.models.checkpoint.claim import Claims, claiming
 from exporter.models.library_notes import listening
 from exporter.models.loaded import LoadedModel
 from exporter.models.preprocessing.file import SAY_IT, naming_the_file, take_preprocess, with_preprocess_file
@@ -22,12 +22,12 @@ from exporter.models.request import ModelRequest, ResolvedRequest, resolve
 _SEE_MORE = "check the model and its files; --debug shows where its library stopped"
 
 
-def load(request: ModelRequest, claimed: str | None = None) -> LoadedModel:
+def load(request: ModelRequest, claims: Claims | None = None) -> LoadedModel:
     """Load a model with its weights.
 
     Args:
         request: Which model, weights, image size and tower.
-        claimed: Prefix of names in a file of weights that are not the model's, but a method's.
+        claims: Names in a file of weights that are not the model's, but a method's.
 
     Returns:
         The model in eval mode, in fp32, on the CPU.
@@ -44,7 +44,7 @@ def load(request: ModelRequest, claimed: str | None = None) -> LoadedModel:
         library_failures(ModelUnavailableError, f"{quoted(request.model)}: cannot be loaded", _SEE_MORE),
         listening(asked.source) as heard,
         quiet(),
-        claiming(claimed) as learned,
+        claiming(claims) as learned,
         naming_the_file(asked, request),
         _refusing_preprocessing(request),
     ):

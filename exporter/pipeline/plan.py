@@ -11,10 +11,10 @@ from exporter.bundle import GmacsRecord
 from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.errors import UnsupportedGraphError, UsageError, WeightsError, library_failures
 from exporter.graph.nodes import operands, output_node
-from exporter.models import LoadedModel, load
+from exporter.models import Claims, LoadedModel, load
 from exporter.pipeline.observe import Observer, silent
 from exporter.recipe import Recipe, SpeedGate, Validation, default_name
-from exporter.reduction import Learned, method
+from exporter.reduction import Learned, Method, method, method_names
 from exporter.schedule import Schedule, ScheduleRequest, plan
 
 _SEE_MORE = "try it with torch.export.export(model, (images,)) first; --debug shows where it stopped"
@@ -64,7 +64,7 @@ class Planned:
         recipe, schedule = dense_recipe(self.recipe), self.schedule
         if self.anatomy is not None:
             schedule = plan(ScheduleRequest(), self.anatomy.geometry)
-        return replace(self, recipe=recipe, schedule=schedule)
+        return replace(self, recipe=recipe, schedule=schedule, learned={})
 
 
 def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = True) -> Planned:
@@ -84,7 +84,7 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
             f"validate.overflow.max: method {recipe.method} keeps as many tokens of every image; leave it out"
         )
     with observe("load") as note:
-        model = load(recipe.model, chosen.learned.prefix if chosen.learned else None)
+        model = load(recipe.model, _claims(chosen))
         note(f"{model.source}:{model.id}, {model.weights_kind} weights")
     with observe("capture") as note:
         examples = [
@@ -126,7 +126,8 @@ def gmacs(planned: Planned, executed: int) -> GmacsRecord:
     if planned.anatomy is None:
         return GmacsRecord(dense=executed / 1e9, reduced=executed / 1e9, ratio=1.0, executed=executed / 1e9)
     tokens, workload = planned.schedule.tokens, planned.anatomy.workload
-    dense, reduced = workload.macs([tokens[0]] * len(tokens)), workload.macs(tokens)
+    dense = workload.macs([tokens[0]] * len(tokens))
+    reduced = workload.macs(tokens) + sum(_learned_macs(planned, block) for block in planned.learned)
     return GmacsRecord(
         dense=dense / 1e9,
         reduced=reduced / 1e9,
@@ -137,7 +138,10 @@ def gmacs(planned: Planned, executed: int) -> GmacsRecord:
 
 
 def block_macs(planned: Planned) -> list[int]:
-    """Multiply-accumulates of each block of one image: up to its merge point over what enters, then over the rest."""
+    """Multiply-accumulates of each block of one image: up to its merge point over what enters, then over the rest.
+
+    What a method learned is counted in the block that it reduces.
+    """
     if planned.anatomy is None:
         return []
     tokens, workload = planned.schedule.tokens, planned.anatomy.workload
@@ -147,13 +151,31 @@ def block_macs(planned: Planned) -> list[int]:
         before, after = tokens[index], tokens[index + 1]
         head = (workload.per_token[index] - earlier[0], workload.per_pair[index] - earlier[1])
         earlier = block.tail_macs
-        found.append(_macs(before, head) + _macs(after, block.tail_macs))
+        own = _macs(before, head) + _macs(after, block.tail_macs)
+        found.append(own + _learned_macs(planned, index))
     return found
+
+
+def _learned_macs(planned: Planned, block: int) -> int:
+    """Of what the method learned for a block: every matrix multiplies each patch that enters it once."""
+    assert planned.anatomy is not None
+    patches = planned.schedule.tokens[block] - planned.anatomy.prefix
+    return patches * sum(each.numel() for each in planned.learned.get(block, ()) if each.dim() == 2)
 
 
 def _macs(tokens: int, growth: tuple[int, int]) -> int:
     per_token, per_pair = growth
     return tokens * per_token + tokens**2 * per_pair
+
+
+def _claims(chosen: Method) -> Claims:
+    """The names in a file of weights that methods have given to what they read there."""
+    learned = {
+        each.learned.prefix: each.name for each in map(method, method_names()) if each.learned is not None
+    }
+    own = chosen.learned.prefix if chosen.learned is not None else None
+    others = {prefix: name for prefix, name in learned.items() if prefix != own}
+    return Claims(method=chosen.name, prefix=own, others=others)
 
 
 def _learned(planned: Planned, learned: Learned) -> Mapping[int, tuple[Tensor, ...]]:

@@ -20,7 +20,8 @@ class Learned:
 
     Attributes:
         prefix: of their names; those of the n-th reduction are named `{prefix}.{n}.{name}`.
-        shapes: `shapes(width)`: by name, in the order in which `decide` and `regret` take them, after the signals.
+        shapes: `shapes(width)`: by name, in the order in which `decide` and `regret` take them, after the signals. A
+            matrix is one of a layer that every patch goes through; multiply-accumulates are counted so.
     """
 
     prefix: str

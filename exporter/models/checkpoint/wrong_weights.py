@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from exporter.errors import WeightsError, first_few, quoted
+from exporter.models.checkpoint.claim import read_by_another
 
 MOST_CHARACTERS = 160
 """Of one name with its two shapes."""
@@ -100,6 +101,8 @@ def _advice(missing: list[str], unexpected: list[str], misshaped: list[str]) -> 
     for marks, advice in _LIBRARIES:
         if _has(unexpected, marks) and not _has(missing, marks):
             return advice
+    if not missing and not misshaped and (other := read_by_another(unexpected)):
+        return other
     if prefix := _one_prefix(missing, unexpected):
         return f'every name begins with "{quoted(prefix)}": save the state dict of that part alone'
     wrong = missing + unexpected + misshaped

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exporter.errors import WeightsError
-from exporter.models.checkpoint.claim import claiming
+from exporter.models.checkpoint.claim import Claims, claiming
 from exporter.models.checkpoint.read import Checkpoint, read_checkpoint
 from exporter.models.weights import fill
 
@@ -135,7 +135,7 @@ def test_averaged_weights_come_first_as_in_timms_loader(key: str, state: State, 
 def test_claimed_tensors_are_kept_apart_from_the_model_s(prefix: str, state: State, tmp_path: Path) -> None:
     parts = {"score_predictor.0.weight": torch.ones(3), "score_predictor.1.weight": torch.zeros(3)}
 
-    with claiming("score_predictor") as claimed:
+    with claiming(Claims(method="dynamicvit", prefix="score_predictor")) as claimed:
         checkpoint = fitted({"model": prefixed(state | parts, prefix)}, state, tmp_path)
 
     assert checkpoint.state.keys() == state.keys()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Sentinel colours: what matplotlib draws, and the CSS variable that takes its place.
 _TEXT, _MUTED, _GRID, _PAGE, _WEAK = "#010101", "#010102", "#010103", "#010104", "#010105"
-SERIES_COLOURS = ("#010111", "#010112", "#010113", "#010114", "#010115", "#010116")
+SERIES_COLOURS = tuple(f"#0101{place:02x}" for place in range(0x11, 0x1D))
 _VARIABLES = {
     _TEXT: "--text",
     _MUTED: "--muted",

@@ -1,13 +1,17 @@
 """Charts: points where the numbers say, colours and fonts of the page, the same bytes every time."""
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from exporter.report import plots
 from exporter.report.content import Chart, IntervalChart, LineChart, ParetoChart, Series, TokenChart
 from exporter.report.plots import draw, legend
+
+TEMPLATES = Path(plots.__file__).parent / "templates"
 
 TOKENS = TokenChart(title="tokens", x_label="block", y_label="tokens", kept=(17, 13, 9), dense=17)
 LINES = LineChart(
@@ -172,3 +176,12 @@ def test_legend_names_every_series_in_its_colour() -> None:
     assert legend(LINES) == (("var(--series-0)", "one"), ("var(--series-1)", "two"))
     assert legend(INTERVALS) == ()
     assert legend(PARETO) == ()  # one series needs no name
+
+
+def test_a_sweep_of_all_methods_has_a_colour_for_each_that_the_page_defines() -> None:
+    series = tuple(Series(name=f"method {place}", points=((place, 1.0),)) for place in range(12))
+    colours = [colour for colour, _ in legend(LineChart(title="", x_label="", y_label="", series=series))]
+
+    page = (TEMPLATES / "page.css.j2").read_text(encoding="utf-8")
+    assert len(set(colours)) == 12
+    assert all(page.count(f"{colour.removeprefix('var(').removesuffix(')')}:") == 2 for colour in colours)

@@ -1,5 +1,6 @@
 """Results of `bench`: a table per batch size for people, `bench.json` for scripts."""
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -39,7 +40,7 @@ def print_benched(console: Console, benched: Benched) -> None:
 
 
 def add_speed(lines: Table, report: BenchReport) -> None:
-    """Add a line for each reduced engine, with what it is faster than, and the warnings about it."""
+    """Add a line for each reduced engine, with what it is faster than, and one that counts the warnings."""
     for each in report.efficiencies:
         contender = next(
             found.contender for found in report.measurements if found.contender.name == each.name
@@ -49,8 +50,10 @@ def add_speed(lines: Table, report: BenchReport) -> None:
         lines.add_row(f"speed {each.target}", f"{over_engine} its dense engine{eager} (95 % intervals)")
     for missing in report.unavailable:
         lines.add_row("not timed", f"{missing.contender.label}: {missing.reason}", style="yellow")
-    for warning in report.warnings:
-        lines.add_row("warning", warning, style="yellow")
+    kinds = Counter(warning.partition(":")[0] for warning in report.warnings)
+    if kinds:
+        counted = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+        lines.add_row("timing warnings", f"{counted}; see bench.json", style="yellow")
 
 
 def _table(report: BenchReport, batch: int) -> Table:

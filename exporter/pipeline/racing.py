@@ -29,6 +29,7 @@ from exporter.benchmark.race import LEAST_LAUNCHES
 from exporter.bundle import Bundle
 from exporter.errors import GateError, TargetUnavailableError, UsageError
 from exporter.machine import usable_cores
+from exporter.models import is_raced
 from exporter.pipeline.compile import Compiled, Targets, compile_engines
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
@@ -61,6 +62,10 @@ class BenchOptions:
     device: Device = "cpu"
     compiled: bool = True
     eager: bool = True
+
+
+SHORT_LAUNCHES = 3
+"""Of a race that no gate depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +140,13 @@ def asks_for_race(recipe: Recipe) -> bool:
     asked = recipe.bench
     if asked.min_speedup is not None or recipe.schedule.is_dense:
         return asked.min_speedup is not None
-    return asked.race
+    return is_raced(recipe.model) if asked.race is None else asked.race
 
 
 def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) -> BenchReport:
     """Race compiled engines against dense ones of the same targets, and hold the speed gate of the recipe.
+
+    Without a gate the race is short: fewer launches, and the rewritten program in eager PyTorch takes no part.
 
     Raises:
         GateError: an engine is too slow, or could not be timed.
@@ -149,13 +156,13 @@ def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) 
         work = Path(folder)
         (work / "dense").mkdir()
         dense = compile_engines(planned.dense, targets, work / "dense", observe)
-        eager = save_program(compiled.program, work / "eager")
+        gated = recipe.bench.min_speedup is not None
+        eager = save_program(compiled.program, work / "eager") if gated else None
         subjects = [
             compiled_subject(dense, "dense", recipe.batch),
             compiled_subject(compiled, label, recipe.batch, eager),
         ]
-        gated = recipe.bench.min_speedup is not None
-        launches = BenchOptions.launches if gated else LEAST_LAUNCHES
+        launches = BenchOptions.launches if gated else SHORT_LAUNCHES
         report = race_subjects(
             planned, subjects, work, BenchOptions(compiled=False, launches=launches), observe
         )

@@ -110,6 +110,8 @@ def contradiction(recipe: Recipe) -> str | None:
         for key, given in {"input": recipe.input != "float", "image_size": recipe.model.image_size}.items():
             if given:
                 return f"{key}: means nothing for token ids; remove it with tower: text"
+    if recipe.bench.min_speedup is not None and recipe.bench.race is False:
+        return "bench: min_speedup needs a race; remove race: false"
     if recipe.precision in CALIBRATED and (recipe.model.tower == "text" or recipe.with_text):
         return f"precision: {recipe.precision} is calibrated on images; expected tower: image"
     return None

@@ -1,10 +1,12 @@
 """The tables that `bench` and `sweep` print."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from exporter.benchmark import (
     BenchReport,
@@ -16,7 +18,7 @@ from exporter.benchmark import (
     Unavailable,
     report_on,
 )
-from exporter.cli.bench_summary import print_benched
+from exporter.cli.bench_summary import add_speed, print_benched
 from exporter.cli.sweep_summary import failed_line, failed_status, print_record
 from exporter.models import ModelRequest
 from exporter.pipeline import Benched
@@ -102,6 +104,25 @@ def test_what_was_not_timed_is_said() -> None:
     said = printed(race(measured(EAGER, 20.0), unavailable=(missing,)))
 
     assert "not timed: tome-r2 onnx, batch 1: no such library [here]" in said
+
+
+def test_export_counts_the_warnings_of_its_race_and_says_what_it_is_faster_than() -> None:
+    report = race(
+        measured(EAGER, 20.0),
+        measured(engine("dense onnx", reduced=False), 10.0),
+        measured(engine("tome-r2 onnx", reduced=True), 8.0),
+    )
+    lines, out = Table.grid(padding=(0, 2)), StringIO()
+    add_speed(
+        lines,
+        replace(report, warnings=("wide-interval: a / b: 1 to 9", "other-load: a", "wide-interval: c")),
+    )
+    Console(file=out, width=200).print(lines)
+
+    speed, warnings = out.getvalue().splitlines()
+    assert speed.split(maxsplit=2)[:2] == ["speed", "onnx"]
+    assert "1.25x (1.25 to 1.25) its dense engine, 2.50x (2.50 to 2.50) eager PyTorch" in speed
+    assert "wide-interval (2), other-load (1); see bench.json" in warnings
 
 
 # Sweeps ---------------------------------------------------------------------------------------------

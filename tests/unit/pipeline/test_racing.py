@@ -144,15 +144,17 @@ def test_dense_recipe_differs_in_what_it_merges_and_demands_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("r", "asked", "races"),
+    ("model", "r", "asked", "races"),
     [
-        pytest.param(8, SpeedGate(), False, id="not unless it is asked"),
-        pytest.param(8, SpeedGate(race=True), True, id="where it is asked"),
-        pytest.param(0, SpeedGate(race=True), False, id="nothing to compare with"),
-        pytest.param(8, SpeedGate(min_speedup=1.1), True, id="a gate"),
+        pytest.param("vit_fashion", 8, SpeedGate(), True, id="the model that shows a gain"),
+        pytest.param("vit_fashion", 8, SpeedGate(race=False), False, id="unless it is switched off"),
+        pytest.param("vit_fashion", 0, SpeedGate(race=True), False, id="nothing to compare with"),
+        pytest.param("vit_digits", 8, SpeedGate(), False, id="another model"),
+        pytest.param("vit_digits", 8, SpeedGate(race=True), True, id="where it is asked"),
+        pytest.param("vit_digits", 8, SpeedGate(min_speedup=1.1), True, id="a gate"),
     ],
 )
-def test_an_export_ends_with_a_race(r: int, asked: SpeedGate, races: bool) -> None:
-    recipe = Recipe(model=ModelRequest(model="vit_digits"), schedule=ScheduleRequest(r=r), bench=asked)
+def test_an_export_ends_with_a_race(model: str, r: int, asked: SpeedGate, races: bool) -> None:
+    recipe = Recipe(model=ModelRequest(model=model), schedule=ScheduleRequest(r=r), bench=asked)
 
     assert asks_for_race(recipe) == races

@@ -203,6 +203,9 @@ def test_a_schedule_that_is_not_exactly_one_form_is_refused(schedule: dict[str, 
             id="no-option",
         ),
         pytest.param({"tower": "text", "schedule": {"r": 4}}, "schedule: the text tower", id="merged-text"),
+        pytest.param(
+            {"bench": {"min_speedup": 1.1, "race": False}}, "min_speedup needs a race", id="gate-without-race"
+        ),
         pytest.param({"tower": "text", "schedule": {"keep_per_layer": [0.9]}}, "text tower", id="kept-text"),
         pytest.param({"tower": "text", "input": "uint8"}, "input: means nothing", id="bytes-for-text"),
         pytest.param({"tower": "text", "image_size": 224}, "image_size: means nothing", id="size-for-text"),

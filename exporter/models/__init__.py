@@ -16,7 +16,7 @@ from exporter.models.preprocessing.preprocess import (
     preprocess_image,
 )
 from exporter.models.request import ImageSize, ModelRequest, OptionValue, safe_name, size_text
-from exporter.models.shipped.data import ShippedData, shipped_data, ships_images, training_images
+from exporter.models.shipped.data import ShippedData, is_raced, shipped_data, ships_images, training_images
 
 __all__ = [
     "PREPROCESS_FILE",
@@ -34,6 +34,7 @@ __all__ = [
     "aliases",
     "crop_image",
     "in_bytes",
+    "is_raced",
     "load",
     "normalize",
     "preprocess_image",

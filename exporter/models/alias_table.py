@@ -40,6 +40,7 @@ class Alias:
 # name source id weights image_size patch_size tokens blocks width note
 _TABLE = """
 vit_digits exporter vit_digits embedded 32 4 65 8 80 scanned digits, 10 classes; ships in the package
+vit_fashion exporter vit_fashion embedded 28 2 197 6 144 photos of clothing, 10 classes; ships in the package
 clip_digits exporter clip_digits embedded 32 4 65 6 80 \
 scanned digits, image embedding; --tower text for the texts; ships in the package
 vit_ti16 timm vit_tiny_patch16_224 augreg_in21k_ft_in1k 224 16 197 12 192 ImageNet-1k classifier

@@ -64,10 +64,6 @@ class BenchOptions:
     eager: bool = True
 
 
-SHORT_LAUNCHES = 3
-"""Of a race that no gate depends on."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """One form of the model at one batch size.
@@ -162,7 +158,7 @@ def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) 
             compiled_subject(dense, "dense", recipe.batch),
             compiled_subject(compiled, label, recipe.batch, eager),
         ]
-        launches = BenchOptions.launches if gated else SHORT_LAUNCHES
+        launches = BenchOptions.launches if gated else LEAST_LAUNCHES
         report = race_subjects(
             planned, subjects, work, BenchOptions(compiled=False, launches=launches), observe
         )

@@ -1,4 +1,4 @@
-"""The models that ship in the package, `vit_digits` and `clip_digits`, with trained weights and no download."""
+"""The models that ship in the package, with trained weights and no download."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import nn
 from exporter.errors import UsageError
 from exporter.models.checkpoint.read import read_checkpoint
 from exporter.models.loaded import ClassNames, ExampleInput, LoadedModel, OutputName
+from exporter.models.preprocessing.preprocess import Preprocess
 from exporter.models.request import (
     ResolvedRequest,
     Tower,
@@ -20,7 +21,13 @@ from exporter.models.request import (
 )
 from exporter.models.shipped.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
 from exporter.models.shipped.digit_texts import CONTEXT, DIGIT_WORDS, VOCABULARY, tokenize_words
-from exporter.models.shipped.digits import DIGITS_PREPROCESS, IMAGE_SIZE, VIT_DIGITS_WEIGHTS, build_vit_digits
+from exporter.models.shipped.digits import DIGITS_PREPROCESS, VIT_DIGITS_WEIGHTS, build_vit_digits
+from exporter.models.shipped.fashion import (
+    FASHION_CLASSES,
+    FASHION_PREPROCESS,
+    VIT_FASHION_WEIGHTS,
+    build_vit_fashion,
+)
 from exporter.models.weights import build_on_meta, build_random, fill, sha256_of
 
 
@@ -31,6 +38,7 @@ class Embedded:
     Attributes:
         build: Makes it, with all its towers.
         weights: Of all its towers.
+        preprocess: Of its images.
         output_name: What each tower gives.
         towers: Those that it has; a model of several keeps each as the submodule of that name.
         class_names: Of a classifier.
@@ -38,6 +46,7 @@ class Embedded:
 
     build: Callable[[], nn.Module]
     weights: Path
+    preprocess: Preprocess
     output_name: OutputName
     towers: tuple[Tower, ...] = ("image",)
     class_names: ClassNames | None = None
@@ -47,11 +56,23 @@ EMBEDDED: dict[str, Embedded] = {
     "vit_digits": Embedded(
         build=build_vit_digits,
         weights=VIT_DIGITS_WEIGHTS,
+        preprocess=DIGITS_PREPROCESS,
         output_name="logits",
         class_names=tuple((word, str(digit)) for digit, word in enumerate(DIGIT_WORDS)),
     ),
+    "vit_fashion": Embedded(
+        build=build_vit_fashion,
+        weights=VIT_FASHION_WEIGHTS,
+        preprocess=FASHION_PREPROCESS,
+        output_name="logits",
+        class_names=tuple((name,) for name in FASHION_CLASSES),
+    ),
     "clip_digits": Embedded(
-        build=ClipDigits, weights=CLIP_DIGITS_WEIGHTS, output_name="embedding", towers=("image", "text")
+        build=ClipDigits,
+        weights=CLIP_DIGITS_WEIGHTS,
+        preprocess=DIGITS_PREPROCESS,
+        output_name="embedding",
+        towers=("image", "text"),
     ),
 }
 
@@ -70,9 +91,10 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
     is_text = asked.request.tower == "text"
     if asked.request.tower not in model.towers:
         check_image_tower(asked)
-    if asked.image_size not in (None, (IMAGE_SIZE, IMAGE_SIZE)):
+    if asked.image_size not in (None, model.preprocess.image_size):
         raise UsageError(
-            f"{asked.spelling} takes {IMAGE_SIZE} pixel images only, got --image-size {size_text(asked.image_size)}"
+            f"{asked.spelling} takes {size_text(model.preprocess.image_size)} pixel images only, got --image-size "
+            f"{size_text(asked.image_size)}"
         )
     module, notes = _build(asked, model)
     kind = asked.weights_kind
@@ -82,8 +104,8 @@ def load_embedded(asked: ResolvedRequest) -> LoadedModel:
         id=asked.id,
         name=safe_name(asked.id + ("-text" if is_text else "")),
         output_names=(model.output_name,),
-        inputs=_inputs(is_text=is_text),
-        preprocess=None if is_text else DIGITS_PREPROCESS,
+        inputs=_text_inputs() if is_text else _image_inputs(model),
+        preprocess=None if is_text else model.preprocess,
         weights_kind="embedded" if kind == "pretrained" else kind,
         weights_sha256=sha256_of(module.state_dict()),
         class_names=model.class_names,
@@ -103,8 +125,9 @@ def _build(asked: ResolvedRequest, model: Embedded) -> tuple[nn.Module, tuple[st
     return (whole if len(model.towers) == 1 else whole.get_submodule(asked.request.tower)), notes
 
 
-def _inputs(*, is_text: bool) -> dict[str, ExampleInput]:
-    if is_text:
-        ids = ExampleInput(shape=(CONTEXT,), dtype=torch.int64, vocabulary=len(VOCABULARY))
-        return {"input_ids": ids}
-    return {"images": ExampleInput(shape=(3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.float32)}
+def _text_inputs() -> dict[str, ExampleInput]:
+    return {"input_ids": ExampleInput(shape=(CONTEXT,), dtype=torch.int64, vocabulary=len(VOCABULARY))}
+
+
+def _image_inputs(model: Embedded) -> dict[str, ExampleInput]:
+    return {"images": ExampleInput(shape=(3, *model.preprocess.image_size), dtype=torch.float32)}

@@ -1,5 +1,6 @@
 """ATS with slots, some of them empty, against its definition without slots, where every image keeps its own number."""
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from exporter.reduction.match import record_match
 from exporter.schedule import ScheduleRequest
 from exporter.validation import TOLERANCES, needed_tokens, run_eager, verify
 from exporter.validation.follow import agreements, follow_matches
-from tests.parity.test_onnx_parity import emit
 from tests.support.compiled import MIN_MARGIN, captured_family, max_abs_error
 from tests.support.eager_merge import EagerRun, trace_eager_reduced
 from tests.support.eager_state import Reduction
+from tests.support.engines import ENGINES, Emit, translated_once
 from tests.support.families import family
 
 REQUEST = ScheduleRequest(r_per_layer=(0, 6, 20, 0))
@@ -27,6 +28,12 @@ KINDS = [
     pytest.param("hf_dinov2_registers", "ascending", id="registers"),
     pytest.param("timm_mean_pool", "token", id="mean of the patches"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _translated_once() -> Iterator[None]:
+    with translated_once():
+        yield
 
 
 @cache
@@ -96,13 +103,11 @@ def test_every_form_equals_the_method_without_slots(forms: Forms) -> None:
     assert max_abs_error(program(images)[0], outputs(runs)) < 1e-5
 
 
-@pytest.mark.parametrize("order", ["ascending"])
-def test_onnx_runtime_draws_the_same_tokens(order: str, tmp_path: Path) -> None:
-    vit, (images, runs) = family("timm_vit"), one_by_one("timm_vit", order)
-    program = captured_family("timm_vit").compile(
-        REQUEST, "ats", proportional=False, method_options={"order": order}
-    )
-    artifact = emit(program, vit, tmp_path)
+@pytest.mark.parametrize("emit", ENGINES)
+def test_engine_draws_the_same_tokens(emit: Emit, tmp_path: Path) -> None:
+    images, runs = one_by_one("timm_vit", "ascending")
+    program = captured_family("timm_vit").compile(REQUEST, "ats", proportional=False)
+    artifact = emit(program, tmp_path)
 
     result = verify(
         program,
@@ -113,7 +118,7 @@ def test_onnx_runtime_draws_the_same_tokens(order: str, tmp_path: Path) -> None:
 
     assert result.passed
     assert result.match_agreement == (1.0, 1.0)
-    output = torch.from_numpy(artifact.runner(images.numpy())[vit.output_name])
+    output = torch.from_numpy(artifact.runner(images.numpy())["logits"])
     assert max_abs_error(output, outputs(runs)) < 1e-4
 
 

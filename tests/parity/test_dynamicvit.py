@@ -1,6 +1,6 @@
-"""DynamicViT in the rewritten program and in ONNX Runtime against its definition, hooked onto the model."""
+"""DynamicViT in the rewritten program and in engines against its definition, hooked onto the model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
@@ -14,9 +14,9 @@ from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import Schedule, ScheduleRequest
 from exporter.validation import TOLERANCES, run_eager, verify
 from exporter.validation.follow import follow_matches
-from tests.parity.test_onnx_parity import emit
 from tests.support.compiled import captured_family, max_abs_error
 from tests.support.definitions.dynamicvit import Predictor, keep
+from tests.support.engines import ENGINES, Emit, translated_once
 from tests.support.families import WIDTH, family, randomise
 from tests.support.hooked import run_hooked
 
@@ -26,6 +26,12 @@ KEPT = {1: 25, 2: 17, 3: 12}
 """int(36 * 0.7), int(36 * 0.49), int(36 * 0.343)."""
 
 FAMILIES = ["timm_vit", "torchvision_vit", "hf_dinov2_registers"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _translated_once() -> Iterator[None]:
+    with translated_once():
+        yield
 
 
 @cache
@@ -83,16 +89,17 @@ def test_rewritten_program_equals_the_definition(name: str) -> None:
     assert max_abs_error(compiled(name)(family(name).images())[0], expected(name)) < 1e-5
 
 
-def test_onnx_runtime_drops_the_same_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("emit", ENGINES)
+def test_engine_drops_the_same_tokens(emit: Emit, tmp_path: Path) -> None:
     vit, program = family("timm_vit"), compiled("timm_vit")
-    artifact = emit(program, vit, tmp_path)
+    artifact = emit(program, tmp_path)
     inputs = {"images": {"images": vit.images().numpy()}}
 
     result = verify(program, artifact, run_eager(program, inputs), TOLERANCES["fp32"])
 
     assert result.passed
     assert set(result.match_agreement) == {1.0}
-    output = torch.from_numpy(artifact.runner(vit.images().numpy())[vit.output_name])
+    output = torch.from_numpy(artifact.runner(vit.images().numpy())["logits"])
     assert max_abs_error(output, expected("timm_vit")) < 1e-4
 
 

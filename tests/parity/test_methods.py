@@ -3,23 +3,17 @@
 ToMe and PiToMe have `test_rewrite_parity.py` and `test_onnx_parity.py`. The reference runs in fp64.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.export import ExportedProgram
 
 from exporter import reduction
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import Schedule, ScheduleRequest
-from exporter.targets import Artifact, EmitRequest, target
-from exporter.targets.onnx.build import build as translate_to_onnx
-from exporter.targets.onnx.options import OnnxOptions
-from exporter.targets.openvino.options import OpenVinoOptions
 from exporter.validation import TOLERANCES, run_eager, verify
 from tests.support.compiled import (
     captured_family,
@@ -29,8 +23,8 @@ from tests.support.compiled import (
 )
 from tests.support.eager_merge import EagerRun
 from tests.support.eager_state import Reduction
+from tests.support.engines import ENGINES, Emit, translated_once
 from tests.support.families import family
-from tests.support.tiny_vit import request_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,44 +128,16 @@ def test_rewritten_program_equals_the_definition(case: Case) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _translated_once() -> Iterator[None]:
-    """The translation to ONNX is the same for both engines, and takes longest."""
-    with pytest.MonkeyPatch.context() as patch:
-        done: dict[ExportedProgram, Any] = {}
-
-        def build(exported: ExportedProgram, request: EmitRequest, *opset: int | None) -> Any:
-            if exported not in done:
-                done[exported] = translate_to_onnx(exported, request, *opset)
-            return done[exported].clone()
-
-        for room in ("onnx", "openvino"):
-            patch.setattr(f"exporter.targets.{room}.emit.build", build)
+    with translated_once():
         yield
 
 
-def onnx(program: RewrittenProgram, folder: Path) -> Artifact:
-    return target("onnx").emit(program, request_of(OnnxOptions()), folder)
-
-
-def openvino(program: RewrittenProgram, folder: Path) -> Artifact:
-    return target("openvino").emit(program, request_of(OpenVinoOptions()), folder)
-
-
-ENGINES = [
-    pytest.param(onnx, id="onnx"),
-    pytest.param(
-        openvino,
-        id="openvino",
-        marks=pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed"),
-    ),
-]
 ONE_EACH = [case for case in CASES if case.family == "timm_vit"]
 
 
 @pytest.mark.parametrize("emit", ENGINES)
 @pytest.mark.parametrize("case", ONE_EACH, ids=id_of)
-def test_engine_equals_the_definition_and_decides_alike(
-    case: Case, emit: Callable[[RewrittenProgram, Path], Artifact], tmp_path: Path
-) -> None:
+def test_engine_equals_the_definition_and_decides_alike(case: Case, emit: Emit, tmp_path: Path) -> None:
     program, images = case.program(), family(case.family).images()
     artifact = emit(program, tmp_path)
 

@@ -1,7 +1,8 @@
 """Methods that reduce tokens after a block, in the rewritten program and in engines, against their definitions."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,24 @@ from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest
 from exporter.validation import TOLERANCES, run_eager, verify
-from tests.parity.test_onnx_parity import emit
 from tests.support.compiled import capture_model, captured_family, max_abs_error
 from tests.support.definitions import visionzip
 from tests.support.eager_blocks import block_parts
 from tests.support.eager_towers import find_tower
+from tests.support.engines import ENGINES, Emit, translated_once
 from tests.support.families import WIDTH, family
 from tests.support.hooked import run_hooked
 
 FAMILIES = ["timm_vit", "torchvision_vit", "hf_dinov2_registers"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _translated_once() -> Iterator[None]:
+    with translated_once():
+        yield
+
+
+@cache
 def compiled(name: str, chosen: str, request: ScheduleRequest, **options: Any) -> RewrittenProgram:
     captured = captured_family(name)
     asked = RewriteOptions(method=method(chosen), method_options=options, proportional=False, batch=2)
@@ -62,9 +70,10 @@ def test_dct_equals_the_definition(name: str, normalize: bool) -> None:
     assert max_abs_error(results[0], expected) < 1e-5
 
 
-def test_onnx_runtime_transforms_alike_and_nothing_is_decided(tmp_path: Path) -> None:
+@pytest.mark.parametrize("emit", ENGINES)
+def test_engine_transforms_alike_and_nothing_is_decided(emit: Emit, tmp_path: Path) -> None:
     vit, program = family("timm_vit"), compiled("timm_vit", "dct", DCT)
-    artifact = emit(program, vit, tmp_path)
+    artifact = emit(program, tmp_path)
     inputs = {"images": {"images": vit.images().numpy()}}
 
     result = verify(program, artifact, run_eager(program, inputs), TOLERANCES["fp32"])
@@ -111,11 +120,12 @@ def test_visionzip_equals_the_definition(name: str) -> None:
     assert max_abs_error(program(images)[0], expected) < 1e-5
 
 
-def test_onnx_runtime_zips_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize("emit", ENGINES)
+def test_engine_zips_alike(emit: Emit, tmp_path: Path) -> None:
     vit, program = family("timm_vit"), compiled("timm_vit", "visionzip", ZIP, contextual=0.2)
     inputs = {"images": {"images": vit.images().numpy()}}
 
-    result = verify(program, emit(program, vit, tmp_path), run_eager(program, inputs), TOLERANCES["fp32"])
+    result = verify(program, emit(program, tmp_path), run_eager(program, inputs), TOLERANCES["fp32"])
 
     assert result.passed
     assert result.match_agreement == (1.0,)

@@ -7,23 +7,17 @@ ONNX Runtime on the memory that the caller bound. What a builder accepts is test
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import json
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 
+from tests.unit.targets.trt.engine_content import ELEMENT_TYPES, Buffer, Dims, array_at, tensors
 from tests.unit.targets.trt.recording import KINDS, Native, Setting, make, require, world
 
 __version__ = world.version
-
-Buffer = bytes | bytearray | memoryview
-Dims = tuple[int, ...]
-
-ADDRESS_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
 
 
 class BuilderFlag(enum.IntEnum):
@@ -70,14 +64,6 @@ class DataType(enum.IntEnum):
     UINT8 = 5
     BF16 = 7
     INT64 = 8
-
-
-_DTYPES = {
-    "float32": DataType.FLOAT,
-    "float16": DataType.HALF,
-    "int64": DataType.INT64,
-    "uint8": DataType.UINT8,
-}
 
 
 class ILogger(Native):
@@ -305,10 +291,7 @@ class IExecutionContext(Native):
             self._array(name, dtype)[...] = result
 
     def _array(self, name: str, dtype: str) -> Any:
-        shape = self.get_tensor_shape(name)
-        size = int(np.prod(shape)) * ADDRESS_BYTES[dtype]
-        memory = (ctypes.c_byte * size).from_address(self._addresses[name])
-        return np.frombuffer(memoryview(memory), dtype=np.dtype(dtype)).reshape(shape)
+        return array_at(self._addresses[name], self.get_tensor_shape(name), dtype)
 
 
 class ICudaEngine(Native):
@@ -329,7 +312,7 @@ class ICudaEngine(Native):
 
     def get_tensor_dtype(self, name: str) -> DataType:
         both = {**tensors(self._model, "input"), **tensors(self._model, "output")}
-        return _DTYPES[both[name][0]]
+        return DataType[ELEMENT_TYPES[both[name][0]]]
 
     def get_tensor_shape(self, name: str) -> Dims:
         return {**tensors(self._model, "input"), **tensors(self._model, "output")}[name][1]
@@ -404,27 +387,6 @@ class OnnxParserRefitter(Native):
         )
         self._refitter._fed = True
         return True
-
-
-def tensors(model: bytes, kind: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Inputs or outputs of a serialised ONNX model: dtype name and shape by name, -1 for a free axis."""
-    if model not in _READ:
-        graph = onnx.load_from_string(model).graph
-        _READ[model] = {"input": _values(graph.input), "output": _values(graph.output)}
-    return _READ[model][kind]
-
-
-_READ: dict[bytes, dict[str, dict[str, tuple[str, tuple[int, ...]]]]] = {}
-
-
-def _values(values: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {
-        value.name: (
-            onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
-            tuple(axis.dim_value or -1 for axis in value.type.tensor_type.shape.dim),
-        )
-        for value in values
-    }
 
 
 KINDS.update({name: value for name, value in list(globals().items()) if isinstance(value, type)})

@@ -20,9 +20,18 @@ def mean_key(keys_BHND: Tensor) -> Tensor:
     Returns:
         (B, N, D) fp32, normalised to unit length, so that products are cosines.
     """
-    metric_BND = keys_BHND.float().mean(1)
-    length_BN1: Tensor = torch.linalg.vector_norm(metric_BND, dim=-1, keepdim=True)
-    return metric_BND / length_BN1.clamp_min(1e-12)
+    return at_unit_length(keys_BHND.float().mean(1))
+
+
+def at_unit_length(rows_BND: Tensor) -> Tensor:
+    """The same directions at length 1, so that products are cosines; what is 0 stays 0."""
+    return rows_BND / lengths(rows_BND).clamp_min(1e-12)
+
+
+def lengths(rows_BND: Tensor) -> Tensor:
+    """Euclidean, (B, N, 1)."""
+    length_BN1: Tensor = torch.linalg.vector_norm(rows_BND, dim=-1, keepdim=True)
+    return length_BN1
 
 
 def comparable(compared: Tensor) -> Tensor:

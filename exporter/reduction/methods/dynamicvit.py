@@ -16,6 +16,7 @@ from exporter.reduction.keep_highest import keep_highest, keep_regret
 from exporter.reduction.learned import Learned
 from exporter.reduction.match import Match
 from exporter.reduction.method import Method, Site
+from exporter.reduction.signals import at_unit_length
 from exporter.schedule import all_dropped, all_patches_but_one, keep_of_initial
 
 
@@ -27,12 +28,16 @@ def decide(tokens_BNC: Tensor, *predictor: Tensor, at: Site) -> Match:
         predictor: the tensors of `shapes`, of this stage.
         at: 0 < r < N - prefix.
     """
-    return keep_highest(keep_score(tokens_BNC, *predictor, prefix=at.prefix), _unit(tokens_BNC), at)
+    return keep_highest(
+        keep_score(tokens_BNC, *predictor, prefix=at.prefix), at_unit_length(tokens_BNC.float()), at
+    )
 
 
 def regret(tokens_BNC: Tensor, *predictor: Tensor, match: Match, at: Site) -> Tensor:
     """How far a match is from the definition of DynamicViT, (B,): see `keep_highest.keep_regret`."""
-    return keep_regret(keep_score(tokens_BNC, *predictor, prefix=at.prefix), _unit(tokens_BNC), match, at)
+    return keep_regret(
+        keep_score(tokens_BNC, *predictor, prefix=at.prefix), at_unit_length(tokens_BNC.float()), match, at
+    )
 
 
 def keep_score(tokens_BNC: Tensor, *predictor: Tensor, prefix: int) -> Tensor:
@@ -70,12 +75,6 @@ def shapes(width: int) -> Mapping[str, tuple[int, ...]]:
         for layer, both in layers.items()
         for kind, shape in zip(("weight", "bias"), both, strict=True)
     }
-
-
-def _unit(tokens_BNC: Tensor) -> Tensor:
-    rows_BNC = tokens_BNC.float()
-    length_BN1: Tensor = torch.linalg.vector_norm(rows_BNC, dim=-1, keepdim=True)
-    return rows_BNC / length_BN1.clamp_min(1e-12)
 
 
 METHOD = Method(

@@ -13,6 +13,7 @@ from exporter.reduction.match import Match
 from exporter.reduction.merge import merge, one_hot, take
 from exporter.reduction.method import Method, Site
 from exporter.reduction.methods import tome
+from exporter.reduction.signals import lengths
 
 
 def decide(keys_BHND: Tensor, *, at: Site, **_options: object) -> Match:
@@ -60,18 +61,13 @@ def combine(
         return merge(tokens_BNC, sizes_BN1, match, form=form)
     wide_BNC = tokens_BNC.float()
     mean_BKC, sizes_BK1 = merge(wide_BNC, sizes_BN1, match, form=form)
-    length_BN1 = _length(wide_BNC)
+    length_BN1 = lengths(wide_BNC)
     into_BKR = one_hot(match.target_BR, match.kept_BK.shape[1]).transpose(1, 2)
     longest_BK1 = (into_BKR * take(length_BN1, match.source_BR).transpose(1, 2)).amax(dim=2, keepdim=True)
     longest_BK1 = torch.maximum(longest_BK1, take(length_BN1, match.kept_BK))
-    stretched_BKC = mean_BKC * (longest_BK1 / _length(mean_BKC).clamp_min(1e-12))
+    stretched_BKC = mean_BKC * (longest_BK1 / lengths(mean_BKC).clamp_min(1e-12))
     merged_BKC = torch.where(into_BKR.amax(dim=2, keepdim=True) > 0, stretched_BKC, mean_BKC)
     return merged_BKC.to(tokens_BNC.dtype), sizes_BK1 if weighted else take(sizes_BN1, match.kept_BK)
-
-
-def _length(tokens_BNC: Tensor) -> Tensor:
-    length_BN1: Tensor = torch.linalg.vector_norm(tokens_BNC, dim=-1, keepdim=True)
-    return length_BN1
 
 
 @dataclass(frozen=True, kw_only=True)

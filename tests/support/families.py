@@ -189,6 +189,11 @@ SCHEDULES = {
     "capped": (40, 40, 40, 40),
 }
 
+TWO_BLOCKS = Family(
+    name="two_blocks", build=partial(timm_vit, depth=2), prefix=1, output_name="logits", seed=1
+)
+"""Where every block takes seconds to compile."""
+
 # The seed of each family is one that leaves no near tie in any of these schedules, with either method.
 FAMILIES = (
     Family(name="timm_vit", build=timm_vit, prefix=1, output_name="logits", seed=1),

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from exporter.rewrite import RewrittenProgram
+from exporter.schedule import ScheduleRequest
 from exporter.signature import Signature, TensorSpec
 from exporter.targets.aoti.emit import FILE
 from exporter.targets.aoti.options import AotiOptions
@@ -24,19 +25,17 @@ from exporter.targets.aoti.target import TARGET
 from exporter.targets.target import Artifact, EmitRequest
 from tests.support.compiled import (
     QUICKER,
-    REQUESTS,
     capture_model,
-    captured_family,
     compiled_groups,
     max_abs_error,
     reference,
     reference_groups,
 )
-from tests.support.families import IMAGE_SIZE, family
+from tests.support.families import IMAGE_SIZE, TWO_BLOCKS
 
 TOLERANCE = 1e-4
-FAMILY = "timm_vit"
-NAME = family(FAMILY).output_name
+MERGED, OTHERWISE = (4, 4), (6, 2)
+NAME = TWO_BLOCKS.output_name
 INPUT = TensorSpec(name="images", dtype="float32", shape=("batch", 3, IMAGE_SIZE, IMAGE_SIZE))
 OUTPUTS = (TensorSpec(name=NAME, dtype="float32", shape=("batch", 10)),)
 SIGNATURE = Signature(inputs=(INPUT,), outputs=OUTPUTS)
@@ -58,9 +57,10 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Compiled with a free batch axis, which a runner of a static batch can use as well: half a minute, once."""
+    """Compiled with a free batch axis, which a runner of a static batch can use as well: once for all tests."""
     folder, scratch = tmp_path_factory.mktemp("aoti"), tmp_path_factory.mktemp("scratch")
-    program = capture_model(family(FAMILY).model()).compile(REQUESTS["constant"], dynamic_batch=True)
+    captured = capture_model(TWO_BLOCKS.model())
+    program = captured.compile(ScheduleRequest(r_per_layer=MERGED), dynamic_batch=True)
     request = EmitRequest(
         signature=SIGNATURE,
         metadata={"name": "vit for a test"},
@@ -80,7 +80,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def images(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return family(FAMILY).images(count).numpy()
+    return TWO_BLOCKS.images(count).numpy()
 
 
 def runner_of(built: Built) -> AotiRunner:
@@ -89,8 +89,7 @@ def runner_of(built: Built) -> AotiRunner:
 
 
 def test_package_equals_the_reference_at_every_batch(built: Built) -> None:
-    merged = captured_family(FAMILY).schedule(REQUESTS["constant"]).merged
-    run = reference(family(FAMILY), merged, "tome", batch=3)
+    run = reference(TWO_BLOCKS, MERGED, "tome", batch=3)
 
     for batch in (1, 2, 3):
         output = torch.from_numpy(built.artifact.runner(images(3)[:batch])[NAME])
@@ -98,8 +97,7 @@ def test_package_equals_the_reference_at_every_batch(built: Built) -> None:
 
 
 def test_package_differs_from_the_reference_of_another_schedule(built: Built) -> None:
-    merged = captured_family(FAMILY).schedule(REQUESTS["decreasing"]).merged
-    run = reference(family(FAMILY), merged, "tome")
+    run = reference(TWO_BLOCKS, OTHERWISE, "tome")
 
     output = torch.from_numpy(built.artifact.runner(images(2))[NAME])
 
@@ -107,8 +105,7 @@ def test_package_differs_from_the_reference_of_another_schedule(built: Built) ->
 
 
 def test_shipped_code_makes_the_matches_of_the_reference(built: Built) -> None:
-    merged = captured_family(FAMILY).schedule(REQUESTS["constant"]).merged
-    run = reference(family(FAMILY), merged, "tome")
+    run = reference(TWO_BLOCKS, MERGED, "tome")
     assert built.artifact.probe is not None
 
     probed = built.artifact.probe({"images": images(2)})
@@ -188,8 +185,7 @@ def test_example_in_cpp_is_built_and_computes_what_the_reference_does(built: Bui
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     cmake = shutil.which("cmake", path=tools)
     assert cmake, "cmake comes with the extra dev"
-    merged = captured_family(FAMILY).schedule(REQUESTS["constant"]).merged
-    run = reference(family(FAMILY), merged, "tome", batch=3)
+    run = reference(TWO_BLOCKS, MERGED, "tome", batch=3)
     (tmp_path / "images.f32").write_bytes(images(3).tobytes())
 
     def call(*arguments: str | Path) -> str:

@@ -49,10 +49,10 @@ def claiming(claims: Claims | None) -> Iterator["dict[str, Tensor]"]:
 def unclaimed(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """The tensors of a file that are not claimed; the others are handed over."""
     claim = _CLAIM.get()
-    if claim is None or claim[0].prefix is None:
+    if claim is None or (prefix := claim[0].prefix) is None:
         return state
-    claims, found = claim
-    places = {name: _place(name, claims.prefix) for name in state}
+    found = claim[1]
+    places = {name: _place(name, prefix) for name in state}
     found |= {name[place:]: state[name] for name, place in places.items() if place >= 0}
     return {name: state[name] for name, place in places.items() if place < 0}
 
@@ -60,8 +60,10 @@ def unclaimed(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
 def read_by_another(names: list[str]) -> str | None:
     """Which method reads all of these tensors, where it is not the one that is asked for, in one line."""
     claim = _CLAIM.get()
-    for prefix, method in claim[0].others.items() if claim is not None and names else ():
-        if all(_place(name, prefix) >= 0 for name in names):
+    if claim is None:
+        return None
+    for prefix, method in claim[0].others.items():
+        if names and all(_place(name, prefix) >= 0 for name in names):
             return (
                 f"{prefix}.* are parts that method {method} learned with the model, and method {claim[0].method} does "
                 f"not read them: give --method {method}, or a checkpoint without them"

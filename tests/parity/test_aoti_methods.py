@@ -1,4 +1,4 @@
-"""AOTInductor on methods that leave slots empty, read the checkpoint, or end after a block, on two blocks of a ViT."""
+"""AOTInductor on methods that read the checkpoint, or reduce after a block, on two blocks of a ViT."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +20,6 @@ from exporter.validation import TOLERANCES, run_eager, verify
 from tests.parity.test_places import resampled
 from tests.support.compiled import MIN_MARGIN, QUICKER, Captured, capture_model, max_abs_error
 from tests.support.definitions.dynamicvit import Predictor, keep
-from tests.support.eager_merge import trace_eager_reduced
-from tests.support.eager_state import Reduction
 from tests.support.families import TWO_BLOCKS, WIDTH, randomise
 from tests.support.hooked import run_hooked
 from tests.support.tiny_vit import request_of
@@ -47,25 +45,6 @@ class Case:
 @cache
 def captured() -> Captured:
     return capture_model(TWO_BLOCKS.model())
-
-
-def ats() -> Case:
-    """6 patches leave block 0; where more would, slots stay empty in block 1."""
-    asked = Reduction(removed=(6, 0), method="ats", proportional=False)
-    runs = {
-        image: run
-        for image in TWO_BLOCKS.images(12).split(1)
-        if (run := trace_eager_reduced(TWO_BLOCKS.model().double(), image.double(), asked)).margin
-        > MIN_MARGIN
-    }
-    images = list(runs)[:2]
-    assert min(runs[image].tokens[-1] for image in images) < 31
-    return Case(
-        method="ats",
-        request=ScheduleRequest(r_per_layer=(6, 0)),
-        images=torch.cat(images),
-        expected=torch.cat([runs[image].output for image in images]),
-    )
 
 
 def dynamicvit() -> Case:
@@ -102,7 +81,7 @@ def dct() -> Case:
     )
 
 
-@pytest.mark.parametrize("made", [ats, dynamicvit, dct])
+@pytest.mark.parametrize("made", [dynamicvit, dct])
 def test_package_equals_the_definition(made: Callable[[], Case], tmp_path: Path) -> None:
     case = made()
     program = case.program()

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from exporter.bundle.consistency import complaints
 from exporter.bundle.file_names import is_file_name
 from exporter.errors import BundleError, InternalError
-from exporter.records import OMIT, STRICT, canonical_json, parse_json, record_from, to_tree
+from exporter.records import OMIT, STRICT, Calibrated, canonical_json, parse_json, record_from, to_tree
 from exporter.signature import TensorSpec
 
 MAX_MANIFEST_BYTES = 1 << 24
@@ -120,6 +120,7 @@ class Manifest:
         tokens_protected: prefix tokens that never merge.
         patch_grid: rows and columns of the patches, where square ones would not give them.
         schedule: tokens merged and left, per block.
+        calibrated: what was chosen on images without labels; None where nothing was.
         dense_outputs: whether every original token has an entry again wherever one is needed for each; None where
             nothing of the kind was asked for.
         gmacs: arithmetic per image.
@@ -148,6 +149,7 @@ class Manifest:
     tokens_protected: int
     patch_grid: tuple[int, ...] | None = field(default=None, metadata=OMIT)
     schedule: ScheduleRecord
+    calibrated: Calibrated | None = field(default=None, metadata=OMIT)
     dense_outputs: bool | None = field(default=None, metadata=OMIT)
     gmacs: GmacsRecord
     input: Literal["float", "uint8"]

@@ -88,6 +88,7 @@ def _manifest(compiled: Compiled) -> Manifest:
             tokens=schedule.tokens,
             dropped=schedule.dropped if any(schedule.dropped) else None,
         ),
+        calibrated=planned.calibrated,
         dense_outputs=recipe.model.outputs == "dense" or None,
         gmacs=gmacs(planned, compiled.program.executed_macs),
         input=recipe.input,

@@ -1,5 +1,6 @@
-"""Images that the ranges of int8 and fp8 are taken from: a folder that the user named, or what ships with the model."""
+"""Images that int8, fp8, options and slots are calibrated on: a user's folder, or what ships with the model."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,38 @@ from exporter.targets import Array
 from exporter.validation import ImageSet, decode, default_workers, image_arrays, open_images
 
 
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSet:
+    """The images that something is calibrated on.
+
+    Attributes:
+        name: of the set.
+        pixels_BCHW: uint8, cropped as the model takes them.
+    """
+
+    name: str
+    pixels_BCHW: Array
+
+
 def calibration_images(planned: Planned) -> Array:
     """The first images, as the recipe's engines take them: (n, ...).
+
+    Raises:
+        UsageError: there are none, or none of them can be read.
+    """
+    recipe = planned.recipe
+    images = calibration_set(planned, "precision", recipe.precision)
+    assert planned.model.preprocess is not None
+    return as_input(recipe, images.pixels_BCHW, planned.model.preprocess)
+
+
+def calibration_set(planned: Planned, key: str, value: str) -> CalibrationSet:
+    """The first images.
+
+    Args:
+        planned: the recipe says which set, and how many.
+        key: of the recipe, that needs them; for messages.
+        value: of that key.
 
     Raises:
         UsageError: there are none, or none of them can be read.
@@ -22,10 +53,8 @@ def calibration_images(planned: Planned) -> Array:
     recipe, model = planned.recipe, planned.model
     preprocess = model.preprocess
     if preprocess is None:
-        raise UsageError(
-            f"precision: {recipe.precision} is calibrated on images, and {model.name} {model.why_no_photos}"
-        )
-    images = _images(recipe, model)
+        raise UsageError(f"{key}: {value} is calibrated on images, and {model.name} {model.why_no_photos}")
+    images = _images(recipe, model, f"{key} {value}")
     positions = range(min(recipe.calibration.images, len(images.names)))
     chunks = decode(
         images, preprocess, positions=positions, chunk=32, workers=default_workers(len(positions))
@@ -33,10 +62,10 @@ def calibration_images(planned: Planned) -> Array:
     pixels = [chunk.pixels_BCHW for chunk in chunks if len(chunk.pixels_BCHW)]
     if not pixels:
         raise UsageError(f"calibration: expected images, got none that can be read in {images.name}")
-    return as_input(recipe, np.concatenate(pixels), preprocess)
+    return CalibrationSet(name=images.name, pixels_BCHW=np.concatenate(pixels))
 
 
-def _images(recipe: Recipe, model: LoadedModel) -> ImageSet:
+def _images(recipe: Recipe, model: LoadedModel, wanted: str) -> ImageSet:
     if recipe.calibration.data is not None:
         try:
             return open_images(Path(recipe.calibration.data), None)
@@ -45,7 +74,7 @@ def _images(recipe: Recipe, model: LoadedModel) -> ImageSet:
     images_BHWC = training_images(recipe.model)
     if images_BHWC is None:
         raise UsageError(
-            f"calibration: precision {recipe.precision} needs images like those that will be served; "
+            f"calibration: {wanted} needs images like those that will be served; "
             "give a folder of them with --calibration DIR"
         )
     return image_arrays(images_BHWC, None, name=f"the training images of {model.name}")

@@ -2,10 +2,12 @@
 
 import numpy as np
 import torch
+from torch import Tensor, fx
 
 from exporter.models import Preprocess, normalize
 from exporter.pipeline.plan import Planned
 from exporter.recipe import Recipe
+from exporter.rewrite import RewrittenProgram
 from exporter.targets import Array, Runner
 from exporter.validation import Contender
 
@@ -19,6 +21,21 @@ def dense_contender(planned: Planned) -> Contender:
         images = torch.from_numpy(normalize(pixels_BCHW, preprocess))
         with torch.no_grad():
             parts = [planned.program.graph_module(part)[0] for part in _batches(images, planned)]
+        outputs: Array = torch.cat(parts)[: len(images)].float().numpy()
+        return outputs
+
+    return run
+
+
+def reduced_contender(planned: Planned, program: RewrittenProgram) -> Contender:
+    """The rewritten program in eager PyTorch, as it is before its second capture: for any number of images."""
+    preprocess = planned.model.preprocess
+    assert preprocess is not None
+
+    def run(pixels_BCHW: Array) -> Array:
+        images = torch.from_numpy(as_input(planned.recipe, pixels_BCHW, preprocess))
+        with torch.no_grad():
+            parts = [fx.Interpreter(program.merging).run(part)[0] for part in _batches(images, planned)]
         outputs: Array = torch.cat(parts)[: len(images)].float().numpy()
         return outputs
 
@@ -40,12 +57,12 @@ def as_input(recipe: Recipe, pixels_BCHW: Array, preprocess: Preprocess) -> Arra
     return np.ascontiguousarray(given.transpose(0, 2, 3, 1)) if recipe.layout == "nhwc" else given
 
 
-def _batches(images: torch.Tensor, planned: Planned) -> tuple[torch.Tensor, ...]:
+def _batches(images: Tensor, planned: Planned) -> tuple[Tensor, ...]:
     """All images at once, or in batches of the only size that a saved program takes, the last one padded."""
     size = planned.program.fixed_batch
     if size is None:
         return (images,)
     missing = -len(images) % size
     padded = torch.cat((images, images[-1:].expand(missing, *images.shape[1:])))
-    batches: tuple[torch.Tensor, ...] = padded.split(size)
+    batches: tuple[Tensor, ...] = padded.split(size)
     return batches

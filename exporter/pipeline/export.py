@@ -1,8 +1,9 @@
 """The `export` command: a recipe becomes a verified bundle.
 
-load -> capture -> anatomy -> schedule -> rewrite -> emit -> verify -> measure -> race -> seal
+load -> capture -> anatomy -> schedule -> choose -> rewrite -> emit -> verify -> measure -> race -> seal
 
 Each stage is one function with one frozen result, which is the next one's only input: `plan_export` gives a `Planned`,
+`with_choices` gives one in which nothing is left open,
 `compile_engines` a `Compiled`, `measure_compiled` a `Measured`, `race_against_dense` a `BenchReport`, `seal_bundle` the
 `Manifest`.
 """
@@ -15,6 +16,7 @@ from exporter.benchmark import BenchReport
 from exporter.bundle import TEXT_FOLDER, Bundle, check_out_dir, place_of, stage_bundle, written_bundle
 from exporter.errors import ExportError, UsageError
 from exporter.pipeline.bundle_files import seal_bundle
+from exporter.pipeline.choose import with_choices
 from exporter.pipeline.compile import Compiled, Targets, compile_engines, targets_here, worst
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Measured, measure_compiled
@@ -87,6 +89,7 @@ def build(
         check_out_dir(out_dir, force)
     planned = plan_export(recipe, observe)
     check_weights(planned.model, weights_sha256)
+    planned = with_choices(planned, observe)
     folder = Path(out_dir) if out_dir is not None else Path("artifacts") / planned.name
     check_out_dir(folder, force)
     if recipe.bench.min_speedup is not None and planned.schedule.is_dense:

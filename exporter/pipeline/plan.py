@@ -14,6 +14,7 @@ from exporter.graph.nodes import operands, output_node
 from exporter.models import Claims, LoadedModel, load
 from exporter.pipeline.observe import Observer, silent
 from exporter.recipe import Recipe, SpeedGate, Validation, default_name
+from exporter.records import Calibrated
 from exporter.reduction import Learned, Method, method, method_names
 from exporter.schedule import Schedule, ScheduleRequest, plan
 
@@ -31,6 +32,7 @@ class Planned:
         anatomy: None for a tower that is exported as it is.
         schedule: merges per block, empty without an anatomy.
         learned: tensors of the method, by block that reduces its tokens.
+        calibrated: what was chosen on images without labels; None where the recipe left nothing open.
     """
 
     recipe: Recipe
@@ -39,6 +41,7 @@ class Planned:
     anatomy: Anatomy | None
     schedule: Schedule
     learned: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
+    calibrated: Calibrated | None = None
 
     @property
     def name(self) -> str:
@@ -83,6 +86,7 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
         raise UsageError(
             f"validate.overflow.max: method {recipe.method} keeps as many tokens of every image; leave it out"
         )
+    _check_slots(recipe, chosen)
     with observe("load") as note:
         model = load(recipe.model, _claims(chosen))
         note(f"{model.source}:{model.id}, {model.weights_kind} weights")
@@ -100,9 +104,40 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
         schedule = plan(recipe.schedule, chosen.limited(anatomy.geometry, recipe.method_options))
         if strict:
             anatomy.check_mergeable(schedule.removed, **_asked_outputs(recipe))
+        if not schedule.is_dense:
+            schedule = replace(schedule, notes=(*schedule.notes, *_open_notes(recipe, chosen)))
         note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
     planned = Planned(recipe=recipe, model=model, program=program, anatomy=anatomy, schedule=schedule)
     return planned if chosen.learned is None else replace(planned, learned=_learned(planned, chosen.learned))
+
+
+def planned_as(planned: Planned, recipe: Recipe) -> Planned:
+    """The plan of another recipe, which differs in no more than the method's options and the schedule."""
+    assert planned.anatomy is not None
+    geometry = method(recipe.method).limited(planned.anatomy.geometry, recipe.method_options)
+    return replace(planned, recipe=recipe, schedule=plan(recipe.schedule, geometry))
+
+
+def _check_slots(recipe: Recipe, chosen: Method) -> None:
+    if recipe.schedule.slots_for is None:
+        return
+    if chosen.needed is None:
+        raise UsageError(
+            f"schedule.slots_for: method {recipe.method} keeps as many tokens of every image; say with --r or "
+            "--keep-per-layer how many"
+        )
+    if not chosen.with_options(recipe.method_options).calibrates:
+        raise UsageError(
+            f"schedule.slots_for: with these options {recipe.method} keeps no more tokens than there are slots, so "
+            "that no image says how many it needs; give them with --keep-per-layer"
+        )
+
+
+def _open_notes(recipe: Recipe, chosen: Method) -> tuple[str, ...]:
+    return tuple(
+        f"method_options.{name}: auto is searched for on images when this is built; shown is the default"
+        for name in chosen.open_options(recipe.method_options)
+    )
 
 
 def _asked_outputs(recipe: Recipe) -> dict[str, bool]:

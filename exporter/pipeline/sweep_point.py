@@ -13,6 +13,7 @@ import numpy as np
 from exporter.benchmark import BenchReport, Measurement, summarize
 from exporter.bundle import load_bundle
 from exporter.errors import BundleError, TargetUnavailableError
+from exporter.pipeline.choose import with_choices
 from exporter.pipeline.compile import targets_here
 from exporter.pipeline.export import build_bundle
 from exporter.pipeline.material import material
@@ -68,7 +69,7 @@ class BuildPoint:
         """Write and measure the point's bundle."""
         recipe = point_recipe(self.recipe, point)
         targets = targets_here(recipe)
-        planned = plan_export(recipe)
+        planned = with_choices(plan_export(recipe), silent)
         found = None
         if self.outputs is not None:
             found = material(recipe.validate, recipe.model, planned.model, planned.first_output)

@@ -95,6 +95,8 @@ def _expected(fragment: _Fragment) -> str:
 def _worded(fragment: _Fragment) -> str:
     if "enum" in fragment:
         return "one of " + ", ".join(fragment["enum"])
+    if isinstance(fragment.get("const"), str):
+        return str(fragment["const"])
     if "anyOf" in fragment:
         shared = {key: value for key, value in fragment.items() if key != "anyOf"}
         return " or ".join(_worded({**shared, **_resolved(choice)}) for choice in fragment["anyOf"])

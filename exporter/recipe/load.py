@@ -103,7 +103,7 @@ def override(recipe: Recipe, values: Mapping[str, object], where: str = "options
         starts = f"schedule.{form}" in values or (
             form == "r_per_layer" and "schedule.drop_per_layer" in values
         )
-        if starts and not schedule.keys() & set(keys):
+        if starts and not schedule.keys() & set(keys) - {"at"}:
             schedule.clear()
     if isinstance(mapping["model"], str):
         mapping["model"] = {"name": mapping["model"]}

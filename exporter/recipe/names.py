@@ -47,12 +47,17 @@ def _schedule_name(schedule: ScheduleRequest) -> str:
     if schedule.form == "published":
         return str(schedule.published)
     if schedule.form == "keep_rate":
-        places = "" if schedule.at is None else f"-{_digest(schedule.at)}"
-        return f"rate{schedule.keep_rate:g}{places}"
+        return f"rate{schedule.keep_rate:g}{_places(schedule)}"
+    if schedule.form == "slots_for":
+        return f"slots{schedule.slots_for:g}{_places(schedule)}"
     kind = "" if schedule.kind == "constant" else f"-{schedule.kind}"
     align = "" if schedule.align is None else f"-align{schedule.align}"
     drop = "" if schedule.drop_share is None else f"-drop{schedule.drop_share:g}"
     return f"r{schedule.r}{kind}{align}{drop}"
+
+
+def _places(schedule: ScheduleRequest) -> str:
+    return "" if schedule.at is None else f"-{_digest(schedule.at)}"
 
 
 def _both(schedule: ScheduleRequest) -> tuple[object, ...]:

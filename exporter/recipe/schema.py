@@ -32,7 +32,7 @@ from exporter.targets import TARGETS, find_target
 
 SCHEMA_VERSION = 1
 
-_SCHEDULE_KEYS = tuple(key for keys in FORMS.values() for key in keys)
+_SCHEDULE_KEYS = tuple(dict.fromkeys(key for keys in FORMS.values() for key in keys))
 _LEADING = {*FORMS, "drop_per_layer"}
 
 

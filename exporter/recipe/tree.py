@@ -103,11 +103,12 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Images that the ranges of quantised activations are taken from.
+    """Images that ranges of quantised activations are taken from, and that options of a method and slots are chosen on.
 
     Attributes:
-        data: images for int8 and fp8: a folder or a CSV; by default images that ship with the model.
-        images: how many images int8 and fp8 are calibrated on, the first ones.
+        data: images for int8, fp8, slots_for and options that are auto: a folder or a CSV; by default images that ship
+            with the model.
+        images: how many images are calibrated on, the first ones.
     """
 
     data: Annotated[LocalPath | None, Key(option="--calibration")] = None
@@ -152,7 +153,7 @@ class Recipe:
         prepare: where an engine cannot be built here, put what builds it elsewhere into the bundle (trt, aoti).
         engines: options of the engines, such as trt.workspace_mb=4096; what is not given has the target's default.
         lowering: forms to use instead of those that were measured to be fastest on each target.
-        calibration: images that the ranges of int8 and fp8 are taken from.
+        calibration: images that the ranges of int8 and fp8 are taken from, and that options and slots are chosen on.
         disable_passes: exact passes to leave out.
         parity: gate on the difference to the eager program.
         validate: what to measure the artifacts on, and gates on it.

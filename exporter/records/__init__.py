@@ -14,6 +14,7 @@ from exporter.records.benchmark import (
     RatioRecord,
     UnavailableRecord,
 )
+from exporter.records.calibrated import Calibrated, OptionSearch, Trial
 from exporter.records.intervals import Interval, Ratio
 from exporter.records.json_text import OMIT, canonical_json, parse_json, to_tree, write_whole
 from exporter.records.reading import LENIENT, STRICT, message_from, read_file, record_from
@@ -45,6 +46,7 @@ __all__ = [
     "BenchRecord",
     "BlockError",
     "BlockTime",
+    "Calibrated",
     "ClassLabel",
     "ContenderRecord",
     "DataRecord",
@@ -53,6 +55,7 @@ __all__ = [
     "Fidelity",
     "Interval",
     "LaunchRecord",
+    "OptionSearch",
     "PatchFidelity",
     "Ratio",
     "RatioRecord",
@@ -61,6 +64,7 @@ __all__ = [
     "Retrieval",
     "RetrievalDifference",
     "SlotNeed",
+    "Trial",
     "UnavailableRecord",
     "Unreadable",
     "ValidationRecord",

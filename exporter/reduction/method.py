@@ -1,7 +1,7 @@
 """What a reduction method declares: the one thing that a file in `methods/` has to define."""
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self
@@ -22,6 +22,10 @@ tokens: (B, N, C), the value that is reduced.
 sizes: (B, N, 1) fp32, how many original tokens each one stands for.
 class_row: (B, N) fp32, the class token's attention to every token, mean over heads.
 """
+
+
+AUTO = "auto"
+"""The value of an option that is searched for on images without labels."""
 
 
 def compared_by(metric: str) -> Signal:
@@ -65,6 +69,10 @@ def _nothing(**options: object) -> Mapping[str, Any]:
     return {}
 
 
+def _no_search(blocks: int) -> Mapping[str, Sequence[Any]]:
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to reduce tokens.
@@ -87,6 +95,7 @@ class Method:
         needed: `needed(*signals, at=Site, **options) -> (B,)` int64, for a method that keeps another number of tokens
             of every image: how many, prefix tokens included. The schedule gives the slots, of which some stay empty
             (`absent`) where an image needs fewer; where it needs more, the method keeps the best ones.
+        calibrates: whether `needed` does not depend on how many slots there are, so that they can be chosen by it.
         learned: tensors of the checkpoint that `decide` and `regret` take after the signals, and `combine` as well.
         cap: `cap(tokens, prefix)`: how many tokens may leave a block.
         dropped: `dropped(r, block, blocks, **options)`: how many of r are dropped and not merged, unless the schedule
@@ -99,6 +108,8 @@ class Method:
         absent: whether `combine` may return tokens of size 0, which stand for nothing: no one attends to them, and no
             mean counts them.
         options: a frozen dataclass of what users may set, plain values with defaults; its docstring says what each is.
+        searched: `searched(blocks)`: by option that may be `auto`, the values that are tried then, for a model with
+            this many blocks; the one whose outputs are nearest to the dense model's is taken.
         variant: `variant(**options)`: attributes that these options change, such as what is read, by name.
         kernels: `module:function` of `decide` as fused kernels for CUDA; None where there are none.
     """
@@ -113,6 +124,7 @@ class Method:
     reads: tuple[Signal, ...] = ("mean_keys",)
     combine: Callable[..., tuple[Tensor, Tensor]] | None = None
     needed: Callable[..., Tensor] | None = None
+    calibrates: bool = False
     learned: Learned | None = None
     cap: Callable[[int, int], int] = half_of_patches
     dropped: Callable[..., int] = none_dropped
@@ -122,6 +134,7 @@ class Method:
     proportional: bool = True
     absent: bool = False
     options: type[Any] = NoOptions
+    searched: Callable[[int], Mapping[str, Sequence[Any]]] = _no_search
     variant: Callable[..., Mapping[str, Any]] = _nothing
     kernels: str | None = None
 
@@ -156,8 +169,12 @@ class Method:
         """The same method as its options change it."""
         return replace(self, **self.variant(**self.chosen(given)))
 
+    def open_options(self, given: Mapping[str, Any]) -> list[str]:
+        """The options that are still to be searched for."""
+        return [name for name in self.searched(0) if given.get(name) == AUTO]
+
     def chosen(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Every option by name: the user's values, and defaults for the others.
+        """Every option by name: the user's values, and defaults for the others and those still to be searched for.
 
         Raises:
             UsageError: an option that the method does not have.
@@ -169,4 +186,5 @@ class Method:
                 raise UsageError(
                     f"method {self.name}: unknown option {name}, expected one of: {listed}.{nearest(name, known)}"
                 )
-        return {**known, **given}
+        still_open = self.open_options(given)
+        return {**known, **{name: value for name, value in given.items() if name not in still_open}}

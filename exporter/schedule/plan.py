@@ -135,6 +135,9 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
             removed = _explicit(_removed_of_keeps(request.keep_per_layer or (), geometry), geometry)
         case "keep_rate":
             removed = _explicit(_removed_of_rate(request, geometry), geometry)
+        case "slots_for":
+            removed = _explicit(_all_slots_but_one(request, geometry), geometry)
+            notes = ("schedule: slots are counted on images when this is built; shown are all but one",)
         case _:
             removed, notes = _spread(request, geometry)
     dropped = _dropped(request, geometry, removed)
@@ -285,19 +288,30 @@ def _dropped(request: ScheduleRequest, geometry: Geometry, removed: tuple[int, .
 
 
 def _removed_of_rate(request: ScheduleRequest, geometry: Geometry) -> tuple[int, ...]:
-    rate, blocks = request.keep_rate, geometry.blocks
+    rate = request.keep_rate
     assert rate is not None
+    initial = current = geometry.tokens - geometry.protected
+    removed = [0] * geometry.blocks
+    for stage, block in enumerate(_places(request, geometry.blocks)):
+        kept = min(geometry.keep(rate, stage, initial, current), current)
+        removed[block], current = current - kept, kept
+    return tuple(removed)
+
+
+def _all_slots_but_one(request: ScheduleRequest, geometry: Geometry) -> tuple[int, ...]:
+    """One token leaves each place, so that the method decides there and nearly nothing of what it keeps is lost."""
+    places = _places(request, geometry.blocks)
+    return tuple(int(block in places) for block in range(geometry.blocks))
+
+
+def _places(request: ScheduleRequest, blocks: int) -> tuple[int, ...]:
+    """The blocks of `at`, ascending."""
     places = request.at or tuple(dict.fromkeys(blocks * quarter // 4 for quarter in (1, 2, 3)))
     if list(places) != sorted(set(places)) or places[-1] >= blocks:
         raise UsageError(
             f"schedule: --at: expected ascending block indices from 0 to {blocks - 1}, got {_listed(places)}"
         )
-    initial = current = geometry.tokens - geometry.protected
-    removed = [0] * blocks
-    for stage, block in enumerate(places):
-        kept = min(geometry.keep(rate, stage, initial, current), current)
-        removed[block], current = current - kept, kept
-    return tuple(removed)
+    return places
 
 
 def _listed(removed: tuple[int, ...]) -> str:

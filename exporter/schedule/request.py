@@ -1,7 +1,7 @@
 """What the user asks of a schedule, before any model is known."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from exporter.recipe_key import Count, Key, Positive, Range
@@ -13,6 +13,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "r_per_layer": ("r_per_layer", "drop_per_layer"),
     "keep_per_layer": ("keep_per_layer",),
     "keep_rate": ("keep_rate", "at"),
+    "slots_for": ("slots_for", "at"),
     "published": ("published",),
 }
 """The forms of a request, each with its keys; `kind`, `align`, `drop_share` and `at` only add to a form that another
@@ -21,7 +22,7 @@ key chose."""
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRequest:
-    """One of five forms: `r`, counts that leave each block or stay after it, a keep rate, or a published schedule.
+    """One of six forms: `r`, counts that leave each block or stay after it, a keep rate, slots, a published schedule.
 
     Attributes:
         kind: how r is spread over the blocks.
@@ -35,7 +36,11 @@ class ScheduleRequest:
         keep_per_layer: per block, tokens left after its merge (integers: 150,120), or the fraction that is kept
             (with a point, in (0, 1]: 0.9,0.9).
         keep_rate: fraction of the patches that is kept, in (0, 1], at each of the blocks of `at`; the method rounds.
-        at: blocks that keep_rate is for, such as 3,6,9; by default those after a quarter, a half and three quarters.
+        slots_for: percent of the calibration images, above 1, that have slots for all tokens that a method with
+            another number for each image keeps (ats), such as 99; at each of the blocks of `at`. The images are those
+            of calibration.
+        at: blocks that keep_rate or slots_for is for, such as 3,6,9; by default those after a quarter, a half and three
+            quarters.
         published: counts that a method's authors published, such as deit_s-2.9 of DiffRate (a model and its GMACs).
     """
 
@@ -53,13 +58,16 @@ class ScheduleRequest:
     keep_rate: Annotated[Annotated[float, Range(above=0.0, most=1.0)] | None, Key(option="--keep-rate")] = (
         None
     )
+    slots_for: Annotated[Annotated[float, Range(above=1.0, most=100.0)] | None, Key(option="--slots-for")] = (
+        field(default=None, metadata={"omit": True})  # from the text that names a sweep's points
+    )
     at: Annotated[tuple[Count, ...] | None, Key(option="--at")] = None
     published: Annotated[str | None, Key(option="--published", metavar="NAME")] = None
 
     @property
     def form(self) -> str:
         """Which of `FORMS` it has."""
-        for form in ("published", "keep_rate", "keep_per_layer"):
+        for form in ("published", "keep_rate", "slots_for", "keep_per_layer"):
             if getattr(self, form) is not None:
                 return form
         return "r" if self.r_per_layer is None and self.drop_per_layer is None else "r_per_layer"
@@ -86,11 +94,17 @@ class ScheduleRequest:
             case "published":
                 return f"published {self.published}"
             case "keep_rate":
-                return f"keep-rate {self.keep_rate:g}" + (f" at {_listed(self.at)}" if self.at else "")
+                return f"keep-rate {self.keep_rate:g}{self._places}"
+            case "slots_for":
+                return f"slots-for {self.slots_for:g}{self._places}"
             case _:
                 aligned = f" aligned to {self.align}" if self.align else ""
                 dropping = "" if self.drop_share is None else f" dropping {self.drop_share:g}"
                 return f"{self.kind} r={self.r}{aligned}{dropping}"
+
+    @property
+    def _places(self) -> str:
+        return f" at {_listed(self.at)}" if self.at else ""
 
 
 def _listed(numbers: tuple[int, ...] | tuple[float, ...]) -> str:

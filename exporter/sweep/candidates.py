@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from exporter.errors import UsageError
-from exporter.schedule import Geometry, Schedule, plan
+from exporter.schedule import Geometry, Schedule, ScheduleRequest, plan
 from exporter.sweep.grid import Point
 from exporter.sweep.ladder import lift
 from exporter.sweep.latency import LatencyTable
@@ -60,7 +60,8 @@ def candidates(space: Space, family: Point) -> tuple[Candidate, ...]:
         if table is not None and table.covers(schedule.tokens):
             better = lift(schedule, table, geometry)
             if better.tokens != schedule.tokens:
-                schedule, request = better, better.lists
+                schedule = better
+                request = better.lists if geometry.pairs else ScheduleRequest(r_per_layer=better.removed)
         if not schedule.is_dense:
             candidate = Candidate(
                 point=family.scheduled(request),

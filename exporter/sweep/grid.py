@@ -159,6 +159,8 @@ def _schedule_words(schedule: ScheduleRequest) -> tuple[str, bool]:
             return f"{schedule.published}", True
         case "keep_rate":
             return f"rate{schedule.keep_rate:g}", False
+        case "slots_for":
+            return f"slots{schedule.slots_for:g}", False
     align = "" if schedule.align is None else f"-align{schedule.align}"
     drop = "" if schedule.drop_share is None else f"-drop{schedule.drop_share:g}"
     return f"{schedule.kind}-r{schedule.r}{align}{drop}", schedule.r >= 0

@@ -11,6 +11,7 @@ scores and the samples are those of its published code.
 Shapes: P patches, S samples, K kept, R that leave.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -232,6 +233,11 @@ class Options:
     order: Literal["ascending", "token"] = "ascending"
 
 
+def _variant(*, order: str) -> Mapping[str, object]:
+    """By position there are as many samples as slots, so that no image ever needs more."""
+    return {"calibrates": order == "ascending"}
+
+
 METHOD = Method(
     name="ats",
     reference="Fayyaz et al., Adaptive Token Sampling for Efficient Vision Transformers, ECCV 2022",
@@ -242,9 +248,11 @@ METHOD = Method(
     reads=("class_row", "values", "sizes", "mean_keys"),
     combine=combine,
     needed=needed,
+    calibrates=True,
     cap=all_patches_but_one,
     dropped=all_dropped,
     proportional=False,
     absent=True,
     options=Options,
+    variant=_variant,
 )

@@ -3,7 +3,9 @@
 Source: Kim et al., Token Fusion: Bridging the Gap between Token Pruning and Token Merging, WACV 2024, section 3.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +31,11 @@ def regret(keys_BHND: Tensor, *, match: Match, at: Site, **_options: object) -> 
 def dropped(removed: int, block: int, blocks: int, *, split: int | None, **_options: object) -> int:
     """All of them in the first `split` blocks, none after these."""
     return removed if block < (blocks // 2 + 1 if split is None else split) else 0
+
+
+def searched(blocks: int) -> Mapping[str, Sequence[int]]:
+    """Every split, from all blocks that merge to all that drop."""
+    return {"split": range(blocks + 1)}
 
 
 def combine(
@@ -76,12 +83,13 @@ class Options:
 
     Attributes:
         split: how many blocks drop, the first ones, before those that merge; by default one more than half of them, as
-            public re-implementations have it. The paper chooses it by how linear the blocks are, `sweep` by trying.
+            public re-implementations have it. The paper chooses it by how linear the blocks are; auto tries all of
+            them on images without labels.
         weighted: whether merging weighs tokens by size and attention counts them by it. Without, the mean is a plain
             one, as in the re-implementations that count no sizes.
     """
 
-    split: Count | None = None
+    split: Count | Literal["auto"] | None = None
     weighted: bool = True
 
 
@@ -94,6 +102,7 @@ METHOD = Method(
     regret=regret,
     combine=combine,
     dropped=dropped,
+    searched=searched,
     options=Options,
     kernels="exporter.kernels.matching:decide_tofu",
 )

@@ -17,6 +17,7 @@ from exporter.pipeline.plan import Planned
 from exporter.pipeline.sweep import points_lost
 from exporter.recipe import Recipe, Validation
 from exporter.records import Accuracy, Difference, Fidelity, Ratio
+from exporter.reduction import method
 from exporter.schedule import Geometry, ScheduleRequest, plan
 from exporter.sweep import (
     Axes,
@@ -32,13 +33,14 @@ GEOMETRY = Geometry(tokens=65, protected=1, blocks=8)
 """Of `vit_digits`."""
 
 LOST_PER_TOKEN = 0.05
+LOST_PER_DROPPED = 0.02
 RECIPE = Recipe(model=ModelRequest(model="vit_digits"))
 SWEEP = importlib.import_module("exporter.pipeline.sweep")
 
 
-def lost(merged: Sequence[int]) -> float:
-    """Points of top-1: a twentieth for every token merged."""
-    return LOST_PER_TOKEN * sum(merged)
+def lost(merged: Sequence[int], dropped: Sequence[int] = ()) -> float:
+    """Points of top-1: a twentieth for every token merged, and less for one that is dropped."""
+    return LOST_PER_TOKEN * sum(merged) + LOST_PER_DROPPED * sum(dropped)
 
 
 def latency_ms(tokens: Sequence[int]) -> float:
@@ -47,10 +49,10 @@ def latency_ms(tokens: Sequence[int]) -> float:
 
 
 def made_up(point: Point) -> PointResult:
-    schedule = plan(point.schedule, GEOMETRY)
+    schedule = plan(point.schedule, method(point.method).limited(GEOMETRY, {}))
     tokens, latency = schedule.tokens, latency_ms(schedule.tokens)
     speedup = latency_ms([GEOMETRY.tokens] * len(tokens)) / latency
-    drop = lost(schedule.merged)
+    drop = lost(schedule.merged, schedule.dropped)
     quality = Quality(
         accuracy=Accuracy(top1=98 - drop, top5=100.0, n=454),
         difference=Difference(top1=-drop, interval=(-drop - 0.1, -drop + 0.1)),
@@ -121,6 +123,23 @@ def test_most_merging_that_loses_little_enough(limit: float, drives: list[Point]
     assert record.solution.best is not None
     assert record.solution.best.r_per_layer == constant(lambda merged, _: lost(merged) <= limit)[-1]
     assert read_record(tmp_path / "sweep") == record
+
+
+def test_search_over_pairs_of_merged_and_dropped_counts_ends(drives: list[Point], tmp_path: Path) -> None:
+    """Where dropping costs less than merging, the most that can be dropped of every block is the answer."""
+    limit = 0.5
+
+    record = sweep(request(Goal(kind="max_drop", limit=limit), methods={"diffrate": {}}), tmp_path / "sweep")
+
+    assert record.complete
+    assert record.solution is not None
+    assert record.solution.reached
+    assert record.solution.best is not None
+    each = int(limit / LOST_PER_DROPPED / GEOMETRY.blocks)
+    assert record.solution.best.drop_per_layer == (each,) * GEOMETRY.blocks
+    assert not any(record.solution.best.r_per_layer)
+    assert len({point.schedule.drop_share for point in drives if point.schedule.r}) == 3
+    assert len(set(drives)) < 60
 
 
 def test_least_merging_that_is_fast_enough(drives: list[Point], tmp_path: Path) -> None:

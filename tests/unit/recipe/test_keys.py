@@ -41,6 +41,7 @@ SCHEDULED = {
     for schedule in (
         ScheduleRequest(r_per_layer=(1,), drop_per_layer=(2,)),
         ScheduleRequest(keep_per_layer=(1,)),
+        ScheduleRequest(slots_for=99.0, at=(3,)),
         ScheduleRequest(keep_rate=0.5, at=(3,)),
         ScheduleRequest(published="deit_s-2.9"),
         ScheduleRequest(r=1, drop_share=0.5),

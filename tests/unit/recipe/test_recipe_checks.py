@@ -93,6 +93,11 @@ def test_only_the_model_is_required() -> None:
             "method_options.margin: expected a number",
             id="option",
         ),
+        pytest.param(
+            {"method": "tofu", "method_options": {"split": "many"}},
+            'method_options.split: expected an integer >= 0 or auto or null, got "many"',
+            id="searched",
+        ),
         pytest.param({"name": "../elsewhere"}, "name: expected a folder name", id="name-with-path"),
         pytest.param({"model": ""}, "model.name: expected text, not empty", id="empty"),
         pytest.param({"weights": "a\0b"}, "weights: expected text", id="control-character"),
@@ -140,7 +145,9 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
     ("schedule", "message"),
     [
         pytest.param(
-            {}, "expected one of r, r_per_layer, keep_per_layer, keep_rate, published, got none", id="none"
+            {},
+            "expected one of r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, got none",
+            id="none",
         ),
         pytest.param({"kind": "decreasing"}, "got none", id="kind-without-r"),
         pytest.param(
@@ -151,7 +158,7 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
         pytest.param({"drop_per_layer": [8], "align": 2}, "remove align", id="drops-and-align"),
         pytest.param(
             {"at": [3]},
-            "expected one of r, r_per_layer, keep_per_layer, keep_rate, published, got none",
+            "expected one of r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, got none",
             id="at",
         ),
         pytest.param({"keep_rate": 0.5, "r": 1}, "keep_rate stands with at only; remove r", id="rate-and-r"),
@@ -164,6 +171,11 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
         pytest.param({"drop_share": 0.5}, "expected one of r, r_per_layer", id="share-of-nothing"),
         pytest.param({"r": 1, "drop_share": 1.5}, "schedule.drop_share: expected at most 1", id="share"),
         pytest.param({"keep_rate": 1.5}, "schedule.keep_rate: expected at most 1", id="rate-above-one"),
+        pytest.param(
+            {"slots_for": 0.99},
+            "schedule.slots_for: expected a number > 1 and <= 100 or null, got 0.99",
+            id="slots-for-a-share",
+        ),
         pytest.param(
             {"align": 8, "keep_per_layer": [0.5]}, "keep_per_layer stands alone; remove align", id="align"
         ),

@@ -50,6 +50,7 @@ SCHEDULES = st.one_of(
     st.builds(ScheduleRequest, published=TEXTS),
     st.builds(ScheduleRequest, r_per_layer=LISTS, drop_per_layer=st.none() | LISTS),
     st.builds(ScheduleRequest, keep_rate=FRACTIONS, at=st.none() | LISTS),
+    st.builds(ScheduleRequest, slots_for=st.floats(1.5, 100.0), at=st.none() | LISTS),
     st.builds(
         ScheduleRequest,
         keep_per_layer=st.lists(SIZES, min_size=1).map(tuple) | st.lists(FRACTIONS, min_size=1).map(tuple),
@@ -172,6 +173,9 @@ def test_an_option_replaces_one_value() -> None:
         ),
         pytest.param({"r": 8}, {"schedule.keep_per_layer": (0.5,)}, {"keep_per_layer": (0.5,)}, id="to-keep"),
         pytest.param({"keep_per_layer": (9,)}, {"batch": 2}, {"keep_per_layer": (9,)}, id="untouched"),
+        pytest.param(
+            {"keep_rate": 0.5, "at": (3,)}, {"schedule.slots_for": 99.0}, {"slots_for": 99.0}, id="to-slots"
+        ),
     ],
 )
 def test_an_option_for_another_form_of_schedule_replaces_the_form(

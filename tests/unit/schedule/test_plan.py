@@ -308,6 +308,14 @@ def test_a_rate_times_a_count_is_exact(rate: float, patches: int, kept: int) -> 
     assert keep_of_current(rate, 0, patches, patches) == kept
 
 
+def test_slots_that_are_still_to_be_counted_are_all_but_one() -> None:
+    schedule = plan(ScheduleRequest(slots_for=99.5, at=(3, 6)), FREE)
+
+    assert schedule.removed == (0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0)
+    assert schedule.requested == "slots-for 99.5 at 3,6"
+    assert len(schedule.notes) == 1
+
+
 @pytest.mark.parametrize("places", [(3, 12), (6, 3), (3, 3)])
 def test_blocks_that_there_are_not_are_refused(places: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="ascending block indices from 0 to 11, got"):

@@ -3,9 +3,8 @@
 load -> capture -> anatomy -> schedule -> choose -> rewrite -> emit -> verify -> measure -> race -> seal
 
 Each stage is one function with one frozen result, which is the next one's only input: `plan_export` gives a `Planned`,
-`with_choices` gives one in which nothing is left open,
-`compile_engines` a `Compiled`, `measure_compiled` a `Measured`, `race_against_dense` a `BenchReport`, `seal_bundle` the
-`Manifest`.
+`with_choices` one in which nothing is left open, `compile_engines` a `Compiled`, `measure_compiled` a `Measured`,
+`race_against_dense` a `BenchReport`, `seal_bundle` the `Manifest`.
 """
 
 from collections.abc import Mapping

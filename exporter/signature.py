@@ -50,10 +50,12 @@ class Signature:
     Attributes:
         inputs: in the order of the call; the first axis of each is the batch.
         outputs: in the order of the results.
+        masks: names of the inputs that say which tokens of a text are there: ones, and then zeros for padding.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    masks: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int | str:
@@ -88,7 +90,8 @@ class Signature:
             given: (n, ...) for every input, by name; or one alone, where there is one input.
 
         Raises:
-            UsageError: other names, another shape or dtype, no rows, or not as many in each.
+            UsageError: other names, another shape or dtype, no rows, or not as many in each; or a mask that is not ones
+                and then zeros.
         """
         arrays = given if isinstance(given, Mapping) else self._only(given)
         names = [spec.name for spec in self.inputs]
@@ -98,6 +101,8 @@ class Signature:
             )
         for spec in self.inputs:
             _check(arrays[spec.name], spec)
+        for name in self.masks:
+            _check_mask(name, arrays[name])
         rows = {name: arrays[name].shape[0] for name in names}
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"{name} {count}" for name, count in rows.items())
@@ -109,6 +114,14 @@ class Signature:
             names = ", ".join(spec.name for spec in self.inputs)
             raise UsageError(f"inputs: expected {names} by name, got one array")
         return {self.inputs[0].name: given}
+
+
+def _check_mask(name: str, mask: Any) -> None:
+    begins, rises = mask[:, 0] == 1, mask[:, 1:] > mask[:, :-1]
+    if not begins.all() or rises.any():
+        raise UsageError(
+            f"{name}: expected ones for the tokens of every text, and then zeros for its padding"
+        )
 
 
 def _check(array: Tensor, spec: TensorSpec) -> None:

@@ -14,12 +14,13 @@ from exporter.anatomy.demand import token_demand
 from exporter.anatomy.depths import Depths, is_restorable, leading_to, token_depths
 from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis
 from exporter.anatomy.merge_points import block_cuts
+from exporter.anatomy.padding import Padding, find_padding, parts_of_mask
 from exporter.anatomy.tables import tables
 from exporter.anatomy.token_axis import token_inputs, trace_tokens
 from exporter.anatomy.token_rules import reduced_axes
 from exporter.anatomy.work import growing_macs, workload
 from exporter.errors import UnsupportedGraphError
-from exporter.graph.nodes import calls, example_batch, mask_of, operand, shape_of
+from exporter.graph.nodes import calls, example_batch, operand, shape_of
 from exporter.graph.operators import Trait, aten, has, sdpa
 from exporter.schedule import Geometry, Place, Workload
 
@@ -86,6 +87,7 @@ class Anatomy:
         grid: rows and columns of the patches among them; None where they are cut without a convolution.
         pooling: mean nodes over the token axis, which become size-weighted.
         attention_pooling: attention nodes whose keys are the tokens and whose queries are not.
+        padding: which tokens of a text are there, and the means over them, which become size-weighted.
         refusals: what cannot follow a merge.
         workload: multiply-accumulates by segment.
         head: how the tokens become the result, in words.
@@ -98,6 +100,7 @@ class Anatomy:
     grid: tuple[int, int] | None
     pooling: tuple[fx.Node, ...]
     attention_pooling: tuple[fx.Node, ...]
+    padding: Padding
     refusals: tuple[Refusal, ...]
     workload: Workload
     head: str
@@ -157,7 +160,8 @@ def examine(graph_module: fx.GraphModule, place: Place = "after-attention") -> A
         raise UnsupportedGraphError(f"model: {_why_no_attention(graph, layouts)}")
     blocks = _blocks(graph, layouts, sites, place)
     points = [block.merge_point for block in blocks]
-    obstacles = find_obstacles(graph, layouts)
+    padding = find_padding(graph_module, layouts, sites)
+    obstacles = find_obstacles(graph, layouts, padding)
     settled = leading_to([*sites, *points])
     depths = token_depths(graph, layouts, points, obstacles.keys() - settled)
     first = _tokens_of_all(sites, layouts)
@@ -171,9 +175,10 @@ def examine(graph_module: fx.GraphModule, place: Place = "after-attention") -> A
         grid=_grid(layouts, first.tokens - first.prefix),
         pooling=pools,
         attention_pooling=attention_pools,
+        padding=padding,
         refusals=_refusals(obstacles, layouts, depths, settled),
         workload=workload(graph, layouts, depths, len(blocks)),
-        head=_head(graph, layouts, points[-1], pools, attention_pools),
+        head=_head(graph, layouts, points[-1], (*pools, *padding.means), attention_pools),
     )
 
 
@@ -229,7 +234,9 @@ def _blocks(
     for index, site in enumerate(sites):
         limit = order[sites[index + 1]] if index + 1 < len(sites) else len(order)
         start = next((node for node in reversed(candidates) if order[node] < order[site]), None)
-        middle, end, *_ = [node for node in candidates if order[site] < order[node] < limit] + [None, None]
+        between = [node for node in candidates if order[site] < order[node] < limit]
+        after: list[fx.Node | None] = [*_after_norms(between), None, None]
+        middle, end, *_ = after
         point = {"block-start": start, "after-attention": middle, "block-end": end}[place]
         if point is None or not _is_stream(point, layouts):
             where = "before" if place == "block-start" else "after"
@@ -251,6 +258,18 @@ def _blocks(
             )
         )
     return tuple(blocks)
+
+
+def _after_norms(values: list[fx.Node]) -> list[fx.Node]:
+    """The values of a block that its tokens flow through; of a block that normalises its sums, what is normalised."""
+
+    def is_normalised(node: fx.Node) -> bool:
+        reader, *others = node.users
+        return not others and has(reader, Trait.NORMALIZATION) and reader in values
+
+    if not values or not is_normalised(values[0]):
+        return values
+    return [node for node in values if not is_normalised(node)]
 
 
 def _is_stream(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
@@ -307,13 +326,18 @@ def _refusals(
     return tuple(found)
 
 
-def find_obstacles(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> dict[fx.Node, list[str]]:
+def find_obstacles(
+    graph: fx.Graph, layouts: Mapping[fx.Node, Layout], padding: Padding
+) -> dict[fx.Node, list[str]]:
     """By node, why it cannot read tokens of which some have left."""
-    found = {node: list(_obstacles(node, layouts)) for node in graph.nodes}
+    totals = {mean.total for mean in padding.means}
+    found = {
+        node: list(_obstacles(node, layouts, padding.mask)) for node in graph.nodes if node not in totals
+    }
     return {node: reasons for node, reasons in found.items() if reasons}
 
 
-def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> Iterator[str]:
+def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout], key_mask: fx.Node | None) -> Iterator[str]:
     layout = layouts.get(node)
     for table in tables(node, layouts):
         if table.obstacle:
@@ -321,10 +345,10 @@ def _obstacles(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> Iterator[str
     if isinstance(layout, Scrambled) and token_inputs(node, layouts):
         yield layout.reason
     if node.target is sdpa and token_inputs(node, layouts):
-        mask = mask_of(node)
-        if mask in layouts:
+        mask, _ = parts_of_mask(node)
+        if mask in layouts and mask is not key_mask:
             yield "its mask depends on the image, and no rule merges it"
-        elif mask is not None and mask.meta["val"].dtype == torch.bool:
+        elif mask is not None and mask not in layouts and mask.meta["val"].dtype == torch.bool:
             yield "its mask forbids attention between positions, and a merged token has several"
         if node.kwargs.get("is_causal"):
             yield "causal attention depends on the order of the tokens"
@@ -340,7 +364,7 @@ def _head(
     graph: fx.Graph,
     layouts: Mapping[fx.Node, Layout],
     last_point: fx.Node,
-    pools: Sequence[fx.Node],
+    pools: Sequence[object],
     attention_pools: Sequence[fx.Node],
 ) -> str:
     nodes = list(graph.nodes)

@@ -1,7 +1,8 @@
 """Where tokens can be merged: the values through which everything about the image has to pass.
 
 In: a captured graph. Out: its cut values in order. A value is a cut if, once it is computed, no other value that
-depends on the image is still needed. Constants (tables, masks) may live on, and so may sizes; they are no activations.
+depends on the image is still needed. Constants (tables, masks) may live on, and so may sizes and what is computed from
+token ids alone; they are no activations.
 Where a head reads several blocks (taps), no value is the only live one; but the blocks by themselves have such values,
 and what the head reads keeps the tokens that it has.
 """
@@ -12,6 +13,7 @@ from itertools import pairwise
 from torch import fx
 
 from exporter.anatomy.layout import Layout, TokenAxis
+from exporter.graph.ids import of_ids_alone
 from exporter.graph.nodes import image_dependent, is_tensor
 
 
@@ -22,7 +24,7 @@ def cuts(graph: fx.Graph, until: fx.Node | None = None) -> list[fx.Node]:
         graph: captured.
         until: the last value that is looked at; what reads a value later does not count.
     """
-    dependent = image_dependent(graph)
+    dependent = image_dependent(graph) - of_ids_alone(graph)
     order = {node: position for position, node in enumerate(graph.nodes)}
     end = len(order) if until is None else order[until] + 1
     read_at = {node: [order[user] for user in node.users if user in dependent] for node in dependent}

@@ -6,11 +6,12 @@ position; where that has no meaning, the table says why.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import fx
 
 from exporter.anatomy.layout import TokenAxis
+from exporter.anatomy.padding import parts_of_mask
 from exporter.anatomy.token_axis import side_inputs
 from exporter.anatomy.token_rules import Layouts
 from exporter.graph.nodes import example_batch, mask_of, operand, shape_of
@@ -26,6 +27,7 @@ class Table:
 
     Attributes:
         source: the value.
+        reader: the node whose operand it is: the one that was asked about, or where its mask is put together.
         ndim: how many axes there are.
         token_axes: that hold the tokens: one, or two for pairs.
         image_axis: that holds the images.
@@ -34,6 +36,7 @@ class Table:
     """
 
     source: fx.Node
+    reader: fx.Node
     ndim: int
     token_axes: tuple[int, ...]
     image_axis: int
@@ -47,7 +50,10 @@ def tables(node: fx.Node, layouts: Layouts) -> Iterator[Table]:
     for source in side_inputs(node, layouts):
         assert isinstance(layout, TokenAxis)
         yield _table(source, node, {layout.axis: layout})
-    mask = mask_of(node) if node.target is sdpa else None
+    mask, bias = parts_of_mask(node) if node.target is sdpa else (None, None)
+    reader = node
+    if bias is not None:
+        mask, reader = bias, mask_of(node) or node
     if mask is not None and mask not in layouts:
         per_token = {
             len(shape_of(node)) + axis: tokens
@@ -56,7 +62,7 @@ def tables(node: fx.Node, layouts: Layouts) -> Iterator[Table]:
             and (1, 1, *shape_of(mask))[axis] != 1
         }
         if per_token:
-            yield _table(mask, node, per_token)
+            yield replace(_table(mask, node, per_token), reader=reader)
 
 
 def _table(source: fx.Node, reader: fx.Node, tokens: dict[int, TokenAxis]) -> Table:
@@ -64,6 +70,7 @@ def _table(source: fx.Node, reader: fx.Node, tokens: dict[int, TokenAxis]) -> Ta
     image_axis = _image_axis(reader, first.axis)
     return Table(
         source=source,
+        reader=reader,
         ndim=len(shape_of(reader)),
         token_axes=tuple(tokens),
         image_axis=image_axis or 0,

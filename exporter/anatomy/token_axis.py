@@ -9,7 +9,7 @@ from torch import fx
 from exporter.anatomy.layout import Layout, Scrambled, TokenAxis
 from exporter.anatomy.token_rules import Layouts, apply_rule
 from exporter.graph.nodes import image_dependent, is_tensor, shape_of
-from exporter.graph.operators import Trait, has, is_pointwise
+from exporter.graph.operators import Trait, aten, has, is_pointwise
 
 
 def trace_tokens(graph: fx.Graph) -> dict[fx.Node, Layout]:
@@ -50,7 +50,8 @@ def _layout(node: fx.Node, layouts: Layouts) -> Layout:
     for layout in sources:
         if isinstance(layout, Scrambled):
             return layout
-    if all(layout is None for layout in sources) and not has(node, Trait.CONVOLUTION):
+    is_birth = has(node, Trait.CONVOLUTION) or node.target is aten.embedding.default
+    if all(layout is None for layout in sources) and not is_birth:
         return None
     result = apply_rule(node, layouts)
     return Scrambled(node=node.name, reason=result) if isinstance(result, str) else result

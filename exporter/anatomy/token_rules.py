@@ -11,6 +11,7 @@ from typing import Any
 from torch import fx
 
 from exporter.anatomy.layout import Layout, PatchGrid, TokenAxis, axes_of, regroup, shifted
+from exporter.graph.ids import protected_tokens
 from exporter.graph.nodes import axis_of, integer, integers, operand, operands, optional_operand, shape_of
 from exporter.graph.operators import Trait, aten, is_pointwise, operators, sdpa
 
@@ -61,6 +62,16 @@ def _convolution(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | st
     if len(shape) != 4:
         return f"expected a two-dimensional convolution, got a result of {len(shape)} axes"
     return PatchGrid(axis=2, rows=shape[2], columns=shape[3])
+
+
+def _embedding(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
+    """Tokens are looked up by their ids; the first ones of a text never merge."""
+    shape = shape_of(node)
+    if layouts.get(operand(node, 1)) is not None:
+        return "it looks up rows by what tokens hold"
+    if len(shape) != 3:
+        return f"expected ids (B, N), got a result of {len(shape)} axes"
+    return TokenAxis(axis=1, tokens=shape[1], prefix=protected_tokens(node.graph))
 
 
 def _spatial(node: fx.Node, layout: Layout, layouts: Layouts) -> Layout | str:
@@ -314,6 +325,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(operators(Trait.COPY | Trait.DROPOUT | Trait.CAST), _same),
     **dict.fromkeys(operators(Trait.RESHAPE), _reshape),
     **dict.fromkeys(operators(Trait.REDUCTION), _reduce),
+    aten.embedding.default: _embedding,
     aten.batch_norm.default: _same,
     aten._native_batch_norm_legit_no_training.default: _same,
     aten.max_pool2d.default: _spatial,

@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from exporter.bundle.locks import wait_for_writer
 from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
-from exporter.signature import Signature
+from exporter.signature import Array, Signature
 
 if TYPE_CHECKING:
     from exporter.models import Preprocess
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RECIPE_FILE = "recipe.yaml"
 TEXT_FOLDER = "text"
+MASK = "attention_mask"
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
@@ -55,7 +56,9 @@ class Bundle:
     @property
     def signature(self) -> Signature:
         """Inputs and outputs of every engine, and of the model."""
-        return Signature(inputs=self.manifest.inputs, outputs=self.manifest.outputs)
+        merges = self.manifest.tower == "text" and not self.manifest.schedule.is_dense
+        masks = tuple(each.name for each in self.manifest.inputs if each.name == MASK) if merges else ()
+        return Signature(inputs=self.manifest.inputs, outputs=self.manifest.outputs, masks=masks)
 
     def runner(self, target: str = "onnx") -> "Runner":
         """The engine of a target: numpy in, numpy out; it is loaded on first use, or by its `load`.
@@ -80,6 +83,27 @@ class Bundle:
             signature=self.signature,
             options=self.engine_options(target),
         )
+
+    def encoder(self, target: str = "onnx", *, truncate: bool = False) -> "Callable[[Sequence[str]], Array]":
+        """Texts in, their vectors or logits float (n, K) out, by a target's engine and the tokenizer of the bundle.
+
+        Args:
+            target: whose engine.
+            truncate: whether texts that are longer than the engine takes are cut off; otherwise they are refused.
+
+        Raises:
+            UsageError: the bundle has no such target, or takes no texts.
+            BundleError: it holds no tokenizer.
+        """
+        from exporter.models import TOKENIZER_FILE, TextReader
+
+        if self.manifest.tower != "text":
+            raise UsageError(f"{self.path}: this bundle takes {self.manifest.inputs[0].name}, not texts")
+        names, length = tuple(each.name for each in self.manifest.inputs), self.manifest.inputs[0].shape[1]
+        tokenizer = self._file(TOKENIZER_FILE).read_bytes()
+        reader = TextReader(tokenizer, int(length), names, truncate)
+        run = self.runner(target)
+        return lambda texts: next(iter(run(reader(texts)).values()))
 
     def runners(self) -> "dict[str, Runner]":
         """A runner for every engine, by target."""

@@ -1,5 +1,6 @@
 """Passes that give every attention one form: a `scaled_dot_product_attention` node without needless masks."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,7 +8,9 @@ import torch
 from torch import fx
 
 from exporter.graph.graph_pass import GraphPass, PassOutcome
+from exporter.graph.ids import of_ids_alone
 from exporter.graph.nodes import (
+    add_call,
     axis_of,
     calls,
     evaluate,
@@ -29,7 +32,8 @@ _SAME_VALUES = Trait.CAST | Trait.COPY | Trait.DROPOUT
 class CanonicalizeAttention(GraphPass):
     """Turn attention written out into one node, and give all such nodes the same arguments.
 
-    Given: `matmul(softmax(matmul(q, k^T) * scale [+ mask]), v)`, with q, k, v of (..., N, D).
+    Given: `matmul(softmax(matmul(q, k^T) * scale [+ mask]), v)`, with q, k, v of (..., N, D); two masks, where one is
+    computed from token ids alone.
     Result: `scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)`; everything but q, k, v by name.
 
     Declines where the probabilities are read by anything but the product with v.
@@ -40,8 +44,9 @@ class CanonicalizeAttention(GraphPass):
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Replace every such chain; parts without another reader are removed."""
         rewrites, declined = sum(map(_name_arguments, calls(graph_module.graph, sdpa))), []
+        alone = of_ids_alone(graph_module.graph)
         for softmax in calls(graph_module.graph, *_SOFTMAXES):
-            reason = _fuse(softmax)
+            reason = _fuse(softmax, alone)
             if reason is None:
                 rewrites += 1
             else:
@@ -77,7 +82,7 @@ def _name_arguments(attention: fx.Node) -> bool:
     return bool(named)
 
 
-def _fuse(softmax: fx.Node) -> str | None:
+def _fuse(softmax: fx.Node, alone: Container[fx.Node]) -> str | None:
     """Replace the attention around a softmax by one node, or say why there is none."""
     logits = operand(softmax, 0)
     if axis_of(integer(softmax, 1), len(shape_of(logits))) != len(shape_of(logits)) - 1:
@@ -85,11 +90,12 @@ def _fuse(softmax: fx.Node) -> str | None:
     product = _product_with_values(softmax)
     if isinstance(product, str):
         return product
-    scores, mask, scale = _peel_logits(logits)
+    scores, masks, scale = _peel_logits(logits, alone)
     if not has(scores, Trait.MATMUL):
         return f"its logits come from {scores.target}, not from a matrix product"
     with softmax.graph.inserting_before(product):
         key = _transposed(operand(scores, 1))
+        mask = add_call(softmax.graph, aten.add.Tensor, *masks) if len(masks) > 1 else next(iter(masks), None)
         fused = softmax.graph.call_function(
             sdpa, (operand(scores, 0), key, operand(product, 1)), {"attn_mask": mask, "scale": scale}
         )
@@ -110,14 +116,14 @@ def _product_with_values(softmax: fx.Node) -> fx.Node | str:
     return f"its probabilities are read in {len(node.users)} places"
 
 
-def _peel_logits(logits: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
+def _peel_logits(logits: fx.Node, alone: Container[fx.Node]) -> tuple[fx.Node, list[fx.Node], float]:
     """Undo `* scale`, `/ scale` and `+ mask` from the softmax back to the matrix product."""
-    node, mask, scale = logits, None, 1.0
+    node, masks, scale = logits, list[fx.Node](), 1.0
     while True:
         first = optional_operand(node, 0)
         second = node.args[1] if len(node.args) > 1 else None
         if first is None:
-            return node, mask, scale
+            return node, masks, scale
         if has(node, _SAME_VALUES):
             node = first
         elif node.target in (aten.mul.Tensor, aten.mul.Scalar) and isinstance(second, int | float):
@@ -126,14 +132,14 @@ def _peel_logits(logits: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
             scale, node = scale / second, first
         elif (
             node.target is aten.add.Tensor
-            and mask is None
+            and (not masks or (len(masks) == 1 and (masks[0] in alone) != (second in alone)))
             and scale == 1.0
             and isinstance(second, fx.Node)
             and is_tensor(second)
         ):
-            node, mask = first, second
+            node, masks = first, [second, *masks]
         else:
-            return node, mask, scale
+            return node, masks, scale
 
 
 def _transposed(node: fx.Node) -> fx.Node:

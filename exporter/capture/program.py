@@ -15,9 +15,11 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
 from exporter.capture.canonicalize_attention import CanonicalizeAttention, FoldConstantMasks
+from exporter.capture.canonicalize_key_masks import CanonicalizeKeyMasks
 from exporter.capture.remove_trace_artifacts import RemoveTraceArtifacts
 from exporter.errors import UnsupportedGraphError
 from exporter.graph.graph_pass import GraphPass, PassOutcome, run_passes
+from exporter.graph.ids import id_inputs, protect
 from exporter.graph.nodes import EXAMPLE_BATCH as EXAMPLE_BATCH
 from exporter.graph.nodes import input_nodes, output_node
 
@@ -25,6 +27,7 @@ CANONICAL_PASSES: tuple[type[GraphPass], ...] = (
     RemoveTraceArtifacts,
     CanonicalizeAttention,
     FoldConstantMasks,
+    CanonicalizeKeyMasks,
 )
 
 
@@ -43,12 +46,13 @@ class Program:
     outcomes: tuple[PassOutcome, ...] = ()
 
 
-def capture(model: nn.Module | ExportedProgram, *examples: torch.Tensor) -> Program:
+def capture(model: nn.Module | ExportedProgram, *examples: torch.Tensor, protected: int = 1) -> Program:
     """Trace a model in evaluation mode.
 
     Args:
         model: called with a tensor for every input; returns a tensor or a flat tuple or list of tensors.
         examples: (EXAMPLE_BATCH, ...) for every input, in the order of the call; only shapes and dtypes matter.
+        protected: of a text encoder, how many first tokens never merge.
 
     Raises:
         UnsupportedGraphError: the model cannot be traced with static shapes, or has other inputs or outputs.
@@ -56,7 +60,10 @@ def capture(model: nn.Module | ExportedProgram, *examples: torch.Tensor) -> Prog
     exported = model if isinstance(model, ExportedProgram) else _trace(model, examples)
     graph_module = _flat(exported.module(check_guards=False))
     batch = input_nodes(graph_module.graph)[0].meta["val"].shape[0]
-    outcomes = run_passes(graph_module, [each() for each in CANONICAL_PASSES])
+    takes_ids = bool(id_inputs(graph_module.graph))
+    protect(graph_module.graph, protected)
+    passes = [each() for each in CANONICAL_PASSES if takes_ids or each is not CanonicalizeKeyMasks]
+    outcomes = run_passes(graph_module, passes)
     return Program(
         graph_module=graph_module,
         fixed_batch=batch if isinstance(batch, int) else None,

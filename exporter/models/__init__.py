@@ -17,9 +17,11 @@ from exporter.models.preprocessing.preprocess import (
 )
 from exporter.models.request import ImageSize, ModelRequest, OptionValue, safe_name, size_text
 from exporter.models.shipped.data import ShippedData, is_raced, shipped_data, ships_images, training_images
+from exporter.models.texts import TOKENIZER_FILE, TextReader
 
 __all__ = [
     "PREPROCESS_FILE",
+    "TOKENIZER_FILE",
     "Alias",
     "Claims",
     "ClassNames",
@@ -30,6 +32,7 @@ __all__ = [
     "OptionValue",
     "Preprocess",
     "ShippedData",
+    "TextReader",
     "Tokenize",
     "aliases",
     "crop_image",

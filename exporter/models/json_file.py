@@ -23,6 +23,25 @@ def read_json(path: Path, what: str, kind: type[ExportError] = ModelUnavailableE
     Raises:
         ExportError: Of that kind: it cannot be read or is no JSON object; the message says where it breaks off.
     """
+    content = _content(path, what, kind)
+    if not isinstance(content, dict):
+        raise kind(f"{what} holds a {type(content).__name__}: expected a JSON object")
+    return content
+
+
+def read_json_list(path: Path, what: str) -> list[Any]:
+    """Read a file that holds one JSON list.
+
+    Raises:
+        ModelUnavailableError: It cannot be read or is no JSON list.
+    """
+    content = _content(path, what, ModelUnavailableError)
+    if not isinstance(content, list):
+        raise ModelUnavailableError(f"{what} holds a {type(content).__name__}: expected a JSON list")
+    return content
+
+
+def _content(path: Path, what: str, kind: type[ExportError]) -> Any:
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST_BYTES + 1)
@@ -30,7 +49,7 @@ def read_json(path: Path, what: str, kind: type[ExportError] = ModelUnavailableE
             raise kind(f"{what} {LFS_ADVICE}")
         if len(data) > _LARGEST_BYTES:
             raise kind(f"{what} has more than {_LARGEST_BYTES} bytes: expected a configuration")
-        content = json.loads(data)
+        return json.loads(data)
     except json.JSONDecodeError as error:
         raise kind(
             f"{what} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
@@ -45,6 +64,3 @@ def read_json(path: Path, what: str, kind: type[ExportError] = ModelUnavailableE
             case _:
                 reason = "is not UTF-8 text"
         raise kind(f"{what} {reason}; fetch it again") from error
-    if not isinstance(content, dict):
-        raise kind(f"{what} holds a {type(content).__name__}: expected a JSON object")
-    return content

@@ -17,7 +17,7 @@ from exporter.models.loaded import LoadedModel
 from exporter.models.preprocessing.file import SAY_IT, naming_the_file, take_preprocess, with_preprocess_file
 from exporter.models.preprocessing.preprocess import PreprocessError
 from exporter.models.quiet import quiet
-from exporter.models.request import ModelRequest, ResolvedRequest, resolve
+from exporter.models.request import ModelRequest, ResolvedRequest, check_no_length, resolve
 
 _SEE_MORE = "check the model and its files; --debug shows where its library stopped"
 
@@ -39,6 +39,8 @@ def load(request: ModelRequest, claims: Claims | None = None) -> LoadedModel:
         UnsupportedGraphError: A saved program has dynamic tokens, or holds what may not be loaded safely.
     """
     asked = with_preprocess_file(resolve(request))
+    if asked.source != "hf":
+        check_no_length(asked)
     load_from = _loader(asked.source)
     with (
         library_failures(ModelUnavailableError, f"{quoted(request.model)}: cannot be loaded", _SEE_MORE),

@@ -25,11 +25,15 @@ Tokenize = Callable[[Sequence[str]], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleInput:
-    """Of one input: shape of an item (without the batch axis), dtype, and the vocabulary size of token ids."""
+    """Of one input: shape of an item (without the batch axis), dtype, and the vocabulary size of token ids.
+
+    A mask is 1 for the tokens of a text and 0 for the padding after them.
+    """
 
     shape: tuple[int, ...]
     dtype: "torch.dtype"
     vocabulary: int | None = None
+    is_mask: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,8 @@ class LoadedModel:
             source library. One sentence each, without machine paths.
         tokenize: Makes the input of a text tower. What it needs is loaded, or fetched, at the first call, which
             raises a ModelUnavailableError where that fails. None for everything but text towers.
+        protected: Of a text encoder, how many first tokens never merge.
+        tokenizer: Of a text encoder, a file of the library `tokenizers`; None where there is none.
         learned: What the file of weights holds besides the model, for a method that reads it: tensors by name.
     """
 
@@ -72,12 +78,19 @@ class LoadedModel:
     class_names: ClassNames | None = None
     notes: tuple[str, ...] = ()
     tokenize: Tokenize | None = None
+    protected: int = 1
+    tokenizer: bytes | None = None
     learned: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
 
     @property
     def example_input(self) -> ExampleInput:
         """The first input: the images, or the token ids."""
         return next(iter(self.inputs.values()))
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether the first input is token ids."""
+        return self.example_input.vocabulary is not None
 
     @property
     def channels_of_no_photo(self) -> int | None:
@@ -88,6 +101,8 @@ class LoadedModel:
     @property
     def why_no_photos(self) -> str:
         """Why there is no `preprocess`, in words that follow the model's name."""
+        if self.takes_texts:
+            return "takes texts, not images"
         if (channels := self.channels_of_no_photo) is not None:
             return f"takes inputs of {channels} channels, which no photo has: expected 1 (gray), 3 (RGB) or 4 (RGBA)"
         return "does not say how images become its input; export it with --preprocess FILE.json"

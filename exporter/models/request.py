@@ -43,6 +43,10 @@ class ModelRequest:
             are left, which another model reads; own for the model's outputs as they are.
         image_size: side of the square input in pixels, or height and width: [96, 160] in a recipe, 96x160 as an option;
             by default the model's own.
+        length: tokens of a text that a text encoder takes, shorter ones are padded; by default 128, or as many as the
+            model has positions.
+        protect_end: keep the last token of a text, [SEP] or </s>, out of all merges, as the first one always is: the
+            encoder takes it as the second one, with its own position.
     """
 
     model: Annotated[str, Key(path="model.name")]
@@ -60,6 +64,8 @@ class ModelRequest:
     image_size: Annotated[
         int | ImageSize | None, Key(path="image_size", option="--image-size", example="96x160")
     ] = None
+    length: Annotated[int | None, Range(least=3, most=65536), Key(path="length", option="--length")] = None
+    protect_end: Annotated[bool, Key(path="protect_end", option="--protect-end")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +207,20 @@ def check_image_tower(asked: ResolvedRequest) -> None:
         raise UsageError(
             f"{asked.spelling} has no text tower: expected a CLIP or SigLIP model for --tower text"
         )
+
+
+def check_no_length(asked: ResolvedRequest) -> None:
+    """Refuse what only text encoders have of a model that takes images, or of a text tower, whose length is its own.
+
+    Raises:
+        UsageError: It was asked for.
+    """
+    request = asked.request
+    for option, given in (("--length", request.length is not None), ("--protect-end", request.protect_end)):
+        if given:
+            raise UsageError(
+                f"{option} is for text encoders, such as BERT (hf:FOLDER), and {asked.spelling} is none: leave it out"
+            )
 
 
 def check_no_options(asked: ResolvedRequest) -> None:

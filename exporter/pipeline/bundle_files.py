@@ -17,7 +17,7 @@ from exporter.bundle import (
     write_sample,
 )
 from exporter.local_path import map_local_paths
-from exporter.models import PREPROCESS_FILE
+from exporter.models import PREPROCESS_FILE, TOKENIZER_FILE
 from exporter.models.weights import sha256_of
 from exporter.packages import toolchain
 from exporter.pipeline.compile import Compiled
@@ -61,6 +61,8 @@ def _write_files(compiled: Compiled) -> None:
         name: _parity_tree(engine.parity, compiled.rounding) for name, engine in compiled.engines.items()
     }
     (folder / "parity.json").write_bytes(canonical_json(parity))
+    if model.tokenizer is not None:
+        (folder / TOKENIZER_FILE).write_bytes(model.tokenizer)
     if model.preprocess is not None:
         (folder / PREPROCESS_FILE).write_bytes(canonical_json(model.preprocess.to_dict()))
     if program.merging_blocks:
@@ -77,7 +79,7 @@ def _manifest(compiled: Compiled) -> Manifest:
     return Manifest(
         name=planned.name,
         model=ModelRecord(source=model.source, id=model.id, weights=weights),
-        tower=recipe.model.tower,
+        tower="text" if model.takes_texts else recipe.model.tower,
         method=recipe.method,
         method_weights=_method_weights(planned),
         tokens_protected=planned.anatomy.prefix if planned.anatomy else 0,

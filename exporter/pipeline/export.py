@@ -18,7 +18,8 @@ from exporter.pipeline.bundle_files import seal_bundle
 from exporter.pipeline.choose import with_choices
 from exporter.pipeline.compile import Compiled, Targets, compile_engines, targets_here, worst
 from exporter.pipeline.material import Material, material
-from exporter.pipeline.measure import Measured, measure_compiled
+from exporter.pipeline.measure import Measured, measure_compiled, require_measured
+from exporter.pipeline.measure_texts import measure_texts
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_weights
 from exporter.pipeline.plan import Planned, plan_export
@@ -116,7 +117,10 @@ def build_bundle(
             build(text_recipe(recipe), staging / TEXT_FOLDER, observe=observe) if recipe.with_text else None
         )
         measured = None
-        if found is not None:
+        if found is not None and found.texts_alone is not None:
+            measured = measure_texts(planned, compiled.runners, found.texts_alone, observe)
+            require_measured(recipe.validate, measured.record)
+        elif found is not None:
             tower = TextTower(recipe.model, text.bundle.runners() if text is not None else {})
             measured = measure_compiled(compiled, found, tower, observe)
         bench = race_against_dense(compiled, targets, observe) if asks_for_race(recipe) else None

@@ -13,11 +13,13 @@ from exporter.validation import (
     ImagePairs,
     ImageSet,
     KnownClasses,
+    TextSet,
     image_arrays,
     image_pairs,
     open_images,
     read_lines,
     read_templates,
+    read_texts,
 )
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
@@ -25,20 +27,22 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Images, and texts for a two-tower model.
+    """Images, and texts for a two-tower model; of a text encoder, texts alone.
 
     Attributes:
         images: for accuracy and fidelity.
         class_names: that prompts are made of, for zero-shot classification; empty where there is none.
         templates: prompts with one `{}` for the class name.
         pairs: for retrieval.
+        texts_alone: for accuracy and fidelity of a text encoder.
         outputs: folder of outputs that are known already, such as the dense model's; None where there are none.
     """
 
-    images: ImageSet | None
+    images: ImageSet | None = None
     class_names: tuple[str, ...] = ()
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
     pairs: ImagePairs | None = None
+    texts_alone: TextSet | None = None
     outputs: Path | None = None
 
     @property
@@ -83,6 +87,8 @@ def material(asked: Validation, request: ModelRequest, model: LoadedModel, outpu
     if not (asked.data or asked.pairs):
         shipped = shipped_data(request) if request.tower == "image" else None
         found = _of_shipped(shipped, model) if shipped is not None else None
+    elif model.takes_texts:
+        found = _of_texts(asked, model, outputs)
     else:
         found = _of_files(asked, model, outputs)
     _check_gates(asked, found, model)
@@ -102,6 +108,13 @@ def _of_files(asked: Validation, model: LoadedModel, outputs: int) -> Material:
         templates=read_templates(Path(asked.templates)) if asked.templates else DEFAULT_TEMPLATES,
         pairs=image_pairs(Path(asked.pairs)) if asked.pairs else None,
     )
+
+
+def _of_texts(asked: Validation, model: LoadedModel, outputs: int) -> Material:
+    class_names = read_lines(Path(asked.classes), "class names") if asked.classes else ()
+    known, _ = _known_classes(asked, model, class_names, outputs)
+    assert asked.data is not None
+    return Material(texts_alone=read_texts(Path(asked.data), None if asked.unlabelled else known))
 
 
 def _known_classes(
@@ -185,7 +198,11 @@ def _check(asked: Validation, model: LoadedModel) -> None:
         raise UsageError("templates: expected class names to put into them as well; give --classes FILE")
     if asked.classes is not None and asked.data is None:
         raise UsageError("classes: expected labelled images of these classes as well; give --data DIR")
-    if (asked.data or asked.pairs) and model.preprocess is None:
+    if asked.data and model.takes_texts and model.tokenizer is None:
+        raise UsageError(f"data: {model.name} takes texts and has no tokenizer to read them with")
+    if asked.pairs and model.takes_texts:
+        raise UsageError(f"pairs: {model.name} {model.why_no_photos}")
+    if (asked.data or asked.pairs) and not model.takes_texts and model.preprocess is None:
         raise UsageError(f"data: {model.name} {model.why_no_photos}")
 
 
@@ -194,12 +211,9 @@ def _what_it_gives(model: LoadedModel) -> str:
 
 
 def _check_gates(asked: Validation, found: Material | None, model: LoadedModel) -> None:
-    classified = (
-        found is not None and found.images is not None and (_gives(model, "logits") or found.class_names)
-    )
-    if asked.accuracy.max_drop is not None and not (
-        classified and found and found.images and found.images.labels
-    ):
+    data = None if found is None else found.texts_alone or found.images
+    classified = found is not None and data is not None and (_gives(model, "logits") or found.class_names)
+    if asked.accuracy.max_drop is not None and not (classified and data and data.labels):
         raise UsageError(
             "validate.accuracy.max_drop: expected labelled images; give a folder with --data DIR, and for a two-tower "
             "model class names with --classes FILE"

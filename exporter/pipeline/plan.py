@@ -95,7 +95,7 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
             torch.zeros((EXAMPLE_BATCH, *each.shape), dtype=each.dtype) for each in model.inputs.values()
         ]
         with library_failures(UnsupportedGraphError, "model: its graph cannot be captured", _SEE_MORE):
-            program = capture(model.module, *examples)
+            program = capture(model.module, *examples, protected=model.protected)
         note(f"{len(program.graph_module.graph.nodes)} nodes")
     if recipe.model.tower == "text":
         return Planned(recipe=recipe, model=model, program=program, anatomy=None, schedule=_as_it_is())

@@ -137,6 +137,10 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
         name = name_of(called)
         check_weights(planned.model, recorded_weights(Path(out)))
     found = material(recipe.validate, recipe.model, planned.model, planned.first_output)
+    if found is not None and found.texts_alone is not None:
+        raise UsageError(
+            "data: a sweep measures images only; leave --data out, and measure bundles of it with validate --data"
+        )
     if request.goal is not None and found is None:
         raise UsageError("sweep: a goal needs images to judge schedules by; give --data DIR")
     conditions = sweep_conditions(recipe, planned, found, request.axes.targets, request.options)

@@ -20,6 +20,7 @@ from exporter.errors import ExportError, TargetUnavailableError, UsageError
 from exporter.models import ships_images
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
+from exporter.pipeline.measure_texts import measure_texts
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import plan_bundle, rewritten
 from exporter.pipeline.plan import Planned
@@ -96,11 +97,16 @@ def validate(
     planned = plan_bundle(bundle, recipe, observe, values or ())
     found = material(asked, planned.recipe.model, planned.model, planned.first_output)
     assert found is not None
-    engines = _engines(bundle, planned, runners, observe)
-    with _store(bundle, found, save) as store:
-        measured = measure(engines, found, store, observe, workers)
+    if found.texts_alone is not None:
+        measured = measure_texts(planned, runners, found.texts_alone, observe)
         if save:
             bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
+    else:
+        engines = _engines(bundle, planned, runners, observe)
+        with _store(bundle, found, save) as store:
+            measured = measure(engines, found, store, observe, workers)
+            if save:
+                bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     require_measured(asked, measured.record)
     return Validated(bundle=bundle, parity=parity, measured=measured, failures=failures)
 

@@ -77,7 +77,8 @@ class Validation:
 
     Attributes:
         data: images: a folder, with one sub-folder per class if they are labelled, or a CSV of image,label; by
-            default images that ship with the model.
+            default images that ship with the model. Of a text encoder, a CSV of text,label.
+        truncate: cut off texts of data that are longer than the engine takes; otherwise they are refused.
         unlabelled: take data as plain images, whatever its sub-folders are called.
         pairs: CSV of image,caption, for retrieval with a two-tower model.
         classes: text file with a class name per line, in the model's order: to match labels with, and for zero-shot
@@ -91,6 +92,7 @@ class Validation:
     """
 
     data: Annotated[LocalPath | None, Key(option="--data")] = None
+    truncate: Annotated[bool, Key(option="--truncate")] = False
     unlabelled: Annotated[bool, Key(option="--unlabelled")] = False
     pairs: Annotated[LocalPath | None, Key(option="--pairs")] = None
     classes: Annotated[LocalPath | None, Key(option="--classes")] = None

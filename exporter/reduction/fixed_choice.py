@@ -10,6 +10,7 @@ from torch import Tensor
 
 from exporter.reduction.match import Match
 from exporter.reduction.method import Site
+from exporter.reduction.ranking import argsort_distinct, ascending
 
 
 def drop_patches(tokens_BNC: Tensor, patches: Sequence[int], at: Site) -> Match:
@@ -32,6 +33,22 @@ def drop_patches(tokens_BNC: Tensor, patches: Sequence[int], at: Site) -> Match:
         return torch.tensor(numbers, device=tokens_BNC.device).expand(batch, -1)
 
     return Match(rows(stays), rows(gone), rows(nearest), at.dropped)
+
+
+def drop_by_rank(rank_BP: Tensor, at: Site) -> Match:
+    """Drop the at.r patches of the lowest ranks; the others keep their order.
+
+    A dropped patch names the first token, which is no patch: it is looked up nowhere in a text.
+
+    Args:
+        rank_BP: int64, different numbers for each patch.
+        at: where; the prefix has a token at least.
+    """
+    order_BP = argsort_distinct(rank_BP) + at.prefix
+    source_BR, rest = order_BP[:, : at.r], ascending(order_BP[:, at.r :])
+    prefix_BP = torch.arange(at.prefix, device=rest.device).expand(rest.shape[0], -1)
+    kept_BK = torch.cat((prefix_BP, rest), dim=1)
+    return Match(kept_BK, source_BR, torch.zeros_like(source_BR), at.dropped)
 
 
 def differs(match: Match, own: Match) -> Tensor:

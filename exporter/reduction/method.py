@@ -107,6 +107,8 @@ class Method:
         proportional: whether attention adds log(size), where neither user nor model says otherwise.
         absent: whether `combine` may return tokens of size 0, which stand for nothing: no one attends to them, and no
             mean counts them.
+        padded: whether it decides among texts of different length: `decide` and `regret` take `padded=True`, and the
+            sizes after the other signals, which are 0 for padding (`reduction.padding`).
         options: a frozen dataclass of what users may set, plain values with defaults; its docstring says what each is.
         searched: `searched(blocks)`: by option that may be `auto`, the values that are tried then, for a model with
             this many blocks; the one whose outputs are nearest to the dense model's is taken.
@@ -133,6 +135,7 @@ class Method:
     place: Place = "after-attention"
     proportional: bool = True
     absent: bool = False
+    padded: bool = False
     options: type[Any] = NoOptions
     searched: Callable[[int], Mapping[str, Sequence[Any]]] = _no_search
     variant: Callable[..., Mapping[str, Any]] = _nothing
@@ -172,6 +175,20 @@ class Method:
     def open_options(self, given: Mapping[str, Any]) -> list[str]:
         """The options that are still to be searched for."""
         return [name for name in self.searched(0) if given.get(name) == AUTO]
+
+    def with_padding(self) -> Self:
+        """The same method for texts of different length.
+
+        Raises:
+            UsageError: it has no rule for padding.
+        """
+        if not self.padded:
+            raise UsageError(
+                f"method {self.name}: it has no rule for padding, which texts of different length have; choose another "
+                "method, such as tome"
+            )
+        reads: tuple[Signal, ...] = self.reads if "sizes" in self.reads else (*self.reads, "sizes")
+        return replace(self, reads=reads, absent=True, kernels=None)
 
     def chosen(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every option by name: the user's values, and defaults for the others and those still to be searched for.

@@ -21,6 +21,18 @@ def initial_sizes(tokens_BNC: Tensor) -> Tensor:
     return torch.ones_like(tokens_BNC[..., :1], dtype=torch.float32)
 
 
+def sizes_of_texts(mask_B11N: Tensor) -> Tensor:
+    """Every token of a text stands for itself, and padding for nothing.
+
+    Args:
+        mask_B11N: boolean, true for the tokens that are there.
+
+    Returns:
+        (B, N, 1) fp32 ones and zeros.
+    """
+    return mask_B11N.reshape(-1, mask_B11N.shape[3], 1).float()
+
+
 def presence(sizes_BN1: Tensor) -> Tensor:
     """1 for every token that stands for something, 0 for an absent one: (B, N, 1) fp32."""
     return (sizes_BN1 > 0).float()

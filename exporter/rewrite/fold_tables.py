@@ -57,7 +57,7 @@ class FoldTables(GraphPass):
         constants = _Constants(graph_module=graph_module, values=_constant_values(graph_module))
         for node in self.readers:
             for table in list(tables(node, layouts)):
-                node.replace_input_with(table.source, constants.of_table(table, node))
+                table.reader.replace_input_with(table.source, constants.of_table(table, node))
         return PassOutcome(name=self.name, rewrites=len(self.readers))
 
     def ensures(self, graph_module: fx.GraphModule) -> str | None:
@@ -99,7 +99,7 @@ class _Constants:
         for known, node in self.buffers:
             if known.shape == value.shape and torch.equal(known, value):
                 return node
-        node = add_parameter(self.graph_module, reader, "table", value)
+        node = add_parameter(self.graph_module, table.reader, "table", value)
         self.buffers.append((value, node))
         return node
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from exporter.anatomy import Anatomy, Block, Layout, TokenAxis
 from exporter.anatomy.depths import Depths, leading_to, token_depths
 from exporter.anatomy.examine import find_obstacles
+from exporter.anatomy.padding import parts_of_mask
 from exporter.anatomy.tables import tables
 from exporter.anatomy.token_axis import trace_tokens
 from exporter.errors import UnsupportedGraphError
@@ -28,7 +29,7 @@ from exporter.graph.operators import aten, sdpa
 from exporter.reduction import Method, Site
 from exporter.reduction.match import record_match
 from exporter.reduction.signals import class_row, split_heads
-from exporter.reduction.sizes import initial_sizes, presence, weighted_mean
+from exporter.reduction.sizes import initial_sizes, presence, sizes_of_texts, weighted_mean
 from exporter.reduction.unmerge import follow, restore
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
@@ -45,8 +46,9 @@ class InsertTokenMerge(GraphPass):
     Given: the value x (B, N, C) that a block's tokens flow through, and what the method reads of the block.
     Result: everything after it reads `merge(x, sizes, decide(signals))`; later attention over the tokens adds
     log(size), later means over them weigh by size, and tables with an entry per token are read where the tokens stand
-    that are left. What needs one entry per original token (B, T, C), or values of several depths, reads
-    `restore(x, where)`. Each block's match becomes an extra output.
+    that are left. Padding has size 0 from the start, and attention that adds log(size) needs no mask over it. What
+    needs one entry per original token (B, T, C), or values of several depths, reads `restore(x, where)`. Each block's
+    match becomes an extra output.
 
     Attributes:
         anatomy: of the graph that this pass runs on.
@@ -75,11 +77,15 @@ class InsertTokenMerge(GraphPass):
         asked = context.options
         if context.anatomy is None or not any(context.sites):
             return None
+        is_padded = context.anatomy.padding.mask is not None
         return cls(
             anatomy=context.anatomy,
             sites=context.sites,
-            method=asked.method,
-            options=asked.method.chosen(asked.method_options),
+            method=asked.method.with_padding() if is_padded else asked.method,
+            options={
+                **asked.method.chosen(asked.method_options),
+                **({"padded": True} if is_padded else {}),
+            },
             proportional=asked.proportional,
             dense_outputs=asked.dense_outputs,
             learned=asked.learned,
@@ -104,6 +110,8 @@ class InsertTokenMerge(GraphPass):
             if site is not None
         }
         points = {block.attention: block.merge_point for block in self.anatomy.blocks}
+        padding = self.anatomy.padding
+        means = {mean.result: mean.values for mean in padding.means}
         reader = TableReader.of(graph_module, layouts, self.anatomy.prefix)
         depths = self._depths(graph, layouts, list(reductions))
         levels: list[_Level] = []
@@ -113,11 +121,16 @@ class InsertTokenMerge(GraphPass):
             if depth > 0 and any(tables(node, layouts)):
                 reader.read(node, layouts, self._own_place(node, levels[depth - 1].standing))
             if (point := points.get(node)) in reductions:
-                reductions[point] = replace(reductions[point], bias=mask_of(node))
+                mask, bias = parts_of_mask(node)
+                reductions[point] = replace(reductions[point], bias=bias if mask is padding.mask else mask)
             if depth > 0 and node.target is sdpa:
                 replaced[node] = self._weigh_keys(node, layouts, levels[depth - 1].sizes)
             elif depth > 0 and node in self.anatomy.pooling:
-                self._weigh_mean(node, layouts, levels[depth - 1].sizes)
+                self._weigh_mean(node, operand(node, 0), layouts, levels[depth - 1].sizes)
+            elif node in means and (depth := depths.values[means[node]]) > 0:
+                values = means[node]
+                layouts.setdefault(replaced.get(values, values), layouts[values])
+                self._weigh_mean(node, replaced.get(values, values), layouts, levels[depth - 1].sizes)
             for source in depths.restoring.get(node, ()):
                 where = self._own_place(node, levels[depths.values[source] - 1].where)
                 self._restore(node, replaced.get(source, source), layouts[source], where)
@@ -138,7 +151,7 @@ class InsertTokenMerge(GraphPass):
             return token_depths(graph, layouts, points, ())
         settled = leading_to([*(block.attention for block in self.anatomy.blocks), *points])
         reading = {node for node in graph.nodes if any(tables(node, layouts))}
-        obstructed = reading | find_obstacles(graph, layouts).keys()
+        obstructed = reading | find_obstacles(graph, layouts, self.anatomy.padding).keys()
         return token_depths(graph, layouts, points, obstructed - settled)
 
     def _reduction(self, index: int, block: Block, site: Site) -> "_Reduction":
@@ -166,8 +179,8 @@ class InsertTokenMerge(GraphPass):
         readers = list(point.users)
         with graph.inserting_before(point.next):
             tokens = graph.call_function(aten.transpose.int, (point, 0, 1)) if layout.axis == 0 else point
-            current = before.sizes if before else graph.call_function(initial_sizes, (tokens,))
-            weighed = self._weights(graph, before.sizes) if before else None
+            current = before.sizes if before else self._first_sizes(tokens)
+            weighed = self._weights(graph, current) if before or self.anatomy.padding.mask else None
             signals = tuple(
                 reduction.signal(name, tokens, current, weighed, method.absent) for name in method.reads
             ) + self._parameters(point, block)
@@ -187,6 +200,13 @@ class InsertTokenMerge(GraphPass):
         for reader in readers:
             reader.replace_input_with(point, result)
         return _Level(tokens=result, sizes=sizes, where=where, standing=standing, record=record)
+
+    def _first_sizes(self, tokens: fx.Node) -> fx.Node:
+        """Every token stands for itself, and padding for nothing."""
+        mask = self.anatomy.padding.mask
+        if mask is None:
+            return tokens.graph.call_function(initial_sizes, (tokens,))
+        return tokens.graph.call_function(sizes_of_texts, (mask,))
 
     def _own_place(self, reader: fx.Node, place: Place | None) -> Place:
         """Where every token is, or was; refused where each token is a mixture of all."""
@@ -214,7 +234,7 @@ class InsertTokenMerge(GraphPass):
         readers = list(point.users)
         with graph.inserting_before(point.next):
             tokens = graph.call_function(aten.transpose.int, (point, 0, 1)) if layout.axis == 0 else point
-            current = before.sizes if before else graph.call_function(initial_sizes, (tokens,))
+            current = before.sizes if before else self._first_sizes(tokens)
             assert self.method.combine is not None
             both = graph.call_function(
                 self.method.combine, (tokens, current), {"at": reduction.site, **self.options}
@@ -251,6 +271,9 @@ class InsertTokenMerge(GraphPass):
         if not isinstance(keys, TokenAxis):
             return attention
         change = keys.prefix - self.anatomy.prefix
+        given = dict(attention.kwargs)
+        if self.anatomy.padding.mask is not None:
+            given["attn_mask"] = parts_of_mask(attention)[1]
         with attention.graph.inserting_before(attention):
             weights = self._weights(attention.graph, sizes)
             if weights is None:
@@ -258,7 +281,7 @@ class InsertTokenMerge(GraphPass):
             weighed = attention.graph.call_function(
                 self.forms.function("mask"),
                 (*attention.args[:3], weights),
-                {"prefix_change": change, "absent": self.method.absent, **attention.kwargs},
+                {"prefix_change": change, "absent": self.method.absent, **given},
             )
         _replace(attention, weighed, layouts)
         return weighed
@@ -269,11 +292,12 @@ class InsertTokenMerge(GraphPass):
             return sizes
         return graph.call_function(presence, (sizes,)) if self.method.absent else None
 
-    def _weigh_mean(self, mean: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node) -> None:
-        values = operand(mean, 0)
+    def _weigh_mean(
+        self, mean: fx.Node, values: fx.Node, layouts: dict[fx.Node, Layout], sizes: fx.Node
+    ) -> None:
         layout = layouts[values]
         assert isinstance(layout, TokenAxis)
-        keepdim = bool(mean.args[2]) if len(mean.args) > 2 else bool(mean.kwargs.get("keepdim", False))
+        keepdim = len(shape_of(mean)) == len(shape_of(values))
         change = layout.prefix - self.anatomy.prefix
         with mean.graph.inserting_before(mean):
             weighted = mean.graph.call_function(weighted_mean, (values, sizes, change, layout.axis, keepdim))

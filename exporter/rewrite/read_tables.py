@@ -84,9 +84,9 @@ class TableReader:
             )
             key = (str(table.source.target), where)
             if key not in standing.entries:
-                with node.graph.inserting_before(node):
+                with node.graph.inserting_before(table.reader):
                     self._insert(table.source, where, standing)
-            node.replace_input_with(table.source, standing.entries[key])
+            table.reader.replace_input_with(table.source, standing.entries[key])
 
     def _insert(self, source: fx.Node, where: "_Where", standing: Standing) -> None:
         """Insert the read of a table, or of both that belong together."""

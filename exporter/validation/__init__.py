@@ -33,6 +33,7 @@ from exporter.validation.retrieval import (
     report_retrieval,
 )
 from exporter.validation.tables import read_lines, read_templates
+from exporter.validation.text_set import TextSet, read_texts
 from exporter.validation.trace import block_errors, groups_of
 from exporter.validation.zero_shot import class_embeddings, zero_shot_logits
 
@@ -50,6 +51,7 @@ __all__ = [
     "Reference",
     "RetrievalReport",
     "Suspect",
+    "TextSet",
     "Tolerances",
     "along_matches",
     "best_answers",
@@ -75,6 +77,7 @@ __all__ = [
     "rank_pairs",
     "read_lines",
     "read_templates",
+    "read_texts",
     "report_accuracy",
     "report_retrieval",
     "require",

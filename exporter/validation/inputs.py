@@ -20,6 +20,7 @@ Cases = Mapping[str, Mapping[str, Array]]
 
 _PHOTOS = ("china.jpg", "flower.jpg")
 _SHIFT_PIXELS = 7
+_SHORTEST = 3  # tokens of a text
 _FLAT = (128, 96, 64, 192)  # bytes of a gray, an RGB and an RGBA image, as many as there are channels
 
 
@@ -54,12 +55,16 @@ def image_inputs(
 def tensor_inputs(examples: Mapping[str, ExampleInput], *, batch: int) -> Cases:
     """Batches for a model that does not say how it takes photos: token ids, or a program's raw tensors.
 
+    With a mask over padding, texts that fill all slots (`noise`), and such that do not (`short`).
+
     Args:
         examples: of every input.
         batch: rows in each.
     """
     generator = np.random.default_rng(0)
     noise = {name: _noise(example, batch, generator) for name, example in examples.items()}
+    if any(example.is_mask for example in examples.values()):
+        return {"noise": noise, "short": noise | _short_masks(examples, batch, generator)}
     if all(example.vocabulary is not None for example in examples.values()):
         return {"noise": noise}
     flat = {
@@ -73,6 +78,15 @@ def _noise(example: ExampleInput, batch: int, generator: np.random.Generator) ->
     if example.vocabulary is None:
         return generator.standard_normal(shape, dtype=np.float32)
     return generator.integers(1, example.vocabulary, shape, dtype=np.int64)
+
+
+def _short_masks(
+    examples: Mapping[str, ExampleInput], batch: int, generator: np.random.Generator
+) -> dict[str, Array]:
+    """Masks of texts of all kinds of length, the first one the shortest: a class token, one token, and an end."""
+    masks = {name: example.shape[0] for name, example in examples.items() if example.is_mask}
+    lengths = np.concatenate(([_SHORTEST], generator.integers(_SHORTEST, min(masks.values()) + 1, batch - 1)))
+    return {name: (np.arange(count) < lengths[:, None]).astype(np.int64) for name, count in masks.items()}
 
 
 def _opened(images_BHWC: Array) -> list[Image.Image]:

@@ -162,10 +162,11 @@ def _tower(build: Build, output_name: OutputName, part: str | None = None) -> HF
 
 def _is_text(model_class: Any) -> bool:
     takes_tokens = model_class.main_input_name == "input_ids"
-    return takes_tokens and any(hasattr(other, _CALL["text"]) for other in _neighbours(model_class))
+    return takes_tokens and any(hasattr(other, _CALL["text"]) for other in neighbours(model_class))
 
 
-def _neighbours(model_class: Any) -> list[Any]:
+def neighbours(model_class: Any) -> list[Any]:
+    """All classes of the module that a class is from."""
     return [each for each in vars(sys.modules[model_class.__module__]).values() if isinstance(each, type)]
 
 
@@ -226,7 +227,7 @@ def _projected_class(model_class: Any, part: Any, side: Side) -> Any:
     return next(
         (
             other
-            for other in _neighbours(model_class)
+            for other in neighbours(model_class)
             if other.__name__.endswith(_SUFFIX[side]) and other.config_class is type(part)
         ),
         None,
@@ -251,12 +252,12 @@ def _alone(spelling: str, model_class: Any, config: Any) -> HFTower:
     built: Any = model_class
     own = config
     if name.endswith(PRETRAINING_HEADS) or config.model_type in SEES_ALL_PATCHES:
-        built, own = _plain(config)
+        built, own = plain(config)
     elif "For" in name or name.endswith("Backbone"):
         hint = "; with --outputs dense its maps are exported" if name.endswith(tuple(MAPS)) else ""
         raise ModelUnavailableError(f"{spelling} is a {name}: {EXPECTED}{hint}")
     inside = on_meta(built, own)
-    arguments = {"add_pooling_layer": False} if _has_untrained_pooler(inside) else {}
+    arguments = {"add_pooling_layer": False} if has_untrained_pooler(inside) else {}
     tower = HFTower(
         architecture=name,
         build=Build(model_class=built, config=own, pick="pooler_output", arguments=arguments),
@@ -267,7 +268,7 @@ def _alone(spelling: str, model_class: Any, config: Any) -> HFTower:
     return _picked(tower, on_meta(built, own, arguments))
 
 
-def _plain(config: Any) -> tuple[Any, Any]:
+def plain(config: Any) -> tuple[Any, Any]:
     """The plain model that a family's heads for pretraining stand on, seeing all patches."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
@@ -281,7 +282,7 @@ def _plain(config: Any) -> tuple[Any, Any]:
     return MODEL_MAPPING[type(config)], copy.deepcopy(config)
 
 
-def _has_untrained_pooler(model: nn.Module) -> bool:
+def has_untrained_pooler(model: nn.Module) -> bool:
     """Whether its pooler has a dense layer of its own, which only pretraining of another kind trains (BERT's)."""
     pooler = getattr(model, "pooler", None)
     return isinstance(pooler, nn.Module) and any(isinstance(each, nn.Linear) for each in pooler.modules())

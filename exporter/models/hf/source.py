@@ -2,7 +2,8 @@
 
 Any model of equal tokens, one per patch: ViT, DeiT, BEiT, DINOv2 and DINOv3, CLIP, SigLIP and what is built like them;
 of a model of images and texts the image tower, or with `--tower text` the text tower. Output objects are unwrapped to
-one tensor, so that the module can be captured. What timm made and transformers wraps is loaded too.
+one tensor, so that the module can be captured. What timm made and transformers wraps is loaded too, and text encoders
+(`hf.encoder`).
 """
 
 from dataclasses import replace
@@ -16,6 +17,7 @@ from exporter.models.class_names import labelled_names
 from exporter.models.hf.architectures import ATTENDS_TO_PADDING, MAE
 from exporter.models.hf.checkpoint import read_config_json
 from exporter.models.hf.dense import find_dense_tower
+from exporter.models.hf.encoder import is_text_encoder, load_encoder
 from exporter.models.hf.errors import explained, reading
 from exporter.models.hf.options import apply_options
 from exporter.models.hf.place import find_place
@@ -26,7 +28,14 @@ from exporter.models.hf.tokenizer import check_padding, lazy_tokenizer
 from exporter.models.hf.tower import HFTower, try_on_meta
 from exporter.models.hf.weights import Weights, find_weights, fit_to_state, load_tower
 from exporter.models.loaded import ExampleInput, LoadedModel
-from exporter.models.request import ImageSize, ResolvedRequest, check_multiple, safe_name, size_text
+from exporter.models.request import (
+    ImageSize,
+    ResolvedRequest,
+    check_multiple,
+    check_no_length,
+    safe_name,
+    size_text,
+)
 from exporter.models.weights import freeze, sha256_of
 
 try:
@@ -57,6 +66,9 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
     with reading("the configuration", place, advice=_CONFIG_ADVICE):
         config = transformers.AutoConfig.from_pretrained(place.where, **place.pinned, trust_remote_code=False)
     with explained("the model", place, advice=_CONFIG_ADVICE):  # a configuration may hold values of any kind
+        if asked.request.tower == "image" and is_text_encoder(asked.spelling, config):
+            return load_encoder(asked, place, config)
+        check_no_length(asked)
         tower = apply_options(_tower(asked, config), asked)
         weights = find_weights(asked, place, tower)
         load_side = _load_text if asked.request.tower == "text" else _load_image

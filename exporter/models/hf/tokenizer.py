@@ -12,6 +12,7 @@ from torch import nn
 from exporter.errors import ModelUnavailableError
 from exporter.models.fetch import Via, fetching
 from exporter.models.hf.module import Unwrapped
+from exporter.models.hf.place import Place
 from exporter.models.loaded import ExampleInput, Tokenize
 
 _BRING_IT = "add the files of the tokenizer's save_pretrained to the checkpoint"
@@ -51,6 +52,35 @@ def lazy_tokenizer(
         return np.asarray(encoded["input_ids"], dtype=np.int64)
 
     return tokenize
+
+
+def tokenizer_file(spelling: str, place: Place, vocabulary: int) -> tuple[bytes | None, tuple[str, ...]]:
+    """The tokenizer of a text encoder as one file of the library `tokenizers`, and a note where there is none.
+
+    Args:
+        spelling: The model, as messages name it.
+        place: The checkpoint.
+        vocabulary: Entries of the model's table of tokens.
+
+    Returns:
+        JSON that says what padding is; and, without it, why.
+    """
+    try:
+        with fetching(f"the tokenizer of {spelling}", via=place.via, way_out=_BRING_IT):
+            from transformers import AutoTokenizer
+
+            loaded = AutoTokenizer.from_pretrained(place.where, **place.pinned, trust_remote_code=False)
+        _check(loaded, spelling, vocabulary)
+    except ModelUnavailableError as error:
+        return None, (f"no tokenizer travels with the bundle, which takes ids of tokens: {error}",)
+    if not loaded.is_fast:
+        return None, (
+            f"the tokenizer of {spelling} has no form of the library tokenizers: none travels with the bundle",
+        )
+    backend = loaded.backend_tokenizer
+    backend.no_truncation()
+    backend.enable_padding(pad_id=loaded.pad_token_id or 0, pad_token=loaded.pad_token or "[PAD]")
+    return str(backend.to_str()).encode(), ()
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from exporter.reduction.match import Match
 from exporter.reduction.method import Method, Site, compared_by
+from exporter.reduction.padding import NEVER, compact, filled_slots, present, quotient, spread
 from exporter.reduction.ranking import order_descending, partition_top
 from exporter.reduction.regret import order_regret, partner_regret, ranking_regret, without_form, worst
 from exporter.reduction.signals import comparable
@@ -33,6 +34,7 @@ _ROUNDING = 1e-6  # of a cosine in fp32
 
 def decide(
     compared: Tensor,
+    sizes_BN1: Tensor | None = None,
     *,
     at: Site,
     margin: float,
@@ -50,8 +52,12 @@ def decide(
     In blocks that are bipartite, all patches are dealt, and of the sources the r merge that are most similar to their
     destination (the one of higher energy on ties).
 
+    Of a text with padding, the energy is the mean over the tokens that are there, and padding is dealt last. Where
+    these are an odd number below 2r, the one of lowest energy (in a bipartite block, the least similar source) stays.
+
     Args:
         compared: the attention's keys (B, H, N, D), or the tokens (B, N, C).
+        sizes_BN1: fp32, 0 for padding; None where there is none.
         at: 0 < r <= (N - prefix) // 2.
         margin: m of the first block.
         energy: `elu` or `paper`.
@@ -61,17 +67,23 @@ def decide(
         A match whose output order is prefix tokens, then protected patches in order of position, or in a bipartite
         block the sources that stay in order of energy, then destinations in order of energy.
     """
-    cosine_BNN, energy_BN = _energies(comparable(compared), at, margin, energy)
-    deal = _deal_all if is_bipartite(bipartite, at) else _deal_top
+    cosine_BNN, energy_BN = _energies(comparable(compared), sizes_BN1, at, margin, energy)
+    everywhere = is_bipartite(bipartite, at)
+    deal = _deal_all if everywhere else _deal_top
     staying, source_BR, destination_BY, partner_BR = deal(cosine_BNN, energy_BN, at.r)
+    if sizes_BN1 is not None:
+        count_B1, is_odd_BR = _odd_one(sizes_BN1, at)
+        partner_BR = torch.where(is_odd_BR, quotient(count_B1, 2), partner_BR)
     positions = torch.arange(compared.shape[-2], device=compared.device)
     prefix_BP = positions[: at.prefix].expand(energy_BN.shape[0], -1)
     kept_BK = torch.cat((prefix_BP, staying + at.prefix, destination_BY + at.prefix), dim=1)
-    return Match(kept_BK, source_BR + at.prefix, partner_BR + (at.prefix + staying.shape[1]))
+    match = Match(kept_BK, source_BR + at.prefix, partner_BR + (at.prefix + staying.shape[1]))
+    return match if sizes_BN1 is None else compact(match, _filled(sizes_BN1, at, everywhere=everywhere))
 
 
 def regret(
     compared: Tensor,
+    sizes_BN1: Tensor | None = None,
     *,
     match: Match,
     at: Site,
@@ -87,8 +99,10 @@ def regret(
     merges), and a source's best similarity to a destination less that to its own partner. Infinite if the tokens are
     not in the output order of `decide`, a prefix token is dealt, or a target is not a destination.
     """
-    cosine_BNN, energy_BN = _energies(comparable(compared), at, margin, energy)
+    cosine_BNN, energy_BN = _energies(comparable(compared), sizes_BN1, at, margin, energy)
     everywhere, patches = is_bipartite(bipartite, at), energy_BN.shape[1]
+    if sizes_BN1 is not None:
+        match = spread(match, _filled(sizes_BN1, at, everywhere=everywhere))
     first = match.kept_BK.shape[1] - (patches // 2 if everywhere else at.r)
     kept_prefix, stayed, destinations = match.kept_BK.tensor_split((at.prefix, first), dim=1)
     staying, source_BR, destination_BY = (
@@ -99,7 +113,16 @@ def regret(
     sorted_or_ranked = everywhere or bool((staying.diff(dim=1) > 0).all())
     if not (in_order and dealt_patches and sorted_or_ranked and int(match.target_BR.min()) >= first):
         return without_form(len(cosine_BNN))
-    partner = partner_regret(_pairs(cosine_BNN, source_BR, destination_BY), match.target_BR - first)
+    pairs_BRY, partner_BR = _pairs(cosine_BNN, source_BR, destination_BY), match.target_BR - first
+    best_BR = pairs_BRY.amax(dim=2)
+    if sizes_BN1 is not None:
+        count_B1, is_odd_BR = _odd_one(sizes_BN1, at)
+        if bool((is_odd_BR & (partner_BR != quotient(count_B1, 2))).any()):
+            return without_form(len(cosine_BNN))
+        pairs_BRY = torch.where(is_odd_BR.unsqueeze(2), NEVER, pairs_BRY)
+    partner = partner_regret(pairs_BRY, partner_BR)
+    if everywhere and sizes_BN1 is not None:
+        partner = worst(partner, order_regret(best_BR))
     if everywhere:
         sources_BX = torch.cat((staying, source_BR), dim=1)
         best_BX = _pairs(cosine_BNN, sources_BX, destination_BY).amax(dim=2)
@@ -149,14 +172,44 @@ def _dealing_regret(energy_BN: Tensor, source_BX: Tensor, destination_BY: Tensor
     return order_regret(torch.cat((both, dealt_BX[:, count:]), dim=1))
 
 
-def _energies(metric_BND: Tensor, at: Site, margin: float, energy: str) -> tuple[Tensor, Tensor]:
+def _energies(
+    metric_BND: Tensor, sizes_BN1: Tensor | None, at: Site, margin: float, energy: str
+) -> tuple[Tensor, Tensor]:
     """Cosines between patches (B, N, N) and their energies (B, N)."""
     patches_BND = metric_BND[:, at.prefix :]
     cosine_BNN = patches_BND @ patches_BND.transpose(1, 2)
     excess_BNN = cosine_BNN - margin * (1 - at.depth)
     if energy == "elu":
-        return cosine_BNN, functional.elu(excess_BNN).mean(dim=2)
-    return cosine_BNN, torch.where(excess_BNN >= 0, cosine_BNN, excess_BNN.exp() - 1).mean(dim=2)
+        share_BNN = functional.elu(excess_BNN)
+    else:
+        share_BNN = torch.where(excess_BNN >= 0, cosine_BNN, excess_BNN.exp() - 1)
+    if sizes_BN1 is None:
+        return cosine_BNN, share_BNN.mean(dim=2)
+    here_BN = present(sizes_BN1[:, at.prefix :])
+    both_BNN, count_B1 = here_BN.unsqueeze(2) & here_BN.unsqueeze(1), here_BN.float().sum(dim=1, keepdim=True)
+    energy_BN = torch.where(both_BNN, share_BNN, 0.0).sum(dim=2) / count_B1.clamp_min(1)
+    return torch.where(both_BNN, cosine_BNN, NEVER), torch.where(here_BN, energy_BN, NEVER)
+
+
+def _odd_one(sizes_BN1: Tensor, at: Site) -> tuple[Tensor, Tensor]:
+    """How many patches are there, (B, 1), and which source is the odd one of fewer than 2r, bool (B, R)."""
+    count_B1 = present(sizes_BN1[:, at.prefix :]).long().sum(dim=1, keepdim=True)
+    is_odd_B1 = (count_B1 % 2 == 1) & (count_B1 < 2 * at.r)
+    return count_B1, is_odd_B1 & (torch.arange(at.r, device=count_B1.device) == quotient(count_B1, 2))
+
+
+def _filled(sizes_BN1: Tensor, at: Site, *, everywhere: bool) -> Tensor:
+    """Which slots that stay will hold a token, where some hold padding."""
+    here_BN = present(sizes_BN1).long()
+    count_B, patches = here_BN[:, at.prefix :].sum(dim=1), here_BN.shape[1] - at.prefix
+    odd_B = ((count_B % 2 == 1) & (count_B < 2 * at.r)).long()
+    destinations = patches // 2 if everywhere else at.r
+    staying_B = quotient(count_B + 1, 2) - at.r if everywhere else count_B - 2 * at.r
+    return filled_slots(
+        (at.prefix, here_BN[:, : at.prefix].sum(dim=1)),
+        (patches - at.r - destinations, staying_B),
+        (destinations, quotient(count_B, 2) + odd_B),
+    )
 
 
 def _jump(cosine_BNN: Tensor, margin: float) -> Tensor:
@@ -205,5 +258,6 @@ METHOD = Method(
     regret=regret,
     options=Options,
     variant=_variant,
+    padded=True,
     kernels="exporter.kernels.matching:decide_pitome",
 )

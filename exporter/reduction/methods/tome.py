@@ -13,6 +13,7 @@ from torch import Tensor
 from exporter.recipe_key import Range
 from exporter.reduction.match import Match
 from exporter.reduction.method import Method, Site, compared_by
+from exporter.reduction.padding import NEVER, compact, filled_slots, present, spread
 from exporter.reduction.ranking import partition_top
 from exporter.reduction.regret import partner_regret, ranking_regret, without_form, worst
 from exporter.reduction.signals import comparable
@@ -26,6 +27,7 @@ def decide(
     *,
     at: Site,
     size_penalty: float = 0.0,
+    padded: bool = False,
     **_options: object,
 ) -> Match:
     """Match the r tokens at even positions that are most similar to one at an odd position.
@@ -36,15 +38,16 @@ def decide(
 
     Args:
         compared: the attention's keys (B, H, N, D), or the tokens (B, N, C).
-        sizes_BN1: fp32; read with a size penalty only.
+        sizes_BN1: fp32; read with a size penalty or padding only.
         at: 0 < r <= (N - prefix) // 2.
         size_penalty: see `Options`.
+        padded: whether slots may hold padding, of size 0, after the tokens (`reduction.padding`).
 
     Returns:
         A match whose output order is prefix tokens, unmerged even tokens, odd tokens.
     """
     first_even, first_odd = _starts(at)
-    scores_BXY = _scores(compared, sizes_BN1, at, size_penalty)
+    scores_BXY = _scores(compared, sizes_BN1, at, size_penalty, padded=padded)
     best_BX, partner_BX = scores_BXY.max(dim=2)
     unmerged, merged = partition_top(best_BX, at.r)
     batch, odd = scores_BXY.shape[0], scores_BXY.shape[2]
@@ -53,7 +56,8 @@ def decide(
     odd_BY = positions[first_odd::2].expand(batch, odd)
     kept_BK = torch.cat((prefix_BP, unmerged * 2 + first_even, odd_BY), dim=1)
     target_BR = partner_BX.gather(1, merged) + (at.prefix + unmerged.shape[1])
-    return Match(kept_BK, merged * 2 + first_even, target_BR)
+    match = Match(kept_BK, merged * 2 + first_even, target_BR)
+    return compact(match, _filled(sizes_BN1, at)) if padded and sizes_BN1 is not None else match
 
 
 def regret(
@@ -63,6 +67,7 @@ def regret(
     match: Match,
     at: Site,
     size_penalty: float = 0.0,
+    padded: bool = False,
     **_options: object,
 ) -> Tensor:
     """How far a match is from the definition of ToMe, (B,): see `Method.regret`.
@@ -71,7 +76,9 @@ def regret(
     a token that stayed less the lowest of one that merged. Infinite if the tokens are not in the output order of
     `decide`, or a target is not at an odd position.
     """
-    scores_BXY = _scores(compared, sizes_BN1, at, size_penalty)
+    scores_BXY = _scores(compared, sizes_BN1, at, size_penalty, padded=padded)
+    if padded and sizes_BN1 is not None:
+        match = spread(match, _filled(sizes_BN1, at))
     partner_BR = match.target_BR - (match.kept_BK.shape[1] - scores_BXY.shape[2])
     if not _has_form(match, at) or int(partner_BR.min()) < 0:
         return without_form(len(scores_BXY))
@@ -80,16 +87,33 @@ def regret(
     return worst(partner_regret(pairs_BRY, partner_BR), ranking_regret(scores_BXY.amax(dim=2), source_BR))
 
 
-def _scores(compared: Tensor, sizes_BN1: Tensor | None, at: Site, size_penalty: float) -> Tensor:
+def _scores(
+    compared: Tensor, sizes_BN1: Tensor | None, at: Site, size_penalty: float, *, padded: bool
+) -> Tensor:
     """What even tokens (rows) and odd tokens (columns) are matched by, (B, X, Y)."""
     metric_BND = comparable(compared)
     first_even, first_odd = _starts(at)
     even_BXD, odd_BYD = metric_BND[:, first_even::2], metric_BND[:, first_odd::2]
-    cosine_BXY = even_BXD @ odd_BYD.transpose(1, 2)
-    if sizes_BN1 is None or at.depth < _LATE:
-        return cosine_BXY
-    size_BXY = sizes_BN1[:, first_even::2] + sizes_BN1[:, first_odd::2].transpose(1, 2)
-    return cosine_BXY - size_penalty * size_BXY.log()
+    score_BXY = even_BXD @ odd_BYD.transpose(1, 2)
+    is_penalised = bool(size_penalty) and at.depth >= _LATE
+    if sizes_BN1 is None or not (is_penalised or padded):
+        return score_BXY
+    even_BX1, odd_B1Y = sizes_BN1[:, first_even::2], sizes_BN1[:, first_odd::2].transpose(1, 2)
+    if is_penalised:
+        score_BXY = score_BXY - size_penalty * (even_BX1 + odd_B1Y).log()
+    return torch.where((even_BX1 > 0) & (odd_B1Y > 0), score_BXY, NEVER) if padded else score_BXY
+
+
+def _filled(sizes_BN1: Tensor, at: Site) -> Tensor:
+    """Which slots that stay will hold a token, where some hold padding."""
+    here_BN = present(sizes_BN1).long()
+    first_even, first_odd = _starts(at)
+    even_BX, odd_BY = here_BN[:, first_even::2], here_BN[:, first_odd::2]
+    return filled_slots(
+        (at.prefix, here_BN[:, : at.prefix].sum(dim=1)),
+        (even_BX.shape[1] - at.r, even_BX.sum(dim=1) - at.r),
+        (odd_BY.shape[1], odd_BY.sum(dim=1)),
+    )
 
 
 def _starts(at: Site) -> tuple[int, int]:
@@ -137,5 +161,6 @@ METHOD = Method(
     regret=regret,
     options=Options,
     variant=_variant,
+    padded=True,
     kernels="exporter.kernels.matching:decide_tome",
 )

@@ -88,7 +88,7 @@ def config_of(name: str, **changes: Any) -> dict[str, Any]:
         pytest.param(
             config_of("LlavaForConditionalGeneration"), None, "save that part by itself", id="language model"
         ),
-        pytest.param(config_of("BertModel"), None, "expected ViT", id="text only"),
+        pytest.param(config_of("GPT2Model"), None, "expected ViT", id="text only, causal"),
         pytest.param(config_of("XCLIPModel"), None, "expected ViT", id="video and text"),
         pytest.param(
             config_of("CLIPTextModelWithProjection"), UsageError, "no image tower", id="text tower for images"

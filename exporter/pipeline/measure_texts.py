@@ -1,0 +1,72 @@
+"""Measure engines of a text encoder against the dense eager model: fidelity, and accuracy where texts have labels.
+
+In: a planned model, its engines' runners, and texts. Out: a `Measured`, as for images.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from exporter.errors import InternalError
+from exporter.models import TextReader
+from exporter.pipeline.measure import DENSE, Measured
+from exporter.pipeline.observe import Observer
+from exporter.pipeline.plan import Planned
+from exporter.records import DataRecord, ValidationRecord
+from exporter.targets import Array, Runner
+from exporter.validation import TextSet, fidelity, hits, report_accuracy
+
+_CHUNK = 64
+
+
+def measure_texts(
+    planned: Planned, runners: Mapping[str, Runner], texts: TextSet, observe: Observer
+) -> Measured:
+    """Run the dense program and every engine over the texts.
+
+    Args:
+        planned: with the dense program.
+        runners: by target.
+        texts: to measure on.
+        observe: called with progress.
+
+    Raises:
+        UsageError: a text is longer than the engines take.
+    """
+    with observe(f"run {texts.name}") as note:
+        inputs = _reader(planned)(texts.texts)
+        outputs = {DENSE: _dense(planned, inputs)}
+        outputs |= {name: next(iter(runner(inputs).values())) for name, runner in runners.items()}
+        note(f"{len(texts.texts)} texts")
+    logits = planned.model.output_names[0] == "logits"
+    record = ValidationRecord(
+        data=DataRecord(name=texts.name, n=len(texts.texts)),
+        fidelity={name: fidelity([(outputs[DENSE], outputs[name])], logits=logits) for name in runners},
+        labels_matched_by=None if texts.match is None else texts.match.matched_by,
+        labels=() if texts.match is None else texts.match.classes,
+    )
+    if texts.labels is None:
+        return Measured(record=record)
+    labels = np.array(texts.labels)
+    report = report_accuracy({name: hits(each, labels) for name, each in outputs.items()})
+    return Measured(
+        record=replace(record, task="classification", accuracy=report.accuracy, difference=report.difference)
+    )
+
+
+def _reader(planned: Planned) -> TextReader:
+    model, truncate = planned.model, planned.recipe.validate.truncate
+    if model.tokenizer is None:
+        raise InternalError("a text encoder without a tokenizer was given texts")
+    return TextReader(model.tokenizer, model.example_input.shape[0], tuple(model.inputs), truncate)
+
+
+def _dense(planned: Planned, inputs: Mapping[str, Array]) -> Array:
+    """The first output of the dense program, float32."""
+    tensors = [torch.from_numpy(each).split(_CHUNK) for each in inputs.values()]
+    with torch.no_grad():
+        parts = [planned.program.graph_module(*part)[0] for part in zip(*tensors, strict=True)]
+    outputs: Array = torch.cat(parts).float().numpy()
+    return outputs

@@ -1,0 +1,214 @@
+"""Text encoders from a checkpoint on the disk to vectors of texts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter import load_bundle
+from exporter.errors import UsageError
+from tests.cli.commands import manifest, run
+from tests.support.once import once
+from tests.support.text_encoders import LENGTH, save_encoder
+
+TEXTS = ["the film", "we saw a very good film it not bad", "good"]
+
+
+def validated(model: Path, table: Path) -> tuple[str, ...]:
+    return "--model", f"hf:{model}", "--data", str(table), "--no-save"
+
+
+@pytest.fixture(scope="session")
+def bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return once(
+        tmp_path_factory, "tiny-bert", lambda folder: save_encoder(folder, "BertModel", pooling="mean")
+    )
+
+
+@pytest.fixture(scope="session")
+def text_bundle(bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def export(folder: Path) -> None:
+        words = (
+            "--length",
+            str(LENGTH),
+            "--r",
+            "3",
+            "--target",
+            "onnx",
+            "--target",
+            "openvino",
+            "--dynamic-batch",
+        )
+        outcome = run(f"hf:{bert_dir}", *words, "--out", str(folder / "bundle"))
+        assert outcome.status == 0, outcome.err
+
+    return once(tmp_path_factory, "text-bundle", export) / "bundle"
+
+
+def test_bundle_of_a_text_encoder_takes_ids_and_a_mask(text_bundle: Path) -> None:
+    found = manifest(text_bundle)
+
+    assert found["tower"] == "text"
+    assert [each["name"] for each in found["inputs"]] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert found["schedule"]["tokens"] == [16, 13, 10, 7]
+    assert found["parity"].keys() == {"onnx", "openvino"}
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_padded_batch_of_texts_equals_the_texts_one_by_one(text_bundle: Path, target: str) -> None:
+    encode = load_bundle(text_bundle).encoder(target)
+
+    together = encode(TEXTS)
+
+    assert together.shape == (3, 32)
+    np.testing.assert_allclose(
+        together, np.concatenate([encode([text]) for text in TEXTS]), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "complaint"),
+    [
+        pytest.param(["good " * 15], "has 17 tokens, and the engine takes 16", id="too-long"),
+        pytest.param(["good", " "], "text 2 of 2 is empty", id="empty"),
+        pytest.param([], "expected a list of at least one text", id="none"),
+    ],
+)
+def test_encoder_refuses_texts_that_it_cannot_take(
+    text_bundle: Path, texts: list[str], complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        load_bundle(text_bundle).encoder()(texts)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param([1, 1, 0, 1], id="hole"),
+        pytest.param([0, 1, 1, 1], id="padding-in-front"),
+        pytest.param([0, 0, 0, 0], id="no-tokens"),
+    ],
+)
+def test_runner_refuses_a_mask_that_is_not_ones_and_then_zeros(text_bundle: Path, mask: list[int]) -> None:
+    bundle = load_bundle(text_bundle)
+    rows = {each.name: np.ones((1, LENGTH), dtype=np.int64) for each in bundle.manifest.inputs}
+    rows["attention_mask"] = np.array([mask + [0] * (LENGTH - 4)])
+
+    with pytest.raises(UsageError, match="expected ones for the tokens of every text, and then zeros"):
+        bundle.runner()(rows)
+
+
+def test_encoder_cuts_long_texts_where_that_is_asked_for(text_bundle: Path) -> None:
+    encode = load_bundle(text_bundle).encoder(truncate=True)
+
+    np.testing.assert_allclose(encode(["good " * 40]), encode(["good " * 14]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        pytest.param(("--length", "41"), "has positions for 40 tokens", id="length"),
+        pytest.param(
+            ("--image-size", "32"), "--image-size says nothing about a text encoder", id="image-size"
+        ),
+        pytest.param(
+            ("--outputs", "dense"), "--outputs dense says nothing about a text encoder", id="outputs"
+        ),
+        pytest.param(("--method", "evit", "--r", "2"), "evit: it has no rule for padding", id="method"),
+    ],
+)
+def test_export_of_a_text_encoder_refuses(bert_dir: Path, words: tuple[str, ...], complaint: str) -> None:
+    outcome = run(f"hf:{bert_dir}", *words)
+
+    assert outcome.status == 2
+    assert complaint in outcome.err
+
+
+def test_bundle_of_a_text_encoder_is_validated_and_reported(text_bundle: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(text_bundle, tmp_path / "bundle")
+
+    assert run("validate", str(own)).status == 0
+    assert run("report", str(own)).status == 0
+    assert "A text tower has no image to draw." in (own / "report.md").read_text(encoding="utf-8")
+
+
+def test_texts_with_labels_give_an_accuracy(tmp_path: Path) -> None:
+    folder = save_encoder(
+        tmp_path / "model", "BertForSequenceClassification", num_labels=3, num_hidden_layers=1
+    )
+    table = tmp_path / "texts.csv"
+    table.write_text("text,label\n" + "".join(f'"{text}",{place}\n' for place, text in enumerate(TEXTS)))
+    words = (
+        f"hf:{folder}",
+        "--length",
+        str(LENGTH),
+        "--r",
+        "2",
+        "--dynamic-batch",
+        "--out",
+        str(tmp_path / "out"),
+    )
+
+    outcome = run(*words, "--data", str(table), "--json")
+
+    assert outcome.status == 0, outcome.err
+    assert outcome.document["accuracy"]["dense"]["n"] == 3
+    assert outcome.document["difference"].keys() == {"onnx"}
+    encode = load_bundle(tmp_path / "out").encoder()
+    agreed = np.mean(encode(TEXTS).argmax(axis=1) == np.arange(3))
+    assert outcome.document["accuracy"]["onnx"]["top1"] == pytest.approx(100 * agreed)
+
+
+def test_texts_of_an_encoder_are_compared_with_the_dense_model(
+    bert_dir: Path, text_bundle: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text("text\nthe film\n")
+
+    outcome = run("validate", str(text_bundle), *validated(bert_dir, table), "--json")
+
+    assert outcome.status == 0, outcome.err
+    assert outcome.document["fidelity"].keys() == {"onnx", "openvino"}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        pytest.param("words\nthe film\n", "expected the header text", id="header"),
+        pytest.param("text\n" + "film " * 30 + "\n", "has 32 tokens, and the engine takes 16", id="too-long"),
+    ],
+)
+def test_tables_that_are_no_texts_for_the_engine_are_refused(
+    bert_dir: Path, text_bundle: Path, tmp_path: Path, content: str, complaint: str
+) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text(content)
+
+    outcome = run("validate", str(text_bundle), *validated(bert_dir, table))
+
+    assert outcome.status == 2
+    assert complaint in outcome.err
+
+
+def test_compiled_engine_equals_eager_pytorch_on_full_and_on_padded_texts(tmp_path: Path) -> None:
+    folder = save_encoder(tmp_path / "model", "DistilBertForSequenceClassification", n_layers=2)
+    words = (
+        "--length",
+        str(LENGTH),
+        "--r",
+        "3",
+        "--target",
+        "aoti",
+        "--batch",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    )
+
+    outcome = run(f"hf:{folder}", *words)
+
+    assert outcome.status == 0, outcome.err
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text(encoding="utf-8"))
+    assert parity["aoti"]["comparisons"].keys() == {"noise/logits", "short/logits"}

@@ -1,0 +1,93 @@
+"""Texts of different length in one batch: each is reduced as its definition reduces it alone."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from exporter.reduction import Site, method
+from exporter.reduction.merge import merge
+from tests.support.definitions import Entering, definition
+
+COUNT = 13
+LENGTHS = torch.tensor([2, 3, 4, 5, 8, 9, 12, 13])
+CASES = [
+    pytest.param("tome", {}, id="tome"),
+    pytest.param("tome", {"size_penalty": 0.1}, id="tome-size-penalty"),
+    pytest.param("pitome", {"bipartite": "none"}, id="pitome"),
+    pytest.param("pitome", {"bipartite": "all"}, id="pitome-bipartite"),
+    pytest.param("random", {"seed": 3}, id="random"),
+    pytest.param("grid", {}, id="grid"),
+]
+DROPPING = ("random", "grid")
+
+
+class Case:
+    """Random tokens, keys and sizes of texts, and what a method with padding makes of them."""
+
+    def __init__(self, name: str, options: dict[str, Any], r: int) -> None:
+        draw = torch.Generator().manual_seed(r)
+        self.name, self.options, self.r = name, options, r
+        self.method = method(name).with_options(options).with_padding()
+        self.keys = torch.randn(len(LENGTHS), 2, COUNT, 4, generator=draw)
+        self.tokens = torch.randn(len(LENGTHS), COUNT, 5, generator=draw)
+        here = torch.arange(COUNT) < LENGTHS[:, None]
+        self.sizes = (torch.randint(1, 4, (len(LENGTHS), COUNT), generator=draw) * here).float().unsqueeze(2)
+        self.at = Site(r=r, dropped=r if name in DROPPING else 0, prefix=1, depth=0.5, tokens=COUNT)
+        self.arguments = {"at": self.at, "padded": True, **self.method.chosen(options)}
+        self.signals = (self.tokens if name in DROPPING else self.keys, self.sizes)
+        self.match = self.method.decide(*self.signals, **self.arguments)
+
+    def alone(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The row's text without padding, by the definition, sorted."""
+        length = int(LENGTHS[row])
+        removed = min(self.r, length - 2) if self.name in DROPPING else self.r
+        leaving = definition(self.name)(
+            Entering(
+                tokens_NC=self.tokens[row, :length].double(),
+                sizes_N=self.sizes[row, :length, 0].double(),
+                keys_HND=self.keys[row, :, :length].double(),
+                values_HND=torch.empty(0),
+                row_N=torch.empty(0),
+                removed=removed,
+                dropped=removed if self.name in DROPPING else 0,
+                prefix=1,
+                block=1,
+                blocks=2,
+                options=self.options,
+            )
+        )
+        return leaving.tokens_KC, leaving.sizes_K
+
+
+@pytest.mark.parametrize("r", [1, 4, 6])
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_every_text_is_reduced_as_it_is_alone(name: str, options: dict[str, Any], r: int) -> None:
+    case = Case(name, options, r)
+
+    tokens, sizes = merge(case.tokens, case.sizes, case.match, form="gather", absent=True)
+
+    for row in range(len(LENGTHS)):
+        expected, expected_sizes = case.alone(row)
+        count = len(expected)
+        order, expected_order = tokens[row, :count, 0].argsort(), expected[:, 0].argsort()
+        torch.testing.assert_close(tokens[row, order].double(), expected[expected_order], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            sizes[row, order, 0].double(), expected_sizes[expected_order], rtol=0, atol=1e-5
+        )
+        assert (sizes[row, count:] == 0).all()
+
+
+@pytest.mark.parametrize("r", [1, 4, 6])
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_regret_accepts_the_own_match_and_no_other(name: str, options: dict[str, Any], r: int) -> None:
+    case = Case(name, options, r)
+    others = case.match._replace(
+        kept_BK=torch.cat((case.match.kept_BK[:, :1], case.match.kept_BK[:, 1:].flip(1)), dim=1)
+    )
+
+    own = case.method.regret(*case.signals, match=case.match, **case.arguments)
+    other = case.method.regret(*case.signals, match=others, **case.arguments)
+
+    assert (own <= 1e-5).all()
+    assert (other > 1e-3).any()

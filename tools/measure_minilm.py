@@ -108,7 +108,7 @@ def embeddings(run: Callable[..., Any], inputs: Sequence[Tensor]) -> Array:
 
 def classifier(features_NC: Array, labels_N: Array) -> Callable[[Array], Array]:
     """A logistic regression of two classes: features to logits (n, 2)."""
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
     fitted = LogisticRegression(max_iter=1000).fit(features_NC, labels_N)
 

@@ -128,7 +128,8 @@ def _(keys_BHND: Tensor, prefix: int, r: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @match_pitome.register_kernel("cpu")
 def _(keys_BHND: Tensor, prefix: int, r: int, margin: float) -> tuple[Tensor, Tensor, Tensor]:
-    return _indices(pitome.decide(keys_BHND, at=Site(r, 0, prefix, 0.0), margin=margin))
+    at = Site(r, 0, prefix, 0.0)
+    return _indices(pitome.decide(keys_BHND, at=at, margin=margin, energy="elu", bipartite="none"))
 
 
 def _indices(match: Match) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ from exporter.anatomy import Anatomy, examine
 from exporter.capture import EXAMPLE_BATCH, Program, capture
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import Schedule, ScheduleRequest, plan
-from tests.support.eager_state import Reduction
+from tests.support.eager_state import COMPARED, Reduction
 from tests.support.families import IMAGE_SIZE, SCHEDULES, Family, family
 from tests.support.matching import Method
 
@@ -55,7 +55,8 @@ class Captured:
 
     def compile(self, request: ScheduleRequest, name: Method = "tome", **options: Any) -> RewrittenProgram:
         """Rewrite it for a schedule and a method, once; `options` are those of `RewriteOptions`."""
-        settings: dict[str, Any] = {"batch": EXAMPLE_BATCH} | options
+        defaults: dict[str, Any] = {"batch": EXAMPLE_BATCH, "method_options": COMPARED.get(name, {})}
+        settings = defaults | options
         schedule = self.schedule(request, name, **settings.get("method_options", {}))
         key = repr((schedule, name, sorted(settings.items())))
         if key not in self.compiled:
@@ -84,7 +85,8 @@ def reference(
     Raises:
         NearTieError: some decision is too close for a comparison with fp32.
     """
-    return reduced_reference(family, Reduction(removed=merged, method=name, proportional=proportional), batch)
+    asked = Reduction(removed=merged, method=name, options=COMPARED.get(name, {}), proportional=proportional)
+    return reduced_reference(family, asked, batch)
 
 
 def reduced_reference(family: Family, asked: Reduction, batch: int = 2) -> "EagerRun":

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.eager_blocks import attention, block_parts
-from tests.support.eager_state import MergeState, Reduction
+from tests.support.eager_state import COMPARED, MergeState, Reduction
 from tests.support.eager_towers import find_tower
 from tests.support.matching import Matching
 
@@ -72,7 +72,9 @@ def trace_eager_merged(
 ) -> EagerRun:
     """Run the model as `run_eager_merged` does and return everything that happened on the way."""
     return trace_eager_reduced(
-        model, images, Reduction(removed=merged, method=method, proportional=proportional)
+        model,
+        images,
+        Reduction(removed=merged, method=method, options=COMPARED.get(method, {}), proportional=proportional),
     )
 
 

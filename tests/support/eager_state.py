@@ -10,6 +10,10 @@ from torch import Tensor
 from tests.support.definitions import Entering, definition
 from tests.support.matching import Matching
 
+COMPARED: Mapping[str, Mapping[str, Any]] = {"pitome": {"bipartite": "none"}}
+"""Options of comparisons by a method's name. Where PiToMe deals every patch, energies nearly tie in most small images;
+`tests/parity/test_methods.py` compares its other forms."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:

@@ -13,7 +13,7 @@ def reduce(entering: Entering) -> Leaving:
     if r == 0:
         return weighed(entering, keep_all(len(entering.tokens_NC)))
     first_half = 2 * entering.block < entering.blocks
-    bipartite = options.get("bipartite", "none")
+    bipartite = options.get("bipartite", "all")
     everywhere = bipartite == "all" or bipartite == ("first-half" if first_half else "second-half")
     margin = options.get("margin", FIRST_MARGIN) * (1 - entering.block / entering.blocks)
     choose = match_pitome_everywhere if everywhere else match_pitome

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from exporter.reduction import method
 from exporter.reduction.match import Match
-from exporter.reduction.methods.pitome import decide
+from exporter.reduction.method import Site
 from tests.support.matching import match_pitome, match_pitome_everywhere
 from tests.unit.reduction.match_cases import MatchCase, groups_of, keys_of, random_cases, site, tied_cases
 
@@ -17,8 +18,14 @@ from tests.unit.reduction.match_cases import MatchCase, groups_of, keys_of, rand
 EXACT_MARGIN = -1.0
 
 
-def matched(case: MatchCase, *, depth: float, margin: float) -> Match:
-    return decide(case.keys_BHND, at=case.site(depth), margin=margin)
+def matched(case: MatchCase, *, depth: float, **options: Any) -> Match:
+    return decided(case.keys_BHND, case.site(depth), **options)
+
+
+def decided(compared: Tensor, at: Site, **options: Any) -> Match:
+    """Decide as the paper does, where the options do not say otherwise."""
+    pitome = method("pitome")
+    return pitome.decide(compared, at=at, **pitome.chosen({"bipartite": "none", **options}))
 
 
 @given(case=tied_cases())
@@ -41,7 +48,7 @@ def test_groups_are_those_of_the_definition(case: MatchCase, block: int, margin:
 def test_bipartite_block_deals_every_patch_and_merges_the_best_pairs_with_exact_ties(case: MatchCase) -> None:
     expected = match_pitome_everywhere(case.similarity, r=case.r, prefix=case.prefix, margin=EXACT_MARGIN)
 
-    match = decide(case.keys_BHND, at=case.site(0.0), margin=EXACT_MARGIN, bipartite="all")
+    match = matched(case, depth=0.0, margin=EXACT_MARGIN, bipartite="all")
 
     assert [sorted(group) for group in groups_of(match)] == [sorted(group) for group in expected.groups]
 
@@ -63,17 +70,19 @@ def test_options_are_those_of_the_definition(
     assume(expected.margin > 1e-5 and nearest > 1e-5)
     options: dict[str, Any] = {"margin": 0.9, "energy": energy, "bipartite": bipartite}
 
-    match = decide(case.keys_BHND, at=case.site(block / 12), **options)
+    match = matched(case, depth=block / 12, **options)
 
     assert [sorted(group) for group in groups_of(match)] == [sorted(group) for group in expected.groups]
-    regret = method("pitome").regret(case.keys_BHND, match=match, at=case.site(block / 12), **options)
+    regret = method("pitome").regret(
+        case.keys_BHND, match=match, at=case.site(block / 12), metric="keys", **options
+    )
     assert float(regret) <= 1e-6
 
 
 @given(case=random_cases())
 def test_tokens_as_metric_are_compared_like_the_keys_of_one_head(case: MatchCase) -> None:
-    by_tokens = decide(case.metric_NC[None], at=case.site(), margin=0.9)
-    by_keys = decide(case.keys_BHND, at=case.site(), margin=0.9)
+    by_tokens = decided(case.metric_NC[None], case.site())
+    by_keys = decided(case.keys_BHND, case.site())
 
     assert groups_of(by_tokens) == groups_of(by_keys)
 
@@ -93,7 +102,7 @@ def test_equal_tokens_are_dealt_alternately_by_position(
     r = data.draw(st.integers(1, tokens // 2))
     keys = torch.full((1, 1, total, 64), 64**-0.5)
 
-    kept, sources, targets, *_ = decide(keys, at=site(r, prefix), margin=0.9)
+    kept, sources, targets, *_ = decided(keys, site(r, prefix))
 
     dealt, protected = range(prefix, prefix + 2 * r), range(prefix + 2 * r, total)
     assert sources.tolist() == [list(dealt[0::2])]
@@ -106,7 +115,7 @@ def test_prefix_tokens_have_no_part_in_the_energy() -> None:
     like_patch_0, unlike = patches[:1], -patches[:1]
 
     found = [
-        groups_of(decide(keys_of(torch.cat((prefix, patches))), at=site(3, 1), margin=0.9))
+        groups_of(decided(keys_of(torch.cat((prefix, patches))), site(3, 1)))
         for prefix in (like_patch_0, unlike)
     ]
 
@@ -120,7 +129,7 @@ def test_margin_decides_who_is_in_a_large_cluster(margin: float) -> None:
     angles = torch.tensor([0.0, 1.0, 90.0, 91.0, 200.0, 230.0, 260.0]).deg2rad()
     metric = torch.stack((angles.cos(), angles.sin()), dim=1)
 
-    found = decide(keys_of(metric), at=site(1, 0, 0.0), margin=margin)
+    found = decided(keys_of(metric), site(1, 0, 0.0), margin=margin)
 
     expected = match_pitome((metric.double() @ metric.T.double()).tolist(), r=1, prefix=0, margin=margin)
     assert groups_of(found) == expected.groups

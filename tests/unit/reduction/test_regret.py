@@ -1,5 +1,7 @@
 """Regret: zero for a method's own match, and as large as the mistake for any other one."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -14,9 +16,11 @@ EAST, NORTH, NEAR_EAST, NEAR_NORTH = [1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0
 CLASS = [0.0, -1.0]
 
 
-def regret_of(name: str, metric_BND: Tensor, match: Match, *, r: int, prefix: int = 1) -> list[float]:
+def regret_of(
+    name: str, metric_BND: Tensor, match: Match, *, r: int, prefix: int = 1, **options: Any
+) -> list[float]:
     chosen = method(name)
-    regrets = chosen.regret(metric_BND[:, None], match=match, at=site(r, prefix), **chosen.chosen({}))
+    regrets = chosen.regret(metric_BND[:, None], match=match, at=site(r, prefix), **chosen.chosen(options))
     found: list[float] = regrets.tolist()
     return found
 
@@ -78,10 +82,10 @@ def test_pitome_regrets_a_partner_that_is_not_the_best() -> None:
     angles = torch.tensor([0.0, 0.0, 4.0, 90.0, 97.0]).deg2rad()
     metric = torch.stack((angles.cos(), angles.sin()), dim=1).unsqueeze(0)
     pitome = method("pitome")
-    own = pitome.decide(metric[:, None], at=site(2, 1), **pitome.chosen({}))
+    own = pitome.decide(metric[:, None], at=site(2, 1), **pitome.chosen({"bipartite": "none"}))
     swapped = own._replace(target_BR=own.target_BR.flip(1))
 
-    (found,) = regret_of("pitome", metric, swapped, r=2)
+    (found,) = regret_of("pitome", metric, swapped, r=2, bipartite="none")
 
     assert own.target_BR[0, 0] != own.target_BR[0, 1]
     assert found > 0.5
@@ -93,7 +97,7 @@ def test_pitome_regrets_merging_an_informative_token() -> None:
     metric = torch.stack((angles.cos(), angles.sin()), dim=1).unsqueeze(0)
     wrong = Match(torch.tensor([[0, 1, 3, 2]]), torch.tensor([[4]]), torch.tensor([[3]]))
 
-    (found,) = regret_of("pitome", metric, wrong, r=1)
+    (found,) = regret_of("pitome", metric, wrong, r=1, bipartite="none")
 
     assert found > 0.1
 

@@ -29,7 +29,13 @@ GRAPHS = {
     "tome": ((4, 0), OPTIONS),
     "pitome_fp16_target_forms": (
         (4, 0),
-        replace(OPTIONS, method=method("pitome"), precision="fp16", forms=TARGET_FORMS),
+        replace(
+            OPTIONS,
+            method=method("pitome"),
+            method_options={"bipartite": "none"},
+            precision="fp16",
+            forms=TARGET_FORMS,
+        ),
     ),
 }
 

@@ -32,6 +32,7 @@ def matching_of(
         prefix=prefix,
         block=block,
         blocks=blocks,
+        options={"bipartite": "none"},
     )
     return definition(method)(entering).matching
 

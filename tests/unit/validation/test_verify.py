@@ -28,6 +28,7 @@ from exporter.validation import (
     verify,
 )
 from tests.support.compiled import Captured, capture_model, captured_family
+from tests.support.eager_state import COMPARED
 from tests.support.fake_runner import FakeRunner
 from tests.support.families import family
 
@@ -166,7 +167,7 @@ def with_match(change: str, name: str) -> RewrittenProgram:
 
     custom = replace(sound, decide=broken)
     captured = captured_family("timm_vit")
-    options = RewriteOptions(method=custom, batch=EXAMPLE_BATCH)
+    options = RewriteOptions(method=custom, method_options=COMPARED.get(name, {}), batch=EXAMPLE_BATCH)
     return rewrite(captured.program, captured.schedule(ScheduleRequest(r=4)), options)
 
 

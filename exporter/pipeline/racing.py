@@ -50,6 +50,7 @@ class BenchOptions:
         threads: of each contender; None for all cores of this process.
         launches: processes per contender.
         rounds: per launch.
+        min_round_ms: of calls in a round, at least.
         device: `cpu` or `cuda`.
         compiled: whether `torch.compile` takes part.
         eager: whether eager PyTorch takes part, dense and reduced.
@@ -59,6 +60,7 @@ class BenchOptions:
     threads: int | None = None
     launches: int = 5
     rounds: int = 5
+    min_round_ms: float = RaceOptions.min_round_ms
     device: Device = "cpu"
     compiled: bool = True
     eager: bool = True
@@ -142,7 +144,7 @@ def asks_for_race(recipe: Recipe) -> bool:
 def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) -> BenchReport:
     """Race compiled engines against dense ones of the same targets, and hold the speed gate of the recipe.
 
-    Without a gate the race is short: fewer launches, and the rewritten program in eager PyTorch takes no part.
+    Without a gate the race is short: fewer launches, shorter rounds, and without the rewritten program in eager PyTorch.
 
     Raises:
         GateError: an engine is too slow, or could not be timed.
@@ -158,10 +160,10 @@ def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) 
             compiled_subject(dense, "dense", recipe.batch),
             compiled_subject(compiled, label, recipe.batch, eager),
         ]
-        launches = BenchOptions.launches if gated else LEAST_LAUNCHES
-        report = race_subjects(
-            planned, subjects, work, BenchOptions(compiled=False, launches=launches), observe
-        )
+        options = BenchOptions(compiled=False)
+        if not gated:
+            options = replace(options, launches=3, min_round_ms=200.0)
+        report = race_subjects(planned, subjects, work, options, observe)
     require_speed(recipe, report, label)
     return report
 
@@ -195,6 +197,7 @@ def race_subjects(
         work=work,
         launches=options.launches,
         rounds=options.rounds,
+        min_round_ms=options.min_round_ms,
         min_calls=1,
         device=options.device,
     )

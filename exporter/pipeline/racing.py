@@ -144,7 +144,7 @@ def asks_for_race(recipe: Recipe) -> bool:
 def race_against_dense(compiled: Compiled, targets: Targets, observe: Observer) -> BenchReport:
     """Race compiled engines against dense ones of the same targets, and hold the speed gate of the recipe.
 
-    Without a gate the race is short: fewer launches, shorter rounds, and without the rewritten program in eager PyTorch.
+    Without a gate the race is short: fewer launches, shorter rounds, no rewritten program in eager PyTorch.
 
     Raises:
         GateError: an engine is too slow, or could not be timed.

@@ -73,6 +73,8 @@ class TextReader:
         loaded.enable_padding(**{**padding, "length": self.length})
         if self.truncate:
             loaded.enable_truncation(self.length)
+        else:
+            loaded.no_truncation()  # which a file may ask for by itself
         return loaded
 
     def _check(self, texts: Sequence[str]) -> None:

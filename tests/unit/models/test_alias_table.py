@@ -16,6 +16,7 @@ from exporter.models.shipped.digits import DIGITS_PREPROCESS, build_vit_digits
 
 WANTED = {
     "vit_digits",
+    "vit_fashion",
     "clip_digits",
     "vit_ti16",
     "vit_s16",

@@ -45,6 +45,7 @@ def test_engine_that_was_built_and_did_not_run_is_not_measured(
     exported = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
     monkeypatch.setattr(sweep_point, "targets_here", lambda _: None)
     monkeypatch.setattr(sweep_point, "plan_export", lambda _: None)
+    monkeypatch.setattr(sweep_point, "with_choices", lambda planned, _: planned)
     monkeypatch.setattr(sweep_point, "build_bundle", lambda *_, **__: exported)
     point = Point(method="tome", schedule=ScheduleRequest(r=4), precision="fp32", target="trt-rtx")
     build = BuildPoint(recipe=Recipe(model=ModelRequest(model="m")), bundles=tmp_path, outputs=None)

@@ -31,6 +31,7 @@ _COMPILER = (
     Package(name="torchvision", extra="compiler"),
     Package(name="timm", extra="compiler"),
     Package(name="transformers", extra="hf"),
+    Package(name="diffusers", extra="diffusers"),
     Package(name="open_clip_torch", extra="open-clip"),
     Package(name="numpy"),
     Package(name="onnx", extra="compiler"),

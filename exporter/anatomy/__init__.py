@@ -1,6 +1,7 @@
 """Anatomy: read-only facts about a captured graph. No per-model code."""
 
-from exporter.anatomy.examine import Anatomy, Block, Refusal, examine
+from exporter.anatomy.block import Block
+from exporter.anatomy.examine import Anatomy, Refusal, examine
 from exporter.anatomy.layout import Layout, TokenAxis
 from exporter.anatomy.work import executed_macs
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from exporter.anatomy.around import blocks_around, work_around
+from exporter.anatomy.block import Block, heads_of, is_stream
 from exporter.anatomy.demand import token_demand
 from exporter.anatomy.depths import Depths, is_restorable, leading_to, token_depths
 from exporter.anatomy.layout import Layout, PatchGrid, Scrambled, TokenAxis
@@ -20,36 +22,11 @@ from exporter.anatomy.token_axis import token_inputs, trace_tokens
 from exporter.anatomy.token_rules import reduced_axes
 from exporter.anatomy.work import growing_macs, workload
 from exporter.errors import UnsupportedGraphError
-from exporter.graph.nodes import calls, example_batch, operand, shape_of
+from exporter.graph.nodes import calls, input_nodes, operand, shape_of
 from exporter.graph.operators import Trait, aten, has, sdpa
 from exporter.schedule import Geometry, Place, Workload
 
 _JOINS = "it joins tokens of several depths, of which not as many are left"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One attention block.
-
-    Attributes:
-        start: the value that the block begins with; None where no single value carries the whole image there.
-        attention: the `scaled_dot_product_attention` node over the block's own tokens.
-        merge_point: the value after which everything flows through the merged tokens.
-        heads: attention heads.
-        channels: width of the merge point's value.
-        end: the value that the block ends with; None where no single value carries the whole image there.
-        tail_macs: multiply-accumulates per token, and per pair of tokens, between the merge point and the end.
-        tokens_read: how many tokens of the merge point's value, from the front, anything reads; None for all.
-    """
-
-    start: fx.Node | None
-    attention: fx.Node
-    merge_point: fx.Node
-    heads: int
-    channels: int
-    end: fx.Node | None
-    tail_macs: tuple[int, int]
-    tokens_read: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +85,12 @@ class Anatomy:
     @property
     def geometry(self) -> Geometry:
         """What a schedule has to know."""
-        return Geometry(tokens=self.tokens, protected=self.prefix, blocks=len(self.blocks))
+        return Geometry(
+            tokens=self.tokens,
+            protected=self.prefix,
+            blocks=len(self.blocks),
+            grids=tuple(block.grid for block in self.blocks if block.grid is not None),
+        )
 
     def check_mergeable(
         self, merged: Sequence[int], *, dense_outputs: bool = False, reduced_outputs: bool = False
@@ -154,10 +136,12 @@ def examine(graph_module: fx.GraphModule, place: Place = "after-attention") -> A
         UnsupportedGraphError: there is no attention over a token axis, or blocks without a merge point.
     """
     graph = graph_module.graph
+    if place == "around-attention":
+        return _examine_around(graph)
     layouts = trace_tokens(graph)
     sites = [node for node in calls(graph, sdpa) if _is_self_attention(node, layouts)]
     if not sites:
-        raise UnsupportedGraphError(f"model: {_why_no_attention(graph, layouts)}")
+        raise UnsupportedGraphError(f"model: {_why_no_attention(graph, layouts)}{_instead(graph)}")
     blocks = _blocks(graph, layouts, sites, place)
     points = [block.merge_point for block in blocks]
     padding = find_padding(graph_module, layouts, sites)
@@ -180,6 +164,35 @@ def examine(graph_module: fx.GraphModule, place: Place = "after-attention") -> A
         workload=workload(graph, layouts, depths, len(blocks)),
         head=_head(graph, layouts, points[-1], (*pools, *padding.means), attention_pools),
     )
+
+
+def _examine_around(graph: fx.Graph) -> Anatomy:
+    layouts, blocks = blocks_around(graph)
+    if not blocks:
+        raise UnsupportedGraphError(
+            "model: no residual self-attention whose tokens are the cells of a feature map; for a Vision Transformer "
+            "choose another method, such as --method tome"
+        )
+    return Anatomy(
+        layouts=layouts,
+        blocks=blocks,
+        prefix=0,
+        tokens=shape_of(blocks[0].merge_point)[1],
+        grid=None,
+        pooling=(),
+        attention_pooling=(),
+        padding=Padding(),
+        refusals=(),
+        workload=work_around(graph, blocks),
+        head="a feature map",
+    )
+
+
+def _instead(graph: fx.Graph) -> str:
+    """What to do about a diffusion model, which takes more than images; nothing for any other."""
+    if len(input_nodes(graph)) == 1 or not blocks_around(graph)[1]:
+        return ""
+    return "; choose --method tomesd, which merges around each attention"
 
 
 def _tokens_of_all(sites: Sequence[fx.Node], layouts: Mapping[fx.Node, Layout]) -> TokenAxis:
@@ -220,7 +233,7 @@ def _is_mean_of_tokens(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool
     """Whether a node is a mean over the tokens of a (B, N, C) or (N, B, C) value, and over nothing else."""
     if node.target is not aten.mean.dim or not _reduces_tokens(node, layouts):
         return False
-    return len(reduced_axes(node)) == 1 and _is_stream(operand(node, 0), layouts)
+    return len(reduced_axes(node)) == 1 and is_stream(operand(node, 0), layouts)
 
 
 def _blocks(
@@ -238,11 +251,12 @@ def _blocks(
         after: list[fx.Node | None] = [*_after_norms(between), None, None]
         middle, end, *_ = after
         point = {"block-start": start, "after-attention": middle, "block-end": end}[place]
-        if point is None or not _is_stream(point, layouts):
+        if point is None or not is_stream(point, layouts):
             where = "before" if place == "block-start" else "after"
             raise UnsupportedGraphError(
                 f"model: no merge point {where} attention {site.name} (block {index}): no single (B, N, C) value "
                 "carries the whole image before the next attention (parallel attentions, or skips across blocks)"
+                f"{_instead(graph)}"
             )
         tail = nodes[order[point] + 1 : order[end]] if end is not None else []
         blocks.append(
@@ -250,7 +264,7 @@ def _blocks(
                 start=start,
                 attention=site,
                 merge_point=point,
-                heads=_heads(site),
+                heads=heads_of(site),
                 channels=shape_of(point)[-1],
                 end=end,
                 tail_macs=growing_macs(tail, layouts),
@@ -270,16 +284,6 @@ def _after_norms(values: list[fx.Node]) -> list[fx.Node]:
     if not values or not is_normalised(values[0]):
         return values
     return [node for node in values if not is_normalised(node)]
-
-
-def _is_stream(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
-    layout = layouts[node]
-    return isinstance(layout, TokenAxis) and layout.is_plain and len(shape_of(node)) == 3 and layout.axis < 2
-
-
-def _heads(site: fx.Node) -> int:
-    shape, batch = shape_of(operand(site, 0)), example_batch(site.graph)
-    return shape[1] if len(shape) == 4 else shape[0] // batch
 
 
 def _why_no_attention(graph: fx.Graph, layouts: Mapping[fx.Node, Layout]) -> str:

@@ -18,7 +18,7 @@ def trace_tokens(graph: fx.Graph) -> dict[fx.Node, Layout]:
     dependent = image_dependent(graph)
     for node in graph.nodes:
         if node in dependent and node.op != "output":
-            layouts[node] = _layout(node, layouts)
+            layouts[node] = layout_of(node, layouts)
     return layouts
 
 
@@ -43,7 +43,8 @@ def side_inputs(node: fx.Node, layouts: Layouts) -> list[fx.Node]:
     return found
 
 
-def _layout(node: fx.Node, layouts: Layouts) -> Layout:
+def layout_of(node: fx.Node, layouts: Layouts) -> Layout:
+    """The layout of a value that depends on the image, from those of its operands."""
     if node.op == "placeholder":
         return None
     sources = [layouts[source] for source in node.all_input_nodes if source in layouts]

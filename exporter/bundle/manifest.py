@@ -8,6 +8,7 @@ single changed byte is found, in the manifest as in every other file.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import add, sub
 from typing import ClassVar, Literal
 
 from exporter.bundle.consistency import complaints
@@ -47,12 +48,24 @@ class ScheduleRecord:
         merged: tokens merged per block, length L.
         tokens: tokens that enter each block, then the final count, length L + 1.
         dropped: tokens dropped per block, length L; None where none is.
+        around: true where the tokens of a block come back after its attention; None elsewhere.
     """
 
     requested: str
     merged: tuple[int, ...]
     tokens: tuple[int, ...]
     dropped: tuple[int, ...] | None = field(default=None, metadata=OMIT)
+    around: bool | None = field(default=None, metadata=OMIT)
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """Tokens that leave each block, merged or dropped."""
+        return self.merged if self.dropped is None else tuple(map(add, self.merged, self.dropped))
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Tokens of each block after its reduction."""
+        return tuple(map(sub, self.tokens, self.removed))
 
     @property
     def is_dense(self) -> bool:

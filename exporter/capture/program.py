@@ -46,18 +46,24 @@ class Program:
     outcomes: tuple[PassOutcome, ...] = ()
 
 
-def capture(model: nn.Module | ExportedProgram, *examples: torch.Tensor, protected: int = 1) -> Program:
+def capture(
+    model: nn.Module | ExportedProgram,
+    *examples: torch.Tensor,
+    protected: int = 1,
+    largest_batch: int | None = None,
+) -> Program:
     """Trace a model in evaluation mode.
 
     Args:
         model: called with a tensor for every input; returns a tensor or a flat tuple or list of tensors.
         examples: (EXAMPLE_BATCH, ...) for every input, in the order of the call; only shapes and dtypes matter.
         protected: of a text encoder, how many first tokens never merge.
+        largest_batch: up to which the model's own code computes the same way; None where it asks for no batch.
 
     Raises:
         UnsupportedGraphError: the model cannot be traced with static shapes, or has other inputs or outputs.
     """
-    exported = model if isinstance(model, ExportedProgram) else _trace(model, examples)
+    exported = model if isinstance(model, ExportedProgram) else _trace(model, examples, largest_batch)
     graph_module = _flat(exported.module(check_guards=False))
     batch = input_nodes(graph_module.graph)[0].meta["val"].shape[0]
     takes_ids = bool(id_inputs(graph_module.graph))
@@ -71,9 +77,11 @@ def capture(model: nn.Module | ExportedProgram, *examples: torch.Tensor, protect
     )
 
 
-def export_graph(module: nn.Module, *examples: torch.Tensor, dynamic_batch: bool) -> ExportedProgram:
+def export_graph(
+    module: nn.Module, *examples: torch.Tensor, dynamic_batch: bool, largest_batch: int | None = None
+) -> ExportedProgram:
     """`torch.export` with everything else about it settled: no gradients, an optional free batch axis of all inputs."""
-    batch = Dim("batch")
+    batch = Dim("batch", max=largest_batch)
     shapes = tuple({0: batch} for _ in examples) if dynamic_batch else None
     with torch.no_grad(), without_stack_traces(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -94,10 +102,12 @@ def without_stack_traces() -> Iterator[None]:
         fx.config.do_not_emit_stack_traces = before
 
 
-def _trace(model: nn.Module, examples: tuple[torch.Tensor, ...]) -> ExportedProgram:
+def _trace(
+    model: nn.Module, examples: tuple[torch.Tensor, ...], largest_batch: int | None
+) -> ExportedProgram:
     model.eval().requires_grad_(False)
     try:
-        return export_graph(model, *examples, dynamic_batch=True)
+        return export_graph(model, *examples, dynamic_batch=True, largest_batch=largest_batch)
     except Exception as symbolic:  # torch.export has no common error type
         try:
             return export_graph(model, *examples, dynamic_batch=False)

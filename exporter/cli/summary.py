@@ -61,7 +61,12 @@ def print_exported(console: Console, exported: Exported) -> None:
     """The closing summary of an export."""
     manifest = exported.bundle.manifest
     lines = Table.grid(padding=(0, 2))
-    if manifest.schedule.tokens:
+    if manifest.schedule.around:
+        merging = sum(map(bool, manifest.schedule.merged))
+        lines.add_row(
+            "tokens", f"merged at {merging} of {len(manifest.schedule.merged)} attentions, and restored"
+        )
+    elif manifest.schedule.tokens:
         lines.add_row("tokens", f"{manifest.schedule.tokens[0]} to {manifest.schedule.tokens[-1]}")
     counts = manifest.gmacs
     lines.add_row(
@@ -117,8 +122,8 @@ def planned_tree(planned: Planned) -> dict[str, Any]:
 
 
 def _schedule_tree(schedule: Schedule) -> dict[str, Any]:
-    tree = asdict(schedule)
-    return tree if any(schedule.dropped) else {key: value for key, value in tree.items() if key != "dropped"}
+    left_out = (("dropped",) if not any(schedule.dropped) else ()) + (() if schedule.around else ("around",))
+    return {key: value for key, value in asdict(schedule).items() if key not in left_out}
 
 
 def print_planned(console: Console, planned: Planned) -> None:
@@ -161,7 +166,7 @@ def _block_rows(planned: Planned) -> list[dict[str, Any]]:
             "tokens_in": tokens[index],
             "merged": planned.schedule.merged[index],
             **({"dropped": dropped[index]} if any(dropped) else {}),
-            "tokens_out": tokens[index + 1],
+            "tokens_out": planned.schedule.left[index],
             "gmacs": macs / 1e9,
             "attention": block.attention.name,
             "merge_point": block.merge_point.name,

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
-from exporter.errors import InternalError, ModelUnavailableError, library_failures, one_line, quoted
+from exporter.errors import (
+    InternalError,
+    ModelUnavailableError,
+    UsageError,
+    library_failures,
+    one_line,
+    quoted,
+)
 from exporter.models.alias_table import ALIASES, Alias
 from exporter.models.checkpoint.claim import Claims, claiming
 from exporter.models.library_notes import listening
@@ -51,6 +58,8 @@ def load(request: ModelRequest, claims: Claims | None = None) -> LoadedModel:
         _refusing_preprocessing(request),
     ):
         loaded = load_from(asked)
+    if request.latent_size is not None and loaded.steps is None:
+        raise UsageError(f"--latent-size: {quoted(request.model)} takes no latents; leave it out")
     _check_finite(loaded)
     notes = dict.fromkeys(map(one_line, (*loaded.notes, *heard.notes, *_about_channels(loaded))))
     alias = asked.alias.name if asked.alias else None

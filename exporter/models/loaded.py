@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-OutputName = Literal["logits", "embedding", "features", "tokens", "maps"]
+OutputName = Literal["logits", "embedding", "features", "tokens", "maps", "out_sample"]
 
 ClassNames = tuple[tuple[str, ...], ...]
 """For each class index its accepted spellings; the first is the one that is shown."""
@@ -25,15 +25,21 @@ Tokenize = Callable[[Sequence[str]], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleInput:
-    """Of one input: shape of an item (without the batch axis), dtype, and the vocabulary size of token ids.
+    """One input.
 
-    A mask is 1 for the tokens of a text and 0 for the padding after them.
+    Attributes:
+        shape: of an item, without the batch axis.
+        dtype: of its values.
+        vocabulary: of token ids and classes, how many there are.
+        steps: of a scheduler's step, how many there are, the first one 0.
+        is_mask: 1 for the tokens of a text and 0 for the padding after them.
     """
 
     shape: tuple[int, ...]
     dtype: "torch.dtype"
     vocabulary: int | None = None
     is_mask: bool = False
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,7 @@ class LoadedModel:
             raises a ModelUnavailableError where that fails. None for everything but text towers.
         protected: Of a text encoder, how many first tokens never merge.
         tokenizer: Of a text encoder, a file of the library `tokenizers`; None where there is none.
+        largest_batch: Up to which the module's own code computes the same way; None where it asks for no batch.
         learned: What the file of weights holds besides the model, for a method that reads it: tensors by name.
     """
 
@@ -80,6 +87,7 @@ class LoadedModel:
     tokenize: Tokenize | None = None
     protected: int = 1
     tokenizer: bytes | None = None
+    largest_batch: int | None = None
     learned: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
 
     @property
@@ -93,9 +101,16 @@ class LoadedModel:
         return self.example_input.vocabulary is not None
 
     @property
+    def steps(self) -> int | None:
+        """How many steps the scheduler of a denoiser has; None of any other model."""
+        return next((each.steps for each in self.inputs.values() if each.steps is not None), None)
+
+    @property
     def channels_of_no_photo(self) -> int | None:
         """The number of channels of an image input, if no photo can be converted to it."""
         shape = self.example_input.shape
+        if self.steps is not None:
+            return None
         return shape[0] if len(shape) == 3 and channel_order(shape[0]) is None else None
 
     @property
@@ -103,6 +118,8 @@ class LoadedModel:
         """Why there is no `preprocess`, in words that follow the model's name."""
         if self.takes_texts:
             return "takes texts, not images"
+        if self.steps is not None:
+            return "takes latents and no images"
         if (channels := self.channels_of_no_photo) is not None:
             return f"takes inputs of {channels} channels, which no photo has: expected 1 (gray), 3 (RGB) or 4 (RGBA)"
         return "does not say how images become its input; export it with --preprocess FILE.json"

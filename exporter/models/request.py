@@ -41,10 +41,11 @@ class ModelRequest:
         outputs: dense for one entry per patch whatever is merged: a backbone gives its normalised tokens, and a program
             or a model with a head for maps gets every token back where it needs them all; reduced for the tokens that
             are left, which another model reads; own for the model's outputs as they are.
+        latent_size: side of the square latents of a diffusion model, or height and width; by default the model's own.
         image_size: side of the square input in pixels, or height and width: [96, 160] in a recipe, 96x160 as an option;
             by default the model's own.
         length: tokens of a text that a text encoder takes, shorter ones are padded; by default 128, or as many as the
-            model has positions.
+            model has positions. Of a diffusion model, how many text states it takes.
         protect_end: keep the last token of a text, [SEP] or </s>, out of all merges, as the first one always is: the
             encoder takes it as the second one, with its own position.
     """
@@ -61,6 +62,9 @@ class ModelRequest:
         "image"
     )
     outputs: Annotated[Outputs, Key(path="outputs", option="--outputs")] = "own"
+    latent_size: Annotated[
+        int | ImageSize | None, Key(path="latent_size", option="--latent-size", example="64x96")
+    ] = None
     image_size: Annotated[
         int | ImageSize | None, Key(path="image_size", option="--image-size", example="96x160")
     ] = None
@@ -242,6 +246,9 @@ def _check_values(request: ModelRequest) -> None:
     size = request.image_size
     if size is not None and not all(1 <= side <= MAX_IMAGE_SIZE for side in as_pair(size)):
         raise UsageError(f"--image-size must be between 1 and {MAX_IMAGE_SIZE}, got {size_text(size)}")
+    latents = request.latent_size
+    if latents is not None and not all(1 <= side <= MAX_IMAGE_SIZE for side in as_pair(latents)):
+        raise UsageError(f"--latent-size must be between 1 and {MAX_IMAGE_SIZE}, got {size_text(latents)}")
     if size is not None and request.tower == "text":
         raise UsageError(
             "--image-size says nothing about a text tower: leave one of --image-size and --tower out"

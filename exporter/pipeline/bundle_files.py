@@ -65,7 +65,9 @@ def _write_files(compiled: Compiled) -> None:
         (folder / TOKENIZER_FILE).write_bytes(model.tokenizer)
     if model.preprocess is not None:
         (folder / PREPROCESS_FILE).write_bytes(canonical_json(model.preprocess.to_dict()))
-    if program.merging_blocks:
+    if (
+        program.merging_blocks and not compiled.planned.schedule.around
+    ):  # there, each block has groups of its own
         groups_LBT = groups_of(program, compiled.sample.records, compiled.planned.schedule.tokens[0])
         np.savez(folder / MERGES_FILE, groups_LBT=groups_LBT.numpy())
 
@@ -89,6 +91,7 @@ def _manifest(compiled: Compiled) -> Manifest:
             merged=schedule.merged,
             tokens=schedule.tokens,
             dropped=schedule.dropped if any(schedule.dropped) else None,
+            around=schedule.around or None,
         ),
         calibrated=planned.calibrated,
         dense_outputs=recipe.model.outputs == "dense" or None,

@@ -89,13 +89,16 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
     _check_slots(recipe, chosen)
     with observe("load") as note:
         model = load(recipe.model, _claims(chosen))
+        _check_timesteps(recipe, model)
         note(f"{model.source}:{model.id}, {model.weights_kind} weights")
     with observe("capture") as note:
         examples = [
             torch.zeros((EXAMPLE_BATCH, *each.shape), dtype=each.dtype) for each in model.inputs.values()
         ]
         with library_failures(UnsupportedGraphError, "model: its graph cannot be captured", _SEE_MORE):
-            program = capture(model.module, *examples, protected=model.protected)
+            program = capture(
+                model.module, *examples, protected=model.protected, largest_batch=model.largest_batch
+            )
         note(f"{len(program.graph_module.graph.nodes)} nodes")
     if recipe.model.tower == "text":
         return Planned(recipe=recipe, model=model, program=program, anatomy=None, schedule=_as_it_is())
@@ -106,7 +109,7 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
             anatomy.check_mergeable(schedule.removed, **_asked_outputs(recipe))
         if not schedule.is_dense:
             schedule = replace(schedule, notes=(*schedule.notes, *_open_notes(recipe, chosen)))
-        note(f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens")
+        note(_tokens_text(schedule))
     planned = Planned(recipe=recipe, model=model, program=program, anatomy=anatomy, schedule=schedule)
     return planned if chosen.learned is None else replace(planned, learned=_learned(planned, chosen.learned))
 
@@ -140,6 +143,26 @@ def _open_notes(recipe: Recipe, chosen: Method) -> tuple[str, ...]:
     )
 
 
+def _check_timesteps(recipe: Recipe, model: LoadedModel) -> None:
+    asked = recipe.validate.timesteps
+    if not asked:
+        return
+    if model.steps is None:
+        raise UsageError(f"timesteps: expected a diffusion model, got {model.name}; leave --timesteps out")
+    if wrong := [step for step in asked if step >= model.steps]:
+        raise UsageError(
+            f"timesteps: expected steps of the scheduler that {model.name} was trained with, 0 to {model.steps - 1}, "
+            f"got {wrong[0]}"
+        )
+
+
+def _tokens_text(schedule: Schedule) -> str:
+    if schedule.around:
+        merging = sum(map(bool, schedule.merged))
+        return f"{sum(schedule.merged)} tokens merge, at {merging} of {len(schedule.merged)} attentions"
+    return f"{schedule.tokens[0]} to {schedule.tokens[-1]} tokens"
+
+
 def _asked_outputs(recipe: Recipe) -> dict[str, bool]:
     """What the outputs may be, as the anatomy takes it."""
     asked = recipe.model.outputs
@@ -160,9 +183,11 @@ def gmacs(planned: Planned, executed: int) -> GmacsRecord:
     """The arithmetic of one image: as the method describes it, and as the graph executes it."""
     if planned.anatomy is None:
         return GmacsRecord(dense=executed / 1e9, reduced=executed / 1e9, ratio=1.0, executed=executed / 1e9)
-    tokens, workload = planned.schedule.tokens, planned.anatomy.workload
-    dense = workload.macs([tokens[0]] * len(tokens))
-    reduced = workload.macs(tokens) + sum(_learned_macs(planned, block) for block in planned.learned)
+    schedule, workload = planned.schedule, planned.anatomy.workload
+    dense = workload.macs(schedule.dense_segments)
+    reduced = workload.macs(schedule.segments) + sum(
+        _learned_macs(planned, block) for block in planned.learned
+    )
     return GmacsRecord(
         dense=dense / 1e9,
         reduced=reduced / 1e9,
@@ -175,10 +200,14 @@ def gmacs(planned: Planned, executed: int) -> GmacsRecord:
 def block_macs(planned: Planned) -> list[int]:
     """Multiply-accumulates of each block of one image: up to its merge point over what enters, then over the rest.
 
-    What a method learned is counted in the block that it reduces.
+    What a method learned is counted in the block that it reduces. Where tokens merge around attention, a block is the
+    attention alone.
     """
     if planned.anatomy is None:
         return []
+    if planned.schedule.around:
+        counted = zip(planned.schedule.left, planned.anatomy.blocks, strict=True)
+        return [_macs(left, block.tail_macs) for left, block in counted]
     tokens, workload = planned.schedule.tokens, planned.anatomy.workload
     found = []
     earlier = (0, 0)

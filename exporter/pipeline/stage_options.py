@@ -12,7 +12,15 @@ from exporter.recipe import Recipe
 from exporter.reduction import method
 from exporter.rewrite import InsertInputNormalization, RewriteOptions
 from exporter.targets import Array, EmitRequest, Signature, TensorSpec
-from exporter.validation import TOLERANCES, Cases, Reference, Tolerances, image_inputs, tensor_inputs
+from exporter.validation import (
+    TOLERANCES,
+    Cases,
+    Reference,
+    Tolerances,
+    image_inputs,
+    step_inputs,
+    tensor_inputs,
+)
 from exporter.version import __version__
 
 
@@ -40,6 +48,9 @@ def parity_inputs(planned: Planned) -> Cases:
     """The inputs that parity is verified on."""
     recipe, model = planned.recipe, planned.model
     batch = EXAMPLE_BATCH if recipe.dynamic_batch else recipe.batch
+    if model.steps is not None:
+        middle, last = model.steps // 2, model.steps - 1
+        return step_inputs(model.inputs, batch=batch, steps=recipe.validate.timesteps or (0, middle, last))
     if model.preprocess is None:
         return tensor_inputs(model.inputs, batch=batch)
     (name,) = model.inputs

@@ -20,6 +20,7 @@ def default_name(recipe: Recipe, model_name: str) -> str:
     parts = [
         model_name,
         size_text(model.image_size) if model.image_size is not None else None,
+        f"latents{size_text(model.latent_size)}" if model.latent_size is not None else None,
         merging_name(recipe),
         f"{model.outputs}-outputs" if model.outputs != "own" else None,
         "uint8" if recipe.input == "uint8" else None,
@@ -46,6 +47,8 @@ def _schedule_name(schedule: ScheduleRequest) -> str:
         return f"keep-{_digest(schedule.keep_per_layer)}"
     if schedule.form == "published":
         return str(schedule.published)
+    if schedule.form == "ratio":
+        return f"ratio{schedule.ratio:g}"
     if schedule.form == "keep_rate":
         return f"rate{schedule.keep_rate:g}{_places(schedule)}"
     if schedule.form == "slots_for":

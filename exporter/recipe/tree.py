@@ -13,7 +13,7 @@ from exporter.forms import Forms, Precision
 from exporter.local_path import LocalPath
 from exporter.models import ModelRequest, OptionValue
 from exporter.recipe.value_types import Amount, FolderName, Method, Passes, Percent, Targets
-from exporter.recipe_key import Key, Positive, Range
+from exporter.recipe_key import Count, Key, Positive, Range
 from exporter.schedule import ScheduleRequest
 
 InputKind = Literal["float", "uint8"]
@@ -86,6 +86,8 @@ class Validation:
         labels_in_order: number the class folders of data in the order of their names; otherwise they are matched by
             name or index.
         templates: text file with a prompt per line, each with one {}; by default "a photo of a {}.".
+        timesteps: steps of a diffusion model's scheduler that parity is verified at, such as 0,500,999; by default the
+            first, the middle and the last one.
         accuracy: gate on top-1.
         agreement: gate on agreement with the dense model.
         overflow: gate on images that need more tokens than there are slots.
@@ -98,6 +100,7 @@ class Validation:
     classes: Annotated[LocalPath | None, Key(option="--classes")] = None
     labels_in_order: Annotated[bool, Key(option="--labels-in-order")] = False
     templates: Annotated[LocalPath | None, Key(option="--templates")] = None
+    timesteps: Annotated[tuple[Count, ...], Key(option="--timesteps")] = ()
     accuracy: AccuracyGate = field(default_factory=AccuracyGate)
     agreement: AgreementGate = field(default_factory=AgreementGate)
     overflow: OverflowGate = field(default_factory=OverflowGate)

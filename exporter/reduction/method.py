@@ -11,7 +11,14 @@ from torch import Tensor
 from exporter.errors import InternalError, UsageError, nearest
 from exporter.reduction.learned import Learned
 from exporter.reduction.match import Match
-from exporter.schedule import Geometry, Place, half_of_patches, keep_of_current, none_dropped
+from exporter.schedule import (
+    Geometry,
+    Place,
+    half_of_patches,
+    keep_of_current,
+    none_dropped,
+    none_of_grid,
+)
 
 Signal = Literal["mean_keys", "keys", "queries", "values", "tokens", "sizes", "class_row"]
 """What a method may read of a block:
@@ -41,7 +48,8 @@ class Site(NamedTuple):
         dropped: how many of them are dropped.
         prefix: protected tokens in front.
         depth: block index / number of blocks.
-        tokens: that enter the first block, prefix tokens included.
+        tokens: that enter the first block, prefix tokens included; around an attention, that enter it.
+        grid: rows and columns of the tokens around an attention; elsewhere None, since tokens have left the grid.
     """
 
     r: int
@@ -49,6 +57,7 @@ class Site(NamedTuple):
     prefix: int
     depth: float
     tokens: int = 0
+    grid: tuple[int, int] | None = None
 
 
 def nothing(*signals: Any, **options: Any) -> Any:
@@ -103,7 +112,10 @@ class Method:
         pairs: whether a schedule may say it.
         keep: `keep(rate, stage, initial, current, **options)`: how many patches a keep rate leaves, at its stage 0, 1,
             ...; of `initial` patches that enter the model, and `current` that enter the block.
-        place: where in the block; before it, only tokens and sizes can be read.
+        grid_cap: `grid_cap(grid, **options)`: how many tokens of a feature map may merge around an attention; those are
+            all but the targets, which are the last ones of `Match.kept_BK`.
+        place: where in the block; before it, only tokens and sizes can be read. Around an attention, tokens are those
+            of the residual stream, and what merges is what the attention reads.
         proportional: whether attention adds log(size), where neither user nor model says otherwise.
         absent: whether `combine` may return tokens of size 0, which stand for nothing: no one attends to them, and no
             mean counts them.
@@ -132,6 +144,7 @@ class Method:
     dropped: Callable[..., int] = none_dropped
     pairs: bool = False
     keep: Callable[..., int] = keep_of_current
+    grid_cap: Callable[..., int] = none_of_grid
     place: Place = "after-attention"
     proportional: bool = True
     absent: bool = False
@@ -156,6 +169,12 @@ class Method:
     def __post_init__(self) -> None:
         if self.place == "block-start" and not {"tokens", "sizes"}.issuperset(self.reads):
             raise InternalError(f"method {self.name}: before a block it can read its tokens and sizes only")
+        if self.place == "around-attention" and (
+            self.reads != ("tokens",) or self.combine or self.proportional
+        ):
+            raise InternalError(
+                f"method {self.name}: around an attention it reads tokens, and takes their plain mean"
+            )
 
     def limited(self, geometry: Geometry, given: Mapping[str, Any]) -> Geometry:
         """A model's geometry with what this method removes at most, what it drops, and how it reads a keep rate."""
@@ -166,6 +185,7 @@ class Method:
             dropped=partial(self.dropped, **options),
             keep=partial(self.keep, **options),
             pairs=self.pairs,
+            grid_cap=partial(self.grid_cap, **options),
         )
 
     def with_options(self, given: Mapping[str, Any]) -> Self:

@@ -7,7 +7,6 @@ What was not run is said to be not run, with the command that runs it.
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from exporter.bundle import Manifest
 from exporter.records import BenchRecord, ValidationRecord
@@ -225,7 +224,7 @@ def _block_table(evidence: Evidence) -> Table:
             *(show.milliseconds(blocks.get(block)) for blocks in times.values()),
         )
         for block, (before, merged, after) in enumerate(
-            zip(schedule.tokens, schedule.merged, schedule.tokens[1:], strict=False)
+            zip(schedule.tokens, schedule.merged, schedule.left, strict=False)
         )
     )
     return Table(
@@ -280,8 +279,7 @@ def _agreement(manifest: Manifest) -> tuple[Part, ...]:
         return (absent("Agreement of the matches: not measured."),)
     if all(share == 1 for shares in records.values() for share in shares):
         return (Paragraph(text="Every engine merges the same tokens as eager PyTorch, in every block."),)
-    counts = pairwise(manifest.schedule.tokens)
-    merging = [block for block, (before, after) in enumerate(counts) if before != after]
+    merging = [block for block, removed in enumerate(manifest.schedule.removed) if removed]
     rows = tuple(
         (
             str(block),

@@ -35,9 +35,9 @@ class FoldTables(GraphPass):
 
     @classmethod
     def configured(cls, context: PassContext) -> Self | None:
-        """None where no token leaves, or no table is read after that."""
+        """None where no token leaves, or no table is read after that, as none is around an attention."""
         anatomy = context.anatomy
-        if anatomy is None or not any(context.sites):
+        if anatomy is None or not any(context.sites) or context.schedule.around:
             return None
         blocks = zip(anatomy.blocks, context.sites, strict=True)
         first = next(block.merge_point for block, site in blocks if site)

@@ -2,7 +2,7 @@
 
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,8 +41,8 @@ class GeneralizeTokenShapes(GraphPass):
         """Generalise every node whose arguments name the token count."""
         graph, rewrites = graph_module.graph, 0
         layouts = trace_tokens(graph)
-        for node in calls(graph, *_GENERALIZERS):
-            rewrites += _GENERALIZERS[node.target](node, layouts)
+        for node in graph.nodes:
+            rewrites += generalize(node, layouts)
         return PassOutcome(name=self.name, rewrites=rewrites)
 
     def ensures(self, graph_module: fx.GraphModule) -> str | None:
@@ -54,6 +54,12 @@ class GeneralizeTokenShapes(GraphPass):
             if isinstance(layout, TokenAxis) and sizes[layout.axis] != -1:
                 return f"{node.name} still names its token count"
         return None
+
+
+def generalize(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
+    """Take the token count out of one node's arguments; return whether any named it."""
+    generalizer = _GENERALIZERS.get(node.target)
+    return generalizer is not None and generalizer(node, layouts)
 
 
 def _sizes(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
@@ -120,7 +126,7 @@ def _part(node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> bool:
     return True
 
 
-_GENERALIZERS: dict[Any, Any] = {
+_GENERALIZERS: dict[Any, Callable[[fx.Node, Mapping[fx.Node, Layout]], bool]] = {
     aten.reshape.default: _sizes,
     aten.expand.default: _sizes,
     aten.unflatten.int: _sizes,

@@ -73,9 +73,9 @@ class InsertTokenMerge(GraphPass):
 
     @classmethod
     def configured(cls, context: PassContext) -> Self | None:
-        """As planned; None where no token leaves."""
+        """As planned; None where no token leaves, or all come back after the attention."""
         asked = context.options
-        if context.anatomy is None or not any(context.sites):
+        if context.anatomy is None or not any(context.sites) or context.schedule.around:
             return None
         is_padded = context.anatomy.padding.mask is not None
         return cls(

@@ -14,12 +14,14 @@ from exporter.rewrite.context import PassContext
 from exporter.rewrite.convert_precision import ConvertPrecision
 from exporter.rewrite.decompose_stable_sort import DecomposeStableSort
 from exporter.rewrite.fold_attention_scale import FoldAttentionScale
+from exporter.rewrite.fold_constants import FoldConstants
 from exporter.rewrite.fold_input_normalization import FoldInputNormalization, InsertInputNormalization
 from exporter.rewrite.fold_layer_scale import FoldLayerScale
 from exporter.rewrite.fold_metric import FoldMetric
 from exporter.rewrite.fold_tables import FoldTables
 from exporter.rewrite.fuse_residual_norm import FuseResidualNorm
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
+from exporter.rewrite.insert_merge_around import InsertMergeAround
 from exporter.rewrite.insert_token_merge import InsertTokenMerge
 from exporter.rewrite.plan_merges import PlanMerges
 from exporter.rewrite.project_patches import ProjectPatches
@@ -42,13 +44,13 @@ PIPELINE: tuple[Phase, ...] = (
     Phase("take bytes", (InsertInputNormalization,)),
     Phase(
         "fold, exactly and keeping every shape",
-        (RemoveNoOps, FoldInputNormalization, FoldLayerScale, FoldAttentionScale),
+        (RemoveNoOps, FoldConstants, FoldInputNormalization, FoldLayerScale, FoldAttentionScale),
     ),
     Phase("let shapes follow the tokens", (GeneralizeTokenShapes,)),
     Phase("find blocks and plan merges", (AnnotateBlocks, PlanMerges, FoldTables)),
     Phase("compute only tokens that are read", (SplitFusedProjection, RemoveDeadTokens)),
     Phase("type for a target", (CalibrateActivations, ConvertPrecision)),
-    Phase("merge", (InsertTokenMerge, SpreadAnnotation)),
+    Phase("merge", (InsertTokenMerge, InsertMergeAround, SpreadAnnotation)),
     Phase(
         "take a target's forms",
         (FoldMetric, ProjectPatches, QuantizeProducts, ApproximateGelu, FuseResidualNorm, SpreadAnnotation),

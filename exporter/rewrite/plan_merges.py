@@ -52,7 +52,8 @@ class PlanMerges(GraphPass):
                 dropped=dropped,
                 prefix=anatomy.prefix,
                 depth=index / len(anatomy.blocks),
-                tokens=anatomy.tokens,
+                tokens=anatomy.tokens if block.grid is None else block.grid.tokens,
+                grid=None if block.grid is None else (block.grid.rows, block.grid.columns),
             )
             for index, (block, r, dropped) in enumerate(counts)
         )

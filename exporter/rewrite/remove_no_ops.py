@@ -10,14 +10,19 @@ from exporter.graph.graph_pass import GraphPass, PassOutcome
 from exporter.graph.nodes import calls, operand
 from exporter.graph.operators import Trait, aten, has, operators
 
-_WHEN_NOTHING_CHANGES = {*operators(Trait.CAST | Trait.RESHAPE), aten.expand.default, aten.slice.Tensor}
+_WHEN_NOTHING_CHANGES = {
+    *operators(Trait.CAST | Trait.RESHAPE),
+    aten.expand.default,
+    aten.slice.Tensor,
+    aten.squeeze.dim,
+}
 
 
 @dataclass(frozen=True)
 class RemoveNoOps(GraphPass):
     """Drop what static shapes and one dtype turned into the identity.
 
-    Given: `clone(x)`, `contiguous(x)`, `to(x, x.dtype)`, `reshape(x, x.shape)`.
+    Given: `clone(x)`, `contiguous(x)`, `to(x, x.dtype)`, `reshape(x, x.shape)`, `squeeze(x)` that finds nothing.
     Result: `x`.
     """
 

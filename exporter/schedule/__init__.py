@@ -1,5 +1,6 @@
 """Schedules: how many tokens leave each block, and what the rest costs. Pure integers, no torch."""
 
+from exporter.schedule.around import Grid, none_of_grid
 from exporter.schedule.plan import (
     Geometry,
     Place,
@@ -21,6 +22,7 @@ __all__ = [
     "FORMS",
     "PUBLISHED",
     "Geometry",
+    "Grid",
     "Place",
     "Schedule",
     "ScheduleKind",
@@ -32,6 +34,7 @@ __all__ = [
     "keep_of_current",
     "keep_of_initial",
     "none_dropped",
+    "none_of_grid",
     "plan",
     "spread",
 ]

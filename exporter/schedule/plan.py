@@ -6,18 +6,20 @@ a block, and how many of them are dropped and not merged, is the method's to say
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from math import ceil
+from operator import add, sub
 from typing import Literal
 
 from exporter.errors import UsageError
+from exporter.schedule.around import Grid, merged_around, none_of_grid
 from exporter.schedule.published import published
 from exporter.schedule.request import ScheduleRequest
 
 _EXACT = 1e-9  # of a product of a rate and a count, in which 0.7 * 10 is not 7
 
-Place = Literal["after-attention", "block-start", "block-end"]
-"""Where tokens leave a block: between attention and MLP, before the block, or after it."""
+Place = Literal["after-attention", "block-start", "block-end", "around-attention"]
+"""Where tokens leave a block: between attention and MLP, before the block, after it, or for its attention only."""
 
 
 def half_of_patches(tokens: int, protected: int) -> int:
@@ -63,6 +65,9 @@ class Geometry:
         keep: `keep(rate, stage, initial, current)`: patches that a keep rate leaves at its stage 0, 1, ...; `initial`
             patches enter the model, `current` the block.
         pairs: whether the request may say how many are dropped.
+        grids: of every block, where tokens merge around attention; empty where each block has the tokens that the one
+            before left.
+        grid_cap: `grid_cap(grid)`: most tokens that may merge there.
     """
 
     tokens: int
@@ -72,6 +77,8 @@ class Geometry:
     dropped: Callable[[int, int, int], int] = none_dropped
     keep: Callable[[float, int, int, int], int] = keep_of_current
     pairs: bool = False
+    grids: tuple[Grid, ...] = ()
+    grid_cap: Callable[[Grid], int] = none_of_grid
 
     def most(self, tokens: int) -> int:
         """How many of these tokens may leave a block."""
@@ -88,6 +95,7 @@ class Schedule:
         dropped: tokens dropped in each block, length L.
         tokens: tokens that enter each block, then the final count, length L + 1.
         notes: visible lines, one for each way in which the outcome differs from what was asked.
+        around: whether the tokens of a block come back after its attention, so that all leave it that entered.
     """
 
     requested: str
@@ -95,11 +103,27 @@ class Schedule:
     dropped: tuple[int, ...]
     tokens: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    around: bool = False
 
     @property
     def removed(self) -> tuple[int, ...]:
         """Tokens that leave each block, merged or dropped."""
-        return tuple(before - after for before, after in pairwise(self.tokens))
+        return tuple(map(add, self.merged, self.dropped))
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Tokens in each segment of a `Workload`, length L + 1."""
+        return (*self.left, self.tokens[-1]) if self.around else self.tokens
+
+    @property
+    def dense_segments(self) -> tuple[int, ...]:
+        """Tokens in each segment where none leave."""
+        return self.tokens if self.around else self.tokens[:1] * len(self.tokens)
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Tokens of each block after its reduction."""
+        return tuple(map(sub, self.tokens, self.removed))
 
     @property
     def lists(self) -> ScheduleRequest:
@@ -121,6 +145,8 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
             that there is not, no schedule was published under that name, or the method does not drop what the request
             says.
     """
+    if geometry.grids:
+        return _around(request, geometry)
     notes: tuple[str, ...] = ()
     if request.form != "r" and request.align is not None:
         raise UsageError(
@@ -138,6 +164,11 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
         case "slots_for":
             removed = _explicit(_all_slots_but_one(request, geometry), geometry)
             notes = ("schedule: slots are counted on images when this is built; shown are all but one",)
+        case "ratio":
+            raise UsageError(
+                "schedule: --ratio is a share of tokens that come back after attention, and this method's do not; "
+                "choose --method tomesd, or give --r"
+            )
         case _:
             removed, notes = _spread(request, geometry)
     dropped = _dropped(request, geometry, removed)
@@ -147,6 +178,19 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
         dropped=dropped,
         tokens=_counts(removed, geometry),
         notes=notes,
+    )
+
+
+def _around(request: ScheduleRequest, geometry: Geometry) -> Schedule:
+    grids = geometry.grids
+    merged, notes = merged_around(request, grids, tuple(map(geometry.grid_cap, grids)))
+    return Schedule(
+        requested=request.describe(),
+        merged=merged,
+        dropped=(0,) * len(merged),
+        tokens=(*(grid.tokens for grid in grids), grids[-1].tokens),
+        notes=notes,
+        around=True,
     )
 
 

@@ -15,6 +15,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "keep_rate": ("keep_rate", "at"),
     "slots_for": ("slots_for", "at"),
     "published": ("published",),
+    "ratio": ("ratio",),
 }
 """The forms of a request, each with its keys; `kind`, `align`, `drop_share` and `at` only add to a form that another
 key chose."""
@@ -22,7 +23,7 @@ key chose."""
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRequest:
-    """One of six forms: `r`, counts that leave each block or stay after it, a keep rate, slots, a published schedule.
+    """One of seven forms: `r`, counts that leave a block or stay after it, a rate, slots, what was published, a ratio.
 
     Attributes:
         kind: how r is spread over the blocks.
@@ -42,6 +43,8 @@ class ScheduleRequest:
         at: blocks that keep_rate or slots_for is for, such as 3,6,9; by default those after a quarter, a half and three
             quarters.
         published: counts that a method's authors published, such as deit_s-2.9 of DiffRate (a model and its GMACs).
+        ratio: share of the tokens of every site, in 0..1, that merge before its attention and are restored after it
+            (tomesd).
     """
 
     kind: Annotated[ScheduleKind, Key(option="--schedule")] = "constant"
@@ -63,11 +66,12 @@ class ScheduleRequest:
     )
     at: Annotated[tuple[Count, ...] | None, Key(option="--at")] = None
     published: Annotated[str | None, Key(option="--published", metavar="NAME")] = None
+    ratio: Annotated[Annotated[float, Range(least=0.0, most=1.0)] | None, Key(option="--ratio")] = None
 
     @property
     def form(self) -> str:
         """Which of `FORMS` it has."""
-        for form in ("published", "keep_rate", "slots_for", "keep_per_layer"):
+        for form in ("ratio", "published", "keep_rate", "slots_for", "keep_per_layer"):
             if getattr(self, form) is not None:
                 return form
         return "r" if self.r_per_layer is None and self.drop_per_layer is None else "r_per_layer"
@@ -80,6 +84,8 @@ class ScheduleRequest:
                 return self.r == 0
             case "r_per_layer":
                 return not any((*(self.r_per_layer or ()), *(self.drop_per_layer or ())))
+            case "ratio":
+                return self.ratio == 0.0
             case _:
                 return self.keep_rate == 1.0
 
@@ -93,6 +99,8 @@ class ScheduleRequest:
                 return f"keep-per-layer {_listed(self.keep_per_layer or ())}"
             case "published":
                 return f"published {self.published}"
+            case "ratio":
+                return f"ratio {self.ratio:g}"
             case "keep_rate":
                 return f"keep-rate {self.keep_rate:g}{self._places}"
             case "slots_for":

@@ -14,7 +14,7 @@ from exporter.validation.follow import needed_tokens, rounding_errors
 from exporter.validation.gate import require, require_finite
 from exporter.validation.image_set import ImagePairs, ImageSet, image_arrays
 from exporter.validation.images import image_pairs, open_images
-from exporter.validation.inputs import Cases, image_inputs, tensor_inputs
+from exporter.validation.inputs import Cases, image_inputs, step_inputs, tensor_inputs
 from exporter.validation.locate_error import Suspect, locate_error
 from exporter.validation.outputs import Contender, Outputs, collect
 from exporter.validation.parity import (
@@ -84,6 +84,7 @@ __all__ = [
     "require_finite",
     "rounding_errors",
     "run_eager",
+    "step_inputs",
     "tensor_inputs",
     "tensors_of",
     "verify",

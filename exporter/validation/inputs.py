@@ -4,7 +4,7 @@ The photo is what engines are for; noise exercises every channel; a flat colour 
 every choice among tokens is a tie or close to one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -71,6 +71,31 @@ def tensor_inputs(examples: Mapping[str, ExampleInput], *, batch: int) -> Cases:
         name: each if each.dtype == np.int64 else np.full_like(each, 0.25) for name, each in noise.items()
     }
     return {"noise": noise, "flat": flat}
+
+
+def step_inputs(examples: Mapping[str, ExampleInput], *, batch: int, steps: Sequence[int]) -> Cases:
+    """Batches for a denoiser: by step, random latents and conditions; and once, flat ones.
+
+    Args:
+        examples: of every input.
+        batch: rows in each.
+        steps: of the scheduler.
+    """
+    generator = np.random.default_rng(0)
+    cases = {f"step {step}": _at_step(examples, batch, step, generator) for step in steps}
+    middle = cases[f"step {steps[len(steps) // 2]}"]
+    flat = {
+        name: each if each.dtype == np.int64 or examples[name].steps else np.full_like(each, 0.25)
+        for name, each in middle.items()
+    }
+    return {**cases, "flat": flat}
+
+
+def _at_step(
+    examples: Mapping[str, ExampleInput], batch: int, step: int, generator: np.random.Generator
+) -> dict[str, Array]:
+    noise = {name: _noise(example, batch, generator) for name, example in examples.items()}
+    return {name: np.full_like(each, step) if examples[name].steps else each for name, each in noise.items()}
 
 
 def _noise(example: ExampleInput, batch: int, generator: np.random.Generator) -> Array:

@@ -60,6 +60,7 @@ IMPORTS: dict[str, str] = {
 # Where an optional library may be imported. Importing the package must not need it.
 HOMES: dict[str, tuple[str, ...]] = {
     "transformers": ("models",),
+    "diffusers": ("models/diffusers",),
     "open_clip": ("models",),
     "tensorrt": ("targets/trt",),
     "tensorrt_rtx_bindings": ("targets/trt_rtx",),

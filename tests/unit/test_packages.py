@@ -19,7 +19,7 @@ def test_toolchain_names_every_library_that_decides_an_onnx_model() -> None:
     found = toolchain(["onnx"])
 
     assert found["exporter"] == __version__
-    for name in ("torch", "torchvision", "timm", "transformers", "open_clip_torch"):
+    for name in ("torch", "torchvision", "timm", "transformers", "diffusers", "open_clip_torch"):
         assert found[name] == version(name)
     for name in ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy"):
         assert found[name] == version(name)

@@ -50,6 +50,11 @@ def read_config_json(place: Place) -> dict[str, Any]:
     return config
 
 
+def is_of_diffusers(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of a model of diffusers."""
+    return isinstance(config.get("_class_name"), str) and "model_type" not in config
+
+
 def read_place_json(path: Path, place: Place) -> dict[str, Any]:
     """Read a JSON file of a checkpoint.
 
@@ -123,6 +128,8 @@ def _complaint(config: Mapping[str, Any]) -> str | None:
     if config.get("quantization_config"):
         return f"is a quantised checkpoint ({_quantisation(config['quantization_config'])}): {_DEQUANTISE}"
     if "pretrained_cfg" in config:  # of timm's own: transformers reads it as timm_wrapper
+        return None
+    if is_of_diffusers(config):
         return None
     model_type = config.get("model_type")
     if model_type is None and "architecture" in config:

@@ -15,7 +15,7 @@ from torch import nn
 from exporter.errors import ModelUnavailableError
 from exporter.models.class_names import labelled_names
 from exporter.models.hf.architectures import ATTENDS_TO_PADDING, MAE
-from exporter.models.hf.checkpoint import read_config_json
+from exporter.models.hf.checkpoint import is_of_diffusers, read_config_json
 from exporter.models.hf.dense import find_dense_tower
 from exporter.models.hf.encoder import is_text_encoder, load_encoder
 from exporter.models.hf.errors import explained, reading
@@ -59,9 +59,15 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
     """
     place = find_place(asked)
     with reading("the configuration", place, advice=_CONFIG_ADVICE):
-        of_timm = is_of_timm(read_config_json(place))
+        config_json = read_config_json(place)
         place = place.pinned_to_commit()
-    if of_timm:
+    if is_of_diffusers(config_json):
+        from exporter.models.diffusers.source import (
+            load_diffusers,
+        )  # it needs diffusers, which the others do without
+
+        return load_diffusers(asked, place, config_json)
+    if is_of_timm(config_json):
         return load_timm_wrapper(asked, place)
     with reading("the configuration", place, advice=_CONFIG_ADVICE):
         config = transformers.AutoConfig.from_pretrained(place.where, **place.pinned, trust_remote_code=False)

@@ -125,7 +125,10 @@ def _name_by_block(model: ir.Model, blocks: Mapping[str, str]) -> None:
 
 
 def _name_batch(model: ir.Model, request: EmitRequest) -> None:
-    """Call a free batch axis what the request calls it, where the exporter of torch made up a symbol."""
+    """Call a free batch axis what the request calls it, where the exporter of torch made up a symbol.
+
+    Sizes without a name stay so: runtimes take sizes of one name for equal.
+    """
     wanted, traced = request.signature.batch, model.graph.inputs[0].shape
     if isinstance(wanted, int) or traced is None or isinstance(traced[0], int):
         return
@@ -134,7 +137,9 @@ def _name_batch(model: ir.Model, request: EmitRequest) -> None:
     for value in values:
         if value.shape is not None and not value.shape.is_static():
             named = [
-                size if isinstance(size, int) else str(size.value).replace(symbol, wanted)
+                size
+                if isinstance(size, int) or size.value is None
+                else str(size.value).replace(symbol, wanted)
                 for size in value.shape
             ]
             value.shape = ir.Shape(named)

@@ -146,7 +146,7 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
     [
         pytest.param(
             {},
-            "expected one of r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, got none",
+            "expected one of r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, ratio, got none",
             id="none",
         ),
         pytest.param({"kind": "decreasing"}, "got none", id="kind-without-r"),
@@ -158,7 +158,7 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
         pytest.param({"drop_per_layer": [8], "align": 2}, "remove align", id="drops-and-align"),
         pytest.param(
             {"at": [3]},
-            "expected one of r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, got none",
+            "expected one of r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, ratio, got none",
             id="at",
         ),
         pytest.param({"keep_rate": 0.5, "r": 1}, "keep_rate stands with at only; remove r", id="rate-and-r"),

@@ -48,6 +48,7 @@ SCHEDULES = st.one_of(
         drop_share=st.none() | FRACTIONS,
     ),
     st.builds(ScheduleRequest, published=TEXTS),
+    st.builds(ScheduleRequest, ratio=FRACTIONS),
     st.builds(ScheduleRequest, r_per_layer=LISTS, drop_per_layer=st.none() | LISTS),
     st.builds(ScheduleRequest, keep_rate=FRACTIONS, at=st.none() | LISTS),
     st.builds(ScheduleRequest, slots_for=st.floats(1.5, 100.0), at=st.none() | LISTS),

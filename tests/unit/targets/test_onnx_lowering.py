@@ -148,3 +148,28 @@ def test_stable_sort_is_one_operator_and_keeps_ties_in_order() -> None:
     assert operators(model) == {"TopK": 1}
     expected = torch.sort(scores, dim=1, descending=True, stable=True).indices
     assert torch.equal(run(model, scores), expected)
+
+
+class NormedMaps(nn.Module):
+    """Maps of two sizes, normalised by groups, whose translation has sizes that nothing is known of."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        small = nn.functional.group_norm(x_BCHW, 2).sigmoid()
+        return nn.functional.group_norm(nn.functional.interpolate(small, scale_factor=2.0), 2).sigmoid()
+
+
+def test_sizes_that_nothing_is_known_of_have_no_common_name_beside_a_free_batch() -> None:
+    given = random(2, 4, 4, 4)
+    exported = torch.export.export(
+        NormedMaps().eval(), (given,), dynamic_shapes=({0: torch.export.Dim("rows")},)
+    )
+    signature = Signature(
+        inputs=(TensorSpec(name="given", dtype="float32", shape=("batch", 4, 4, 4)),),
+        outputs=(TensorSpec(name="result", dtype="float32", shape=()),),
+    )
+
+    model = build(exported, EmitRequest(signature=signature, forms=Forms(), options=None))
+
+    sizes = [size for node in model.graph for value in node.outputs for size in value.shape or ()]
+    assert {size.value for size in sizes if isinstance(size, ir.SymbolicDim)} == {"batch", None}
+    torch.testing.assert_close(run(model, given), NormedMaps()(given), atol=1e-6, rtol=1e-6)

@@ -1,0 +1,1 @@
+"""Models of diffusers: UNets and diffusion transformers, one step of denoising each."""

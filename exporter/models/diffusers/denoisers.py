@@ -46,12 +46,16 @@ class Denoiser:
     largest_batch: int | None = None
 
 
-class UNetCall(nn.Module):
-    """A UNet of Stable Diffusion, with the further conditions of SDXL or without."""
+class DenoiserCall(nn.Module):
+    """A model of diffusers, called with its inputs by position; returns a tensor."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+
+class UNetCall(DenoiserCall):
+    """A UNet of Stable Diffusion, with the further conditions of SDXL or without."""
 
     def forward(
         self,
@@ -69,10 +73,10 @@ class UNetCall(nn.Module):
         return tensor(denoised)
 
 
-class DiTCall(UNetCall):
+class DiTCall(DenoiserCall):
     """A diffusion transformer that is told a class."""
 
-    def forward(self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor) -> Tensor:
         """Latents (B, C, H, W), steps (B,), int64 classes (B,) to (B, C', H, W)."""
         (denoised,) = self.model(
             hidden_states, timestep=timestep, class_labels=class_labels, return_dict=False
@@ -80,10 +84,10 @@ class DiTCall(UNetCall):
         return tensor(denoised)
 
 
-class PixArtCall(UNetCall):
+class PixArtCall(DenoiserCall):
     """A diffusion transformer that reads text states."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         hidden_states: Tensor,
         timestep: Tensor,

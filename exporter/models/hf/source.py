@@ -62,9 +62,7 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
         config_json = read_config_json(place)
         place = place.pinned_to_commit()
     if is_of_diffusers(config_json):
-        from exporter.models.diffusers.source import (
-            load_diffusers,
-        )  # it needs diffusers, which the others do without
+        from exporter.models.diffusers.source import load_diffusers  # it alone needs diffusers
 
         return load_diffusers(asked, place, config_json)
     if is_of_timm(config_json):

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 
 from exporter.capture import without_stack_traces
 from exporter.errors import InternalError
+from exporter.models.quiet import quiet
 from exporter.rewrite.annotate_blocks import annotations
 from exporter.targets.onnx.flatten_heads import FlattenHeadsPass
 from exporter.targets.onnx.lowering import attention_form, opset, translations
@@ -100,8 +101,9 @@ def _simplify(model: ir.Model) -> None:
         common.OutputFixPass(),
         common.NameFixPass(),
     )
-    for graph_pass in passes:
-        graph_pass(model)
+    with quiet():  # a match that is a constant is left alone, with a warning
+        for graph_pass in passes:
+            graph_pass(model)
 
 
 def _check_scatter_free(model: ir.Model) -> None:

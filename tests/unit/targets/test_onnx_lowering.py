@@ -1,6 +1,7 @@
 """Every spelling of attention and of the stable sort gives what PyTorch gives, run by ONNX Runtime."""
 
 import collections
+import logging
 
 import numpy as np
 import onnx_ir as ir
@@ -173,3 +174,19 @@ def test_sizes_that_nothing_is_known_of_have_no_common_name_beside_a_free_batch(
     sizes = [size for node in model.graph for value in node.outputs for size in value.shape or ()]
     assert {size.value for size in sizes if isinstance(size, ir.SymbolicDim)} == {"batch", None}
     torch.testing.assert_close(run(model, given), NormedMaps()(given), atol=1e-6, rtol=1e-6)
+
+
+class WithConstantMatch(nn.Module):
+    """Its second result, as a match of `grid`, depends on no input."""
+
+    def forward(self, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        return x_BNC + 1, torch.arange(3).expand(2, -1)
+
+
+def test_match_that_is_a_constant_is_built_without_a_warning_of_the_library(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = lowered(WithConstantMatch(), random(2, 3, 4), "op")
+
+    assert len(model.graph.outputs) == 2
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

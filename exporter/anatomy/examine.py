@@ -118,10 +118,12 @@ class Anatomy:
             first = standing[0]
             more = f" (and {len(standing) - 1} more)" if len(standing) > 1 else ""
             dense = ", or --outputs dense, which gives every token an entry again there"
+            reduced = ", or --outputs reduced, which gives the tokens that are left to another model that reads them"
             raise UnsupportedGraphError(
                 f"model: cannot merge tokens because of node {first.node}: {first.reason}{more}; "
                 "use --r 0 for the dense model"
                 + (dense if all(refusal.restorable for refusal in standing) else "")
+                + (reduced if all(refusal.at_output for refusal in standing) else "")
             )
 
 

@@ -19,6 +19,7 @@ from exporter.bundle.manifest import (
     ModelRecord,
     ParityRecord,
     ScheduleRecord,
+    TokensRead,
     WeightsRecord,
 )
 from exporter.bundle.write import SAMPLE_FILE, check_out_dir, place_of, seal, stage_bundle, write_sample
@@ -36,6 +37,7 @@ __all__ = [
     "ModelRecord",
     "ParityRecord",
     "ScheduleRecord",
+    "TokensRead",
     "WeightsRecord",
     "amend",
     "check_amendable",

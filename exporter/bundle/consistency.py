@@ -56,6 +56,8 @@ def _of_schedule(manifest: "Manifest") -> Iterator[str]:
             yield f"schedule.dropped: expected {len(merged)} counts, got {len(manifest.schedule.dropped)}"
     yield from _range("schedule.tokens", tokens, 1)
     yield from _range("tokens_protected", (manifest.tokens_protected,), 0)
+    if (read := manifest.tokens_read) is not None and not 1 <= read.given <= read.dense:
+        yield f"tokens_read: expected at least one token, and no more than {read.dense}, got {read.given}"
     numbers = (*(blocks or ()), manifest.gmacs.dense, manifest.gmacs.reduced, manifest.gmacs.executed)
     if negative := [number for number in numbers if number < 0]:
         yield f"gmacs: expected no negative number, got {negative[0]:g}"

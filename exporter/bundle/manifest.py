@@ -74,6 +74,21 @@ class ScheduleRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokensRead:
+    """Tokens of an image that another model reads.
+
+    Attributes:
+        by: class of the checkpoint that the model is a part of.
+        dense: how many without reduction.
+        given: how many the engines give.
+    """
+
+    by: str
+    dense: int
+    given: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class GmacsRecord:
     """1e9 multiply-accumulates per image: dense, reduced, their ratio, executed by the graph, per reduced block."""
 
@@ -136,6 +151,7 @@ class Manifest:
         calibrated: what was chosen on images without labels; None where nothing was.
         dense_outputs: whether every original token has an entry again wherever one is needed for each; None where
             nothing of the kind was asked for.
+        tokens_read: tokens that another model reads, such as a language model; None where none is known to.
         gmacs: arithmetic per image.
         input: `float` or `uint8`.
         layout: `nchw` or `nhwc`.
@@ -164,6 +180,7 @@ class Manifest:
     schedule: ScheduleRecord
     calibrated: Calibrated | None = field(default=None, metadata=OMIT)
     dense_outputs: bool | None = field(default=None, metadata=OMIT)
+    tokens_read: TokensRead | None = field(default=None, metadata=OMIT)
     gmacs: GmacsRecord
     input: Literal["float", "uint8"]
     layout: Literal["nchw", "nhwc"]

@@ -67,6 +67,8 @@ class LoadedModel:
         protected: Of a text encoder, how many first tokens never merge.
         tokenizer: Of a text encoder, a file of the library `tokenizers`; None where there is none.
         largest_batch: Up to which the module's own code computes the same way; None where it asks for no batch.
+        read_by: The class of the checkpoint whose other parts read the tokens that are the output; None where the
+            output is not read on, as far as the source knows.
         learned: What the file of weights holds besides the model, for a method that reads it: tensors by name.
     """
 
@@ -88,6 +90,7 @@ class LoadedModel:
     protected: int = 1
     tokenizer: bytes | None = None
     largest_batch: int | None = None
+    read_by: str | None = None
     learned: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
 
     @property
@@ -120,6 +123,8 @@ class LoadedModel:
             return "takes texts, not images"
         if self.steps is not None:
             return "takes latents and no images"
+        if len(self.example_input.shape) == 2:
+            return "takes spectrograms, not images"
         if (channels := self.channels_of_no_photo) is not None:
             return f"takes inputs of {channels} channels, which no photo has: expected 1 (gray), 3 (RGB) or 4 (RGBA)"
         return "does not say how images become its input; export it with --preprocess FILE.json"

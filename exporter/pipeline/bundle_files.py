@@ -12,10 +12,12 @@ from exporter.bundle import (
     ModelRecord,
     ParityRecord,
     ScheduleRecord,
+    TokensRead,
     WeightsRecord,
     seal,
     write_sample,
 )
+from exporter.graph.nodes import operands, output_node
 from exporter.local_path import map_local_paths
 from exporter.models import PREPROCESS_FILE, TOKENIZER_FILE
 from exporter.models.weights import sha256_of
@@ -95,6 +97,7 @@ def _manifest(compiled: Compiled) -> Manifest:
         ),
         calibrated=planned.calibrated,
         dense_outputs=recipe.model.outputs == "dense" or None,
+        tokens_read=_tokens_read(compiled),
         gmacs=gmacs(planned, compiled.program.executed_macs),
         input=recipe.input,
         layout=recipe.layout,
@@ -154,6 +157,15 @@ def _method_weights(planned: Planned) -> WeightsRecord | None:
         for index, tensor in enumerate(stage)
     }
     return WeightsRecord(kind=planned.model.weights_kind, sha256=sha256_of(tensors))
+
+
+def _tokens_read(compiled: Compiled) -> TokensRead | None:
+    planned = compiled.planned
+    if planned.model.read_by is None:
+        return None
+    dense = operands(output_node(planned.program.graph_module.graph))[0].meta["val"].shape[1]
+    given = compiled.request.signature.outputs[0].shape[1]
+    return TokensRead(by=planned.model.read_by, dense=int(dense), given=int(given))
 
 
 def _patch_grid(planned: Planned) -> tuple[int, int] | None:

@@ -97,7 +97,9 @@ def is_text_encoder(spelling: str, config: Any) -> bool:
     Raises:
         ModelUnavailableError: transformers has no such class.
     """
-    if not isinstance(getattr(config, "vocab_size", None), int) or hasattr(config, "vision_config"):
+    if not isinstance(getattr(config, "vocab_size", None), int):
+        return False
+    if hasattr(config, "vision_config") or hasattr(config, "image_size"):
         return False
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
         return False

@@ -51,7 +51,8 @@ class Look:
     Attributes:
         asked: The request.
         place: The checkpoint.
-        model_type: Family, for checkpoints that carry no processor.
+        model_types: Of the tower and of the checkpoint that it is in, for those that carry no processor: the family
+            whose processor is taken is the first that has one.
         own_size: Image size in the configuration.
         size: Height and width wanted; None is what the checkpoint wants.
         channels: Of an image.
@@ -60,7 +61,7 @@ class Look:
 
     asked: ResolvedRequest
     place: Place
-    model_type: str
+    model_types: tuple[str, ...]
     own_size: ImageSize
     size: ImageSize | None
     channels: int
@@ -150,11 +151,14 @@ def describe_processor(
 
 def _guess(look: Look) -> tuple[Preprocess, tuple[str, ...]]:
     size = look.size or look.own_size
-    found = family_preprocess(look.model_type, size) or _default_of_class(look, size)
-    if found is None:
+    for model_type in look.model_types:
+        found = family_preprocess(model_type, size) or _default_of_class(look, model_type, size)
+        if found is not None:
+            break
+    else:
         raise ModelUnavailableError(
             f"{look.asked.spelling} carries no preprocessor_config.json, and transformers has no processor for "
-            f"{quoted(look.model_type)}: add the file, or {SAY_IT}"
+            f"{quoted(look.model_types[-1])}: add the file, or {SAY_IT}"
         )
     if look.channels != 3:
         order = channel_order(look.channels)
@@ -168,18 +172,18 @@ def _guess(look: Look) -> tuple[Preprocess, tuple[str, ...]]:
             to_rgb=_to_rgb(converts=found.to_rgb == "over_white", channels=look.channels),
         )
     return found, (
-        f"{GUESSED}: there is no preprocessor_config.json ({family_of(look.model_type)} default: "
+        f"{GUESSED}: there is no preprocessor_config.json ({family_of(model_type)} default: "
         f"{size_text(found.image_size)}, {found.resize_mode} {found.interpolation}, mean {_numbers(found.mean)}, "
         f"std {_numbers(found.std)}); give --preprocess FILE.json to say it",
     )
 
 
-def _default_of_class(look: Look, size: ImageSize) -> Preprocess | None:
+def _default_of_class(look: Look, model_type: str, size: ImageSize) -> Preprocess | None:
     """What the processor that transformers has for a family does by itself."""
     import transformers
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
-    families = (look.model_type, family_of(look.model_type))
+    families = (model_type, family_of(model_type))
     configs = [transformers.CONFIG_MAPPING[name] for name in families if name in transformers.CONFIG_MAPPING]
     classes: Any = next(
         (IMAGE_PROCESSOR_MAPPING[each] for each in configs if each in IMAGE_PROCESSOR_MAPPING), None

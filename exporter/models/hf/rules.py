@@ -3,12 +3,14 @@
 In: a configuration; out: an `HFTower`. The rules, in order:
 
 1. The tower's own part is the (sub-)configuration with `image_size` and `patch_size`, or with a vocabulary.
-2. `...ForImageClassification` gives its logits.
+2. `...ForImageClassification` (`...ForAudioClassification`) gives its logits.
 3. A model of images and texts gives what its own `get_image_features` (`get_text_features`) returns: by the class
    `...WithProjection` where there is one, by the tower's own class where nothing is projected, else by the whole model
    less the parts that the call does not need.
-4. A tower by itself gives the projection's output; else what its pooler makes, unless that is a layer that only
-   pretraining used; else the class token; else, with a note, the mean of the tokens.
+4. Of any other model that has parts, the tower is the sub-module that takes pixels (`inside`). It gives what another
+   part reads, where the configuration says that, or the joint embedding, where there are heads for one (`contrastive`).
+5. A tower by itself, or inside, gives the projection's output; else what its pooler makes, unless that is a layer that
+   only pretraining used; else the class token; else, with a note, the mean of the tokens.
 
 Whether a class does that at all is asked of the class: it is run on the meta device, which costs no weights.
 """
@@ -27,7 +29,19 @@ from exporter.models.hf.architectures import (
     PRETRAINING_HEADS,
     SEES_ALL_PATCHES,
 )
-from exporter.models.hf.module import Build, Call, Pick, on_meta, run_on_meta, watching_children
+from exporter.models.hf.contrastive import half_of
+from exporter.models.hf.inside import read_layers, tower_inside
+from exporter.models.hf.module import (
+    Build,
+    Call,
+    Pick,
+    on_meta,
+    run_on_meta,
+    unwrap,
+    watching_children,
+    whole_on_meta,
+)
+from exporter.models.hf.patches import not_patches
 from exporter.models.hf.tower import HFTower, Side, example_of
 from exporter.models.loaded import OutputName
 
@@ -41,9 +55,15 @@ UNBUILT = "which cannot be built or run here"
 _PART: dict[Side, str] = {"image": "vision_config", "text": "text_config"}
 _CALL: dict[Side, Call] = {"image": "get_image_features", "text": "get_text_features"}
 _SUFFIX: dict[Side, str] = {"image": "VisionModelWithProjection", "text": "TextModelWithProjection"}
-MAPS: dict[str, Pick] = {"ForDepthEstimation": "predicted_depth", "ForSemanticSegmentation": "logits"}
+MAPS: dict[str, Pick] = {
+    "ForDepthEstimation": "predicted_depth",
+    "ForSemanticSegmentation": "logits",
+    "ForPoseEstimation": "heatmaps",
+    "Backbone": "feature_maps",
+}
 """Ends of the names of classes that predict something for every place of an image, and what of their output that is."""
-_CLASSIFIERS = ("ForImageClassification", "ForImageClassificationWithTeacher")
+_MAPS_HINT = "; with --outputs dense its maps are exported"
+_CLASSIFIERS = ("ForImageClassification", "ForImageClassificationWithTeacher", "ForAudioClassification")
 
 
 def find_tower(spelling: str, config: Any, side: Side) -> HFTower:
@@ -120,18 +140,27 @@ def _with_projection(part: Any, config: Any) -> Any:
 def _image_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
     name = model_class.__name__
     part = _PART["image"] if hasattr(config, _PART["image"]) else None
-    if complaint := not_patches(getattr(config, part) if part else config, model_class):
-        if part is None and _is_text(model_class):
-            raise UsageError(f"{spelling} is a {name}, which has no image tower: change --tower")
-        raise ModelUnavailableError(f"{spelling} is a {name}, {complaint}: {EXPECTED}")
+    complaint = not_patches(getattr(config, part) if part else config)
+    is_of_two = part and hasattr(model_class, _CALL["image"]) and hasattr(model_class, _CALL["text"])
+    is_classifier = name.endswith(_CLASSIFIERS)
     with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {UNBUILT}", EXPECTED):
-        if name.endswith(_CLASSIFIERS):
+        if complaint is None and is_classifier:
             return _tower(Build(model_class=model_class, config=config, pick="logits"), "logits", part)
-        if part and hasattr(model_class, _CALL["image"]) and hasattr(model_class, _CALL["text"]):
+        if complaint is None and is_of_two:
             return _of_two(model_class, config, "image")
-        if part:
-            return _tower_inside(spelling, model_class, config)
-        return _alone(spelling, model_class, config)
+        if complaint is None and part is None:
+            return _alone(spelling, model_class, config)
+        if _has_parts(config) and not (is_of_two or is_classifier):
+            return _inside(spelling, model_class, config)
+    if part is None and _is_text(model_class):
+        raise UsageError(f"{spelling} is a {name}, which has no image tower: change --tower")
+    raise ModelUnavailableError(f"{spelling} is a {name}, {complaint}: {EXPECTED}")
+
+
+def _has_parts(config: Any) -> bool:
+    from transformers import PreTrainedConfig
+
+    return any(isinstance(each, PreTrainedConfig) for each in vars(config).values())
 
 
 def _text_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
@@ -139,6 +168,10 @@ def _text_tower(spelling: str, model_class: Any, config: Any) -> HFTower:
     with library_failures(ModelUnavailableError, f"{spelling} is a {name}, {UNBUILT}", EXPECTED):
         if hasattr(model_class, _CALL["text"]) and hasattr(config, _PART["text"]):
             return _of_two(model_class, config, "text")
+        if hasattr(config, _PART["text"]) and (half := half_of(whole_on_meta(model_class, config), "text")):
+            padding = config.text_config.pad_token_id
+            build = Build(model_class=half, config=config, pick="pooler_output", padding=padding)
+            return replace(_tower(build, "embedding", _PART["text"]), whole=(model_class, config))
         if not _is_text(model_class):
             raise UsageError(
                 f"{spelling} is a {name}, which has no text tower: expected a model of images and texts, such as "
@@ -170,37 +203,6 @@ def neighbours(model_class: Any) -> list[Any]:
     return [each for each in vars(sys.modules[model_class.__module__]).values() if isinstance(each, type)]
 
 
-def not_patches(config: Any, model_class: Any) -> str | None:
-    """What speaks against a model of equal tokens, one per patch, in its configuration; None if nothing does."""
-    if "siglip2" in str(config.model_type):
-        return (
-            "which takes patches of images of any size (NaFlex), not images: give a SigLIP 2 checkpoint of a fixed "
-            "resolution, whose model_type is siglip; this source"
-        )
-    if getattr(config, "num_frames", None):
-        return "which takes videos"
-    sizes = (getattr(config, "image_size", None), getattr(config, "patch_size", None))
-    if None in sizes:
-        return "whose configuration has no image_size and patch_size"
-    if not all(_is_size(size) for size in sizes):
-        return f"whose image_size and patch_size are {quoted(sizes)}"
-    widths = [
-        getattr(config, key, None) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers")
-    ]
-    if not all(isinstance(width, int) for width in widths):
-        return "whose tokens change from stage to stage"
-    return None
-
-
-def _is_size(size: Any) -> bool:
-    sides = [size] if isinstance(size, int) else size
-    return (
-        isinstance(sides, (list, tuple))
-        and len(sides) in (1, 2)
-        and all(isinstance(side, int) and side > 0 for side in sides)
-    )
-
-
 def _of_two(model_class: Any, config: Any, side: Side) -> HFTower:
     """The tower of a model of images and texts: what its own `get_..._features` returns."""
     whole = on_meta(model_class, config)
@@ -220,7 +222,9 @@ def _of_two(model_class: Any, config: Any, side: Side) -> HFTower:
         config=_with_projection(part, config),
         pick=("image_embeds" if side == "image" else "text_embeds") if projected else "pooler_output",
     )
-    return replace(tower, build=build, part=None)
+    # a class whose names begin elsewhere than the tower's does not find them in the checkpoint
+    path = None if projected or build.model_class.base_model_prefix in called else next(iter(called))
+    return replace(tower, build=build, part=None, path=path)
 
 
 def _projected_class(model_class: Any, part: Any, side: Side) -> Any:
@@ -234,17 +238,35 @@ def _projected_class(model_class: Any, part: Any, side: Side) -> Any:
     )
 
 
-def _tower_inside(spelling: str, model_class: Any, config: Any) -> HFTower:
-    """The image tower of a model that makes text or maps of images: what its pooler makes."""
-    whole = on_meta(model_class, config)
-    inside = getattr(whole, "vision_model", None)
-    if inside is None:
-        raise ModelUnavailableError(
-            f"{spelling} is a {model_class.__name__}, of which the image tower is a part: save that part by itself "
-            f"with its save_pretrained, and give that folder; {EXPECTED}"
+def _inside(spelling: str, model_class: Any, config: Any) -> HFTower:
+    """The image tower of a model that makes text, maps or boxes of images, by itself."""
+    name = model_class.__name__
+    if name.endswith(tuple(MAPS)):
+        raise ModelUnavailableError(f"{spelling} is a {name}: {EXPECTED}{_MAPS_HINT}")
+    whole = whole_on_meta(model_class, config)
+    if (half := half_of(whole, "image")) is not None:
+        tower = _tower(
+            Build(model_class=half, config=config, pick="pooler_output"), "embedding", _PART["image"]
         )
-    build = Build(model_class=model_class, config=config, pick="pooler_output", child="vision_model")
-    return _picked(_tower(build, "features", _PART["image"]), inside)
+        return replace(tower, whole=(model_class, config))
+    path = tower_inside(whole, f"{spelling} is a {name}", EXPECTED)
+    part: Any = whole.get_submodule(path)
+    arguments = {"add_pooling_layer": False} if has_untrained_pooler(part) else {}
+    tower = HFTower(
+        architecture=name,
+        build=Build(model_class=type(part), config=part.config, pick="pooler_output", arguments=arguments),
+        part=None,
+        path=path,
+        output_name="features",
+        whole=(model_class, config),
+    )
+    if (read := read_layers(config, f"{spelling} is a {name}")) is not None:
+        build = replace(tower.build, pick="hidden_states", read=read)
+        run_on_meta(
+            unwrap(on_meta(type(part), part.config, arguments), build), example_of(part.config, "image")
+        )
+        return replace(tower, build=build, output_name="tokens")
+    return _picked(tower, on_meta(type(part), part.config, arguments))
 
 
 def _alone(spelling: str, model_class: Any, config: Any) -> HFTower:
@@ -254,7 +276,7 @@ def _alone(spelling: str, model_class: Any, config: Any) -> HFTower:
     if name.endswith(PRETRAINING_HEADS) or config.model_type in SEES_ALL_PATCHES:
         built, own = plain(config)
     elif "For" in name or name.endswith("Backbone"):
-        hint = "; with --outputs dense its maps are exported" if name.endswith(tuple(MAPS)) else ""
+        hint = _MAPS_HINT if name.endswith(tuple(MAPS)) else ""
         raise ModelUnavailableError(f"{spelling} is a {name}: {EXPECTED}{hint}")
     inside = on_meta(built, own)
     arguments = {"add_pooling_layer": False} if has_untrained_pooler(inside) else {}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.errors import ModelUnavailableError
+from exporter.errors import ModelUnavailableError, UsageError
 from exporter.models.class_names import labelled_names
 from exporter.models.hf.architectures import ATTENDS_TO_PADDING, MAE
 from exporter.models.hf.checkpoint import is_of_diffusers, read_config_json
@@ -20,6 +20,7 @@ from exporter.models.hf.dense import find_dense_tower
 from exporter.models.hf.encoder import is_text_encoder, load_encoder
 from exporter.models.hf.errors import explained, reading
 from exporter.models.hf.options import apply_options
+from exporter.models.hf.patches import takes_spectrograms
 from exporter.models.hf.place import find_place
 from exporter.models.hf.preprocess import Look, read_preprocess
 from exporter.models.hf.rules import find_tower
@@ -75,7 +76,9 @@ def load_hf(asked: ResolvedRequest) -> LoadedModel:
         check_no_length(asked)
         tower = apply_options(_tower(asked, config), asked)
         weights = find_weights(asked, place, tower)
-        load_side = _load_text if asked.request.tower == "text" else _load_image
+        if asked.request.tower == "text":
+            return _load_text(weights, tower, config)
+        load_side = _load_spectrograms if takes_spectrograms(tower.config) else _load_image
         return load_side(weights, tower, config)
 
 
@@ -96,7 +99,7 @@ def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
         Look(
             asked=asked,
             place=place,
-            model_type=config.model_type,
+            model_types=(tower.config.model_type, config.model_type),
             own_size=tower.image_size,
             size=size,
             channels=tower.channels,
@@ -105,17 +108,40 @@ def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
     )
     size = preprocess.image_size if preprocess else size or tower.image_size
     check_multiple(size, tower.patch_size, asked.spelling)
-    module = freeze(load_tower(weights, tower, size))
-    classes = tower.build.config.num_labels if tower.output_name == "logits" else 0
-    class_names, unnamed = labelled_names(tower.build.config, classes) if classes else (None, ())
-    loaded = _loaded(weights, tower, config, module)
+    loaded = _with_classes(_loaded(weights, tower, config, freeze(load_tower(weights, tower, size))), tower)
     return replace(
         loaded,
-        output_names=("features",) if tower.output_name == "logits" and not classes else loaded.output_names,
         inputs={"images": ExampleInput(shape=(tower.channels, *size), dtype=torch.float32)},
         preprocess=preprocess,
-        class_names=class_names,
-        notes=(*notes, *_size_notes(asked, tower.image_size, size), *guessed, *unnamed),
+        notes=(*notes, *_size_notes(asked, tower.image_size, size), *guessed, *loaded.notes),
+    )
+
+
+def _with_classes(loaded: LoadedModel, tower: HFTower) -> LoadedModel:
+    """With the names of a classifier's classes and no notes but on them; without classes, it gives features."""
+    if tower.output_name != "logits":
+        return replace(loaded, notes=())
+    config = tower.build.config
+    if not config.num_labels:
+        return replace(loaded, output_names=("features",), notes=())
+    class_names, unnamed = labelled_names(config, config.num_labels)
+    return replace(loaded, class_names=class_names, notes=unnamed)
+
+
+def _load_spectrograms(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
+    asked, notes = weights.asked, (*tower.notes, *weights.notes)
+    for option, given in (("--preprocess", asked.request.preprocess), ("--image-size", asked.image_size)):
+        if given is not None:
+            raise UsageError(f"{option} says nothing about spectrograms: leave it out for {asked.spelling}")
+    if weights.state is not None:
+        tower, taken = fit_to_state(weights, tower)
+        notes = (*notes, *taken)
+    loaded = _with_classes(_loaded(weights, tower, config, freeze(load_tower(weights, tower, None))), tower)
+    shape = (tower.config.max_length, tower.config.num_mel_bins)
+    return replace(
+        loaded,
+        inputs={"input_values": ExampleInput(shape=shape, dtype=torch.float32)},
+        notes=(*notes, *loaded.notes),
     )
 
 
@@ -137,10 +163,11 @@ def _load_text(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
     asked, place = weights.asked, weights.place
     module = freeze(load_tower(weights, tower, None))
     loaded = _loaded(weights, tower, config, module)
-    if tower.config.model_type not in ATTENDS_TO_PADDING:
+    padding = tower.build.padding
+    if padding is None and tower.config.model_type not in ATTENDS_TO_PADDING:
         check_padding(module, tower.config, asked.spelling)
     tokenize = lazy_tokenizer(
-        asked.spelling, place.where, place.commit or place.revision, loaded.example_input, place.via
+        asked.spelling, place.where, place.commit or place.revision, loaded.example_input, place.via, padding
     )
     return replace(loaded, name=safe_name(f"{place.name}-text"), tokenize=tokenize)
 
@@ -165,4 +192,5 @@ def _loaded(weights: Weights, tower: HFTower, config: Any, module: nn.Module) ->
         weights_sha256=sha256_of(module.state_dict()),
         proportional_attention=config.model_type not in MAE,
         notes=(*tower.notes, *weights.notes),
+        read_by=tower.architecture if tower.path and tower.output_name == "tokens" else None,
     )

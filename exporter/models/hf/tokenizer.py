@@ -19,7 +19,12 @@ _BRING_IT = "add the files of the tokenizer's save_pretrained to the checkpoint"
 
 
 def lazy_tokenizer(
-    spelling: str, where: str, revision: str | None, example: ExampleInput, via: Via
+    spelling: str,
+    where: str,
+    revision: str | None,
+    example: ExampleInput,
+    via: Via,
+    padding: int | None,
 ) -> Tokenize:
     """`AutoTokenizer` of a checkpoint, always padded and cut to the context of its text tower.
 
@@ -29,6 +34,7 @@ def lazy_tokenizer(
         revision: Revision of the repository.
         example: What the text tower takes: its context and the size of its vocabulary.
         via: How `where` is reached.
+        padding: The id that the text tower takes for padding; None where it attends to padding.
 
     Returns:
         A function that raises a ModelUnavailableError where the tokenizer is missing, or belongs to another model.
@@ -49,7 +55,15 @@ def lazy_tokenizer(
         encoded = tokenizer()(
             list(texts), padding="max_length", truncation=True, max_length=context, return_tensors="np"
         )
-        return np.asarray(encoded["input_ids"], dtype=np.int64)
+        ids = np.asarray(encoded["input_ids"], dtype=np.int64)
+        if padding is not None and not np.array_equal(
+            ids != padding, np.asarray(encoded["attention_mask"]) == 1
+        ):
+            raise ModelUnavailableError(
+                f"the tokenizer of {spelling} is of another model: expected {padding} as the id of padding alone, got "
+                f"{tokenizer().pad_token_id}; {_BRING_IT}"
+            )
+        return ids
 
     return tokenize
 

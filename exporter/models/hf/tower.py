@@ -12,6 +12,7 @@ import torch
 
 from exporter.errors import is_of_the_machine
 from exporter.models.hf.module import Build, on_meta, recording_resampling, run_on_meta, unwrap
+from exporter.models.hf.patches import spectrogram_grid, takes_spectrograms
 from exporter.models.loaded import OutputName
 from exporter.models.request import ImageSize, as_pair
 
@@ -28,6 +29,7 @@ class HFTower:
         part: The sub-configuration of `build.config` that describes the tower; None is the configuration itself.
         output_name: What the output is called in the bundle.
         whole: The class and configuration of the checkpoint as it was saved: what its keys are of.
+        path: Where the tower is in that class, if it is built by itself; None where its keys are those of the whole.
         notes: What was guessed.
     """
 
@@ -36,6 +38,7 @@ class HFTower:
     part: str | None
     output_name: OutputName
     whole: tuple[Any, Any]
+    path: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -61,6 +64,8 @@ class HFTower:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
+        if takes_spectrograms(self.config):
+            return spectrogram_grid(self.config)
         (height, width), (high, wide) = self.image_size, self.patch_size
         return height // high, width // wide
 
@@ -98,16 +103,18 @@ def example_of(config: Any, side: Side, size: ImageSize | None = None) -> torch.
     """One input of a tower, of zeros, on the meta device."""
     if side == "text":
         return torch.zeros(1, config.max_position_embeddings, dtype=torch.int64, device="meta")
+    if takes_spectrograms(config):
+        return torch.zeros(1, config.max_length, config.num_mel_bins, device="meta")
     height, width = size or as_pair(config.image_size)
     return torch.zeros(1, channels_of(config), height, width, device="meta")
 
 
-def try_on_meta(tower: HFTower, size: ImageSize) -> Trial | None:
+def try_on_meta(tower: HFTower, size: ImageSize | None = None) -> Trial | None:
     """Run an image tower on an image of a size; None if it cannot be built for it, or cannot be run.
 
     Args:
         tower: With the configuration to try.
-        size: Height and width.
+        size: Height and width; None is the tower's own.
     """
     build = tower.build
     try:

@@ -18,12 +18,14 @@ from exporter.errors import UsageError, WeightsError, library_failures
 from exporter.models.checkpoint.read import read_checkpoint
 from exporter.models.hf.checkpoint import check_weights
 from exporter.models.hf.errors import explained, reading
+from exporter.models.hf.inside import alone_in
 from exporter.models.hf.module import (
     Unwrapped,
     attention_of,
     instantiate,
     on_meta,
     unwrap,
+    whole_on_meta,
 )
 from exporter.models.hf.place import Place
 from exporter.models.hf.positions import POSITION_TABLES, keep_resampled_positions, resample_positions
@@ -72,7 +74,7 @@ def find_weights(asked: ResolvedRequest, place: Place, tower: HFTower) -> Weight
         return Weights(asked=asked, place=place)
     build = tower.build
     names = (
-        on_meta(*tower.whole).state_dict()
+        whole_on_meta(*tower.whole).state_dict()
         | on_meta(build.model_class, build.config, build.arguments).state_dict()
     )
     checkpoint = read_checkpoint(asked.weights_path).fitted_to(names)
@@ -125,7 +127,7 @@ def _with_kept_positions(weights: Weights, tower: HFTower, size: ImageSize) -> U
     refusal = f"{weights.place.spelling} cannot take images of {size_text(size)}"
     way_out = f"expected a square --image-size, or its own {size_text(tower.image_size)}"
     rows, columns = tower.grid
-    own = try_on_meta(tower, tower.image_size)
+    own = try_on_meta(tower)
     if rows != columns or own is None:
         raise UsageError(f"{refusal}: {way_out}")
     module = unwrap(build_model(weights, tower), tower.build, resampled=not own.resamples)
@@ -222,9 +224,13 @@ def _from_pretrained(weights: Weights, tower: HFTower) -> nn.Module:
 
 
 def _report(weights: Weights, tower: HFTower) -> tuple[nn.Module, Any]:
-    """The model, and what transformers says about the keys; a checkpoint's pickles are read with `weights_only`."""
+    """The model, and what transformers says about its keys; a checkpoint's pickles are read with `weights_only`.
+
+    Of a tower inside a bigger checkpoint, keys outside of it are of other parts: they are not read.
+    """
     given = weights.state is not None
     source = None if given else weights.place.where
+    model_class, config, path = _as_saved(weights, tower)
     arguments = {"state_dict": dict(weights.state or {})} if given else weights.place.pinned
     with (
         reading("the weights", weights.place, advice=_FETCH_AGAIN)
@@ -233,18 +239,33 @@ def _report(weights: Weights, tower: HFTower) -> tuple[nn.Module, Any]:
         quiet(),
         _nothing_converted(),
     ):
-        model, report = tower.build.model_class.from_pretrained(
+        model, report = model_class.from_pretrained(
             source,
-            config=tower.build.config,
+            config=config,
             dtype=torch.float32,
-            attn_implementation=attention_of(tower.build.model_class),
+            attn_implementation="eager" if path else attention_of(model_class),
             weights_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **arguments,
-            **tower.build.arguments,
+            **({} if path else tower.build.arguments),
         )
-    return model, report
+    own = f"{path}." if path else ""
+    report["unexpected_keys"] = [key for key in report["unexpected_keys"] if key.startswith(own)]
+    return model.get_submodule(path), report
+
+
+def _as_saved(weights: Weights, tower: HFTower) -> tuple[Any, Any, str]:
+    """The class and configuration that the names of the tensors are of, and where the tower is in it."""
+    build = tower.build
+    if tower.path is None or (weights.state and _is_of_tower(weights.state, tower)):
+        return build.model_class, build.config, ""
+    return alone_in(tower.whole[0], tower.path, build), tower.whole[1], tower.path
+
+
+def _is_of_tower(state: Mapping[str, torch.Tensor], tower: HFTower) -> bool:
+    build = tower.build
+    return not on_meta(build.model_class, build.config, build.arguments).state_dict().keys().isdisjoint(state)
 
 
 @contextmanager
@@ -266,7 +287,7 @@ def _keys_of_other_parts(tower: HFTower) -> set[str]:
     from transformers import MODEL_MAPPING
 
     model_class, config = tower.whole
-    keys = set(on_meta(model_class, config).state_dict())
+    keys = set(whole_on_meta(model_class, config).state_dict())
     plain = MODEL_MAPPING.get(type(config), None)
     if isinstance(plain, type) and plain is not model_class:
         keys |= {f"{model_class.base_model_prefix}.{key}" for key in on_meta(plain, config).state_dict()}

@@ -85,9 +85,6 @@ def config_of(name: str, **changes: Any) -> dict[str, Any]:
         pytest.param(config_of("DPTForDepthEstimation"), None, "expected ViT", id="depth"),
         pytest.param(config_of("Siglip2Model"), None, "NaFlex", id="SigLIP 2 of any size"),
         pytest.param(config_of("Siglip2ForImageClassification"), None, "NaFlex", id="SigLIP 2 classifier"),
-        pytest.param(
-            config_of("LlavaForConditionalGeneration"), None, "save that part by itself", id="language model"
-        ),
         pytest.param(config_of("GPT2Model"), None, "expected ViT", id="text only, causal"),
         pytest.param(config_of("XCLIPModel"), None, "expected ViT", id="video and text"),
         pytest.param(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from exporter.anatomy import examine
 from exporter.capture import Program, capture
-from exporter.errors import ExportError, UsageError
+from exporter.errors import UsageError
 from exporter.models import ModelRequest, crop_image, load, normalize
 from exporter.recipe import yaml_value
 from exporter.reduction import method
@@ -33,6 +33,7 @@ from exporter.schedule import ScheduleRequest, plan
 from exporter.targets import Array
 from exporter.validation import fidelity, hits, report_accuracy
 from exporter.validation.image_set import open_image
+from tools.command_line import exit_status, measurement_parser
 from tools.train_vit_digits import write_atomically
 
 BATCH = 8
@@ -75,7 +76,7 @@ def measure(asked: argparse.Namespace) -> None:
     captured = capture(model.module.eval(), images_NCHW[:BATCH])
     dense_NC = answers(lambda batch: captured.graph_module(batch), images_NCHW)
     rows = json.loads(asked.out.read_text())["rows"] if asked.out.exists() else []
-    for variant in asked.variants:
+    for variant in variants(asked):
         if any(vars(variant).items() <= row.items() for row in rows):
             continue
         measured = judged(dense_NC, answers(variant.program(captured), images_NCHW), labels_N)
@@ -135,27 +136,19 @@ def variant_of(words: str, r: int) -> Variant:
     return Variant(method=name, options=options, r=r, proportional=bool(proportional))
 
 
+def variants(asked: argparse.Namespace) -> list[Variant]:
+    """Every method at every r."""
+    return [variant_of(words, int(r)) for words in asked.methods for r in asked.r.split(",")]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model")
-    parser.add_argument("methods", nargs="+", metavar="METHOD[:OPTION=VALUE,...]")
+    parser = measurement_parser(__doc__, "model")
     parser.add_argument("--weights", default="pretrained")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--every", type=int, default=1, help="take every n-th photo")
-    parser.add_argument("--r", default="8", help="several as a comma list")
-    parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(arguments)
-    try:
-        asked.variants = [variant_of(words, int(r)) for words in asked.methods for r in asked.r.split(",")]
-        measure(asked)
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    return exit_status(lambda: measure(asked))
 
 
 if __name__ == "__main__":

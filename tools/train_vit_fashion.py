@@ -37,13 +37,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.errors import ExportError, UsageError
+from exporter.errors import UsageError
 from exporter.models.shipped.fashion import (
     FASHION_CLASSES,
     FASHION_PREPROCESS,
     FASHION_SIZE,
     build_vit_fashion,
 )
+from tools.command_line import exit_status
 from tools.train_vit_digits import pack_weights, require_place, write_atomically
 
 PHOTOS = 2000
@@ -381,12 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", type=Path, metavar="FILE", help="weights that the ViT starts from")
     parser.add_argument("--state", type=Path, metavar="FILE", help="where an interrupted training goes on")
     asked = parser.parse_args(arguments)
-    try:
-        write(asked.data, asked.out, asked.photos, asked.start, State(asked.state))
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    return exit_status(lambda: write(asked.data, asked.out, asked.photos, asked.start, State(asked.state)))
 
 
 if __name__ == "__main__":

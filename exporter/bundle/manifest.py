@@ -195,6 +195,11 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
+    @property
+    def counted(self) -> str:
+        """What an engine takes one or more of at a time: "images", or "texts"."""
+        return "texts" if self.tower == "text" else "images"
+
 
 def sealed(manifest: Manifest, files: Mapping[str, str]) -> Manifest:
     """The manifest with the hashes of a bundle's files and its own digest.

@@ -26,7 +26,7 @@ def print_benched(console: Console, benched: Benched) -> None:
     """Times, ratios, merge efficiency, and every warning."""
     report = benched.report
     for batch in dict.fromkeys(each.contender.batch for each in report.measurements):
-        console.print(_table(report, batch))
+        console.print(_table(report, batch, benched.bundles[0].manifest.counted))
     for each in report.efficiencies:
         low, high = each.interval
         console.print(
@@ -56,12 +56,12 @@ def add_speed(lines: Table, report: BenchReport) -> None:
         lines.add_row("timing warnings", f"{counted}; see bench.json", style="yellow")
 
 
-def _table(report: BenchReport, batch: int) -> Table:
+def _table(report: BenchReport, batch: int, counted: str) -> Table:
     headings = (
         "contender",
         "median ms",
         "p90 ms",
-        "images/s",
+        f"{counted}/s",
         "peak MiB",
         "over eager dense",
         "over dense engine",

@@ -1,4 +1,4 @@
-"""Measurements on images, as lines for people and as keys for scripts."""
+"""Measurements on images or texts, as lines for people and as keys for scripts."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def add_measured(lines: Table, measured: Measured | None) -> None:
     if measured is None:
         return
     record = measured.record
-    lines.add_row("images", f"{record.data.n} of {record.data.name}")
+    lines.add_row(record.data.kind, f"{record.data.n} of {record.data.name}")
     if unreadable := record.data.unreadable:
         shown = "; ".join(f"{each.name}: {each.reason}" for each in unreadable[:UNREADABLE_SHOWN])
         more = len(unreadable) - UNREADABLE_SHOWN
@@ -40,6 +40,13 @@ def add_measured(lines: Table, measured: Measured | None) -> None:
     _add_accuracy(lines, record)
     for name, retrieval in record.retrieval.items():
         lines.add_row(f"retrieval {name}", _recalls(retrieval))
+    for name, similarity in record.similarity.items():
+        text = f"Spearman correlation {similarity.spearman:.4f} on {similarity.n} pairs"
+        if name in record.similarity_difference:
+            difference = record.similarity_difference[name]
+            low, high = difference.interval
+            text += f" ({difference.spearman:+.4f}, 95 % interval {low:+.4f} to {high:+.4f})"
+        lines.add_row(f"similarity {name}", text)
     for name, fidelity in record.fidelity.items():
         lines.add_row(f"fidelity {name}", _fidelity(fidelity))
     if record.blocks:

@@ -112,9 +112,12 @@ def _of_files(asked: Validation, model: LoadedModel, outputs: int) -> Material:
 
 def _of_texts(asked: Validation, model: LoadedModel, outputs: int) -> Material:
     class_names = read_lines(Path(asked.classes), "class names") if asked.classes else ()
-    known, _ = _known_classes(asked, model, class_names, outputs)
+    known, notes = _known_classes(asked, model, class_names, outputs)
     assert asked.data is not None
-    return Material(texts_alone=read_texts(Path(asked.data), None if asked.unlabelled else known))
+    texts = read_texts(Path(asked.data), known, labelled=not asked.unlabelled)
+    return Material(
+        texts_alone=replace(texts, notes=(*texts.notes, *(notes if texts.match is not None else ())))
+    )
 
 
 def _known_classes(
@@ -213,15 +216,11 @@ def _what_it_gives(model: LoadedModel) -> str:
 def _check_gates(asked: Validation, found: Material | None, model: LoadedModel) -> None:
     data = None if found is None else found.texts_alone or found.images
     classified = found is not None and data is not None and (_gives(model, "logits") or found.class_names)
+    images = "a folder with --data DIR, and for a two-tower model class names with --classes FILE"
+    counted, wanted = ("texts", "a CSV file with --data FILE") if model.takes_texts else ("images", images)
     if asked.accuracy.max_drop is not None and not (classified and data and data.labels):
-        raise UsageError(
-            "validate.accuracy.max_drop: expected labelled images; give a folder with --data DIR, and for a two-tower "
-            "model class names with --classes FILE"
-        )
+        raise UsageError(f"validate.accuracy.max_drop: expected labelled {counted}; give {wanted}")
     if asked.agreement.min is not None and not classified:
-        raise UsageError(
-            "validate.agreement.min: expected images to classify; give a folder with --data DIR, and for a two-tower "
-            "model class names with --classes FILE"
-        )
+        raise UsageError(f"validate.agreement.min: expected {counted} to classify; give {wanted}")
     if asked.overflow.max is not None and found is None:
         raise UsageError("validate.overflow.max: expected images to count on; give a folder with --data DIR")

@@ -51,7 +51,7 @@ DENSE = "dense"
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Measurements on images.
+    """Measurements on images or texts.
 
     Attributes:
         record: the content of `validation.json`.
@@ -177,8 +177,8 @@ def require_measured(gates: Validation, record: ValidationRecord) -> None:
     for name, found in record.fidelity.items():
         if least is not None and (found.top1_agreement is None or found.top1_agreement < least):
             raise GateError(
-                f"agreement: target {name} agrees with the dense model on {found.top1_agreement or 0:.2f} % of images, "
-                f"expected at least {least:g} %; merge less, or lower validate.agreement.min"
+                f"agreement: target {name} agrees with the dense model on {found.top1_agreement or 0:.2f} % of "
+                f"{record.data.kind}, expected at least {least:g} %; merge less, or lower validate.agreement.min"
             )
     most = gates.overflow.max
     for need in record.slots:

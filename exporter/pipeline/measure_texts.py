@@ -1,4 +1,6 @@
-"""Measure engines of a text encoder against the dense eager model: fidelity, and accuracy where texts have labels.
+"""Measure engines of a text encoder against the dense eager model.
+
+Fidelity, accuracy where texts have labels, and the correlation with scores where there are pairs.
 
 In: a planned model, its engines' runners, and texts. Out: a `Measured`, as for images.
 """
@@ -16,7 +18,16 @@ from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.records import DataRecord, ValidationRecord
 from exporter.targets import Array, Runner
-from exporter.validation import TextSet, fidelity, hits, report_accuracy
+from exporter.validation import (
+    ScoredPairs,
+    SimilarityReport,
+    TextSet,
+    fidelity,
+    hits,
+    pair_cosines,
+    report_accuracy,
+    report_similarity,
+)
 
 _CHUNK = 64
 
@@ -42,11 +53,15 @@ def measure_texts(
         note(f"{len(texts.texts)} texts")
     logits = planned.model.output_names[0] == "logits"
     record = ValidationRecord(
-        data=DataRecord(name=texts.name, n=len(texts.texts)),
+        data=DataRecord(name=texts.name, kind="texts", n=len(texts.texts)),
         fidelity={name: fidelity([(outputs[DENSE], outputs[name])], logits=logits) for name in runners},
         labels_matched_by=None if texts.match is None else texts.match.matched_by,
         labels=() if texts.match is None else texts.match.classes,
+        notes=texts.notes,
     )
+    if texts.pairs is not None:
+        similar = _similarity(texts.pairs, outputs)
+        record = replace(record, similarity=similar.similarity, similarity_difference=similar.difference)
     if texts.labels is None:
         return Measured(record=record)
     labels = np.array(texts.labels)
@@ -54,6 +69,12 @@ def measure_texts(
     return Measured(
         record=replace(record, task="classification", accuracy=report.accuracy, difference=report.difference)
     )
+
+
+def _similarity(scored: ScoredPairs, outputs: Mapping[str, Array]) -> SimilarityReport:
+    first, second = np.array(scored.pairs).T
+    cosines = {name: pair_cosines(each[first], each[second]) for name, each in outputs.items()}
+    return report_similarity(cosines, np.array(scored.scores))
 
 
 def _reader(planned: Planned) -> TextReader:

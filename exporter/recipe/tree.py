@@ -77,7 +77,7 @@ class Validation:
 
     Attributes:
         data: images: a folder, with one sub-folder per class if they are labelled, or a CSV of image,label; by
-            default images that ship with the model. Of a text encoder, a CSV of text,label.
+            default images that ship with the model. Of a text encoder, a CSV of text,label, or of text_a,text_b,score.
         truncate: cut off texts of data that are longer than the engine takes; otherwise they are refused.
         unlabelled: take data as plain images, whatever its sub-folders are called.
         pairs: CSV of image,caption, for retrieval with a two-tower model.

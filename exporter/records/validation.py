@@ -1,8 +1,8 @@
-"""`validation.json`: what was measured on images. Percentages are 0 to 100, differences are in points."""
+"""`validation.json`: what was measured on images or texts. Percentages are 0 to 100, differences are in points."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from exporter.records.intervals import Interval
 from exporter.records.json_text import OMIT
@@ -130,6 +130,22 @@ class RetrievalDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """Spearman's rank correlation, -1 to 1, of the cosines of n pairs of texts with the scores that people gave."""
+
+    spearman: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityDifference:
+    """Correlation of a contender less that of the baseline, with its 95 % interval."""
+
+    spearman: float
+    interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlockError:
     """How far the tokens of the reduced model are from the dense ones after a block, relative to the dense norm."""
 
@@ -178,19 +194,20 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecord:
-    """The images: the set's name, how many could be read, and the others."""
+    """What was measured on: the set's name, whether it is images or texts, how many could be read, and the others."""
 
     name: str
+    kind: Literal["images", "texts"] = field(default="images", metadata=OMIT)
     n: int | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRecord:
-    """Everything measured on images; a part that was not measured is empty or None.
+    """Everything measured on images or texts; a part that was not measured is empty or None.
 
     Attributes:
-        data: the images.
+        data: the images or texts.
         task: `classification` or `zero-shot`, where there are classes.
         accuracy: by contender, `dense` and each target, on labelled images.
         difference: by target.
@@ -198,6 +215,8 @@ class ValidationRecord:
         patches: by target, against the dense model, where the outputs are features of every patch.
         retrieval: by contender, on pairs.
         retrieval_difference: by target.
+        similarity: by contender, on pairs of texts with scores.
+        similarity_difference: by target.
         blocks: error of the tokens after every merging block.
         slots: for a method that keeps another number of tokens of each image, of every block that it reduces.
         labels_matched_by: the rule by which labels were matched with classes; None where they were not the user's.
@@ -216,6 +235,8 @@ class ValidationRecord:
     patches: Mapping[str, PatchFidelity] = field(default_factory=dict, metadata=OMIT)
     retrieval: Mapping[str, Retrieval] = field(default_factory=dict, metadata=OMIT)
     retrieval_difference: Mapping[str, RetrievalDifference] = field(default_factory=dict, metadata=OMIT)
+    similarity: Mapping[str, Similarity] = field(default_factory=dict, metadata=OMIT)
+    similarity_difference: Mapping[str, SimilarityDifference] = field(default_factory=dict, metadata=OMIT)
     blocks: tuple[BlockError, ...] = ()
     slots: tuple[SlotNeed, ...] = field(default=(), metadata=OMIT)
     labels_matched_by: str | None = field(default=None, metadata=OMIT)

@@ -77,7 +77,7 @@ def bundle_content(evidence: Evidence) -> ReportContent:
             accuracy_section(evidence.validation, manifest.name),
             retrieval_section(evidence.validation, manifest.name),
             fidelity_section(evidence.validation, manifest.name),
-            speed_section(evidence.benchmark, manifest.name),
+            speed_section(evidence.benchmark, manifest),
             _notes_section(manifest),
             _reproduction_section(evidence),
         ),
@@ -95,7 +95,7 @@ def _headlines(evidence: Evidence) -> tuple[Headline, ...]:
         detail=f"{leave} in {show.count(len(manifest.schedule.merged), 'block')}",
     )
     work = Headline(
-        label="GMACs per image",
+        label=f"GMACs per {manifest.counted.removesuffix('s')}",
         value=f"{show.gmacs(counts.dense)} to {show.gmacs(counts.reduced)}",
         detail=f"{show.times(counts.ratio)} fewer; {show.gmacs(counts.executed)} executed",
     )

@@ -37,7 +37,9 @@ def accuracy_section(record: ValidationRecord | None, name: str) -> Section:
         (contender, show.percent(row.top1), show.percent(row.top5), str(row.n))
         for contender, row in record.accuracy.items()
     )
-    table = Table(caption=f"Accuracy: {what}", headings=("contender", "top-1", "top-5", "images"), rows=rows)
+    table = Table(
+        caption=f"Accuracy: {what}", headings=("contender", "top-1", "top-5", record.data.kind), rows=rows
+    )
     warnings = tuple(Paragraph(text=f"Warning: {line}.", tone="bad") for line in record.warnings)
     return section(title, *warnings, table, *_differences(record), *_labels(record), *_unreadable(record))
 
@@ -124,8 +126,33 @@ def fidelity_section(record: ValidationRecord | None, name: str) -> Section:
     if record is None or not (record.fidelity or record.blocks):
         text = f"Not measured. Run: python -m exporter validate {shlex.quote(name)} --data DIR"
         return section(title, absent(text))
-    parts = (*_fidelity_table(record), *_patches(record), *_block_errors(record), *_slots(record))
+    parts = (
+        *_fidelity_table(record),
+        *_similarity(record),
+        *_patches(record),
+        *_block_errors(record),
+        *_slots(record),
+    )
     return section(title, *parts)
+
+
+def _similarity(record: ValidationRecord) -> tuple[Part, ...]:
+    """How the cosines of pairs of texts correlate with their scores."""
+    if not record.similarity:
+        return ()
+    differences = {
+        name: (f"{row.spearman:+.4f}", f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}")
+        for name, row in record.similarity_difference.items()
+    }
+    table = Table(
+        caption=f"Spearman correlation of cosines with scores: {record.data.name}",
+        headings=("contender", "pairs", "correlation", "against dense", "interval"),
+        rows=tuple(
+            (name, str(row.n), f"{row.spearman:.4f}", *differences.get(name, ("", "")))
+            for name, row in record.similarity.items()
+        ),
+    )
+    return (table,)
 
 
 def _patches(record: ValidationRecord) -> tuple[Part, ...]:
@@ -155,7 +182,7 @@ def _fidelity_table(record: ValidationRecord) -> tuple[Part, ...]:
     table = Table(
         caption=f"Outputs against dense eager: {record.data.name}",
         headings=(
-            *("target", "images", "same top-1", "KL, nats", "mean cosine", "least cosine"),
+            *("target", record.data.kind, "same top-1", "KL, nats", "mean cosine", "least cosine"),
             *("same neighbours", "among", "not finite"),
         ),
         rows=tuple((target, *_fidelity_cells(row)) for target, row in record.fidelity.items()),

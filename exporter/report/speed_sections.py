@@ -1,11 +1,12 @@
 """The section on speed: contenders, ratios, merge efficiency, warnings, and the machine.
 
-In: the benchmark record. Out: a section for `bundle_content`.
+In: the benchmark record, and the manifest of the bundle. Out: a section for `bundle_content`.
 """
 
 import shlex
 from collections.abc import Mapping
 
+from exporter.bundle import Manifest
 from exporter.records import BenchRecord, ContenderRecord
 from exporter.report import number_text as show
 from exporter.report.content import (
@@ -21,10 +22,12 @@ from exporter.report.content import (
 )
 
 
-def speed_section(record: BenchRecord | None, name: str) -> Section:
+def speed_section(record: BenchRecord | None, manifest: Manifest) -> Section:
     """Everything that was timed, on what machine."""
     if record is None:
-        return section("Speed", absent(f"Not measured. Run: python -m exporter bench {shlex.quote(name)}"))
+        return section(
+            "Speed", absent(f"Not measured. Run: python -m exporter bench {shlex.quote(manifest.name)}")
+        )
     warnings: tuple[Part, ...] = ()
     if record.warnings:
         text = "What makes these figures doubtful:"
@@ -34,7 +37,7 @@ def speed_section(record: BenchRecord | None, name: str) -> Section:
         *warnings,
         *_ratios(record),
         *_efficiencies(record),
-        *_contenders(record),
+        *_contenders(record, manifest.counted),
         *_unavailable(record),
         *machine(record.environment),
     )
@@ -89,14 +92,14 @@ def _efficiencies(record: BenchRecord) -> tuple[Part, ...]:
     return (explanation, table)
 
 
-def _contenders(record: BenchRecord) -> tuple[Part, ...]:
+def _contenders(record: BenchRecord, counted: str) -> tuple[Part, ...]:
     if not record.contenders:
         return (absent("Contenders: none ran."),)
     table = Table(
         caption="Latency in ms per call, throughput, memory in MB, and ms to load and for the first call",
         headings=(
             *("contender", "batch", "median", "p90", "p99", "IQR"),
-            *("images/s", "peak MB", "load", "first"),
+            *(f"{counted}/s", "peak MB", "load", "first"),
         ),
         rows=tuple((row.name, str(row.batch), *_contender_cells(row)) for row in record.contenders),
     )

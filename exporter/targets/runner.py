@@ -135,7 +135,7 @@ class Runner(ABC):
         given, batch = self.signature.named(inputs), self.signature.batch
         for name, array in given.items():
             if isinstance(batch, int) and len(array) != batch:
-                raise UsageError(f"{name}: expected a batch of {batch}, got {len(array)} images")
+                raise UsageError(f"{name}: expected a batch of {batch}, got {len(array)} rows")
         return {name: np.ascontiguousarray(array) for name, array in given.items()}
 
     @abstractmethod

@@ -32,8 +32,9 @@ from exporter.validation.retrieval import (
     rank_pairs,
     report_retrieval,
 )
+from exporter.validation.similarity import SimilarityReport, pair_cosines, report_similarity
 from exporter.validation.tables import read_lines, read_templates
-from exporter.validation.text_set import TextSet, read_texts
+from exporter.validation.text_set import ScoredPairs, TextSet, read_texts
 from exporter.validation.trace import block_errors, groups_of
 from exporter.validation.zero_shot import class_embeddings, zero_shot_logits
 
@@ -50,6 +51,8 @@ __all__ = [
     "ParityResult",
     "Reference",
     "RetrievalReport",
+    "ScoredPairs",
+    "SimilarityReport",
     "Suspect",
     "TextSet",
     "Tolerances",
@@ -73,6 +76,7 @@ __all__ = [
     "matched_by_text",
     "needed_tokens",
     "open_images",
+    "pair_cosines",
     "patch_fidelity",
     "rank_pairs",
     "read_lines",
@@ -80,6 +84,7 @@ __all__ = [
     "read_texts",
     "report_accuracy",
     "report_retrieval",
+    "report_similarity",
     "require",
     "require_finite",
     "rounding_errors",

@@ -18,7 +18,7 @@ from exporter.targets import Array
 RESAMPLES = 9999
 """Bootstrap resamples of the images."""
 
-_RESAMPLED_AT_ONCE = 2**22  # elements: about 64 MB with their indices, however many images there are
+RESAMPLED_AT_ONCE = 2**22  # elements: about 64 MB with their indices, however many images there are
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,7 +134,7 @@ def paired_interval(differences_n: Array, *, resamples: int = RESAMPLES) -> tupl
         (values_n,),
         np.mean,
         n_resamples=resamples,
-        batch=max(1, _RESAMPLED_AT_ONCE // len(values_n)),
+        batch=max(1, RESAMPLED_AT_ONCE // len(values_n)),
         confidence_level=0.95,
         method="percentile",
         rng=np.random.default_rng(0),

@@ -38,7 +38,7 @@ def read_table(path: Path, columns: Sequence[str], *, exact: bool = True) -> tup
         UsageError: not readable, another header, an empty cell, a row that is too short or too long, or no rows.
     """
     rows = _lines_of_csv(path)
-    header = tuple(cell.strip() for cell in rows[0].values) if rows else ()
+    header = _header(rows)
     if (header != tuple(columns)) if exact else not set(columns) <= set(header):
         raise UsageError(
             f"{path}: expected the header {','.join(columns)}, got {','.join(header) or 'an empty file'}"
@@ -47,6 +47,15 @@ def read_table(path: Path, columns: Sequence[str], *, exact: bool = True) -> tup
         raise UsageError(f"{path}: expected rows of {','.join(columns)} below the header, got none")
     taken = [header.index(column) for column in columns]
     return tuple(_cells(path, row, header, taken) for row in rows[1:])
+
+
+def read_header(path: Path) -> tuple[str, ...]:
+    """The columns of a CSV file; none of an empty one.
+
+    Raises:
+        UsageError: not readable.
+    """
+    return _header(_lines_of_csv(path))
 
 
 def read_lines(path: Path, what: str) -> tuple[str, ...]:
@@ -95,6 +104,10 @@ def _lines_of_csv(path: Path) -> list[Row]:
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: not a CSV file ({error})") from error
     return rows
+
+
+def _header(rows: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(cell.strip() for cell in rows[0].values) if rows else ()
 
 
 def _cells(path: Path, row: Row, header: Sequence[str], taken: Sequence[int]) -> Row:

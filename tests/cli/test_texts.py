@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor
+from scipy.stats import spearmanr
 
 from exporter import load_bundle
 from exporter.errors import UsageError
-from tests.cli.commands import manifest, run
+from tests.cli.commands import Outcome, manifest, run
 from tests.support.compiled import QUICKER
 from tests.support.once import once
 from tests.support.text_encoders import LENGTH, save_encoder
 
 TEXTS = ["the film", "we saw a very good film it not bad", "good"]
+
+
+def exported(model: Path, out: Path, options: str, *more: str) -> Outcome:
+    return run(f"hf:{model}", "--length", str(LENGTH), *options.split(), "--out", str(out), *more)
 
 
 def validated(model: Path, table: Path) -> tuple[str, ...]:
@@ -33,18 +38,8 @@ def bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def text_bundle(bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def export(folder: Path) -> None:
-        words = (
-            "--length",
-            str(LENGTH),
-            "--r",
-            "3",
-            "--target",
-            "onnx",
-            "--target",
-            "openvino",
-            "--dynamic-batch",
-        )
-        outcome = run(f"hf:{bert_dir}", *words, "--out", str(folder / "bundle"))
+        options = "--r 3 --target onnx --target openvino --dynamic-batch"
+        outcome = exported(bert_dir, folder / "bundle", options)
         assert outcome.status == 0, outcome.err
 
     return once(tmp_path_factory, "text-bundle", export) / "bundle"
@@ -143,18 +138,8 @@ def test_texts_with_labels_give_an_accuracy(tmp_path: Path) -> None:
     )
     table = tmp_path / "texts.csv"
     table.write_text("text,label\n" + "".join(f'"{text}",{place}\n' for place, text in enumerate(TEXTS)))
-    words = (
-        f"hf:{folder}",
-        "--length",
-        str(LENGTH),
-        "--r",
-        "2",
-        "--dynamic-batch",
-        "--out",
-        str(tmp_path / "out"),
-    )
 
-    outcome = run(*words, "--data", str(table), "--json")
+    outcome = exported(folder, tmp_path / "out", "--r 2 --dynamic-batch --json", "--data", str(table))
 
     assert outcome.status == 0, outcome.err
     assert outcome.document["accuracy"]["dense"]["n"] == 3
@@ -167,13 +152,22 @@ def test_texts_with_labels_give_an_accuracy(tmp_path: Path) -> None:
 def test_texts_of_an_encoder_are_compared_with_the_dense_model(
     bert_dir: Path, text_bundle: Path, tmp_path: Path
 ) -> None:
-    table = tmp_path / "texts.csv"
-    table.write_text("text\nthe film\n")
+    pairs = [(TEXTS[0], TEXTS[1]), (TEXTS[1], TEXTS[2]), (TEXTS[2], TEXTS[0]), (TEXTS[1], TEXTS[1])]
+    scores = [2.5, 1.0, 0.5, 5.0]
+    table = tmp_path / "pairs.csv"
+    rows = [f"{first},{second},{score}" for (first, second), score in zip(pairs, scores, strict=True)]
+    table.write_text("\n".join(["text_a,text_b,score", *rows]))
 
     outcome = run("validate", str(text_bundle), *validated(bert_dir, table), "--json")
 
     assert outcome.status == 0, outcome.err
+    assert outcome.document["data"] == {"kind": "texts", "n": 3, "name": "pairs.csv", "unreadable": []}
     assert outcome.document["fidelity"].keys() == {"onnx", "openvino"}
+    encode = load_bundle(text_bundle).encoder()
+    first, second = (encode([pair[side] for pair in pairs]) for side in (0, 1))  # of unit length
+    expected = spearmanr((first * second).sum(axis=1), scores).statistic
+    assert outcome.document["similarity"]["onnx"] == {"spearman": pytest.approx(expected), "n": 4}
+    assert outcome.document["similarity_difference"].keys() == {"onnx", "openvino"}
 
 
 @pytest.mark.parametrize(
@@ -197,21 +191,9 @@ def test_tables_that_are_no_texts_for_the_engine_are_refused(
 
 def test_compiled_engine_equals_eager_pytorch_on_full_and_on_padded_texts(tmp_path: Path) -> None:
     folder = save_encoder(tmp_path / "model", "DistilBertForSequenceClassification", n_layers=1)
-    words = (
-        "--length",
-        str(LENGTH),
-        "--r",
-        "3",
-        "--target",
-        "aoti",
-        "--batch",
-        "2",
-        "--out",
-        str(tmp_path / "out"),
-    )
 
     with torch._inductor.config.patch(QUICKER | {"aot_inductor.debug_compile": True}):
-        outcome = run(f"hf:{folder}", *words)
+        outcome = exported(folder, tmp_path / "out", "--r 3 --target aoti --batch 2")
 
     assert outcome.status == 0, outcome.err
     parity = json.loads((tmp_path / "out" / "parity.json").read_text(encoding="utf-8"))

@@ -125,5 +125,5 @@ def test_model_without_attention_has_no_kernel(tmp_path: Path) -> None:
     )
 
     assert runner.attention_kernels(np.zeros((2, 2), np.float32)) == {}
-    with pytest.raises(UsageError, match="expected a batch of 2, got 3 images"):
+    with pytest.raises(UsageError, match="expected a batch of 2, got 3 rows"):
         runner.attention_kernels(np.zeros((3, 2), np.float32))

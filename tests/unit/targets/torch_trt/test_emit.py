@@ -209,7 +209,7 @@ def test_cuda_graphs_are_the_librarys_own(stand_in: StandIn, small: RewrittenPro
     results = replace(plain, device="cpu").enqueue(images(2), cuda_graph=True)()
 
     assert stand_in.cuda_graphs == 2
-    with pytest.raises(UsageError, match="expected a batch of 2, got 3 images"):
+    with pytest.raises(UsageError, match="expected a batch of 2, got 3 rows"):
         plain.enqueue(images(3), cuda_graph=False)
     assert isinstance(results, tuple | list)
     np.testing.assert_allclose(results[0].numpy(), runner(images(2))["logits"], atol=TOLERANCE)

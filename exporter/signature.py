@@ -11,6 +11,9 @@ import numpy as np
 
 from exporter.errors import UsageError
 
+MASK = "attention_mask"
+"""The input of a text encoder that says which tokens are there."""
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 Inputs = Array | Mapping[str, Array]

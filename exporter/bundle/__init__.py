@@ -5,6 +5,7 @@ from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.leftovers import BENCH, clear_leftovers, scratch_beside
 from exporter.bundle.load import (
     RECIPE_FILE,
+    SHORTER_FOLDER,
     TEXT_FOLDER,
     Bundle,
     load_bundle,
@@ -29,6 +30,7 @@ __all__ = [
     "MANIFEST_FILE",
     "RECIPE_FILE",
     "SAMPLE_FILE",
+    "SHORTER_FOLDER",
     "TEXT_FOLDER",
     "ArtifactRecord",
     "Bundle",

@@ -19,7 +19,7 @@ from exporter.bundle.locks import wait_for_writer
 from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
-from exporter.signature import Array, Signature
+from exporter.signature import MASK, Array, Inputs, Signature
 
 if TYPE_CHECKING:
     from exporter.models import Preprocess
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RECIPE_FILE = "recipe.yaml"
 TEXT_FOLDER = "text"
-MASK = "attention_mask"
+SHORTER_FOLDER = "shorter"
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
@@ -87,9 +87,12 @@ class Bundle:
     def encoder(self, target: str = "onnx", *, truncate: bool = False) -> "Callable[[Sequence[str]], Array]":
         """Texts in, their vectors or logits float (n, K) out, by a target's engine and the tokenizer of the bundle.
 
+        Where there are engines for several lengths, each text runs on the shortest one that takes it.
+
         Args:
             target: whose engine.
-            truncate: whether texts that are longer than the engine takes are cut off; otherwise they are refused.
+            truncate: whether texts that are longer than the longest engine takes are cut off; otherwise they are
+                refused.
 
         Raises:
             UsageError: the bundle has no such target, or takes no texts.
@@ -102,8 +105,21 @@ class Bundle:
         names, length = tuple(each.name for each in self.manifest.inputs), self.manifest.inputs[0].shape[1]
         tokenizer = self._file(TOKENIZER_FILE).read_bytes()
         reader = TextReader(tokenizer, int(length), names, truncate)
-        run = self.runner(target)
+        run = self.ladder(target)
         return lambda texts: next(iter(run(reader(texts)).values()))
+
+    def ladder(self, target: str) -> "Callable[[Inputs], dict[str, Array]]":
+        """A target's engines for texts of every length that the bundle has, called as a runner of the longest one.
+
+        Raises:
+            UsageError: the bundle has no such target.
+            BundleError: the options that it records are not the target's.
+        """
+        from exporter.targets import ladder
+
+        longest = self.runner(target)
+        shorter = [each for each in self.lengths()[:-1] if target in each.manifest.artifacts]
+        return ladder([*(each.runner(target) for each in shorter), longest])
 
     def runners(self) -> "dict[str, Runner]":
         """A runner for every engine, by target."""
@@ -145,12 +161,23 @@ class Bundle:
 
     def text(self) -> "Bundle | None":
         """The bundle of the text tower that lies in this one, or None."""
-        inner = f"{TEXT_FOLDER}/{MANIFEST_FILE}"
-        if inner not in self.manifest.files:
+        return self._inner(TEXT_FOLDER)
+
+    def lengths(self) -> "tuple[Bundle, ...]":
+        """The bundles for every length of a text that lie in this one, the shortest first, and itself."""
+        shorter = self._inner(SHORTER_FOLDER)
+        return (*(shorter.lengths() if shorter is not None else ()), self)
+
+    def _inner(self, folder: str) -> "Bundle | None":
+        if f"{folder}/{MANIFEST_FILE}" not in self.manifest.files:
             return None
-        prefix = f"{TEXT_FOLDER}/"
-        known = {name.removeprefix(prefix): digest for name, digest in self.manifest.files.items()}
-        return _opened(self.path / TEXT_FOLDER, known)
+        prefix = f"{folder}/"
+        known = {
+            name.removeprefix(prefix): digest
+            for name, digest in self.manifest.files.items()
+            if name.startswith(prefix)
+        }
+        return _opened(self.path / folder, known)
 
     def preprocess(self) -> "Preprocess | None":
         """How an image becomes the input; None for a text tower."""

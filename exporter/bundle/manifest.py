@@ -155,6 +155,8 @@ class Manifest:
         gmacs: arithmetic per image.
         input: `float` or `uint8`.
         layout: `nchw` or `nhwc`.
+        lengths: tokens of a text, where there are engines for several lengths, ascending; those of the longest one lie
+            in the bundle itself, and the others in its folder `shorter`, a bundle as well. None where there is one.
         inputs: inputs of every artifact.
         outputs: outputs of every artifact.
         preprocess: the content of `preprocess.json`; None for a text tower.
@@ -184,6 +186,7 @@ class Manifest:
     gmacs: GmacsRecord
     input: Literal["float", "uint8"]
     layout: Literal["nchw", "nhwc"]
+    lengths: tuple[int, ...] | None = field(default=None, metadata=OMIT)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     preprocess: Mapping[str, object] | None

@@ -7,7 +7,7 @@ from typing import Any, get_origin
 import click
 
 from exporter.errors import UsageError, quoted
-from exporter.models import ImageSize, OptionValue
+from exporter.models import ImageSize, Lengths, OptionValue
 from exporter.recipe import RecipeKey, recipe_keys, yaml_value
 
 Command = Callable[..., Any]
@@ -149,6 +149,10 @@ def _image_size(text: str, key: RecipeKey) -> int | list[int]:
     return int(height) if width is None else [int(height), int(width)]
 
 
+def _length(text: str, key: RecipeKey) -> int | list[int]:
+    return integers(text, _spelling(key)) if "," in text else int(_number(text, int, _spelling(key)))
+
+
 def _pairs(given: Iterable[str], key: RecipeKey) -> dict[str, str]:
     """`NAME=VALUE` items as a mapping of texts."""
     has_dot = "." in (key.key.metavar or "")
@@ -172,6 +176,7 @@ _READERS: Mapping[Any, Callable[[Any, RecipeKey], object]] = {
     tuple[int, ...]: lambda text, key: integers(text, _spelling(key)),
     tuple[int, ...] | tuple[float, ...] | None: _keeps,
     int | ImageSize | None: _image_size,
+    int | Lengths | None: _length,
     Mapping[str, OptionValue]: _yaml_values,
     Mapping[str, str]: lambda given, key: _pairs(",".join(given).split(","), key),
     Mapping[str, Any]: _yaml_values,

@@ -49,12 +49,22 @@ def _failures_tree(failures: Mapping[str, ExportError]) -> dict[str, Any]:
 def validated_tree(validated: Validated) -> dict[str, Any]:
     """The manifest with parity as it is on this machine, and accuracy if it was measured."""
     exported = {target: each.match_agreement for target, each in validated.bundle.manifest.parity.items()}
-    parity = {
-        target: to_tree(parity_record(result, exported.get(target, ())))
-        for target, result in validated.parity.items()
+    tree = {
+        "bundle": str(validated.bundle.path),
+        **_manifest_tree(validated.bundle),
+        "parity": _parity_tree(validated.parity, exported),
     }
-    tree = {"bundle": str(validated.bundle.path), **_manifest_tree(validated.bundle), "parity": parity}
+    if validated.shorter:
+        tree["shorter"] = {str(length): _parity_tree(each, {}) for length, each in validated.shorter.items()}
     return {**tree, **_failures_tree(validated.failures), **measured_tree(validated.measured)}
+
+
+def _parity_tree(
+    parity: Mapping[str, ParityResult], agreement: Mapping[str, tuple[float, ...]]
+) -> dict[str, Any]:
+    return {
+        target: to_tree(parity_record(result, agreement.get(target, ()))) for target, result in parity.items()
+    }
 
 
 def print_exported(console: Console, exported: Exported) -> None:
@@ -73,6 +83,8 @@ def print_exported(console: Console, exported: Exported) -> None:
         "GMACs",
         f"{counts.dense:.4g} to {counts.reduced:.4g} ({counts.ratio:.2f}x fewer), {counts.executed:.4g} executed",
     )
+    if manifest.lengths is not None:
+        lines.add_row("lengths", ", ".join(map(str, manifest.lengths)))
     _add_parity(lines, exported.compiled.parity)
     if exported.compiled.rounding:
         block, error = max(exported.compiled.rounding.items(), key=lambda item: item[1])
@@ -90,6 +102,8 @@ def print_validated(console: Console, validated: Validated) -> None:
     """The closing summary of a validation."""
     lines = Table.grid(padding=(0, 2))
     lines.add_row("files", f"{len(validated.bundle.manifest.files) + 1} unchanged")
+    for length, parity in validated.shorter.items():
+        _add_parity(lines, parity, f", {length} tokens")
     _add_parity(lines, validated.parity)
     add_measured(lines, validated.measured)
     console.print(validated.bundle.manifest.name, style="bold")
@@ -175,7 +189,7 @@ def _block_rows(planned: Planned) -> list[dict[str, Any]]:
     ]
 
 
-def _add_parity(lines: Table, parity: Mapping[str, ParityResult]) -> None:
+def _add_parity(lines: Table, parity: Mapping[str, ParityResult], what: str = "") -> None:
     for target, result in parity.items():
         agreement = (
             f", {100 * min(result.match_agreement):.1f} % of matches agree in the worst block"
@@ -184,7 +198,7 @@ def _add_parity(lines: Table, parity: Mapping[str, ParityResult]) -> None:
         )
         tied = f"; near-ties resolved otherwise on: {', '.join(result.followed)}" if result.followed else ""
         lines.add_row(
-            f"parity {target}",
+            f"parity {target}{what}",
             f"max error {result.max_abs_error:.1e}, mean {result.mean_abs_error:.1e}, "
             f"cosine {result.cosine:.6f}{agreement}{tied}",
         )

@@ -15,7 +15,7 @@ from exporter.models.preprocessing.preprocess import (
     normalize,
     preprocess_image,
 )
-from exporter.models.request import ImageSize, ModelRequest, OptionValue, safe_name, size_text
+from exporter.models.request import ImageSize, Lengths, ModelRequest, OptionValue, safe_name, size_text
 from exporter.models.shipped.data import ShippedData, is_raced, shipped_data, ships_images, training_images
 from exporter.models.texts import TOKENIZER_FILE, TextReader
 
@@ -27,6 +27,7 @@ __all__ = [
     "ClassNames",
     "ExampleInput",
     "ImageSize",
+    "Lengths",
     "LoadedModel",
     "ModelRequest",
     "OptionValue",

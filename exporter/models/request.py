@@ -19,6 +19,9 @@ Outputs = Literal["own", "dense", "reduced"]
 WeightsKind = Literal["pretrained", "random", "file", "embedded", "program"]
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
+Lengths = tuple[int, ...]
+"""Numbers of tokens, ascending."""
+LEAST_LENGTH, MOST_LENGTH = 3, 65536
 OptionValue = bool | int | float | str | None | tuple[int | float, ...]
 """What a free parameter of an architecture may be set to."""
 
@@ -44,8 +47,9 @@ class ModelRequest:
         latent_size: side of the square latents of a diffusion model, or height and width; by default the model's own.
         image_size: side of the square input in pixels, or height and width: [96, 160] in a recipe, 96x160 as an option;
             by default the model's own.
-        length: tokens of a text that a text encoder takes, shorter ones are padded; by default 128, or as many as the
-            model has positions. Of a diffusion model, how many text states it takes.
+        length: tokens of a text that a text encoder takes, shorter ones are padded; several, such as 32,64,128, give
+            engines for each in one bundle, and a text runs on the shortest that takes it; by default 128, or as many as
+            the model has positions. Of a diffusion model, how many text states it takes.
         protect_end: keep the last token of a text, [SEP] or </s>, out of all merges, as the first one always is: the
             encoder takes it as the second one, with its own position.
     """
@@ -68,8 +72,13 @@ class ModelRequest:
     image_size: Annotated[
         int | ImageSize | None, Key(path="image_size", option="--image-size", example="96x160")
     ] = None
-    length: Annotated[int | None, Range(least=3, most=65536), Key(path="length", option="--length")] = None
+    length: Annotated[int | Lengths | None, Key(path="length", option="--length", example="32,64,128")] = None
     protect_end: Annotated[bool, Key(path="protect_end", option="--protect-end")] = False
+
+    @property
+    def longest(self) -> int | None:
+        """The length of a text, or the largest of several."""
+        return self.length[-1] if isinstance(self.length, tuple) else self.length
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ def _manifest(compiled: Compiled) -> Manifest:
     """What the bundle says about itself; hashes are filled in when it is sealed."""
     recipe, planned = compiled.recipe, compiled.planned
     model, schedule = planned.model, planned.schedule
-    artifacts = list(_artifacts(compiled))
+    artifacts, lengths = list(_artifacts(compiled)), recipe.model.length
     weights = WeightsRecord(kind=model.weights_kind, sha256=model.weights_sha256)
     return Manifest(
         name=planned.name,
@@ -101,6 +101,7 @@ def _manifest(compiled: Compiled) -> Manifest:
         gmacs=gmacs(planned, compiled.program.executed_macs),
         input=recipe.input,
         layout=recipe.layout,
+        lengths=lengths if isinstance(lengths, tuple) and len(lengths) > 1 else None,
         inputs=compiled.request.signature.inputs,
         outputs=compiled.request.signature.outputs,
         preprocess=model.preprocess.to_dict() if model.preprocess else None,

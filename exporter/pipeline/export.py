@@ -12,20 +12,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.benchmark import BenchReport
-from exporter.bundle import TEXT_FOLDER, Bundle, check_out_dir, place_of, stage_bundle, written_bundle
+from exporter.bundle import (
+    SHORTER_FOLDER,
+    TEXT_FOLDER,
+    Bundle,
+    check_out_dir,
+    place_of,
+    stage_bundle,
+    written_bundle,
+)
 from exporter.errors import ExportError, UsageError
 from exporter.pipeline.bundle_files import seal_bundle
 from exporter.pipeline.choose import with_choices
 from exporter.pipeline.compile import Compiled, Targets, compile_engines, targets_here, worst
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Measured, measure_compiled, require_measured
-from exporter.pipeline.measure_texts import measure_texts
+from exporter.pipeline.measure_texts import Run, measure_texts
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_weights
-from exporter.pipeline.plan import Planned, plan_export
+from exporter.pipeline.plan import Planned, plan_export, shorter
 from exporter.pipeline.racing import asks_for_race, race_against_dense
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, check, text_recipe
+from exporter.targets import ladder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +46,19 @@ class Exported:
         compiled: its engines; their files are in the bundle now.
         measured: on images, where there were any.
         bench: where a speed was demanded.
+        shorter: the engines for shorter texts, where there are several lengths.
     """
 
     bundle: Bundle
     compiled: Compiled
     measured: Measured | None = None
     bench: BenchReport | None = None
+    shorter: "Exported | None" = None
 
     @property
     def failures(self) -> Mapping[str, ExportError]:
-        """By target, why it is not in the bundle."""
-        return self.compiled.failures
+        """By target, why it is not in the bundle, or not for every length."""
+        return {**(self.shorter.failures if self.shorter is not None else {}), **self.compiled.failures}
 
 
 def export(
@@ -112,13 +123,15 @@ def build_bundle(
     """Everything after the plan: compile, measure where there are images, race where that is asked, seal."""
     recipe = planned.recipe
     with stage_bundle(folder, force) as staging:
+        inner = _build_shorter(recipe, staging, observe)
         compiled = compile_engines(planned, targets, staging, observe)
         text = (
             build(text_recipe(recipe), staging / TEXT_FOLDER, observe=observe) if recipe.with_text else None
         )
         measured = None
         if found is not None and found.texts_alone is not None:
-            measured = measure_texts(planned, compiled.runners, found.texts_alone, observe)
+            runners = _ladders(compiled, inner)
+            measured = measure_texts(planned, runners, found.texts_alone, observe)
             require_measured(recipe.validate, measured.record)
         elif found is not None:
             tower = TextTower(recipe.model, text.bundle.runners() if text is not None else {})
@@ -129,4 +142,24 @@ def build_bundle(
             note(str(folder))
     # NEW/../x is a path to x only where NEW exists.
     bundle = written_bundle(folder if folder.exists() else place_of(folder), manifest)
-    return Exported(bundle=bundle, compiled=compiled, measured=measured, bench=bench)
+    return Exported(bundle=bundle, compiled=compiled, measured=measured, bench=bench, shorter=inner)
+
+
+def _build_shorter(recipe: Recipe, staging: Path, observe: Observer) -> Exported | None:
+    """The bundle of every shorter length that the recipe asks for; first, since its weights are shared."""
+    asked = shorter(recipe)
+    if asked is None:
+        return None
+    try:
+        return build(asked, staging / SHORTER_FOLDER, observe=observe)
+    except ExportError as error:
+        raise type(error)(f"length {asked.model.longest}: {error}") from error
+
+
+def _ladders(compiled: Compiled, inner: Exported | None) -> Mapping[str, Run]:
+    """By target, what runs texts on the shortest engine that takes them."""
+    rungs = inner.bundle.lengths() if inner is not None else ()
+    return {
+        name: ladder([*(each.runner(name) for each in rungs if name in each.manifest.artifacts), runner])
+        for name, runner in compiled.runners.items()
+    }

@@ -5,7 +5,7 @@ Fidelity, accuracy where texts have labels, and the correlation with scores wher
 In: a planned model, its engines' runners, and texts. Out: a `Measured`, as for images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from exporter.pipeline.measure import DENSE, Measured
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.records import DataRecord, ValidationRecord
-from exporter.targets import Array, Runner
+from exporter.targets import Array, Inputs
 from exporter.validation import (
     ScoredPairs,
     SimilarityReport,
@@ -31,15 +31,18 @@ from exporter.validation import (
 
 _CHUNK = 64
 
+Run = Callable[[Inputs], Mapping[str, Array]]
+"""What runs inputs, outputs by name."""
+
 
 def measure_texts(
-    planned: Planned, runners: Mapping[str, Runner], texts: TextSet, observe: Observer
+    planned: Planned, runners: Mapping[str, Run], texts: TextSet, observe: Observer
 ) -> Measured:
     """Run the dense program and every engine over the texts.
 
     Args:
         planned: with the dense program.
-        runners: by target.
+        runners: by target; a runner, or a ladder of several lengths.
         texts: to measure on.
         observe: called with progress.
 

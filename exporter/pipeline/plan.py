@@ -175,8 +175,17 @@ def dense_recipe(recipe: Recipe) -> Recipe:
 
 
 def unguarded(recipe: Recipe) -> Recipe:
-    """The recipe without name, measurements and gates: one that only builds."""
-    return replace(recipe, name=None, validate=Validation(), bench=SpeedGate(), with_text=False)
+    """The recipe without name, measurements, gates and shorter lengths: one that only builds."""
+    model = replace(recipe.model, length=recipe.model.longest)
+    return replace(recipe, name=None, model=model, validate=Validation(), bench=SpeedGate(), with_text=False)
+
+
+def shorter(recipe: Recipe) -> Recipe | None:
+    """The recipe of all lengths of a text but the longest, which only builds; None where there is one or none."""
+    lengths = recipe.model.length
+    if not isinstance(lengths, tuple) or len(lengths) == 1:
+        return None
+    return replace(unguarded(recipe), model=replace(recipe.model, length=lengths[:-1]))
 
 
 def gmacs(planned: Planned, executed: int) -> GmacsRecord:

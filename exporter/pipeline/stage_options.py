@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
+from exporter.bundle import SHORTER_FOLDER
 from exporter.capture import EXAMPLE_BATCH
 from exporter.errors import UsageError
 from exporter.models import LoadedModel
@@ -90,6 +91,7 @@ def emit_request(planned: Planned, sample: Mapping[str, Array]) -> EmitRequest:
         signature=Signature(inputs=tuple(specs[:count]), outputs=tuple(specs[count:])),
         precision=recipe.precision,
         options=None,
+        shared_folder=_shared_folder(recipe),
         metadata={
             "exporter": __version__,
             "name": planned.name,
@@ -104,6 +106,12 @@ def emit_request(planned: Planned, sample: Mapping[str, Array]) -> EmitRequest:
             ),
         },
     )
+
+
+def _shared_folder(recipe: Recipe) -> str | None:
+    """Where the engines for several lengths have their weights: in the folder of the shortest one."""
+    lengths = recipe.model.length
+    return "/".join((".", *[SHORTER_FOLDER] * (len(lengths) - 1))) if isinstance(lengths, tuple) else None
 
 
 def _normalization(recipe: Recipe, model: LoadedModel) -> InsertInputNormalization | None:

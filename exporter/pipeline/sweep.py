@@ -124,6 +124,8 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
         raise UsageError(
             "sweep: points are judged by images, got validate.pairs; give --data DIR, or validate a bundle"
         )
+    if request.recipe.model.longest != request.recipe.model.length:
+        raise UsageError("sweep: points are of one length of a text; give one --length")
     check_options(request.options)
     points = with_dense(grid(request.axes))
     called = request.recipe.model.model

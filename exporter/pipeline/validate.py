@@ -44,12 +44,14 @@ class Validated:
         parity: of every engine that runs here.
         measured: on images, where there were any.
         failures: by target, why an engine does not run here.
+        shorter: parity of the engines for shorter texts, by length and target; empty where there is one length.
     """
 
     bundle: Bundle
     parity: Mapping[str, ParityResult]
     measured: Measured | None
     failures: Mapping[str, ExportError] = field(default_factory=dict)
+    shorter: Mapping[int | str, Mapping[str, ParityResult]] = field(default_factory=dict)
 
 
 def validate(
@@ -87,18 +89,23 @@ def validate(
         recipe = override(bundle.recipe(), values or {})
     runners, failures = _runners(bundle)
     parity = _verify(bundle, recipe, runners, observe)
+    shorter = {
+        each.manifest.inputs[0].shape[1]: _verify(each, recipe, _runners(each)[0], observe)
+        for each in bundle.lengths()[:-1]
+    }
     asked = recipe.validate
     ships = ships_images(recipe.model) and recipe.model.outputs != "reduced"
     if not (asked.data or asked.pairs or ships) or recipe.model.tower == "text":
         _refuse_in_vain(values or {}, recipe)
-        return Validated(bundle=bundle, parity=parity, measured=None, failures=failures)
+        return Validated(bundle=bundle, parity=parity, measured=None, failures=failures, shorter=shorter)
     if save:
         check_amendable(bundle)
     planned = plan_bundle(bundle, recipe, observe, values or ())
     found = material(asked, planned.recipe.model, planned.model, planned.first_output)
     assert found is not None
     if found.texts_alone is not None:
-        measured = measure_texts(planned, runners, found.texts_alone, observe)
+        ladders = {name: bundle.ladder(name) for name in runners}
+        measured = measure_texts(planned, ladders, found.texts_alone, observe)
         if save:
             bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     else:
@@ -108,7 +115,7 @@ def validate(
             if save:
                 bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     require_measured(asked, measured.record)
-    return Validated(bundle=bundle, parity=parity, measured=measured, failures=failures)
+    return Validated(bundle=bundle, parity=parity, measured=measured, failures=failures, shorter=shorter)
 
 
 def _refuse_in_vain(values: Mapping[str, object], recipe: Recipe) -> None:

@@ -80,7 +80,9 @@ def recipe_to_build(path: str | Path, values: Mapping[str, object]) -> tuple[Rec
 def _beside(bundle: Path) -> Path:
     """The folder that a bundle lies in; of a part of a bundle, the one that the whole lies in."""
     folder = bundle.absolute().parent
-    return Path(os.path.relpath(folder.parent if (folder / MANIFEST_FILE).is_file() else folder))
+    while (folder / MANIFEST_FILE).is_file():
+        folder = folder.parent
+    return Path(os.path.relpath(folder))
 
 
 def _found(path: str, beside: Path, bundle: Path, wanted: tuple[str, str]) -> str:

@@ -23,7 +23,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from exporter.errors import LONGEST_MESSAGE, nearest, quoted
-from exporter.models import ImageSize, OptionValue
+from exporter.models import ImageSize, Lengths, OptionValue
+from exporter.models.request import LEAST_LENGTH, MOST_LENGTH
 from exporter.recipe_key import LARGEST, Range
 from exporter.targets import TARGETS
 
@@ -120,6 +121,16 @@ def _image_size(value: Any) -> Any:
     raise refuse(f"expected an integer >= 1, [height, width] or null, got {json.dumps(value)[:60]}")
 
 
+def _length(value: Any) -> Any:
+    lengths = value if isinstance(value, list) and value else [value]
+    if value is None or all(type(each) is int and LEAST_LENGTH <= each <= MOST_LENGTH for each in lengths):
+        if lengths == sorted(set(lengths)):
+            return value
+        raise refuse(f"expected several lengths in ascending order, got {json.dumps(value)[:60]}")
+    expected = f"an integer from {LEAST_LENGTH} to {MOST_LENGTH}, a list of such or null"
+    raise refuse(f"expected {expected}, got {json.dumps(value)[:60]}")
+
+
 def _option_value(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
@@ -148,6 +159,8 @@ Keeps = tuple[int, ...] | tuple[float, ...]
 
 _SIDE = {"type": "integer", "minimum": 1}
 _SIDES = {"type": "array", "items": _SIDE, "minItems": 2, "maxItems": 2}
+_TOKENS = {"type": "integer", "minimum": LEAST_LENGTH, "maximum": MOST_LENGTH}
+_LENGTHS = {"type": "array", "items": _TOKENS, "minItems": 1}
 _FRACTION = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 
@@ -158,6 +171,11 @@ READ_AS: Mapping[Any, Any] = {
         Any,
         PlainValidator(_image_size),
         WithJsonSchema({"anyOf": [_SIDE, _SIDES, {"type": "null"}]}),
+    ],
+    int | Lengths | None: Annotated[
+        Any,
+        PlainValidator(_length),
+        WithJsonSchema({"anyOf": [_TOKENS, _LENGTHS, {"type": "null"}]}),
     ],
     OptionValue: Annotated[
         Any,

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from exporter.errors import TargetUnavailableError, UsageError, nearest
 from exporter.signature import Array, Inputs, Signature, TensorSpec
+from exporter.targets.ladder import ladder
 from exporter.targets.runner import Device, Runner
 from exporter.targets.target import Artifact, Emit, EmitRequest, Progress, Target
 
@@ -122,6 +123,7 @@ __all__ = [
     "TensorSpec",
     "cards",
     "find_target",
+    "ladder",
     "open_runner",
     "options_from",
     "target",

@@ -37,6 +37,8 @@ class EmitRequest:
         forms: the form that the program was rewritten in; a target's part is the attention.
         options: of the target's own `options` type.
         calibration: inputs as the engine takes them (n, ...), for `int8`.
+        shared_folder: below the folder that is written into, or "." for itself: where weights lie that several models
+            have in common, for formats that can refer to them; None where a model has its weights for itself.
         progress: called during a long build.
     """
 
@@ -46,6 +48,7 @@ class EmitRequest:
     forms: Forms = field(default_factory=Forms)
     options: Any
     calibration: Array | None = None
+    shared_folder: str | None = None
     progress: Progress | None = None
 
 

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from exporter import load_bundle
 from exporter.errors import UsageError
+from exporter.models import ModelRequest, TextReader, load
 from tests.cli.commands import Outcome, manifest, run
 from tests.support.compiled import QUICKER
 from tests.support.once import once
@@ -20,8 +21,8 @@ from tests.support.text_encoders import LENGTH, save_encoder
 TEXTS = ["the film", "we saw a very good film it not bad", "good"]
 
 
-def exported(model: Path, out: Path, options: str, *more: str) -> Outcome:
-    return run(f"hf:{model}", "--length", str(LENGTH), *options.split(), "--out", str(out), *more)
+def exported(model: Path, out: Path, options: str, *more: str, length: str = str(LENGTH)) -> Outcome:
+    return run(f"hf:{model}", "--length", length, *options.split(), "--out", str(out), *more)
 
 
 def validated(model: Path, table: Path) -> tuple[str, ...]:
@@ -43,6 +44,15 @@ def text_bundle(bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         assert outcome.status == 0, outcome.err
 
     return once(tmp_path_factory, "text-bundle", export) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def ladder_bundle(bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def export(folder: Path) -> None:
+        outcome = exported(bert_dir, folder / "bundle", "--r 3 --dynamic-batch", length=f"8,{LENGTH}")
+        assert outcome.status == 0, outcome.err
+
+    return once(tmp_path_factory, "ladder-bundle", export) / "bundle"
 
 
 def test_bundle_of_a_text_encoder_takes_ids_and_a_mask(text_bundle: Path) -> None:
@@ -98,6 +108,54 @@ def test_runner_refuses_a_mask_that_is_not_ones_and_then_zeros(text_bundle: Path
         bundle.runner()(rows)
 
 
+def test_texts_run_on_the_shortest_engine_of_a_bundle_that_takes_them(
+    ladder_bundle: Path, text_bundle: Path
+) -> None:
+    bundle = load_bundle(ladder_bundle)
+    short, long = bundle.lengths()
+
+    found = bundle.encoder()(TEXTS)
+
+    assert bundle.manifest.lengths == (8, LENGTH)
+    assert (short.manifest.schedule.tokens[0], long.manifest.schedule.tokens) == (8, (16, 13, 10, 7))
+    expected = [
+        short.encoder()(TEXTS[:1]),
+        load_bundle(text_bundle).encoder()(TEXTS[1:2]),
+        short.encoder()(TEXTS[2:]),
+    ]
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=0, atol=1e-5)
+    with pytest.raises(UsageError, match="has 11 tokens, and the engine takes 8"):
+        short.encoder()(TEXTS)
+
+
+def test_engines_for_several_lengths_have_their_weights_once(ladder_bundle: Path, text_bundle: Path) -> None:
+    weights = (ladder_bundle / "shorter/model.onnx.data").stat().st_size
+    sizes = [(each / "model.onnx").stat().st_size for each in (text_bundle, ladder_bundle)]
+
+    assert sizes[0] - sizes[1] > 0.8 * weights
+
+
+def test_engines_of_every_length_are_verified_and_measured_as_one(
+    bert_dir: Path, ladder_bundle: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text("\n".join(["text", *TEXTS]))
+
+    outcome = run("validate", str(ladder_bundle), *validated(bert_dir, table), "--json")
+
+    assert outcome.status == 0, outcome.err
+    assert outcome.document["shorter"]["8"]["onnx"]["passed"]
+    encode, dense = (
+        load_bundle(ladder_bundle).encoder(),
+        load(ModelRequest(model=f"hf:{bert_dir}", length=LENGTH)),
+    )
+    assert isinstance(dense.module, torch.nn.Module) and dense.tokenizer is not None
+    inputs = TextReader(dense.tokenizer, LENGTH, tuple(dense.inputs))(TEXTS)
+    exact = dense.module(*map(torch.from_numpy, inputs.values())).numpy()
+    cosines = (encode(TEXTS) * exact).sum(axis=1)
+    assert outcome.document["fidelity"]["onnx"]["cosine_min"] == pytest.approx(cosines.min(), abs=1e-5)
+
+
 def test_encoder_cuts_long_texts_where_that_is_asked_for(text_bundle: Path) -> None:
     encode = load_bundle(text_bundle).encoder(truncate=True)
 
@@ -108,6 +166,8 @@ def test_encoder_cuts_long_texts_where_that_is_asked_for(text_bundle: Path) -> N
     ("words", "complaint"),
     [
         pytest.param(("--length", "41"), "has positions for 40 tokens", id="length"),
+        pytest.param(("--length", "8,41"), "has positions for 40 tokens", id="length-of-several"),
+        pytest.param(("--length", "16,8"), "expected several lengths in ascending order", id="order"),
         pytest.param(
             ("--image-size", "32"), "--image-size says nothing about a text encoder", id="image-size"
         ),

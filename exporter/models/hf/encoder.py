@@ -207,7 +207,7 @@ def _find(asked: ResolvedRequest, place: Place, config: Any) -> _Found:
 def _length(asked: ResolvedRequest, model: nn.Module, config: Any) -> int:
     """Tokens of a text that were asked for, or as many as there are positions, 128 at most."""
     most = _positions(model, config)
-    length = asked.request.length
+    length = asked.request.longest
     if length is None:
         return min(_LENGTH, most)
     if length > most:

@@ -19,6 +19,7 @@ from exporter.targets.onnx.providers import check_provider
 from exporter.targets.onnx.quantize import calibration_images, quantize
 from exporter.targets.onnx.runner import OnnxRunner
 from exporter.targets.onnx.save import check, save
+from exporter.targets.onnx.shared_weights import save_sharing
 from exporter.targets.target import Artifact, EmitRequest, Target
 
 __all__ = ["FILE", "check", "emit", "save"]
@@ -54,7 +55,10 @@ def emit(target: Target, program: RewrittenProgram, request: EmitRequest, folder
         model.ir_version = version if asked is not None else model.ir_version
     prober = probe(model, request.options) if program.merging_blocks else None
     without_matches(model, request)
-    save(model, folder / FILE)
+    if request.shared_folder is None:
+        save(model, folder / FILE)
+    else:
+        save_sharing(model, folder / FILE, folder / request.shared_folder)
     check(folder / FILE)
     on_cpu = (
         request.options.provider == "cpu" and request.precision != "bf16"

@@ -16,8 +16,20 @@ _EXTERNAL_ABOVE_BYTES = 2_000_000_000
 
 def save(model: ir.Model, path: Path) -> None:
     """Write a model; one beyond protobuf's limit as two files."""
+    if is_large(model):
+        save_apart(model, path)
+    else:
+        _save(model, path, None)
+
+
+def save_apart(model: ir.Model, path: Path) -> None:
+    """Write a model as two files, with its weights in the second one."""
+    _save(model, path, f"{path.name}.data")
+
+
+def _save(model: ir.Model, path: Path, external_data: str | None) -> None:
     try:
-        ir.save(model, path, external_data=f"{path.name}.data" if is_large(model) else None)
+        ir.save(model, path, external_data=external_data)
     except OSError as error:
         if error.errno is None:  # numpy forgets why a write stopped short: there was no room for the rest
             number = errno.EFBIG if _is_at_the_limit(path) else errno.ENOSPC
@@ -37,7 +49,8 @@ def _is_at_the_limit(path: Path) -> bool:
 def is_large(model: ir.Model) -> bool:
     """Whether the weights are more than one file of protobuf takes."""
     kept = [value.const_value for value in model.graph.initializers.values()]
-    return sum(tensor.nbytes for tensor in kept if tensor) > _EXTERNAL_ABOVE_BYTES
+    own = [tensor for tensor in kept if tensor and not isinstance(tensor, ir.ExternalTensor)]
+    return sum(tensor.nbytes for tensor in own) > _EXTERNAL_ABOVE_BYTES
 
 
 def check(path: Path) -> None:

@@ -47,6 +47,16 @@ def test_only_the_model_is_required() -> None:
             id="size",
         ),
         pytest.param(
+            {"length": 2},
+            "length: expected an integer from 3 to 65536, a list of such or null, got 2",
+            id="length",
+        ),
+        pytest.param(
+            {"length": [32, 32]},
+            "length: expected several lengths in ascending order, got [32, 32]",
+            id="lengths",
+        ),
+        pytest.param(
             {"precision": "fp4"},
             'precision: expected one of fp32, fp16, bf16, int8, fp8, got "fp4"',
             id="precision",

@@ -30,6 +30,7 @@ from exporter.targets import TARGETS
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1)
 COUNTS = st.integers(0, 2**31 - 1)
+LENGTHS = st.integers(3, 65536)
 SIZES = st.integers(1, 2**31 - 1)
 AMOUNTS = st.none() | st.floats(0, allow_nan=False, allow_infinity=False)
 FRACTIONS = st.floats(0, 1, exclude_min=True)
@@ -79,6 +80,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
             weights=draw(st.sampled_from(["pretrained", "random"]) | TEXTS),
             seed=draw(st.integers(0, 2**63 - 1)),
             image_size=draw(st.none() | SIZES | st.tuples(SIZES, SIZES)),
+            length=draw(
+                st.none() | LENGTHS | st.sets(LENGTHS, min_size=1).map(lambda each: tuple(sorted(each)))
+            ),
             options=draw(st.dictionaries(TEXTS, OPTION_VALUES, max_size=3)),
             preprocess=draw(st.none() | TEXTS),
         ),

@@ -102,11 +102,11 @@ def decide_tofu(keys_BHND: Tensor, *, at: Site, **_options: object) -> Match:
 
 
 def decide_pitome(
-    compared: Tensor, *, at: Site, margin: float, energy: str, metric: str, bipartite: str
+    compared: Tensor, *, at: Site, margin: float, energy: str, metric: str, bipartite: str, deal: str
 ) -> Match:
     """`pitome.decide` as kernels where keys and ELU choose the 2r patches; by operators in other blocks and options."""
-    if metric != "keys" or energy != "elu" or pitome.is_bipartite(bipartite, at):
-        return pitome.decide(compared, at=at, margin=margin, energy=energy, bipartite=bipartite)
+    if metric != "keys" or energy != "elu" or deal != "alternate" or pitome.is_bipartite(bipartite, at):
+        return pitome.decide(compared, at=at, margin=margin, energy=energy, bipartite=bipartite, deal=deal)
     depth_margin = margin * (1 - at.depth)
     return Match(*torch.ops.exporter.match_pitome(compared, at.prefix, at.r, depth_margin))
 

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from exporter.errors import nearest
+from exporter.errors import UsageError, nearest
 from exporter.recipe.error_messages import describe_value
 from exporter.recipe.keys import field_keys
 from exporter.recipe.schema import options_document
@@ -29,4 +29,8 @@ def wrong_option(recipe: Recipe) -> str | None:
         name = str(found["loc"][0])
         fragment = document.model_json_schema()["properties"][name]
         return describe_value(f"method_options.{name}", fragment, found["input"])
+    try:
+        method(recipe.method).with_options(recipe.method_options)
+    except UsageError as error:
+        return str(error)
     return None

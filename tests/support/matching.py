@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -64,12 +65,23 @@ def match_tome(similarity: Sequence[Sequence[float]], *, r: int, prefix: int) ->
 
 
 def match_pitome(
-    similarity: Sequence[Sequence[float]], *, r: int, prefix: int, margin: float, energy: str = "elu"
+    similarity: Sequence[Sequence[float]],
+    *,
+    r: int,
+    prefix: int,
+    margin: float,
+    energy: str = "elu",
+    deal: str = "alternate",
 ) -> Matching:
-    """Match as PiToMe does (Tran et al. 2024, section 3): half of the 2r most energetic patches merge."""
+    """Match as PiToMe does (Tran et al. 2024, section 3): half of the 2r most energetic patches merge.
+
+    Dealt in halves as the published code for BERT has it: the r most energetic ones merge into the next r.
+    """
     energies, ranked = ranked_by_energy(similarity, prefix=prefix, margin=margin, energy=energy)
     mergeable, kept = ranked[: 2 * r], sorted(ranked[2 * r :])
     sources, destinations = mergeable[0::2], mergeable[1::2]
+    if deal == "halves":
+        sources, destinations = mergeable[:r], mergeable[r:]
     best = {source: best_destination(similarity[source], destinations) for source in sources}
 
     groups = [[token] for token in range(prefix)]
@@ -113,6 +125,8 @@ def ranked_by_energy(
     patches = range(prefix, len(similarity))
 
     def adds(cosine: float) -> float:
+        if energy == "gaussian":
+            return NormalDist(mu=1, sigma=1 - margin).pdf(cosine)
         return elu(cosine - margin) if energy == "elu" else paper(cosine, margin)
 
     energies = {i: sum(adds(similarity[i][j]) for j in patches) / len(patches) for i in patches}

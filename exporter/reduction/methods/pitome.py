@@ -9,12 +9,16 @@ changed more answers than dropping patches by lot; the bipartite forms came clos
 patch takes part in every block was closest to the dense model, there and on `vit_fashion`: it is the default
 (tools/measurements/vit_s14_methods_eager_2026-11-28.json, vit_fashion_pitome_eager_2026-11-28.json).
 
+For BERT the published code has a third form: an energy by a Gaussian of the cosine, and of the 2r patches the r of
+highest energy merge into the others (`energy=gaussian`, `deal=halves`, `bipartite=none`), without log(size).
+
 Source: Tran et al., Accelerating Transformers with Spectrum-Preserving Token Merging, NeurIPS 2024, section 3.2;
 github.com/hchautran/PiToMe at 550b5de for what its code does.
 
 Shapes: B images, N patches, X sources and Y destinations that are dealt, R that merge.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from exporter.errors import UsageError
 from exporter.reduction.match import Match
 from exporter.reduction.method import Method, Site, compared_by
 from exporter.reduction.padding import NEVER, compact, filled_slots, present, quotient, spread
@@ -41,14 +46,15 @@ def decide(
     margin: float,
     energy: str,
     bipartite: str,
+    deal: str = "alternate",
     **_options: object,
 ) -> Match:
-    """Match within the 2r patches of highest energy, alternately dealt into sources and destinations.
+    """Match within the 2r patches of highest energy, dealt into sources and destinations.
 
     The energy of a patch is the mean over all patches of f(cosine), where the cosine is that of the mean keys or of the
-    tokens, and the margin m falls linearly with depth: f(c) is ELU(c - m), or c above the margin and exp(c - m) - 1
-    below it. Patches are dealt in descending order of energy (lowest position on ties); every source merges into its
-    most similar destination (the one of higher energy on ties).
+    tokens, and the margin m falls linearly with depth: f is one of `Options.energy`. Patches are dealt in descending
+    order of energy (lowest position on ties), alternately or first the sources and then the destinations; every source
+    merges into its most similar destination (the one of higher energy on ties).
 
     In blocks that are bipartite, all patches are dealt, and of the sources the r merge that are most similar to their
     destination (the one of higher energy on ties).
@@ -61,8 +67,9 @@ def decide(
         sizes_BN1: fp32, 0 for padding; None where there is none.
         at: 0 < r <= (N - prefix) // 2.
         margin: m of the first block.
-        energy: `elu` or `paper`.
-        bipartite: see `Options`.
+        energy: see `Options`, as the next two.
+        bipartite: blocks.
+        deal: `alternate` or `halves`.
 
     Returns:
         A match whose output order is prefix tokens, then protected patches in order of position, or in a bipartite
@@ -70,8 +77,11 @@ def decide(
     """
     cosine_BNN, energy_BN = _energies(comparable(compared), sizes_BN1, at, margin, energy)
     everywhere = is_bipartite(bipartite, at)
-    deal = _deal_all if everywhere else _deal_top
-    staying, source_BR, destination_BY, partner_BR = deal(cosine_BNN, energy_BN, at.r)
+    if everywhere:
+        staying, source_BR, destination_BY, partner_BR = _deal_all(cosine_BNN, energy_BN, at.r)
+    else:
+        halves = _halves(energy_BN, sizes_BN1, at) if deal == "halves" else None
+        staying, source_BR, destination_BY, partner_BR = _deal_top(cosine_BNN, energy_BN, at.r, halves)
     if sizes_BN1 is not None:
         count_B1, is_odd_BR = _odd_one(sizes_BN1, at)
         partner_BR = torch.where(is_odd_BR, quotient(count_B1, 2), partner_BR)
@@ -91,6 +101,7 @@ def regret(
     margin: float,
     energy: str,
     bipartite: str,
+    deal: str = "alternate",
     **_options: object,
 ) -> Tensor:
     """How far a match is from the definition of PiToMe, (B,): see `Method.regret`.
@@ -132,6 +143,9 @@ def regret(
         energies = _dealing_regret(energy_BN, sources_BX, destination_BY)
     else:
         dealt_B2R = torch.stack((source_BR, destination_BY), dim=2).flatten(1)
+        if deal == "halves":
+            in_halves = torch.cat((source_BR, destination_BY), dim=1)
+            dealt_B2R = in_halves.gather(1, _halves(energy_BN, sizes_BN1, at).argsort(dim=1).expand_as(in_halves))
         energies = worst(order_regret(energy_BN.gather(1, dealt_B2R)), ranking_regret(energy_BN, dealt_B2R))
     undecided = _jump(cosine_BNN, margin * (1 - at.depth)) if energy == "paper" else 0.0
     return worst((energies - undecided).clamp_min(0), partner)
@@ -142,10 +156,31 @@ def is_bipartite(bipartite: str, at: Site) -> bool:
     return bipartite in ("all", "first-half" if at.depth < 0.5 else "second-half")
 
 
-def _deal_top(cosine_BNN: Tensor, energy_BN: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _halves(energy_BN: Tensor, sizes_BN1: Tensor | None, at: Site) -> Tensor:
+    """Places in descending order of energy of r sources, then of r destinations: int64 (B, 2r), or (1, 2r).
+
+    Of a text with fewer than 2r patches both are half of those that are there.
+    """
+    if sizes_BN1 is None:
+        return torch.arange(2 * at.r, device=energy_BN.device).unsqueeze(0)
+    places_R = torch.arange(at.r, device=energy_BN.device)
+    count_B1 = present(sizes_BN1[:, at.prefix :]).long().sum(dim=1, keepdim=True)
+    half_B1 = quotient(count_B1, 2).clamp_max(at.r)
+    is_there_BR = places_R < half_B1
+    source_BR = torch.where(is_there_BR, places_R, places_R + half_B1)
+    return torch.cat((source_BR, places_R + torch.where(is_there_BR, half_B1, at.r)), dim=1)
+
+
+def _deal_top(
+    cosine_BNN: Tensor, energy_BN: Tensor, r: int, halves_B2R: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Patches that stay, sources, destinations, and the place among these of each source's partner."""
     protected, dealt = partition_top(energy_BN, 2 * r)
-    source_BR, destination_BR = dealt[:, 0::2], dealt[:, 1::2]
+    if halves_B2R is None:
+        source_BR, destination_BR = dealt[:, 0::2], dealt[:, 1::2]
+    else:
+        in_halves = dealt.gather(1, halves_B2R.expand_as(dealt))
+        source_BR, destination_BR = in_halves[:, :r], in_halves[:, r:]
     return (
         protected,
         source_BR,
@@ -179,9 +214,13 @@ def _energies(
     """Cosines between patches (B, N, N) and their energies (B, N)."""
     patches_BND = metric_BND[:, at.prefix :]
     cosine_BNN = patches_BND @ patches_BND.transpose(1, 2)
-    excess_BNN = cosine_BNN - margin * (1 - at.depth)
+    margin_here = margin * (1 - at.depth)
+    excess_BNN = cosine_BNN - margin_here
     if energy == "elu":
         share_BNN = functional.elu(excess_BNN)
+    elif energy == "gaussian":
+        width = 1 - margin_here
+        share_BNN = (-(((1 - cosine_BNN) / width) ** 2) / 2).exp() / (width * math.sqrt(2 * math.pi))
     else:
         share_BNN = torch.where(excess_BNN >= 0, cosine_BNN, excess_BNN.exp() - 1)
     if sizes_BN1 is None:
@@ -232,22 +271,32 @@ class Options:
 
     Attributes:
         margin: cosine above which patches count as similar, in the first block; it falls to 0 with depth.
-        energy: what a cosine adds to the energy of a patch: ELU(cosine - margin), as in the published code, or, as in
-            the paper's text, the cosine itself above the margin and exp(cosine - margin) - 1 below.
+        energy: what a cosine adds to the energy of a patch: ELU(cosine - margin), as in the published code; as in the
+            paper's text, the cosine itself above the margin and exp(cosine - margin) - 1 below; or the density of a
+            Gaussian around 1 with the deviation 1 - margin, as in the published code for BERT.
         metric: what the cosine is taken of: the mean of the attention's keys over heads, or the tokens that are merged,
             as in the published code for CLIP.
         bipartite: blocks in which every patch takes part and the most similar pairs merge: none as in the paper, the
             first-half as in the published code for DeiT, the second-half as in that for MAE, or all, which was measured
             to stay closest to the dense model.
+        deal: how the 2r patches of highest energy become sources and destinations: alternately, or in halves, the r of
+            highest energy being the sources, as in the published code for BERT; with bipartite=none.
     """
 
     margin: float = 0.9
-    energy: Literal["elu", "paper"] = "elu"
+    energy: Literal["elu", "paper", "gaussian"] = "elu"
     metric: Literal["keys", "tokens"] = "keys"
     bipartite: Literal["none", "first-half", "second-half", "all"] = "all"
+    deal: Literal["alternate", "halves"] = "alternate"
 
 
-def _variant(*, metric: str, **_options: object) -> Mapping[str, Any]:
+def _variant(*, metric: str, margin: float, energy: str, bipartite: str, deal: str) -> Mapping[str, Any]:
+    if deal == "halves" and bipartite != "none":
+        raise UsageError("method pitome: deal=halves is of blocks that are not bipartite; add bipartite=none")
+    if energy == "gaussian" and margin >= 1:
+        raise UsageError(
+            f"method pitome: energy=gaussian has the deviation 1 - margin; got margin={margin:g}"
+        )
     return {"reads": (compared_by(metric),)}
 
 

@@ -16,8 +16,8 @@ def reduce(entering: Entering) -> Leaving:
     bipartite = options.get("bipartite", "all")
     everywhere = bipartite == "all" or bipartite == ("first-half" if first_half else "second-half")
     margin = options.get("margin", FIRST_MARGIN) * (1 - entering.block / entering.blocks)
-    choose = match_pitome_everywhere if everywhere else match_pitome
-    matching = choose(
-        similarity(entering), r=r, prefix=entering.prefix, margin=margin, energy=options.get("energy", "elu")
-    )
-    return weighed(entering, matching)
+    how = {"r": r, "prefix": entering.prefix, "margin": margin, "energy": options.get("energy", "elu")}
+    if everywhere:
+        return weighed(entering, match_pitome_everywhere(similarity(entering), **how))
+    deal = options.get("deal", "alternate")
+    return weighed(entering, match_pitome(similarity(entering), **how, deal=deal))

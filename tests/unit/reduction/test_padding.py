@@ -16,6 +16,11 @@ CASES = [
     pytest.param("tome", {"size_penalty": 0.1}, id="tome-size-penalty"),
     pytest.param("pitome", {"bipartite": "none"}, id="pitome"),
     pytest.param("pitome", {"bipartite": "all"}, id="pitome-bipartite"),
+    pytest.param(
+        "pitome",
+        {"bipartite": "none", "energy": "gaussian", "deal": "halves", "margin": 0.5},
+        id="pitome-of-bert",
+    ),
     pytest.param("random", {"seed": 3}, id="random"),
     pytest.param("grid", {}, id="grid"),
 ]

@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from exporter.errors import UsageError
 from exporter.reduction import method
 from exporter.reduction.match import Match
 from exporter.reduction.method import Site
@@ -51,6 +52,35 @@ def test_bipartite_block_deals_every_patch_and_merges_the_best_pairs_with_exact_
     match = matched(case, depth=0.0, margin=EXACT_MARGIN, bipartite="all")
 
     assert [sorted(group) for group in groups_of(match)] == [sorted(group) for group in expected.groups]
+
+
+@given(case=random_cases(), block=st.integers(0, 11))
+def test_form_for_texts_merges_the_most_energetic_half_into_the_other(case: MatchCase, block: int) -> None:
+    options: dict[str, Any] = {"margin": 0.5, "energy": "gaussian", "deal": "halves"}
+    expected = match_pitome(
+        case.similarity, r=case.r, prefix=case.prefix, **{**options, "margin": 0.5 * (1 - block / 12)}
+    )
+    assume(expected.margin > 1e-5)
+
+    match = matched(case, depth=block / 12, **options)
+
+    assert groups_of(match) == expected.groups
+    regret = method("pitome").regret(
+        case.keys_BHND, match=match, at=case.site(block / 12), bipartite="none", **options
+    )
+    assert float(regret) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        pytest.param({"deal": "halves"}, "deal=halves is of blocks that are not bipartite", id="halves"),
+        pytest.param({"energy": "gaussian", "margin": 1.0}, "got margin=1", id="no-deviation"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        method("pitome").with_options(options)
 
 
 @given(

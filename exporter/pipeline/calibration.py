@@ -1,4 +1,4 @@
-"""Images that int8, fp8, options and slots are calibrated on: a user's folder, or what ships with the model."""
+"""What int8, fp8, options and slots are calibrated on: a user's images or texts, or what ships with the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from exporter.errors import UsageError
-from exporter.models import LoadedModel, training_images
+from exporter.models import LoadedModel, TextReader, training_images
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.plan import Planned
 from exporter.recipe import Recipe
 from exporter.targets import Array
-from exporter.validation import ImageSet, decode, default_workers, image_arrays, open_images
+from exporter.validation import (
+    ImageSet,
+    decode,
+    default_workers,
+    image_arrays,
+    open_images,
+    read_texts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +34,35 @@ class CalibrationSet:
     pixels_BCHW: Array
 
 
-def calibration_images(planned: Planned) -> Array:
-    """The first images, as the recipe's engines take them: (n, ...).
+def calibration_inputs(planned: Planned) -> dict[str, Array]:
+    """The first images or texts, as the recipe's engines take them: (n, ...) by name of the input.
 
     Raises:
         UsageError: there are none, or none of them can be read.
     """
-    recipe = planned.recipe
+    recipe, model = planned.recipe, planned.model
+    if model.takes_texts:
+        return _texts(planned)
     images = calibration_set(planned, "precision", recipe.precision)
-    assert planned.model.preprocess is not None
-    return as_input(recipe, images.pixels_BCHW, planned.model.preprocess)
+    (name,) = model.inputs
+    assert model.preprocess is not None
+    return {name: as_input(recipe, images.pixels_BCHW, model.preprocess)}
+
+
+def _texts(planned: Planned) -> dict[str, Array]:
+    """The first texts of a table; longer ones than the engines take are cut off."""
+    recipe, model = planned.recipe, planned.model
+    if recipe.calibration.data is None or model.tokenizer is None:
+        raise UsageError(
+            f"calibration: precision {recipe.precision} needs texts like those that will be served, and a model with "
+            "a tokenizer; give a CSV file with a column text with --calibration FILE"
+        )
+    try:
+        texts = read_texts(Path(recipe.calibration.data), None, labelled=False).texts
+    except UsageError as error:
+        raise UsageError(f"calibration.{error}") from error
+    read = TextReader(model.tokenizer, model.example_input.shape[0], tuple(model.inputs), truncate=True)
+    return dict(read(texts[: recipe.calibration.images]))
 
 
 def calibration_set(planned: Planned, key: str, value: str) -> CalibrationSet:

@@ -12,7 +12,7 @@ import torch
 
 from exporter.errors import ExportError, ParityError, TargetUnavailableError
 from exporter.forms import CALIBRATED, Forms, Precision, program_precision
-from exporter.pipeline.calibration import calibration_images
+from exporter.pipeline.calibration import calibration_inputs
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.pipeline.stage_options import (
@@ -212,7 +212,7 @@ class _Compiler:
             raise worst(failures[each.name] for each in targets.here)
         return replace(self.compiled, engines=engines, rounding=self._rounding(), failures=failures)
 
-    def _engine(self, here: TargetHere, calibration: Array | None) -> CompiledEngine:
+    def _engine(self, here: TargetHere, calibration: Mapping[str, Array] | None) -> CompiledEngine:
         recipe, compiled = self.compiled.recipe, self.compiled
         options = recipe.engines.get(here.target.name, here.target.options())
         request = replace(
@@ -227,13 +227,14 @@ class _Compiler:
         own = along_matches(compiled.program, artifact, compiled.sample) if follows else None
         return CompiledEngine(artifact=artifact, parity=parity, own=own)
 
-    def _calibration(self) -> Array | None:
+    def _calibration(self) -> Mapping[str, Array] | None:
         if self.compiled.recipe.precision not in CALIBRATED:
             return None
         with self.observe("calibrate") as note:
-            images = calibration_images(self.compiled.planned)
-            note(f"{len(images)} images")
-        return images
+            inputs = calibration_inputs(self.compiled.planned)
+            counted = "texts" if self.compiled.planned.model.takes_texts else "images"
+            note(f"{len(next(iter(inputs.values())))} {counted}")
+        return inputs
 
     def _lowered(self, request: EmitRequest) -> RewrittenProgram:
         """The program in the form that a target asks for; each form is made once."""
@@ -255,8 +256,9 @@ class _Compiler:
     def _options(self, request: EmitRequest) -> RewriteOptions:
         precision, forms = _form(request.precision, request.forms)
         options = rewrite_options(self.compiled.planned)
-        images = None if request.calibration is None else torch.from_numpy(request.calibration)
-        return replace(options, precision=precision, forms=forms, calibration=images)
+        given = request.calibration
+        inputs = tuple(map(torch.from_numpy, given.values())) if isinstance(given, Mapping) else None
+        return replace(options, precision=precision, forms=forms, calibration=inputs)
 
     def _verify(self, artifact: Artifact, request: EmitRequest) -> ParityResult:
         recipe, compiled = self.compiled.recipe, self.compiled

@@ -112,8 +112,8 @@ class Calibration:
 
     Attributes:
         data: images for int8, fp8, slots_for and options that are auto: a folder or a CSV; by default images that ship
-            with the model.
-        images: how many images are calibrated on, the first ones.
+            with the model. Of a text encoder, a CSV with a column text, for int8 and fp8.
+        images: how many images or texts are calibrated on, the first ones.
     """
 
     data: Annotated[LocalPath | None, Key(option="--calibration")] = None

@@ -21,11 +21,11 @@ class CalibrateActivations(GraphPass):
 
     Attributes:
         context: `ranges` is written.
-        images: (n, ...), as the program takes them.
+        inputs: (n, ...) for every input, as the program takes them.
     """
 
     context: PassContext
-    images: Tensor
+    inputs: tuple[Tensor, ...]
     name: ClassVar[str] = "calibrate_activations"
     only_notes: ClassVar[bool] = True
 
@@ -40,7 +40,7 @@ class CalibrateActivations(GraphPass):
             return None
         if context.options.calibration is None:
             raise InternalError("a program in fp8 is rewritten with calibration inputs")
-        return cls(context=context, images=context.options.calibration)
+        return cls(context=context, inputs=context.options.calibration)
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """Run the graph on all inputs by batches, since it may take nothing else; the last one is filled up."""
@@ -48,10 +48,14 @@ class CalibrateActivations(GraphPass):
         observer = _Observer(graph_module, frozenset(operand(layer, 0) for layer in layers))
         batch = self.context.options.batch
         with torch.no_grad():
-            for chunk in self.images.split(batch):
-                observer.run(torch.cat((chunk, chunk[-1:].expand(batch - len(chunk), *chunk.shape[1:]))))
+            for chunk in zip(*(each.split(batch) for each in self.inputs), strict=True):
+                observer.run(*(_filled(part, batch) for part in chunk))
         self.context.ranges = {layer.name: observer.largest[operand(layer, 0)] for layer in layers}
         return PassOutcome(name=self.name, rewrites=0)
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    return torch.cat((rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])))
 
 
 class _Observer(fx.Interpreter):

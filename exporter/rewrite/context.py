@@ -33,7 +33,7 @@ class RewriteOptions:
             fp16 but for the products with weights.
         forms: the form that it takes.
         learned: of the method, by block: tensors that its decision reads besides the graph's own values.
-        calibration: inputs (n, ...) as the program takes them, for precision fp8.
+        calibration: for precision fp8, (n, ...) for every input, as the program takes them.
     """
 
     method: Method
@@ -48,7 +48,7 @@ class RewriteOptions:
     precision: Precision = "fp32"
     forms: Forms = field(default_factory=Forms)
     learned: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
-    calibration: Tensor | None = field(default=None, repr=False, compare=False)
+    calibration: tuple[Tensor, ...] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError
 from exporter.forms import Forms, Precision
-from exporter.signature import Array, Signature
+from exporter.signature import Array, Inputs, Signature
 from exporter.targets.runner import Device, Runner
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class EmitRequest:
             quantises a program in fp32.
         forms: the form that the program was rewritten in; a target's part is the attention.
         options: of the target's own `options` type.
-        calibration: inputs as the engine takes them (n, ...), for `int8`.
+        calibration: for `int8`, inputs as the engine takes them: (n, ...) by name, or of the only one.
         shared_folder: below the folder that is written into, or "." for itself: where weights lie that several models
             have in common, for formats that can refer to them; None where a model has its weights for itself.
         progress: called during a long build.
@@ -47,7 +47,7 @@ class EmitRequest:
     precision: Precision = "fp32"
     forms: Forms = field(default_factory=Forms)
     options: Any
-    calibration: Array | None = None
+    calibration: Inputs | None = None
     shared_folder: str | None = None
     progress: Progress | None = None
 

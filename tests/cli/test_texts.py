@@ -156,6 +156,28 @@ def test_engines_of_every_length_are_verified_and_measured_as_one(
     assert outcome.document["fidelity"]["onnx"]["cosine_min"] == pytest.approx(cosines.min(), abs=1e-5)
 
 
+def test_engines_in_integers_are_calibrated_on_texts(
+    bert_dir: Path, text_bundle: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text("\n".join(["text,label", *(f"{text},any" for text in (*TEXTS, "good " * 40))]))
+    options = f"--r 3 --precision int8 --calibration {table} --dynamic-batch"
+
+    outcome = exported(bert_dir, tmp_path / "out", options)
+
+    assert outcome.status == 0, outcome.err
+    assert manifest(tmp_path / "out")["artifacts"]["onnx"]["precision"] == "int8"
+    integers, floats = (load_bundle(path).encoder()(TEXTS) for path in (tmp_path / "out", text_bundle))
+    assert 0.98 < (integers * floats).sum(axis=1).min() < 1 - 1e-6
+
+
+def test_calibration_of_a_text_encoder_needs_texts(bert_dir: Path) -> None:
+    outcome = run(f"hf:{bert_dir}", "--length", str(LENGTH), "--precision", "int8")
+
+    assert outcome.status == 2
+    assert "precision int8 needs texts like those that will be served" in outcome.err
+
+
 def test_encoder_cuts_long_texts_where_that_is_asked_for(text_bundle: Path) -> None:
     encode = load_bundle(text_bundle).encoder(truncate=True)
 

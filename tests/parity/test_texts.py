@@ -1,5 +1,6 @@
 """Text encoders through the compiler: without merging they are the checkpoint, with it each text is merged alone."""
 
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from exporter.schedule import Schedule, ScheduleRequest, plan
 from tests.support.eager_texts import last_tokens, unit_mean
 from tests.support.text_encoders import LENGTH, ids_and_mask, save_encoder
 
+BERT_FORM = {"bipartite": "none", "energy": "gaussian", "deal": "halves"}
 LENGTHS = [LENGTH, 9, 4, 3, 2]
 
 
@@ -111,6 +113,7 @@ def encoder(sentence_encoder: Path, request: pytest.FixtureRequest) -> tuple[Loa
         pytest.param("tome", {}, id="tome"),
         pytest.param("pitome", {"bipartite": "none"}, id="pitome"),
         pytest.param("pitome", {"bipartite": "all"}, id="pitome-bipartite"),
+        pytest.param("pitome", BERT_FORM, id="pitome-of-bert"),
         pytest.param("random", {}, id="random"),
         pytest.param("grid", {}, id="grid"),
     ],
@@ -134,3 +137,16 @@ def test_padded_texts_are_reduced_as_each_of_them_alone(
     for row, length in enumerate(LENGTHS):
         tokens, sizes = last_tokens(module.model, ids[row, :length], **how)
         torch.testing.assert_close(actual[row].double(), unit_mean(tokens, sizes), rtol=0, atol=1e-5)
+
+
+def test_ranges_of_a_program_in_fp8_are_taken_from_texts(encoder: tuple[LoadedModel, Program]) -> None:
+    (model, program), chosen = encoder, method("tome")
+    schedule = plan(ScheduleRequest(r=3), chosen.limited(examine(program.graph_module).geometry, {}))
+    inputs = with_types(model, *ids_and_mask(LENGTHS))
+    exact = RewriteOptions(method=chosen)
+
+    actual, *_ = merging(program, schedule, replace(exact, precision="fp8", calibration=inputs))(*inputs)
+
+    expected, *_ = merging(program, schedule, exact)(*inputs)
+    cosines = torch.nn.functional.cosine_similarity(actual.float(), expected)
+    assert 0.98 < cosines.min() < 1 - 1e-6

@@ -145,7 +145,9 @@ def regret(
         dealt_B2R = torch.stack((source_BR, destination_BY), dim=2).flatten(1)
         if deal == "halves":
             in_halves = torch.cat((source_BR, destination_BY), dim=1)
-            dealt_B2R = in_halves.gather(1, _halves(energy_BN, sizes_BN1, at).argsort(dim=1).expand_as(in_halves))
+            dealt_B2R = in_halves.gather(
+                1, _halves(energy_BN, sizes_BN1, at).argsort(dim=1).expand_as(in_halves)
+            )
         energies = worst(order_regret(energy_BN.gather(1, dealt_B2R)), ranking_regret(energy_BN, dealt_B2R))
     undecided = _jump(cosine_BNN, margin * (1 - at.depth)) if energy == "paper" else 0.0
     return worst((energies - undecided).clamp_min(0), partner)

@@ -16,7 +16,7 @@ from exporter.targets.onnx.build import build, without_matches
 from exporter.targets.onnx.opset import check_opset
 from exporter.targets.onnx.probe import probe
 from exporter.targets.onnx.providers import check_provider
-from exporter.targets.onnx.quantize import calibration_images, quantize
+from exporter.targets.onnx.quantize import calibration_inputs, quantize
 from exporter.targets.onnx.runner import OnnxRunner
 from exporter.targets.onnx.save import check, save
 from exporter.targets.onnx.shared_weights import save_sharing
@@ -93,6 +93,6 @@ def _zeros(signature: Signature) -> dict[str, Array]:
 
 def _check_quantisation(request: EmitRequest) -> None:
     """Say what is missing before anything is built."""
-    calibration_images(request.calibration)
+    calibration_inputs(request.signature.inputs[0].name, request.calibration)
     if (request.options.provider, request.options.activations) == ("tensorrt", "uint8"):
         raise UsageError("onnx.activations: TensorRT quantises around zero: expected int8, got uint8")

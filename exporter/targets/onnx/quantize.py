@@ -1,9 +1,9 @@
 """Quantise a model to int8: its products of activations with weights, and nothing else.
 
-In: an ONNX model in fp32 and calibration images. Out: the same model with pairs of QuantizeLinear and DequantizeLinear
-in front of the operands of those products, which engines read as their own integer kernels. What decides which tokens
-merge, what merges them, attention's products, normalisations and softmax stay as they are, and so do the patch
-embedding and the head: they cost less than a hundredth of the work, and quantising them costs accuracy.
+In: an ONNX model in fp32 and inputs to calibrate on. Out: the same model with pairs of QuantizeLinear and
+DequantizeLinear in front of the operands of those products, which engines read as their own integer kernels. What
+decides which tokens merge, what merges them, attention's products, normalisations and softmax stay as they are, and so
+do the patch embedding and the head: they cost less than a hundredth of the work, and quantising them costs accuracy.
 
 Ranges and rounding are ONNX Runtime's: weights per output channel around zero, activations per tensor from the smallest
 to the largest value seen. On the shipped models no other range was more accurate, and this one remembers two numbers
@@ -11,15 +11,15 @@ per tensor, however many images there are.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from exporter.errors import UsageError
-from exporter.signature import Array
+from exporter.signature import Array, Inputs
+from exporter.targets.batches import split
 from exporter.targets.onnx.save import is_large, save
 
 _READY = "onnx.quant.pre_process"
@@ -31,28 +31,28 @@ _BATCH_IF_FREE = 8
 
 
 def quantize(
-    model: ir.Model, images: Array | None, folder: Path, activations: Literal["uint8", "int8"]
+    model: ir.Model, inputs: Inputs | None, folder: Path, activations: Literal["uint8", "int8"]
 ) -> ir.Model:
     """A quantised copy of a model.
 
     Args:
         model: in fp32, its nodes named after their block (`build`).
-        images: calibration images (n, ...), as the model takes them.
+        inputs: to calibrate on, as the model takes them: (n, ...) by name, or of the only one.
         folder: for files that are gone when this returns.
         activations: `uint8` with a zero point, which x86 multiplies fastest, or `int8` around zero, as TensorRT
             demands.
 
     Raises:
-        UsageError: no images.
+        UsageError: none.
     """
-    images = calibration_images(images)
+    inputs = calibration_inputs(model.graph.inputs[0].name or "", inputs)
     names = [str(node.name) for node in model.graph if _is_product_with_weight(node)]
     with tempfile.TemporaryDirectory(dir=folder) as work:
         given, made = Path(work, "given.onnx"), Path(work, "made.onnx")
         model.metadata_props[_READY] = "onnxruntime.quant"
         save(model, given)
         del model.metadata_props[_READY]
-        _quantize_file(given, made, _batches(model, images), names, activations, large=is_large(model))
+        _quantize_file(given, made, _batches(model, inputs), names, activations, large=is_large(model))
         quantised = ir.load(made)
         _into_memory(quantised)
     _describe(quantised, model)
@@ -61,17 +61,22 @@ def quantize(
     return quantised
 
 
-def calibration_images(images: Array | None) -> Array:
-    """The images, of which there has to be one.
+def calibration_inputs(first: str, inputs: Inputs | None) -> dict[str, Array]:
+    """The inputs by name, of which there has to be one row.
+
+    Args:
+        first: name of the first input.
+        inputs: by name, or the first one alone.
 
     Raises:
         UsageError: there is none.
     """
-    if images is None or len(images) == 0:
+    by_name = dict(inputs) if isinstance(inputs, Mapping) else {} if inputs is None else {first: inputs}
+    if not by_name or len(next(iter(by_name.values()))) == 0:
         raise UsageError(
             "precision int8: expected at least one calibration image, got none; name a folder of images"
         )
-    return images
+    return by_name
 
 
 def _is_product_with_weight(node: ir.Node) -> bool:
@@ -119,15 +124,12 @@ def _quantize_file(
     )
 
 
-def _batches(model: ir.Model, images: Array) -> Iterator[dict[str, Array]]:
-    """The images in batches of the model's size; the last one is padded with its last row."""
+def _batches(model: ir.Model, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    """The inputs in batches of the model's size; the last one is padded with its last row."""
     given = model.graph.inputs[0]
     size = given.shape[0] if given.shape is not None else None
     batch = size if isinstance(size, int) else _BATCH_IF_FREE
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        missing = batch - len(part) if isinstance(size, int) else 0
-        yield {str(given.name): np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])}
+    yield from split(inputs, batch if isinstance(size, int) else 1, batch)
 
 
 def _into_memory(model: ir.Model) -> None:

@@ -20,7 +20,7 @@ from exporter.schedule import Schedule, ScheduleRequest, plan
 from tests.unit.rewrite.small_models import Block, SmallVit, images, random, seeded
 
 KERNELS = Forms(merge="kernels", metric="columns", normalization="narrow", product="scaled")
-OPTIONS = RewriteOptions(method=method("tome"), batch=2, precision="fp8", calibration=random(5, 3, 8, 8))
+OPTIONS = RewriteOptions(method=method("tome"), batch=2, precision="fp8", calibration=(random(5, 3, 8, 8),))
 
 
 def nearest_e4m3(value: float) -> float:
@@ -138,4 +138,4 @@ def test_a_model_without_such_layers_is_refused() -> None:
         parameter.data.zero_()
 
     with pytest.raises(UnsupportedGraphError, match="precision fp8 is for linear layers in blocks"):
-        rewrite(program, schedule, replace(OPTIONS, calibration=zeros))
+        rewrite(program, schedule, replace(OPTIONS, calibration=(zeros,)))

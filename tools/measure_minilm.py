@@ -7,6 +7,11 @@ pip downloads into the folder of --work; nothing of them is kept in the reposito
 embeddings of the dense model, and judges embeddings of other texts, dense and merged: what an index or a classifier
 that exists already would see. What runs is the program that engines are made of, in eager PyTorch and fp32. A row that
 the file has is not run again.
+
+Speed is measured with the product, on engines of the same checkpoint; `model_folder` says where it lies:
+
+    python -m exporter hf:FOLDER --length 128 --r 8 --target onnx --target openvino --out bundles/128-r8
+    python -m exporter bench bundles/128-r8 --threads 2
 """
 
 import argparse

@@ -105,21 +105,21 @@ class Bundle:
         names, length = tuple(each.name for each in self.manifest.inputs), self.manifest.inputs[0].shape[1]
         tokenizer = self._file(TOKENIZER_FILE).read_bytes()
         reader = TextReader(tokenizer, int(length), names, truncate)
-        run = self.ladder(target)
+        run = self.by_length(target)
         return lambda texts: next(iter(run(reader(texts)).values()))
 
-    def ladder(self, target: str) -> "Callable[[Inputs], dict[str, Array]]":
+    def by_length(self, target: str) -> "Callable[[Inputs], dict[str, Array]]":
         """A target's engines for texts of every length that the bundle has, called as a runner of the longest one.
 
         Raises:
             UsageError: the bundle has no such target.
             BundleError: the options that it records are not the target's.
         """
-        from exporter.targets import ladder
+        from exporter.targets import by_length
 
         longest = self.runner(target)
         shorter = [each for each in self.lengths()[:-1] if target in each.manifest.artifacts]
-        return ladder([*(each.runner(target) for each in shorter), longest])
+        return by_length([*(each.runner(target) for each in shorter), longest])
 
     def runners(self) -> "dict[str, Runner]":
         """A runner for every engine, by target."""

@@ -34,7 +34,7 @@ from exporter.pipeline.plan import Planned, plan_export, shorter
 from exporter.pipeline.racing import asks_for_race, race_against_dense
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, check, text_recipe
-from exporter.targets import ladder
+from exporter.targets import by_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +130,8 @@ def build_bundle(
         )
         measured = None
         if found is not None and found.texts_alone is not None:
-            runners = _ladders(compiled, inner)
-            measured = measure_texts(planned, runners, found.texts_alone, observe)
+            runners = _by_length(compiled, inner)
+            measured = measure_texts(planned, runners, found, observe)
             require_measured(recipe.validate, measured.record)
         elif found is not None:
             tower = TextTower(recipe.model, text.bundle.runners() if text is not None else {})
@@ -156,10 +156,10 @@ def _build_shorter(recipe: Recipe, staging: Path, observe: Observer) -> Exported
         raise type(error)(f"length {asked.model.longest}: {error}") from error
 
 
-def _ladders(compiled: Compiled, inner: Exported | None) -> Mapping[str, Run]:
+def _by_length(compiled: Compiled, inner: Exported | None) -> Mapping[str, Run]:
     """By target, what runs texts on the shortest engine that takes them."""
     rungs = inner.bundle.lengths() if inner is not None else ()
     return {
-        name: ladder([*(each.runner(name) for each in rungs if name in each.manifest.artifacts), runner])
+        name: by_length([*(each.runner(name) for each in rungs if name in each.manifest.artifacts), runner])
         for name, runner in compiled.runners.items()
     }

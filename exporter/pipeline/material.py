@@ -46,6 +46,12 @@ class Material:
     outputs: Path | None = None
 
     @property
+    def name(self) -> str | None:
+        """Of the images or texts that are judged without pairs."""
+        data = self.texts_alone or self.images
+        return None if data is None else data.name
+
+    @property
     def sets(self) -> dict[str, ImageSet]:
         """The images that there are, by what they are for: `data` or `pairs`."""
         found = {"data": self.images, "pairs": self.pairs.images if self.pairs is not None else None}

@@ -5,18 +5,21 @@ Fidelity, accuracy where texts have labels, and the correlation with scores wher
 In: a planned model, its engines' runners, and texts. Out: a `Measured`, as for images.
 """
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from exporter.errors import InternalError
 from exporter.models import TextReader
+from exporter.pipeline.material import Material
 from exporter.pipeline.measure import DENSE, Measured
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
-from exporter.records import DataRecord, ValidationRecord
+from exporter.records import DataRecord, ValidationRecord, write_whole
 from exporter.targets import Array, Inputs
 from exporter.validation import (
     ScoredPairs,
@@ -35,23 +38,29 @@ Run = Callable[[Inputs], Mapping[str, Array]]
 """What runs inputs, outputs by name."""
 
 
+DENSE_FILE = "dense.npy"
+
+
 def measure_texts(
-    planned: Planned, runners: Mapping[str, Run], texts: TextSet, observe: Observer
+    planned: Planned, runners: Mapping[str, Run], found: Material, observe: Observer
 ) -> Measured:
-    """Run the dense program and every engine over the texts.
+    """Run the dense program and every engine over texts.
 
     Args:
         planned: with the dense program.
-        runners: by target; a runner, or a ladder of several lengths.
-        texts: to measure on.
+        runners: by target; a runner, or what runs texts of several lengths (`by_length`).
+        found: with the texts, and the dense program's outputs where they are known already.
         observe: called with progress.
 
     Raises:
         UsageError: a text is longer than the engines take.
     """
+    texts = found.texts_alone
+    assert texts is not None
     with observe(f"run {texts.name}") as note:
         inputs = _reader(planned)(texts.texts)
-        outputs = {DENSE: _dense(planned, inputs)}
+        known = None if found.outputs is None else np.load(found.outputs / DENSE_FILE)
+        outputs = {DENSE: _dense(planned, inputs) if known is None else known}
         outputs |= {name: next(iter(runner(inputs).values())) for name, runner in runners.items()}
         note(f"{len(texts.texts)} texts")
     logits = planned.model.output_names[0] == "logits"
@@ -72,6 +81,18 @@ def measure_texts(
     return Measured(
         record=replace(record, task="classification", accuracy=report.accuracy, difference=report.difference)
     )
+
+
+def write_dense(planned: Planned, texts: TextSet, folder: Path) -> None:
+    """Run the dense program over texts, and keep its outputs for `measure_texts`.
+
+    Raises:
+        UsageError: a text is longer than the engines take.
+    """
+    outputs, content = _dense(planned, _reader(planned)(texts.texts)), io.BytesIO()
+    np.save(content, outputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / DENSE_FILE, content.getvalue())
 
 
 def _similarity(scored: ScoredPairs, outputs: Mapping[str, Array]) -> SimilarityReport:

@@ -18,6 +18,7 @@ from exporter.packages import installed
 from exporter.pipeline.contenders import dense_contender
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import DENSE, dense_doubts
+from exporter.pipeline.measure_texts import DENSE_FILE, write_dense
 from exporter.pipeline.observe import Note, Observer, silent
 from exporter.pipeline.origin import check_weights
 from exporter.pipeline.plan import Planned, plan_export
@@ -61,7 +62,7 @@ from exporter.sweep import (
     with_drop_shares,
     write_record,
 )
-from exporter.validation import collect, default_workers
+from exporter.validation import TextSet, collect, default_workers
 
 _PROCESS_BYTES = 1 << 30
 _WEIGHTS_HELD = 4.5
@@ -139,12 +140,9 @@ def sweep(request: SweepRequest, out: str | Path, observe: Observer = silent) ->
         name = name_of(called)
         check_weights(planned.model, recorded_weights(Path(out)))
     found = material(recipe.validate, recipe.model, planned.model, planned.first_output)
-    if found is not None and found.texts_alone is not None:
-        raise UsageError(
-            "data: a sweep measures images only; leave --data out, and measure bundles of it with validate --data"
-        )
     if request.goal is not None and found is None:
-        raise UsageError("sweep: a goal needs images to judge schedules by; give --data DIR")
+        counted = "texts" if planned.model.takes_texts else "images"
+        raise UsageError(f"sweep: a goal needs {counted} to judge schedules by; give --data")
     conditions = sweep_conditions(recipe, planned, found, request.axes.targets, request.options)
     with open_store(out, conditions) as store:
         run = _Sweep(request=request, name=name, planned=planned, found=found, store=store, observe=observe)
@@ -226,9 +224,12 @@ class _Sweep:
     def _dense_outputs(self) -> Path | None:
         """What the dense model says about the images, computed once for all points."""
         preprocess = self.planned.model.preprocess
+        folder = self.store.folder / "outputs" / self.store.key(Point())[:16]
+        if self.found is not None and self.found.texts_alone is not None:
+            self._dense_on_texts(self.found.texts_alone, folder)
+            return folder
         if self.found is None or preprocess is None:
             return None
-        folder = self.store.folder / "outputs" / self.store.key(Point())[:16]
         for name, images in self.found.sets.items():
             with self.observe(f"dense model on {images.name}") as note:
                 contender = {DENSE: dense_contender(self.planned)}
@@ -240,6 +241,12 @@ class _Sweep:
                 texts = TextTower(self.request.recipe.model)
                 self.notes += [*images.notes, *dense_doubts(self.planned, self.found, outputs, texts)]
         return folder
+
+    def _dense_on_texts(self, texts: TextSet, folder: Path) -> None:
+        self.notes += texts.notes
+        if not (folder / DENSE_FILE).exists():
+            with self.observe(f"dense model on {texts.name}"):
+                write_dense(self.planned, texts, folder)
 
     def _space(self) -> Space:
         """Where the solver looks, with a latency table of measured engines."""
@@ -314,7 +321,7 @@ class _Sweep:
         record = SweepRecord(
             model=self.name,
             weights_sha256=model.weights_sha256,
-            data=self.found.images.name if self.found and self.found.images else None,
+            data=self.found.name if self.found else None,
             quality_measure=measure,
             environment={
                 "cpu": cpu_model(),

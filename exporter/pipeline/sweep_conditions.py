@@ -68,6 +68,11 @@ def sweep_conditions(
         "templates": list(found.templates) if found is not None else [],
         "captions": list(pairs.texts) if pairs is not None else [],
         "pairs": list(pairs.pairs) if pairs is not None else [],
+        **(
+            {"texts": asdict(found.texts_alone)}
+            if found is not None and found.texts_alone is not None
+            else {}
+        ),
         **shared_values(recipe),
         "toolchain": toolchain(targets),
     }

@@ -104,8 +104,8 @@ def validate(
     found = material(asked, planned.recipe.model, planned.model, planned.first_output)
     assert found is not None
     if found.texts_alone is not None:
-        ladders = {name: bundle.ladder(name) for name in runners}
-        measured = measure_texts(planned, ladders, found.texts_alone, observe)
+        by_length = {name: bundle.by_length(name) for name in runners}
+        measured = measure_texts(planned, by_length, found, observe)
         if save:
             bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     else:

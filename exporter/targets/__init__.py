@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from exporter.errors import TargetUnavailableError, UsageError, nearest
 from exporter.signature import Array, Inputs, Signature, TensorSpec
-from exporter.targets.ladder import ladder
+from exporter.targets.by_length import by_length
 from exporter.targets.runner import Device, Runner
 from exporter.targets.target import Artifact, Emit, EmitRequest, Progress, Target
 
@@ -121,9 +121,9 @@ __all__ = [
     "Signature",
     "Target",
     "TensorSpec",
+    "by_length",
     "cards",
     "find_target",
-    "ladder",
     "open_runner",
     "options_from",
     "target",

@@ -13,6 +13,13 @@ from scipy.stats import spearmanr
 from exporter import load_bundle
 from exporter.errors import UsageError
 from exporter.models import ModelRequest, TextReader, load
+from exporter.pipeline import plan_export
+from exporter.pipeline.measure_texts import write_dense
+from exporter.pipeline.sweep_point import BuildPoint
+from exporter.recipe import Recipe, Validation
+from exporter.schedule import ScheduleRequest
+from exporter.sweep import Point
+from exporter.validation import read_texts
 from tests.cli.commands import Outcome, manifest, run
 from tests.support.compiled import QUICKER
 from tests.support.once import once
@@ -47,12 +54,12 @@ def text_bundle(bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def ladder_bundle(bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lengths_bundle(bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def export(folder: Path) -> None:
         outcome = exported(bert_dir, folder / "bundle", "--r 3 --dynamic-batch", length=f"8,{LENGTH}")
         assert outcome.status == 0, outcome.err
 
-    return once(tmp_path_factory, "ladder-bundle", export) / "bundle"
+    return once(tmp_path_factory, "lengths-bundle", export) / "bundle"
 
 
 def test_bundle_of_a_text_encoder_takes_ids_and_a_mask(text_bundle: Path) -> None:
@@ -109,9 +116,9 @@ def test_runner_refuses_a_mask_that_is_not_ones_and_then_zeros(text_bundle: Path
 
 
 def test_texts_run_on_the_shortest_engine_of_a_bundle_that_takes_them(
-    ladder_bundle: Path, text_bundle: Path
+    lengths_bundle: Path, text_bundle: Path
 ) -> None:
-    bundle = load_bundle(ladder_bundle)
+    bundle = load_bundle(lengths_bundle)
     short, long = bundle.lengths()
 
     found = bundle.encoder()(TEXTS)
@@ -128,25 +135,25 @@ def test_texts_run_on_the_shortest_engine_of_a_bundle_that_takes_them(
         short.encoder()(TEXTS)
 
 
-def test_engines_for_several_lengths_have_their_weights_once(ladder_bundle: Path, text_bundle: Path) -> None:
-    weights = (ladder_bundle / "shorter/model.onnx.data").stat().st_size
-    sizes = [(each / "model.onnx").stat().st_size for each in (text_bundle, ladder_bundle)]
+def test_engines_for_several_lengths_have_their_weights_once(lengths_bundle: Path, text_bundle: Path) -> None:
+    weights = (lengths_bundle / "shorter/model.onnx.data").stat().st_size
+    sizes = [(each / "model.onnx").stat().st_size for each in (text_bundle, lengths_bundle)]
 
     assert sizes[0] - sizes[1] > 0.8 * weights
 
 
 def test_engines_of_every_length_are_verified_and_measured_as_one(
-    bert_dir: Path, ladder_bundle: Path, tmp_path: Path
+    bert_dir: Path, lengths_bundle: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "texts.csv"
     table.write_text("\n".join(["text", *TEXTS]))
 
-    outcome = run("validate", str(ladder_bundle), *validated(bert_dir, table), "--json")
+    outcome = run("validate", str(lengths_bundle), *validated(bert_dir, table), "--json")
 
     assert outcome.status == 0, outcome.err
     assert outcome.document["shorter"]["8"]["onnx"]["passed"]
     encode, dense = (
-        load_bundle(ladder_bundle).encoder(),
+        load_bundle(lengths_bundle).encoder(),
         load(ModelRequest(model=f"hf:{bert_dir}", length=LENGTH)),
     )
     assert isinstance(dense.module, torch.nn.Module) and dense.tokenizer is not None
@@ -250,6 +257,29 @@ def test_texts_of_an_encoder_are_compared_with_the_dense_model(
     expected = spearmanr((first * second).sum(axis=1), scores).statistic
     assert outcome.document["similarity"]["onnx"] == {"spearman": pytest.approx(expected), "n": 4}
     assert outcome.document["similarity_difference"].keys() == {"onnx", "openvino"}
+
+
+def test_point_of_a_sweep_is_measured_on_texts_against_outputs_of_before(
+    bert_dir: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text("\n".join(["text", *TEXTS]))
+    recipe = Recipe(
+        model=ModelRequest(model=f"hf:{bert_dir}", length=LENGTH),
+        validate=Validation(data=str(table)),
+        dynamic_batch=True,
+    )
+    planned = plan_export(recipe)
+    write_dense(planned, read_texts(table, None), tmp_path / "outputs")
+    dense = np.load(tmp_path / "outputs/dense.npy")
+    build = BuildPoint(recipe=recipe, bundles=tmp_path / "bundles", outputs=tmp_path / "outputs")
+
+    built = build(Point(schedule=ScheduleRequest(r=3)))
+
+    (bundle,) = (tmp_path / "bundles").iterdir()
+    cosines = (load_bundle(bundle).encoder()(TEXTS) * dense).sum(axis=1)
+    assert built.quality.fidelity is not None
+    assert built.quality.fidelity.cosine_mean == pytest.approx(cosines.mean(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

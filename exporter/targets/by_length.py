@@ -11,7 +11,7 @@ from exporter.signature import MASK, Array, Inputs
 from exporter.targets.runner import Runner
 
 
-def ladder(runners: Sequence[Runner]) -> Callable[[Inputs], dict[str, Array]]:
+def by_length(runners: Sequence[Runner]) -> Callable[[Inputs], dict[str, Array]]:
     """What runs texts on several engines as on one: every engine is called once, with all texts that are its.
 
     Args:

@@ -5,7 +5,7 @@ import pytest
 
 from exporter.errors import UsageError
 from exporter.signature import Array, Signature, TensorSpec
-from exporter.targets import ladder
+from exporter.targets import by_length
 from tests.support.fake_runner import FakeRunner
 
 LENGTHS = (4, 8)
@@ -31,7 +31,7 @@ def texts(*counts: int) -> dict[str, Array]:
 def test_every_text_runs_on_the_shortest_engine_that_takes_it() -> None:
     runners = [runner(length) for length in LENGTHS]
 
-    outputs = ladder(runners)(texts(8, 4, 1, 5))
+    outputs = by_length(runners)(texts(8, 4, 1, 5))
 
     assert outputs["features"].tolist() == [[10, 8], [20, 4], [30, 4], [40, 8]]
 
@@ -39,7 +39,7 @@ def test_every_text_runs_on_the_shortest_engine_that_takes_it() -> None:
 def test_each_engine_gets_all_of_its_texts_at_once_cut_to_its_length() -> None:
     runners = [runner(length) for length in LENGTHS]
 
-    ladder(runners)(texts(8, 4, 1))
+    by_length(runners)(texts(8, 4, 1))
 
     short, long = (each.seen for each in runners)
     assert [each.tolist() for each in short] == [
@@ -52,17 +52,19 @@ def test_each_engine_gets_all_of_its_texts_at_once_cut_to_its_length() -> None:
 def test_engine_without_texts_of_its_own_is_not_called() -> None:
     runners = [runner(length) for length in LENGTHS]
 
-    ladder(runners)(texts(2, 3))
+    by_length(runners)(texts(2, 3))
 
     assert runners[1].seen == []
 
 
 def test_inputs_are_those_of_the_longest_engine() -> None:
     with pytest.raises(UsageError, match="input_ids: expected at least one row of 8"):
-        ladder([runner(length) for length in LENGTHS])({name: each[:, :4] for name, each in texts(1).items()})
+        by_length([runner(length) for length in LENGTHS])(
+            {name: each[:, :4] for name, each in texts(1).items()}
+        )
 
 
 def test_one_engine_alone_is_itself() -> None:
     alone = runner(8)
 
-    assert ladder([alone]) is alone
+    assert by_length([alone]) is alone

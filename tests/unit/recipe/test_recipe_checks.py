@@ -140,7 +140,7 @@ def test_a_wrong_value_is_refused_with_its_path(keys: dict[str, Any], message: s
         pytest.param({"targets": ["onx"]}, 'targets[0]: unknown target "onx"; known: onnx, trt', id="target"),
         pytest.param(
             {"method": "pitome", "method_options": {"margn": 0.9}},
-            'unknown option of pitome; known: margin, energy, metric, bipartite. Did you mean "margin"?',
+            'unknown option of pitome; known: margin, energy, metric, bipartite, deal. Did you mean "margin"?',
             id="option",
         ),
         pytest.param({"method": "tomme"}, 'Did you mean "tome"?', id="method"),

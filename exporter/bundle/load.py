@@ -19,7 +19,7 @@ from exporter.bundle.locks import wait_for_writer
 from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
-from exporter.signature import MASK, Array, Inputs, Signature
+from exporter.signature import MASK, Array, Signature
 
 if TYPE_CHECKING:
     from exporter.models import Preprocess
@@ -99,27 +99,16 @@ class Bundle:
             BundleError: it holds no tokenizer.
         """
         from exporter.models import TOKENIZER_FILE, TextReader
+        from exporter.targets import by_length
 
         if self.manifest.tower != "text":
             raise UsageError(f"{self.path}: this bundle takes {self.manifest.inputs[0].name}, not texts")
         names, length = tuple(each.name for each in self.manifest.inputs), self.manifest.inputs[0].shape[1]
         tokenizer = self._file(TOKENIZER_FILE).read_bytes()
         reader = TextReader(tokenizer, int(length), names, truncate)
-        run = self.by_length(target)
-        return lambda texts: next(iter(run(reader(texts)).values()))
-
-    def by_length(self, target: str) -> "Callable[[Inputs], dict[str, Array]]":
-        """A target's engines for texts of every length that the bundle has, called as a runner of the longest one.
-
-        Raises:
-            UsageError: the bundle has no such target.
-            BundleError: the options that it records are not the target's.
-        """
-        from exporter.targets import by_length
-
-        longest = self.runner(target)
         shorter = [each for each in self.lengths()[:-1] if target in each.manifest.artifacts]
-        return by_length([*(each.runner(target) for each in shorter), longest])
+        run = by_length([*(each.runner(target) for each in shorter), self.runner(target)])
+        return lambda texts: next(iter(run(reader(texts)).values()))
 
     def runners(self) -> "dict[str, Runner]":
         """A runner for every engine, by target."""

@@ -8,7 +8,7 @@ Each stage is one function with one frozen result, which is the next one's only 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.benchmark import BenchReport
@@ -46,19 +46,14 @@ class Exported:
         compiled: its engines; their files are in the bundle now.
         measured: on images, where there were any.
         bench: where a speed was demanded.
-        shorter: the engines for shorter texts, where there are several lengths.
+        failures: by target, why it is not in the bundle, or not for every length of a text.
     """
 
     bundle: Bundle
     compiled: Compiled
     measured: Measured | None = None
     bench: BenchReport | None = None
-    shorter: "Exported | None" = None
-
-    @property
-    def failures(self) -> Mapping[str, ExportError]:
-        """By target, why it is not in the bundle, or not for every length."""
-        return {**(self.shorter.failures if self.shorter is not None else {}), **self.compiled.failures}
+    failures: Mapping[str, ExportError] = field(default_factory=dict)
 
 
 def export(
@@ -142,7 +137,8 @@ def build_bundle(
             note(str(folder))
     # NEW/../x is a path to x only where NEW exists.
     bundle = written_bundle(folder if folder.exists() else place_of(folder), manifest)
-    return Exported(bundle=bundle, compiled=compiled, measured=measured, bench=bench, shorter=inner)
+    failures = {**(inner.failures if inner is not None else {}), **compiled.failures}
+    return Exported(bundle=bundle, compiled=compiled, measured=measured, bench=bench, failures=failures)
 
 
 def _build_shorter(recipe: Recipe, staging: Path, observe: Observer) -> Exported | None:
@@ -158,8 +154,8 @@ def _build_shorter(recipe: Recipe, staging: Path, observe: Observer) -> Exported
 
 def _by_length(compiled: Compiled, inner: Exported | None) -> Mapping[str, Run]:
     """By target, what runs texts on the shortest engine that takes them."""
-    rungs = inner.bundle.lengths() if inner is not None else ()
+    shorter = inner.bundle.lengths() if inner is not None else ()
     return {
-        name: by_length([*(each.runner(name) for each in rungs if name in each.manifest.artifacts), runner])
+        name: by_length([*(each.runner(name) for each in shorter if name in each.manifest.artifacts), runner])
         for name, runner in compiled.runners.items()
     }

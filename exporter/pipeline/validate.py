@@ -29,7 +29,7 @@ from exporter.pipeline.texts import TextTower
 from exporter.pipeline.whereabouts import MODEL_KEY, WEIGHTS_KEY
 from exporter.recipe import Recipe, override
 from exporter.records import VALIDATION_FILE, canonical_json
-from exporter.targets import Runner
+from exporter.targets import Runner, by_length
 from exporter.validation import ParityResult, compare, require
 
 _KEY_LENGTH = 12
@@ -89,23 +89,28 @@ def validate(
         recipe = override(bundle.recipe(), values or {})
     runners, failures = _runners(bundle)
     parity = _verify(bundle, recipe, runners, observe)
-    shorter = {
-        each.manifest.inputs[0].shape[1]: _verify(each, recipe, _runners(each)[0], observe)
-        for each in bundle.lengths()[:-1]
+    shorter = [(each, _runners(each)[0]) for each in bundle.lengths()[:-1]]
+    parity_of_shorter = {
+        each.manifest.inputs[0].shape[1]: _verify(each, recipe, own, observe) for each, own in shorter
     }
     asked = recipe.validate
     ships = ships_images(recipe.model) and recipe.model.outputs != "reduced"
     if not (asked.data or asked.pairs or ships) or recipe.model.tower == "text":
         _refuse_in_vain(values or {}, recipe)
-        return Validated(bundle=bundle, parity=parity, measured=None, failures=failures, shorter=shorter)
+        return Validated(
+            bundle=bundle, parity=parity, measured=None, failures=failures, shorter=parity_of_shorter
+        )
     if save:
         check_amendable(bundle)
     planned = plan_bundle(bundle, recipe, observe, values or ())
     found = material(asked, planned.recipe.model, planned.model, planned.first_output)
     assert found is not None
     if found.texts_alone is not None:
-        by_length = {name: bundle.by_length(name) for name in runners}
-        measured = measure_texts(planned, by_length, found, observe)
+        every_length = {
+            name: by_length([*(own[name] for _, own in shorter if name in own), runner])
+            for name, runner in runners.items()
+        }
+        measured = measure_texts(planned, every_length, found, observe)
         if save:
             bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     else:
@@ -115,7 +120,9 @@ def validate(
             if save:
                 bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     require_measured(asked, measured.record)
-    return Validated(bundle=bundle, parity=parity, measured=measured, failures=failures, shorter=shorter)
+    return Validated(
+        bundle=bundle, parity=parity, measured=measured, failures=failures, shorter=parity_of_shorter
+    )
 
 
 def _refuse_in_vain(values: Mapping[str, object], recipe: Recipe) -> None:

@@ -18,7 +18,6 @@ from exporter.forms import Forms
 from exporter.graph.graph_pass import GraphPass, PassOutcome
 from exporter.graph.nodes import (
     add_parameter,
-    mask_of,
     operand,
     operands,
     output_node,
@@ -121,8 +120,7 @@ class InsertTokenMerge(GraphPass):
             if depth > 0 and any(tables(node, layouts)):
                 reader.read(node, layouts, self._own_place(node, levels[depth - 1].standing))
             if (point := points.get(node)) in reductions:
-                mask, bias = parts_of_mask(node)
-                reductions[point] = replace(reductions[point], bias=bias if mask is padding.mask else mask)
+                reductions[point] = replace(reductions[point], bias=self._bias(node))
             if depth > 0 and node.target is sdpa:
                 replaced[node] = self._weigh_keys(node, layouts, levels[depth - 1].sizes)
             elif depth > 0 and node in self.anatomy.pooling:
@@ -160,7 +158,7 @@ class InsertTokenMerge(GraphPass):
                 f"model: method {self.method.name} reads the class token's attention, and this model has no class "
                 "token; choose another method"
             )
-        mask = mask_of(block.attention)
+        mask = self._bias(block.attention)
         adds = mask is None or (mask.meta["val"].is_floating_point() and len(shape_of(block.attention)) == 4)
         if "class_row" in self.method.reads and not adds:
             raise UnsupportedGraphError(
@@ -171,6 +169,11 @@ class InsertTokenMerge(GraphPass):
         return _Reduction(
             block=index, site=site, queries=queries, keys=keys, values=values, scale=scale_of(block.attention)
         )
+
+    def _bias(self, attention: fx.Node) -> fx.Node | None:
+        """What an attention adds to its logits, apart from the mask over padding, which sizes stand for."""
+        mask, bias = parts_of_mask(attention)
+        return bias if mask is self.anatomy.padding.mask else mask
 
     def _reduce(self, point: fx.Node, reduction: "_Reduction", before: "_Level | None") -> "_Level":
         graph, method, block = point.graph, self.method, reduction.block

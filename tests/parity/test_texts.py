@@ -116,6 +116,8 @@ def encoder(sentence_encoder: Path, request: pytest.FixtureRequest) -> tuple[Loa
         pytest.param("pitome", BERT_FORM, id="pitome-of-bert"),
         pytest.param("random", {}, id="random"),
         pytest.param("grid", {}, id="grid"),
+        pytest.param("evit", {"fused": False}, id="evit"),
+        pytest.param("diffrate", {}, id="diffrate"),
     ],
 )
 def test_padded_texts_are_reduced_as_each_of_them_alone(

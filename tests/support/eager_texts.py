@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.support.definitions import Entering, definition
 
-_DROPPING = ("random", "grid")
-"""Controls: they drop patches, of which one stays, and attention counts every token once."""
+_DROPPING = {"random": 1, "grid": 1, "evit": 2}
+"""Methods that drop patches, of which so many stay however short the text is; attention counts every token once."""
 
 
 @torch.no_grad()
@@ -41,16 +41,19 @@ def last_tokens(
     sizes_N = torch.ones(len(x_NC), dtype=torch.float64)
     drops = method in _DROPPING
     for block, layer in enumerate(model.encoder.layer):
-        keys_HND, values_HND, attended_NC = _attend(layer.attention.self, x_NC, None if drops else sizes_N)
+        keys_HND, values_HND, row_N, attended_NC = _attend(
+            layer.attention.self, x_NC, None if drops else sizes_N
+        )
         x_NC = layer.attention.output(attended_NC[None], x_NC[None])[0]
-        removed = min(r, len(x_NC) - prefix - 1) if drops else r
+        most = max(len(x_NC) - prefix - _DROPPING.get(method, 1), 0)
+        removed = min(r, most) if drops or method == "diffrate" else r
         leaving = definition(method)(
             Entering(
                 tokens_NC=x_NC,
                 sizes_N=sizes_N,
                 keys_HND=keys_HND,
                 values_HND=values_HND,
-                row_N=torch.empty(0),
+                row_N=row_N,
                 removed=removed,
                 dropped=removed if drops else 0,
                 prefix=prefix,
@@ -72,7 +75,8 @@ def unit_mean(tokens_KC: Tensor, sizes_K: Tensor) -> Tensor:
     return unit_C
 
 
-def _attend(attention: Any, x_NC: Tensor, sizes_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _attend(attention: Any, x_NC: Tensor, sizes_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keys, values, the first token's attention to every token, and what is attended to."""
     heads = attention.num_attention_heads
     queries, keys, values = (
         linear(x_NC).reshape(len(x_NC), heads, -1).transpose(0, 1)
@@ -80,4 +84,4 @@ def _attend(attention: Any, x_NC: Tensor, sizes_N: Tensor | None) -> tuple[Tenso
     )
     logits = queries @ keys.transpose(1, 2) / math.sqrt(queries.shape[2])
     weights = (logits if sizes_N is None else logits + sizes_N.log()).softmax(dim=2)
-    return keys, values, (weights @ values).transpose(0, 1).reshape(x_NC.shape)
+    return keys, values, weights[:, 0].mean(dim=0), (weights @ values).transpose(0, 1).reshape(x_NC.shape)

@@ -4,12 +4,19 @@ Source: Liang et al., Not All Patches are What You Need: Expediting Vision Trans
 ICLR 2022, section 3.2.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from exporter.reduction.keep_highest import chosen_regret, keep_highest, keep_regret, keeps_prefix
+from exporter.reduction.keep_highest import (
+    chosen_regret,
+    keep_highest,
+    keep_regret,
+    keeps_prefix,
+    padded_regret,
+)
 from exporter.reduction.match import Match
 from exporter.reduction.merge import merge, take
 from exporter.reduction.method import Method, Site
@@ -17,8 +24,18 @@ from exporter.reduction.regret import without_form
 from exporter.reduction.signals import mean_key
 from exporter.schedule import all_dropped, keep_of_current, none_dropped
 
+_LEAST = 2
 
-def decide(class_row_BN: Tensor, keys_BHND: Tensor, *, at: Site, fused: bool) -> Match:
+
+def decide(
+    class_row_BN: Tensor,
+    keys_BHND: Tensor,
+    sizes_BN1: Tensor | None = None,
+    *,
+    at: Site,
+    fused: bool,
+    padded: bool = False,
+) -> Match:
     """Rank the patches by the class token's attention, the lower position first on ties.
 
     Fused: the last patch of those that stay gives its place to the fused token and becomes a part of it; all that leave
@@ -28,13 +45,16 @@ def decide(class_row_BN: Tensor, keys_BHND: Tensor, *, at: Site, fused: bool) ->
     Args:
         class_row_BN: the class token's attention.
         keys_BHND: the attention's keys.
+        sizes_BN1: read with padding only.
         at: 0 < r < N - prefix - 1.
         fused: whether those that leave become one token.
+        padded: whether slots may hold padding, of size 0 (`reduction.padding`); without fusing only.
 
     Returns:
         A match whose output order is prefix tokens, patches from the best attended one down.
     """
-    match = keep_highest(class_row_BN, mean_key(keys_BHND), at)
+    sizes_BN1 = sizes_BN1 if padded else None
+    match = keep_highest(class_row_BN, mean_key(keys_BHND), at, sizes_BN1, least=_LEAST)
     if not fused:
         return match
     return match._replace(target_BR=torch.full_like(match.source_BR, match.kept_BK.shape[1] - 1))
@@ -45,17 +65,17 @@ def combine(
     sizes_BN1: Tensor,
     match: Match,
     class_row_BN: Tensor,
-    keys_BHND: Tensor,
-    *,
+    *signals: Tensor,
     form: str,
     fused: bool,
+    padded: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The tokens that stay, and where `fused` the sum of a_j x_j over the others, a_j the class token's attention.
 
     The weights of the sum are not normalised. Every token counts once, the fused one as well.
     """
     if not fused:
-        return merge(tokens_BNC, sizes_BN1, match, form=form)
+        return merge(tokens_BNC, sizes_BN1, match, form=form, absent=padded)
     stay_BK = match.kept_BK[:, :-1]
     rest_BR = torch.cat((match.kept_BK[:, -1:], match.source_BR), dim=1)
     weights_B1R = class_row_BN.gather(1, rest_BR).unsqueeze(1).to(tokens_BNC.dtype)
@@ -63,13 +83,24 @@ def combine(
     return torch.cat((take(tokens_BNC, stay_BK), fused_B1C), dim=1), take(sizes_BN1, match.kept_BK)
 
 
-def regret(class_row_BN: Tensor, keys_BHND: Tensor, *, match: Match, at: Site, fused: bool) -> Tensor:
+def regret(
+    class_row_BN: Tensor,
+    keys_BHND: Tensor,
+    sizes_BN1: Tensor | None = None,
+    *,
+    match: Match,
+    at: Site,
+    fused: bool,
+    padded: bool = False,
+) -> Tensor:
     """How far a match is from the definition of EViT, (B,): see `Method.regret`.
 
     By how much more the class token attends to a patch that leaves than to one that stays, of the range; and where
     patches are dropped, the best similarity of one to a patch that stays less that to its own target. The order of
     those that stay changes no number. Infinite if a prefix token leaves, or the fused token has another slot.
     """
+    if padded and sizes_BN1 is not None:
+        return padded_regret(class_row_BN, mean_key(keys_BHND), match, at, sizes_BN1, least=_LEAST)
     if not fused:
         return keep_regret(class_row_BN, mean_key(keys_BHND), match, at)
     slot = match.kept_BK.shape[1] - 1
@@ -80,7 +111,7 @@ def regret(class_row_BN: Tensor, keys_BHND: Tensor, *, match: Match, at: Site, f
 
 def _cap(tokens: int, prefix: int) -> int:
     """Two are left: the fused token and a patch, or without fusing two patches."""
-    return max(tokens - prefix - 2, 0)
+    return max(tokens - prefix - _LEAST, 0)
 
 
 def _dropped(removed: int, block: int, blocks: int, *, fused: bool) -> int:
@@ -105,6 +136,11 @@ class Options:
     fused: bool = True
 
 
+def _variant(*, fused: bool) -> Mapping[str, bool]:
+    """The fused token of a text with too few patches to fuse would have no slot of its own."""
+    return {"padded": not fused}
+
+
 METHOD = Method(
     name="evit",
     reference="Liang et al., Not All Patches are What You Need, ICLR 2022",
@@ -120,4 +156,5 @@ METHOD = Method(
     keep=_keep,
     proportional=False,
     options=Options,
+    variant=_variant,
 )

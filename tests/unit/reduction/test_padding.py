@@ -23,8 +23,11 @@ CASES = [
     ),
     pytest.param("random", {"seed": 3}, id="random"),
     pytest.param("grid", {}, id="grid"),
+    pytest.param("evit", {"fused": False}, id="evit"),
+    pytest.param("diffrate", {}, id="diffrate"),
 ]
-DROPPING = ("random", "grid")
+LEAST = {"random": 1, "grid": 1, "evit": 2, "diffrate": 1}
+"""Methods that keep that many patches of the shortest text; all but DiffRate drop what leaves."""
 
 
 class Case:
@@ -38,24 +41,40 @@ class Case:
         self.tokens = torch.randn(len(LENGTHS), COUNT, 5, generator=draw)
         here = torch.arange(COUNT) < LENGTHS[:, None]
         self.sizes = (torch.randint(1, 4, (len(LENGTHS), COUNT), generator=draw) * here).float().unsqueeze(2)
-        self.at = Site(r=r, dropped=r if name in DROPPING else 0, prefix=1, depth=0.5, tokens=COUNT)
-        self.arguments = {"at": self.at, "padded": True, **self.method.chosen(options)}
-        self.signals = (self.tokens if name in DROPPING else self.keys, self.sizes)
-        self.match = self.method.decide(*self.signals, **self.arguments)
+        dropped = {"diffrate": r // 2}.get(name, r if name in LEAST else 0)
+        self.at = Site(r=r, dropped=dropped, prefix=1, depth=0.5, tokens=COUNT)
+        self.arguments = {"padded": True, **self.method.chosen(options)}
+        row = torch.randn(len(LENGTHS), COUNT, generator=draw).masked_fill(~here, -torch.inf).softmax(dim=1)
+        read = {
+            "class_row": row,
+            "keys": self.keys,
+            "mean_keys": self.keys,
+            "tokens": self.tokens,
+            "sizes": self.sizes,
+        }
+        self.row, self.signals = row, tuple(read[name] for name in self.method.reads)
+        self.match = self.method.decide(*self.signals, at=self.at, **self.arguments)
+
+    def reduced(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.method.combine is None:
+            return merge(self.tokens, self.sizes, self.match, form="gather", absent=True)
+        return self.method.combine(
+            self.tokens, self.sizes, self.match, *self.signals, form="gather", **self.arguments
+        )
 
     def alone(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The row's text without padding, by the definition, sorted."""
         length = int(LENGTHS[row])
-        removed = min(self.r, length - 2) if self.name in DROPPING else self.r
+        removed = min(self.r, max(length - 1 - LEAST[self.name], 0)) if self.name in LEAST else self.r
         leaving = definition(self.name)(
             Entering(
                 tokens_NC=self.tokens[row, :length].double(),
                 sizes_N=self.sizes[row, :length, 0].double(),
                 keys_HND=self.keys[row, :, :length].double(),
                 values_HND=torch.empty(0),
-                row_N=torch.empty(0),
+                row_N=self.row[row, :length].double(),
                 removed=removed,
-                dropped=removed if self.name in DROPPING else 0,
+                dropped=min(self.at.dropped, removed),
                 prefix=1,
                 block=1,
                 blocks=2,
@@ -70,7 +89,7 @@ class Case:
 def test_every_text_is_reduced_as_it_is_alone(name: str, options: dict[str, Any], r: int) -> None:
     case = Case(name, options, r)
 
-    tokens, sizes = merge(case.tokens, case.sizes, case.match, form="gather", absent=True)
+    tokens, sizes = case.reduced()
 
     for row in range(len(LENGTHS)):
         expected, expected_sizes = case.alone(row)
@@ -91,8 +110,8 @@ def test_regret_accepts_the_own_match_and_no_other(name: str, options: dict[str,
         kept_BK=torch.cat((case.match.kept_BK[:, :1], case.match.kept_BK[:, 1:].flip(1)), dim=1)
     )
 
-    own = case.method.regret(*case.signals, match=case.match, **case.arguments)
-    other = case.method.regret(*case.signals, match=others, **case.arguments)
+    own = case.method.regret(*case.signals, match=case.match, at=case.at, **case.arguments)
+    other = case.method.regret(*case.signals, match=others, at=case.at, **case.arguments)
 
     assert (own <= 1e-5).all()
     assert (other > 1e-3).any()

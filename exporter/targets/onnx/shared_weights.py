@@ -42,7 +42,7 @@ def save_sharing(model: ir.Model, path: Path, folder: Path) -> None:
                 found.offset,
                 found.length,
                 tensor.dtype,
-                shape=ir.Shape(tensor.shape),
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=value.name or "",
                 base_dir=path.parent,
             )
@@ -57,4 +57,4 @@ def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 
 def _key(tensor: ir.TensorProtocol) -> tuple[object, ...]:
     """Equal for tensors of equal type and content."""
-    return tensor.dtype, tuple(tensor.shape), hashlib.sha256(tensor.tobytes()).digest()
+    return tensor.dtype, tensor.shape.numpy(), hashlib.sha256(tensor.tobytes()).digest()

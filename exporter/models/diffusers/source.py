@@ -58,7 +58,7 @@ def load_diffusers(asked: ResolvedRequest, place: Place, config: Mapping[str, An
         size = _latent_size(asked, whole)
         if asked.request.latent_size is not None and name != "UNet2DConditionModel":
             whole["sample_size"] = size[0]
-        called = denoiser(asked.spelling, whole, size, _scheduler_steps(place), asked.request.length)
+        called = denoiser(asked.spelling, whole, size, _scheduler_steps(place), asked.request.longest)
         if asked.request.length is not None and "encoder_hidden_states" not in called.inputs:
             raise UsageError(f"--length: {asked.spelling} takes no text states: leave it out")
         built_of = {key: value for key, value in whole.items() if key in known}
@@ -89,6 +89,8 @@ def _check_request(asked: ResolvedRequest) -> None:
                 f"{option}: {asked.spelling} takes latents and no images: leave it out; --latent-size says how large "
                 "they are"
             )
+    if isinstance(asked.request.length, tuple):
+        raise UsageError(f"--length: {asked.spelling} has engines of one number of text states: give one")
 
 
 def _latent_size(asked: ResolvedRequest, config: Mapping[str, Any]) -> ImageSize:

@@ -92,7 +92,7 @@ def test_scales_make_the_largest_value_seen_the_largest_number() -> None:
 
     rewritten = rewrite(program, schedule, OPTIONS)
     with torch.no_grad():
-        Hooked(program.graph_module).run(OPTIONS.calibration)
+        Hooked(program.graph_module).run(*OPTIONS.calibration)
 
     first = {weight for weight in seen if "blocks_0_mlp" in weight.replace(".", "_")}
     assert len(first) == 2

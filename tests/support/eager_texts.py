@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.support.definitions import Entering, definition
 
 _DROPPING = {"random": 1, "grid": 1, "evit": 2}
-"""Methods that drop patches, of which so many stay however short the text is; attention counts every token once."""
+"""Methods that drop patches, with the least number that stays of a text; attention counts every token once."""
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def match_pitome(
 ) -> Matching:
     """Match as PiToMe does (Tran et al. 2024, section 3): half of the 2r most energetic patches merge.
 
-    Dealt in halves as the published code for BERT has it: the r most energetic ones merge into the next r.
+    Dealt in halves, as in the published code for BERT: the r most energetic ones merge into the next r.
     """
     energies, ranked = ranked_by_energy(similarity, prefix=prefix, margin=margin, energy=energy)
     mergeable, kept = ranked[: 2 * r], sorted(ranked[2 * r :])

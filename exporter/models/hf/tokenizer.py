@@ -99,7 +99,7 @@ def tokenizer_file(spelling: str, place: Place, vocabulary: int) -> tuple[bytes 
 
 @torch.no_grad()
 def check_padding(module: nn.Module, config: Any, spelling: str) -> None:
-    """Refuse a text tower that has to be told which tokens are padding: its input would be two tensors.
+    """Refuse a text tower that needs a mask over padding: its input would be two tensors.
 
     It is asked itself: with and without the mask of a short text it must give the same.
 

@@ -15,7 +15,12 @@ from exporter.reduction.regret import partner_regret, ranking_regret, without_fo
 
 
 def keep_highest(
-    score_BN: Tensor, metric_BND: Tensor, at: Site, sizes_BN1: Tensor | None = None, *, least: int = 1
+    score_BN: Tensor,
+    metric_BND: Tensor,
+    at: Site,
+    sizes_BN1: Tensor | None = None,
+    *,
+    least: int | Tensor = 1,
 ) -> Match:
     """Rank the patches by score, the lower position first on ties; the first N - prefix - r stay.
 
@@ -27,7 +32,7 @@ def keep_highest(
             cosine (that of the higher score on ties). Prefix tokens are no targets.
         at: 0 < r < N - prefix.
         sizes_BN1: 0 for padding; None where there is none.
-        least: patches of a text that stay however short it is.
+        least: patches of a text that stay however short it is; of each text (B, 1), or of all.
 
     Returns:
         A match whose output order is prefix tokens, patches from the highest score down. The sources follow in the same
@@ -50,7 +55,7 @@ def keep_highest(
     return Match(torch.cat((prefix_BP, stay_BK), dim=1), source_BR, target_BR, at.dropped)
 
 
-def _ranks_by_place(here_BP: Tensor, r: int, least: int) -> Tensor:
+def _ranks_by_place(here_BP: Tensor, r: int, least: int | Tensor) -> Tensor:
     """Which rank each place of the output order has, where padding ranks last: int64 (B, P).
 
     Places: patches that stay, padding that stays; of the r that leave padding first, then patches.
@@ -64,7 +69,7 @@ def _ranks_by_place(here_BP: Tensor, r: int, least: int) -> Tensor:
     return torch.cat((stay_BS, leave_BR), dim=1)
 
 
-def _counts(here_BP: Tensor, r: int, least: int) -> tuple[Tensor, Tensor]:
+def _counts(here_BP: Tensor, r: int, least: int | Tensor) -> tuple[Tensor, Tensor]:
     """How many patches of each text leave, and how many stay: int64 (B, 1) each."""
     count_B1 = here_BP.long().sum(dim=1, keepdim=True)
     leaving_B1 = (count_B1 - least).clamp(0, r)
@@ -72,7 +77,13 @@ def _counts(here_BP: Tensor, r: int, least: int) -> tuple[Tensor, Tensor]:
 
 
 def padded_regret(
-    score_BN: Tensor, metric_BND: Tensor, match: Match, at: Site, sizes_BN1: Tensor, *, least: int = 1
+    score_BN: Tensor,
+    metric_BND: Tensor,
+    match: Match,
+    at: Site,
+    sizes_BN1: Tensor,
+    *,
+    least: int | Tensor = 1,
 ) -> Tensor:
     """`keep_regret` of texts with padding, and of what is dropped against what is not, (B,).
 

@@ -118,6 +118,7 @@ def encoder(sentence_encoder: Path, request: pytest.FixtureRequest) -> tuple[Loa
         pytest.param("grid", {}, id="grid"),
         pytest.param("evit", {"fused": False}, id="evit"),
         pytest.param("diffrate", {}, id="diffrate"),
+        pytest.param("ppt", {"threshold": 0.005}, id="ppt"),
     ],
 )
 def test_padded_texts_are_reduced_as_each_of_them_alone(

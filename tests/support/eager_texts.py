@@ -47,6 +47,8 @@ def last_tokens(
         x_NC = layer.attention.output(attended_NC[None], x_NC[None])[0]
         most = max(len(x_NC) - prefix - _DROPPING.get(method, 1), 0)
         removed = min(r, most) if drops or method == "diffrate" else r
+        if method == "ppt":
+            removed = min(r, (len(x_NC) - prefix) // 2)
         leaving = definition(method)(
             Entering(
                 tokens_NC=x_NC,

@@ -25,6 +25,9 @@ CASES = [
     pytest.param("grid", {}, id="grid"),
     pytest.param("evit", {"fused": False}, id="evit"),
     pytest.param("diffrate", {}, id="diffrate"),
+    pytest.param("ppt", {"threshold": 1e-9}, id="ppt-drops"),
+    pytest.param("ppt", {"threshold": 0.01}, id="ppt-both"),
+    pytest.param("ppt", {"threshold": 1.0}, id="ppt-merges"),
 ]
 LEAST = {"random": 1, "grid": 1, "evit": 2, "diffrate": 1}
 """Methods that keep that many patches of the shortest text; all but DiffRate drop what leaves."""
@@ -38,6 +41,7 @@ class Case:
         self.name, self.options, self.r = name, options, r
         self.method = method(name).with_options(options).with_padding()
         self.keys = torch.randn(len(LENGTHS), 2, COUNT, 4, generator=draw)
+        self.values = torch.randn(len(LENGTHS), 2, COUNT, 4, generator=draw)
         self.tokens = torch.randn(len(LENGTHS), COUNT, 5, generator=draw)
         here = torch.arange(COUNT) < LENGTHS[:, None]
         self.sizes = (torch.randint(1, 4, (len(LENGTHS), COUNT), generator=draw) * here).float().unsqueeze(2)
@@ -49,6 +53,7 @@ class Case:
             "class_row": row,
             "keys": self.keys,
             "mean_keys": self.keys,
+            "values": self.values,
             "tokens": self.tokens,
             "sizes": self.sizes,
         }
@@ -65,13 +70,17 @@ class Case:
     def alone(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The row's text without padding, by the definition, sorted."""
         length = int(LENGTHS[row])
-        removed = min(self.r, max(length - 1 - LEAST[self.name], 0)) if self.name in LEAST else self.r
+        removed = self.r
+        if self.name in LEAST:
+            removed = min(self.r, max(length - 1 - LEAST[self.name], 0))
+        elif self.name == "ppt":
+            removed = min(self.r, (length - 1) // 2)
         leaving = definition(self.name)(
             Entering(
                 tokens_NC=self.tokens[row, :length].double(),
                 sizes_N=self.sizes[row, :length, 0].double(),
                 keys_HND=self.keys[row, :, :length].double(),
-                values_HND=torch.empty(0),
+                values_HND=self.values[row, :, :length].double(),
                 row_N=self.row[row, :length].double(),
                 removed=removed,
                 dropped=min(self.at.dropped, removed),

@@ -2,7 +2,8 @@
 
 Of a text with fewer tokens than there are slots, as many tokens merge as the method would merge of the text alone, at
 most r; the other slots that leave are padding. A method chooses among the tokens that are there as it does without
-padding, and puts them first, so that every block finds a text at the front of its slots.
+padding, and puts them first, so that every block finds a text at the front of its slots. The token that EViT fuses
+stands in the last slot.
 
 Shapes: B texts, N slots, K that stay.
 """

@@ -203,7 +203,7 @@ def test_encoder_cuts_long_texts_where_that_is_asked_for(text_bundle: Path) -> N
         pytest.param(
             ("--outputs", "dense"), "--outputs dense says nothing about a text encoder", id="outputs"
         ),
-        pytest.param(("--method", "evit", "--r", "2"), "evit: it has no rule for padding", id="method"),
+        pytest.param(("--method", "ats", "--r", "2"), "ats: it has no rule for padding", id="method"),
     ],
 )
 def test_export_of_a_text_encoder_refuses(bert_dir: Path, words: tuple[str, ...], complaint: str) -> None:

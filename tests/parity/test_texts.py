@@ -117,6 +117,7 @@ def encoder(sentence_encoder: Path, request: pytest.FixtureRequest) -> tuple[Loa
         pytest.param("random", {}, id="random"),
         pytest.param("grid", {}, id="grid"),
         pytest.param("evit", {"fused": False}, id="evit"),
+        pytest.param("evit", {"fused": True}, id="evit-fused"),
         pytest.param("diffrate", {}, id="diffrate"),
         pytest.param("ppt", {"threshold": 0.005}, id="ppt"),
     ],

@@ -4,7 +4,6 @@ Source: Liang et al., Not All Patches are What You Need: Expediting Vision Trans
 ICLR 2022, section 3.2.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from exporter.reduction.keep_highest import (
 from exporter.reduction.match import Match
 from exporter.reduction.merge import merge, take
 from exporter.reduction.method import Method, Site
+from exporter.reduction.padding import present
 from exporter.reduction.regret import without_form
 from exporter.reduction.signals import mean_key
 from exporter.schedule import all_dropped, keep_of_current, none_dropped
@@ -48,7 +48,7 @@ def decide(
         sizes_BN1: read with padding only.
         at: 0 < r < N - prefix - 1.
         fused: whether those that leave become one token.
-        padded: whether slots may hold padding, of size 0 (`reduction.padding`); without fusing only.
+        padded: whether slots may hold padding, of size 0 (`reduction.padding`).
 
     Returns:
         A match whose output order is prefix tokens, patches from the best attended one down.
@@ -57,6 +57,8 @@ def decide(
     match = keep_highest(class_row_BN, mean_key(keys_BHND), at, sizes_BN1, least=_LEAST)
     if not fused:
         return match
+    if sizes_BN1 is not None:
+        match = match._replace(kept_BK=_worst_last(match.kept_BK, sizes_BN1, at))
     return match._replace(target_BR=torch.full_like(match.source_BR, match.kept_BK.shape[1] - 1))
 
 
@@ -72,13 +74,18 @@ def combine(
 ) -> tuple[Tensor, Tensor]:
     """The tokens that stay, and where `fused` the sum of a_j x_j over the others, a_j the class token's attention.
 
-    The weights of the sum are not normalised. Every token counts once, the fused one as well.
+    The weights of the sum are not normalised. Every token counts once, the fused one as well. In a text that only
+    padding leaves nothing is fused.
     """
     if not fused:
         return merge(tokens_BNC, sizes_BN1, match, form=form, absent=padded)
     stay_BK = match.kept_BK[:, :-1]
     rest_BR = torch.cat((match.kept_BK[:, -1:], match.source_BR), dim=1)
-    weights_B1R = class_row_BN.gather(1, rest_BR).unsqueeze(1).to(tokens_BNC.dtype)
+    weights_BR = class_row_BN.gather(1, rest_BR)
+    if padded:
+        fuses_B1 = present(take(sizes_BN1, match.source_BR)).any(dim=1, keepdim=True)
+        weights_BR = torch.cat((torch.where(fuses_B1, weights_BR[:, :1], 1.0), weights_BR[:, 1:]), dim=1)
+    weights_B1R = weights_BR.unsqueeze(1).to(tokens_BNC.dtype)
     fused_B1C = weights_B1R @ take(tokens_BNC, rest_BR)
     return torch.cat((take(tokens_BNC, stay_BK), fused_B1C), dim=1), take(sizes_BN1, match.kept_BK)
 
@@ -100,6 +107,8 @@ def regret(
     those that stay changes no number. Infinite if a prefix token leaves, or the fused token has another slot.
     """
     if padded and sizes_BN1 is not None:
+        if fused:
+            return _fused_regret(class_row_BN, keys_BHND, sizes_BN1, match, at)
         return padded_regret(class_row_BN, mean_key(keys_BHND), match, at, sizes_BN1, least=_LEAST)
     if not fused:
         return keep_regret(class_row_BN, mean_key(keys_BHND), match, at)
@@ -107,6 +116,33 @@ def regret(
     if not keeps_prefix(match, at) or bool((match.target_BR != slot).any()):
         return without_form(len(class_row_BN))
     return chosen_regret(class_row_BN, match.kept_BK[:, at.prefix : slot], at)
+
+
+def _worst_last(kept_BK: Tensor, sizes_BN1: Tensor, at: Site) -> Tensor:
+    """The last patch that stays in the last slot, after padding: there the fused token is made."""
+    stay_BS = kept_BK[:, at.prefix :]
+    last_B1 = (present(take(sizes_BN1, stay_BS)).long().sum(dim=1, keepdim=True) - 1).clamp_min(0)
+    slot_S = torch.arange(stay_BS.shape[1], device=kept_BK.device)
+    order_BS = torch.where(slot_S < last_B1, slot_S, slot_S + 1)
+    order_BS = torch.where(slot_S == stay_BS.shape[1] - 1, last_B1, order_BS)
+    return torch.cat((kept_BK[:, : at.prefix], stay_BS.gather(1, order_BS)), dim=1)
+
+
+def _fused_regret(
+    class_row_BN: Tensor, keys_BHND: Tensor, sizes_BN1: Tensor, match: Match, at: Site
+) -> Tensor:
+    """`regret` of texts with padding that fuse, (B,); infinite as well if another number of patches stays."""
+    slot = match.kept_BK.shape[1] - 1
+    if not keeps_prefix(match, at) or bool((match.target_BR != slot).any()):
+        return without_form(len(class_row_BN))
+    own = decide(class_row_BN, keys_BHND, sizes_BN1, at=at, fused=True, padded=True)
+    here, there = (present(take(sizes_BN1, each.kept_BK)) for each in (match, own))
+    rest_BR = torch.cat((match.kept_BK[:, slot:], match.source_BR), dim=1)
+    score_BK = torch.where(here, class_row_BN.gather(1, match.kept_BK), torch.inf)[:, at.prefix : slot]
+    score_BR = torch.where(present(take(sizes_BN1, rest_BR)), class_row_BN.gather(1, rest_BR), -torch.inf)
+    missed_B = (score_BR.amax(dim=1) - score_BK.amin(dim=1)).clamp_min(0)
+    fuses_B = present(take(sizes_BN1, match.source_BR)).any(dim=1)
+    return torch.where((here == there).all(dim=1), torch.where(fuses_B, missed_B, 0.0), torch.inf)
 
 
 def _cap(tokens: int, prefix: int) -> int:
@@ -136,11 +172,6 @@ class Options:
     fused: bool = True
 
 
-def _variant(*, fused: bool) -> Mapping[str, bool]:
-    """The fused token of a text with too few patches to fuse would have no slot of its own."""
-    return {"padded": not fused}
-
-
 METHOD = Method(
     name="evit",
     reference="Liang et al., Not All Patches are What You Need, ICLR 2022",
@@ -156,5 +187,5 @@ METHOD = Method(
     keep=_keep,
     proportional=False,
     options=Options,
-    variant=_variant,
+    padded=True,
 )

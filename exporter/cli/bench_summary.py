@@ -25,8 +25,9 @@ def benched_tree(benched: Benched) -> dict[str, Any]:
 def print_benched(console: Console, benched: Benched) -> None:
     """Times, ratios, merge efficiency, and every warning."""
     report = benched.report
+    counted = next((bundle.manifest.counted for bundle in benched.bundles), "images")
     for batch in dict.fromkeys(each.contender.batch for each in report.measurements):
-        console.print(_table(report, batch, benched.bundles[0].manifest.counted))
+        console.print(_table(report, batch, counted))
     for each in report.efficiencies:
         low, high = each.interval
         console.print(

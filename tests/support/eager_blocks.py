@@ -12,6 +12,7 @@ import timm.models.vision_transformer
 import torchvision.models.vision_transformer
 from timm.layers.attention import Attention
 from torch import Tensor, nn
+from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer import ASTLayer
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Layer
 from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import Dinov2WithRegistersLayer
@@ -56,7 +57,7 @@ def block_parts(block: Any) -> BlockParts:
         return clip_parts(block)
     if kind in (Dinov2Layer, Dinov2WithRegistersLayer):
         return dinov2_parts(block)
-    if kind is ViTLayer:
+    if kind in (ViTLayer, ASTLayer):
         return hf_vit_parts(block)
     raise TypeError(f"no plain form of {kind.__module__}.{kind.__name__}")
 
@@ -159,7 +160,7 @@ def dinov2_parts(block: Any) -> BlockParts:
 
 
 def hf_vit_parts(block: Any) -> BlockParts:
-    """Take a ViT block of transformers apart."""
+    """Take a ViT or AST block of transformers apart."""
     attn = block.attention
     return BlockParts(
         qkv=lambda x_BNC: projected_qkv(attn, block.layernorm_before(x_BNC), attn.num_attention_heads),

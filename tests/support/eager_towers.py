@@ -16,6 +16,7 @@ from timm.layers.attention_pool import AttentionPoolLatent
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer import ASTModel
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Backbone, Dinov2Model
 from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
@@ -80,6 +81,8 @@ def transformers_tower_of(module: Any) -> Tower | None:
         return Tower(blocks=list(module.encoder.layers), prefix=0, head=head)
     if isinstance(module, ViTModel):
         return Tower(blocks=list(module.layers), prefix=1)
+    if isinstance(module, ASTModel):
+        return Tower(blocks=list(module.layers), prefix=2)
     if isinstance(module, Dinov2Model | Dinov2Backbone):
         return Tower(blocks=list(module.encoder.layer), prefix=1)
     if isinstance(module, Dinov2WithRegistersModel):

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from exporter.anatomy import examine
+from exporter.capture import EXAMPLE_BATCH, capture
 from exporter.errors import ModelUnavailableError, UsageError, WeightsError
 from exporter.models import ModelRequest, load
 from exporter.models.shipped.digits import DIGITS_PREPROCESS
@@ -26,7 +28,7 @@ from tests.support.eager_merge import replaced, trace_eager_merged
 from tests.support.eager_towers import find_tower
 from tests.support.hf_families import DINO
 from tests.support.hf_inside import CLIP, LLAMA, MAKE, SWIN, Compute, arriving, llava, of
-from tests.support.loaded_models import assert_captures, assert_computes
+from tests.support.loaded_models import assert_captures, assert_computes, example_of
 
 Checkpoint = Callable[[str], tuple[Any, Path]]
 
@@ -188,6 +190,19 @@ def test_spectrograms_are_an_input_without_preprocessing(
     for asked in ({"image_size": 64}, {"preprocess": str(folder / "look.json")}):
         with pytest.raises(UsageError, match=f"--{next(iter(asked)).replace('_', '-')} says nothing about"):
             load(ModelRequest(model=f"hf:{folder}", **asked))
+
+
+def test_patches_of_spectrograms_merge_and_both_first_tokens_stay(checkpoint: Checkpoint) -> None:
+    model, folder = checkpoint("ast classifier")
+    loaded = load(ModelRequest(model=f"hf:{folder}"))
+    spectrograms = example_of(loaded)
+    run = trace_eager_merged(copy.deepcopy(model).double(), spectrograms.double(), (2, 3), "tome")
+    assert run.margin > MIN_MARGIN
+    program = capture(loaded.module, torch.zeros(EXAMPLE_BATCH, *spectrograms.shape[1:]))
+    captured = Captured(program=program, anatomy=examine(program.graph_module))
+    assert captured.anatomy.prefix == 2
+    compiled = captured.compile(ScheduleRequest(r_per_layer=(2, 3)))
+    assert max_abs_error(compiled(spectrograms)[0], run.output) < 1e-5
 
 
 @pytest.mark.parametrize(

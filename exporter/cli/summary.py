@@ -78,6 +78,8 @@ def print_exported(console: Console, exported: Exported) -> None:
         )
     elif manifest.schedule.tokens:
         lines.add_row("tokens", f"{manifest.schedule.tokens[0]} to {manifest.schedule.tokens[-1]}")
+    if (read := manifest.tokens_read) is not None:
+        lines.add_row("read", f"{read.given} of {read.dense} tokens, by the other parts of {read.by}")
     counts = manifest.gmacs
     lines.add_row(
         "GMACs",

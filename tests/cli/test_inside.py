@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from exporter.bundle import TokensRead, load_bundle
 from exporter.errors import UnsupportedGraphError
 from exporter.models.shipped.digits import DIGITS_PREPROCESS
 from tests.cli.commands import run
@@ -27,9 +28,10 @@ def test_a_bundle_of_llava_says_how_many_tokens_its_language_model_reads(tmp_pat
     refused = run(*words, *zip_words)
     assert refused.status == UnsupportedGraphError.exit_status
     assert "--outputs reduced" in refused.err
-    exported = run(*words, *zip_words, "--outputs", "reduced", "--json")
+    exported = run(*words, *zip_words, "--outputs", "reduced")
 
     assert exported.status == 0
-    read = {"by": "LlavaForConditionalGeneration", "dense": 16, "given": 8}
-    assert exported.document["tokens_read"] == read
-    assert [output["shape"][1:] for output in exported.document["outputs"]] == [[8, 32]]
+    assert "8 of 16 tokens, by the other parts of LlavaForConditionalGeneration" in exported.out
+    manifest = load_bundle(tmp_path / "out").manifest
+    assert manifest.tokens_read == TokensRead(by="LlavaForConditionalGeneration", dense=16, given=8)
+    assert [output.shape[1:] for output in manifest.outputs] == [(8, 32)]

@@ -66,6 +66,11 @@ FORGED = [
         at("tokens_protected", value=-1), "tokens_protected: expected numbers from 0", id="protected"
     ),
     pytest.param(
+        at("tokens_read", value={"by": "Llava", "dense": 16, "given": 17}),
+        "tokens_read: expected at least one token, and no more than 16, got 17",
+        id="more tokens read than there are",
+    ),
+    pytest.param(
         at("gmacs", "blocks", value=[1.0]),
         "gmacs.blocks: expected 2 numbers, one per block",
         id="short gmacs",

@@ -206,7 +206,7 @@ def _find(asked: ResolvedRequest, place: Place, config: Any) -> _Found:
 
 def _length(asked: ResolvedRequest, model: nn.Module, config: Any) -> int:
     """Tokens of a text that were asked for, or as many as there are positions, 128 at most."""
-    most = _positions(model, config)
+    most = count_positions(model, config)
     length = asked.request.longest
     if length is None:
         return min(_LENGTH, most)
@@ -236,8 +236,8 @@ def _protect_end(encoder: TextEncoder, inputs: Mapping[str, ExampleInput], spell
         raise UsageError(refusal)
 
 
-def _positions(model: nn.Module, config: Any) -> int:
-    """How many tokens have a position."""
+def count_positions(model: nn.Module, config: Any) -> int:
+    """How many tokens of a text have a position."""
     table = _position_table(model)
     if table is not None:
         return table.num_embeddings - _first_position(model)

@@ -17,7 +17,7 @@ from exporter.models.class_names import labelled_names
 from exporter.models.hf.architectures import ATTENDS_TO_PADDING, MAE
 from exporter.models.hf.checkpoint import is_of_diffusers, read_config_json
 from exporter.models.hf.dense import find_dense_tower
-from exporter.models.hf.encoder import is_text_encoder, load_encoder
+from exporter.models.hf.encoder import count_positions, is_text_encoder, load_encoder
 from exporter.models.hf.errors import explained, reading
 from exporter.models.hf.options import apply_options
 from exporter.models.hf.patches import takes_spectrograms
@@ -25,7 +25,7 @@ from exporter.models.hf.place import find_place
 from exporter.models.hf.preprocess import Look, read_preprocess
 from exporter.models.hf.rules import find_tower
 from exporter.models.hf.timm_wrapper import is_of_timm, load_timm_wrapper
-from exporter.models.hf.tokenizer import check_padding, lazy_tokenizer
+from exporter.models.hf.tokenizer import lazy_tokenizer, mask_padding
 from exporter.models.hf.tower import HFTower, try_on_meta
 from exporter.models.hf.weights import Weights, find_weights, fit_to_state, load_tower
 from exporter.models.loaded import ExampleInput, LoadedModel
@@ -165,11 +165,12 @@ def _load_text(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
     loaded = _loaded(weights, tower, config, module)
     padding = tower.build.padding
     if padding is None and tower.config.model_type not in ATTENDS_TO_PADDING:
-        check_padding(module, tower.config, asked.spelling)
+        padding = mask_padding(module, tower.config, asked.spelling)
+    ids = replace(loaded.example_input, shape=(count_positions(module, tower.config),))
     tokenize = lazy_tokenizer(
-        asked.spelling, place.where, place.commit or place.revision, loaded.example_input, place.via, padding
+        asked.spelling, place.where, place.commit or place.revision, ids, place.via, padding
     )
-    return replace(loaded, name=safe_name(f"{place.name}-text"), tokenize=tokenize)
+    return replace(loaded, name=safe_name(f"{place.name}-text"), inputs={"input_ids": ids}, tokenize=tokenize)
 
 
 def _loaded(weights: Weights, tower: HFTower, config: Any, module: nn.Module) -> LoadedModel:

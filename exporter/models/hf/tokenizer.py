@@ -98,18 +98,21 @@ def tokenizer_file(spelling: str, place: Place, vocabulary: int) -> tuple[bytes 
 
 
 @torch.no_grad()
-def check_padding(module: nn.Module, config: Any, spelling: str) -> None:
-    """Refuse a text tower that needs a mask over padding: its input would be two tensors.
+def mask_padding(module: nn.Module, config: Any, spelling: str) -> int | None:
+    """Let a text tower make the mask over padding of its ids, where it has to be told which tokens are padding.
 
-    It is asked itself: with and without the mask of a short text it must give the same.
+    It is asked itself: without the mask of a short text it gives something else than with it.
 
     Args:
         module: The tower, as `Unwrapped`.
         config: Of the tower.
         spelling: The model, as messages name it.
 
+    Returns:
+        The id of padding; None where the mask makes no difference.
+
     Raises:
-        ModelUnavailableError: The mask makes a difference.
+        ModelUnavailableError: It needs a mask, and its configuration has no id of padding.
     """
     assert isinstance(module, Unwrapped)
     context, last = config.max_position_embeddings, config.vocab_size - 1
@@ -124,11 +127,15 @@ def check_padding(module: nn.Module, config: Any, spelling: str) -> None:
     module.arguments = {"attention_mask": mask}
     with_mask = module(ids)
     module.arguments = {}
-    if not torch.allclose(without, with_mask, rtol=1e-4, atol=1e-5):
+    if torch.allclose(without, with_mask, rtol=1e-4, atol=1e-5):
+        return None
+    if not isinstance(config.pad_token_id, int):
         raise ModelUnavailableError(
-            f"the text tower of {spelling} needs an attention mask over padding: expected one that takes token ids "
-            "alone, as CLIP and SigLIP do; its image tower can be exported (--tower image)"
+            f"the text tower of {spelling} needs an attention mask over padding, and its configuration has no "
+            "pad_token_id; its image tower can be exported (--tower image)"
         )
+    module.padding = config.pad_token_id
+    return module.padding
 
 
 def _check(tokenizer: Any, spelling: str, vocabulary: int | None) -> None:

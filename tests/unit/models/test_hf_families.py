@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
+from torch import nn
 
 from exporter.errors import ExportError, ModelUnavailableError, UsageError
 from exporter.models import ModelRequest, load
@@ -56,11 +58,32 @@ def test_text_towers_compute_what_transformers_does(name: str, hf_model: HFModel
     assert (next(iter(loaded.inputs)), loaded.example_input.shape, loaded.notes) == ("input_ids", (16,), ())
 
 
-@pytest.mark.parametrize("name", ["ChineseCLIPModel", "AltCLIPModel", "BlipModel"])
-def test_a_text_tower_that_needs_a_mask_is_refused(name: str, hf_model: HFModel) -> None:
-    _, folder = hf_model(name)
-    with pytest.raises(ModelUnavailableError, match="needs an attention mask over padding"):
-        load(ModelRequest(model=f"hf:{folder}", tower="text"))
+@pytest.mark.parametrize(
+    ("name", "length"), [("ChineseCLIPModel", 16), ("AltCLIPModel", 14), ("BlipModel", 16)]
+)
+def test_a_text_tower_that_needs_a_mask_makes_it_of_the_padding(
+    name: str, length: int, hf_model: HFModel
+) -> None:
+    model, folder = hf_model(name)
+    loaded = load(ModelRequest(model=f"hf:{folder}", tower="text"))
+    ids = torch.arange(2, 2 + 3 * length).reshape(3, length)
+    ids[0, 5:], ids[1, 11:] = model.config.text_config.pad_token_id, model.config.text_config.pad_token_id
+    mask = (ids != model.config.text_config.pad_token_id).long()
+    assert isinstance(loaded.module, nn.Module)
+    expected = model.get_text_features(ids, attention_mask=mask).pooler_output
+    torch.testing.assert_close(loaded.module(ids), expected, rtol=1e-5, atol=1e-5)
+    assert loaded.example_input.shape == (length,)
+
+
+def test_a_text_tower_that_needs_a_mask_without_an_id_of_padding_is_refused(
+    hf_model: HFModel, tmp_path: Path
+) -> None:
+    _, folder = hf_model("ChineseCLIPModel")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["pad_token_id"] = None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelUnavailableError, match="its configuration has no pad_token_id"):
+        load(ModelRequest(model=f"hf:{tmp_path}", tower="text", weights="random"))
 
 
 def config_of(name: str, **changes: Any) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def _tower(asked: ResolvedRequest, config: Any) -> HFTower:
 def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
     asked, place = weights.asked, weights.place
     own, notes = tower.image_size, (*tower.notes, *weights.notes)
+    kinds = (tower.config.model_type, config.model_type) if tower.path else (config.model_type,)
     if weights.state is not None:
         tower, taken = fit_to_state(weights, tower)
         notes = (*notes, *taken)
@@ -99,7 +100,7 @@ def _load_image(weights: Weights, tower: HFTower, config: Any) -> LoadedModel:
         Look(
             asked=asked,
             place=place,
-            model_types=(tower.config.model_type, config.model_type),
+            model_types=kinds,
             own_size=tower.image_size,
             size=size,
             channels=tower.channels,

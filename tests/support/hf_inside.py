@@ -49,6 +49,12 @@ _OPT = {
     "max_position_embeddings": 32,
     "word_embed_proj_dim": 32,
 }
+_BLIP_2: dict[str, Any] = {
+    "vision_config": VISION,
+    "qformer_config": _QFORMER,
+    "text_config": _OPT,
+    "num_query_tokens": 4,
+}
 AST = {
     **{key: value for key, value in VISION.items() if key != "image_size"},
     "frequency_stride": 4,
@@ -124,13 +130,8 @@ MAKE: dict[str, Callable[[], Any]] = {
         vision_config={"model_type": "internvl_vision", **VISION},
         text_config={"model_type": "qwen2", **_LLM},
     ),
-    "blip-2": of(
-        "Blip2ForConditionalGeneration",
-        vision_config=VISION,
-        qformer_config=_QFORMER,
-        text_config=_OPT,
-        num_query_tokens=4,
-    ),
+    "blip-2": of("Blip2ForConditionalGeneration", **_BLIP_2),
+    "blip-2 model": of("Blip2Model", **_BLIP_2),
     "blip retrieval": of(
         "BlipForImageTextRetrieval", vision_config=VISION, text_config=_BLIP_TEXT, image_text_hidden_size=16
     ),

@@ -88,6 +88,7 @@ PROJECTED = arriving("model.multi_modal_projector", image_features)
         ("internvl", lambda model, images: model.model.vision_tower(images).last_hidden_state[:, 1:], "tokens"),
         ("paligemma", lambda model, images: PROJECTED(model, images).mean(dim=1), "features"),
         ("blip-2", pooled("vision_model"), "features"),
+        ("blip-2 model", lambda model, images: image_features(model, images).pooler_output, "embedding"),
         ("blip retrieval", retrieved, "embedding"),
         ("blip answers", pooled("vision_model"), "features"),
         ("owl-vit", pooled("owlvit.vision_model"), "features"),

@@ -40,7 +40,7 @@ def print_record(console: Console, model: str, folder: Path, record: SweepRecord
     """The points, the front, and the answer if a goal was set; `model` is as the user named it."""
     headings = (
         *("point", "tokens", "GMACs", "top-1", "difference"),
-        *("agreement", "images/s", "over dense engine", "front"),
+        *("agreement", f"{record.counted}/s", "over dense engine", "front"),
     )
     table = figures(f"{record.model}: {record.data or 'quality not measured'}", headings, ("point",))
     for result in record.points:

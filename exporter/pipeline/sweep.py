@@ -322,6 +322,7 @@ class _Sweep:
             model=self.name,
             weights_sha256=model.weights_sha256,
             data=self.found.name if self.found else None,
+            counted="texts" if model.takes_texts else "images",
             quality_measure=measure,
             environment={
                 "cpu": cpu_model(),

@@ -102,7 +102,7 @@ def _front_section(record: SweepRecord) -> Section:
         return section(title, absent("No point has both a quality and a throughput."))
     chart = ParetoChart(
         title="Filled points are on the front: no other point is better in both",
-        x_label="images per second",
+        x_label=f"{record.counted} per second",
         y_label=_MEASURES[measure],
         series=tuple(
             Series(
@@ -122,7 +122,9 @@ def _curve_section(record: SweepRecord) -> Section:
     if measure is None or not series:
         return section(title, absent("No point has both a quality and one r for all blocks."))
     bounded = any(bound is not None for each in series for bound in each.bounds)
-    text = "Bars are the 95 % interval of the difference to the dense eager model on the same images."
+    text = (
+        f"Bars are the 95 % interval of the difference to the dense eager model on the same {record.counted}."
+    )
     chart = LineChart(
         title="Quality as more tokens merge in every block",
         x_label="r",
@@ -201,7 +203,7 @@ def _points_section(record: SweepRecord) -> Section:
         headings=(
             *("point", "front", "status", "tokens", "GMACs executed"),
             *([_MEASURES[measure]] if measure else []),
-            *("top-1 gained (95 %)", "images/s", "ms", "speedup (95 %)"),
+            *("top-1 gained (95 %)", f"{record.counted}/s", "ms", "speedup (95 %)"),
         ),
         rows=tuple(_point_row(record, result) for result in record.points),
         texts=frozenset({0, 1, 2}),

@@ -212,7 +212,8 @@ class SweepRecord:
     Attributes:
         model: its name.
         weights_sha256: of its weights.
-        data: name of the images, None if quality was not measured.
+        data: name of the images or texts, None if quality was not measured.
+        counted: what an engine takes one or more of at a time.
         quality_measure: what the front has on its quality axis, None if quality was not measured.
         environment: machine and versions; plain values.
         points: in the order of the grid.
@@ -228,6 +229,7 @@ class SweepRecord:
     model: str
     weights_sha256: str
     data: str | None = None
+    counted: Literal["images", "texts"] = field(default="images", metadata=OMIT)
     quality_measure: QualityMeasure | None = None
     environment: Mapping[str, object] = field(default_factory=dict)
     points: tuple[PointResult, ...] = ()

@@ -55,7 +55,8 @@ def image_inputs(
 def tensor_inputs(examples: Mapping[str, ExampleInput], *, batch: int) -> Cases:
     """Batches for a model that does not say how it takes photos: token ids, or a program's raw tensors.
 
-    With a mask over padding, texts that fill all slots (`noise`), and such that do not (`short`).
+    With a mask over padding, texts that fill all slots (`noise`), and such that do not (`short`); in a batch of one
+    also a text that fills half of them (`half`).
 
     Args:
         examples: of every input.
@@ -64,7 +65,10 @@ def tensor_inputs(examples: Mapping[str, ExampleInput], *, batch: int) -> Cases:
     generator = np.random.default_rng(0)
     noise = {name: _noise(example, batch, generator) for name, example in examples.items()}
     if any(example.is_mask for example in examples.values()):
-        return {"noise": noise, "short": noise | _short_masks(examples, batch, generator)}
+        slots = min(example.shape[0] for example in examples.values() if example.is_mask)
+        others = generator.integers(_SHORTEST, slots + 1, batch - 1)
+        lengths = {"short": [_SHORTEST, *others]} | ({"half": [slots // 2]} if batch == 1 else {})
+        return {"noise": noise} | {name: noise | _masks(examples, each) for name, each in lengths.items()}
     if all(example.vocabulary is not None for example in examples.values()):
         return {"noise": noise}
     flat = {
@@ -105,13 +109,13 @@ def _noise(example: ExampleInput, batch: int, generator: np.random.Generator) ->
     return generator.integers(1, example.vocabulary, shape, dtype=np.int64)
 
 
-def _short_masks(
-    examples: Mapping[str, ExampleInput], batch: int, generator: np.random.Generator
-) -> dict[str, Array]:
-    """Masks of texts of all kinds of length, the first one the shortest: a class token, one token, and an end."""
+def _masks(examples: Mapping[str, ExampleInput], lengths: Sequence[int]) -> dict[str, Array]:
+    """Masks of texts of these lengths. The shortest has a class token, one token, and an end."""
     masks = {name: example.shape[0] for name, example in examples.items() if example.is_mask}
-    lengths = np.concatenate(([_SHORTEST], generator.integers(_SHORTEST, min(masks.values()) + 1, batch - 1)))
-    return {name: (np.arange(count) < lengths[:, None]).astype(np.int64) for name, count in masks.items()}
+    return {
+        name: (np.arange(count) < np.array(lengths)[:, None]).astype(np.int64)
+        for name, count in masks.items()
+    }
 
 
 def _opened(images_BHWC: Array) -> list[Image.Image]:

@@ -83,3 +83,21 @@ def test_raw_tensors_for_a_program_that_says_nothing() -> None:
 
     assert {each.shape for each in inputs.values()} == {(2, 3, 8, 8)}
     assert {each.dtype for each in inputs.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("batch", "cases"),
+    [(1, {"noise": [16], "short": [3], "half": [8]}), (3, {"noise": [16] * 3, "short": [3]})],
+)
+def test_texts_fill_all_slots_few_and_half_of_them(batch: int, cases: dict[str, list[int]]) -> None:
+    def ids(vocabulary: int, *, is_mask: bool = False) -> ExampleInput:
+        return ExampleInput(shape=(16,), dtype=torch.int64, vocabulary=vocabulary, is_mask=is_mask)
+
+    found = tensor_inputs({"input_ids": ids(50), "attention_mask": ids(2, is_mask=True)}, batch=batch)
+
+    assert found.keys() == cases.keys()
+    for name, lengths in cases.items():
+        mask = found[name]["attention_mask"]
+        assert mask.shape == (batch, 16)
+        assert mask.sum(axis=1)[: len(lengths)].tolist() == lengths
+        assert (np.diff(mask, axis=1) <= 0).all()

@@ -304,7 +304,7 @@ def test_tables_that_are_no_texts_for_the_engine_are_refused(
 def test_compiled_engine_equals_eager_pytorch_on_full_and_on_padded_texts(tmp_path: Path) -> None:
     folder = save_encoder(tmp_path / "model", "DistilBertForSequenceClassification", n_layers=1)
 
-    with torch._inductor.config.patch(QUICKER | {"aot_inductor.debug_compile": True}):
+    with torch._inductor.config.patch(QUICKER):
         outcome = exported(folder, tmp_path / "out", "--r 3 --target aoti --batch 2")
 
     assert outcome.status == 0, outcome.err

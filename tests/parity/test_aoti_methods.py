@@ -86,7 +86,7 @@ def test_package_equals_the_definition(made: Callable[[], Case], tmp_path: Path)
     case = made()
     program = case.program()
 
-    with torch._inductor.config.patch(QUICKER | {"aot_inductor.debug_compile": True}):
+    with torch._inductor.config.patch(QUICKER):
         artifact = target("aoti").emit(program, request_of(AotiOptions()), tmp_path)
 
     output = torch.from_numpy(artifact.runner(case.images.numpy())["logits"])

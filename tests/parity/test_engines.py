@@ -26,8 +26,7 @@ MERGED = (8, 0, 0, 0, 8, 0, 0, 0)
 @pytest.fixture(scope="module", autouse=True)
 def _engines_alone() -> Iterator[None]:
     """Exports measure nothing, since the tests do, and nothing that is compiled is tuned."""
-    untuned = QUICKER | {"aot_inductor.debug_compile": True}
-    with pytest.MonkeyPatch.context() as patch, torch._inductor.config.patch(untuned):
+    with pytest.MonkeyPatch.context() as patch, torch._inductor.config.patch(QUICKER):
         patch.setattr(import_module("exporter.pipeline.export"), "material", lambda *_: None)
         yield
 

@@ -16,8 +16,8 @@ from exporter.reduction.match import Match, is_partition
 from tests.unit.reduction.match_cases import MatchCase, random_cases, tied_cases
 
 METHODS = ("tome", "pitome")
-SIZES = (*range(5, 69), 127, 129, 130, 131, 197, 198)
-"""Tokens with every remainder of the largest tile, 64 tokens, and more than one tile of each remainder that matters."""
+SIZES = (*range(5, 19), 31, 32, 33, 47, 48, 49, *range(62, 69), 127, 129, 130, 197, 198)
+"""Tokens that fill tiles of 16, 32 and 64, those around them, and more than one tile."""
 
 
 def options_of(name: str) -> dict[str, Any]:

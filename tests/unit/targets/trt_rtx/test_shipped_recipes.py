@@ -4,7 +4,8 @@ Real: the library's own classes with every switch of the named model, image and 
 recipe's method, schedule and precision; the target's forms. The two models that ship with the package are whole.
 Small: two blocks of three heads with random weights in place of 12 to 32 wide ones, and at most two images.
 
-Recipes that differ in nothing else than width, depth, patch and r are one case: their graphs have the same operators.
+Recipes that differ in nothing else than width, depth, patch and schedule are one case: their graphs have the same
+operators.
 """
 
 import json
@@ -35,6 +36,9 @@ from tests.support.package_index import ROOT
 
 SIZES = r"_?(tiny|small|base|large|huge)|_?patch\d+|_(224|384)$|-[BL]-\d+(-336)?"
 
+SAME = {"deit": "vit", "vit_fashion": "vit_digits"}
+"""Models of one architecture, trained otherwise."""
+
 BLOCKS, HEADS, HEAD_CHANNELS = 2, 3, 64
 
 EMIT_ONNX = ("onnx", "trt")
@@ -49,11 +53,10 @@ SHIPPED = [
 def kind(path: Path) -> tuple[Any, ...]:
     """What decides a graph's operators."""
     recipe = load_recipe(path)
-    alias, asked = aliases()[recipe.model.model], recipe.schedule
+    alias = aliases()[recipe.model.model]
     model = re.sub(SIZES, "", alias.id)
-    model = "vit" if model == "deit" else model  # which is timm's ViT, trained otherwise
-    form = asked.kind if asked.form == "r" else asked.form
-    return alias.source, model, recipe.method, form, recipe.precision, "trt" in recipe.targets
+    model = SAME.get(model, model)
+    return alias.source, model, recipe.method, recipe.precision, "trt" in recipe.targets
 
 
 KINDS = {kind(path): path for path in reversed(SHIPPED)}

@@ -20,7 +20,6 @@ from PIL import Image
 
 from exporter.errors import InternalError, UsageError
 from exporter.models import Preprocess, crop_image
-from exporter.models.preprocessing.resize import Kernel
 from exporter.validation.decoding import DecodedChunk, decode, default_workers
 from exporter.validation.image_set import ImageSet, image_arrays
 from exporter.validation.images import image_folder
@@ -73,7 +72,8 @@ def bomb() -> bytes:
 
 
 def decoded(images: ImageSet, workers: int, preprocess: Preprocess = PREPROCESS) -> list[DecodedChunk]:
-    return list(decode(images, preprocess, positions=range(len(images.names)), chunk=5, workers=workers))
+    backwards = range(len(images.names))[::-1]
+    return list(decode(images, preprocess, positions=backwards, chunk=5, workers=workers))
 
 
 @given(count=st.integers(0, 40), chunk=st.integers(1, 50), start=st.integers(0, 40))
@@ -87,9 +87,8 @@ def test_chunks_cover_the_positions_once_and_in_order(count: int, chunk: int, st
     assert all(each.pixels_BCHW.shape == (len(each.positions), 3, 1, 1) for each in chunks)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_positions_are_taken_as_they_are_given(workers: int) -> None:
-    chunks = list(decode(numbered(9), AS_THEY_ARE, positions=[7, 2, 8], chunk=2, workers=workers))
+def test_positions_are_taken_as_they_are_given() -> None:
+    chunks = list(decode(numbered(9), AS_THEY_ARE, positions=[7, 2, 8], chunk=2, workers=0))
     assert [each.positions for each in chunks] == [(7, 2), (8,)]
     assert [each.pixels_BCHW[:, 0, 0, 0].tolist() for each in chunks] == [[7, 2], [8]]
 
@@ -119,10 +118,9 @@ def test_broken_images_are_named_with_the_reason_and_left_out(folder: Path) -> N
     assert [images.names[position].startswith("broken") for position in read] == [False] * (len(FILES) - 1)
 
 
-@pytest.mark.parametrize("kernel", ["pil", "torch"])
-def test_workers_give_the_same_bytes_as_one_process(kernel: Kernel, folder: Path) -> None:
+def test_workers_give_the_same_bytes_as_one_process(folder: Path) -> None:
     images = image_folder(folder, None)
-    preprocess = replace(PREPROCESS, kernel=kernel)
+    preprocess = replace(PREPROCESS, kernel="torch")
     alone, together = decoded(images, 0, preprocess), decoded(images, 2, preprocess)
     assert [each.positions for each in together] == [each.positions for each in alone]
     assert [each.unreadable for each in together] == [each.unreadable for each in alone]
@@ -161,10 +159,10 @@ def test_decoding_gives_the_threads_back() -> None:
 
 def test_an_iterator_that_is_closed_leaves_no_process() -> None:
     before = set(multiprocessing.active_children())
-    chunks = decode(numbered(200), AS_THEY_ARE, positions=range(200), chunk=1, workers=2)
+    chunks = decode(numbered(200), AS_THEY_ARE, positions=range(200), chunk=1, workers=1)
     next(chunks)
     running = set(multiprocessing.active_children()) - before
-    assert len(running) == 2
+    assert len(running) == 1
     chunks.close()  # type: ignore[attr-defined]
     assert not set(multiprocessing.active_children()) & running
 

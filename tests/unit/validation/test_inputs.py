@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from exporter.models import ExampleInput, Preprocess
-from exporter.validation import image_inputs, tensor_inputs
+from exporter.validation import image_inputs, step_inputs, tensor_inputs
 
 PREPROCESS = Preprocess(
     image_size=(16, 16), interpolation="bicubic", crop_fraction=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)
@@ -101,3 +101,29 @@ def test_texts_fill_all_slots_few_and_half_of_them(batch: int, cases: dict[str, 
         assert mask.shape == (batch, 16)
         assert mask.sum(axis=1)[: len(lengths)].tolist() == lengths
         assert (np.diff(mask, axis=1) <= 0).all()
+
+
+LATENTS = ExampleInput(shape=(4, 8, 8), dtype=torch.float32)
+STEP = ExampleInput(shape=(), dtype=torch.float32, steps=1000)
+TEXT = ExampleInput(shape=(5, 12), dtype=torch.float32)
+CLASS = ExampleInput(shape=(), dtype=torch.int64, vocabulary=10)
+
+
+def test_a_denoiser_sees_noise_at_every_step_and_flat_conditions_once() -> None:
+    cases = step_inputs({"latents": LATENTS, "step": STEP, "text": TEXT}, batch=2, steps=(0, 500, 999))
+
+    assert list(cases) == ["step 0", "step 500", "step 999", "flat"]
+    assert [case["step"].tolist() for case in cases.values()] == [
+        [0.0] * 2,
+        [500.0] * 2,
+        [999.0] * 2,
+        [500.0] * 2,
+    ]
+    assert all(np.unique(case["latents"]).size > 500 for case in cases.values())
+    assert [np.unique(case["text"]).size == 1 for case in cases.values()] == [False, False, False, True]
+
+
+def test_a_class_is_no_condition_that_can_be_flat() -> None:
+    cases = step_inputs({"latents": LATENTS, "step": STEP, "class": CLASS}, batch=2, steps=(7,))
+
+    assert list(cases) == ["step 7"]

@@ -70,7 +70,8 @@ class TextReader:
                 f"{TOKENIZER_FILE} is not a file of the library tokenizers: export the bundle again"
             ) from error
         padding = loaded.padding or {}
-        loaded.enable_padding(**{**padding, "length": self.length})
+        ours = {"length": self.length, "direction": "right", "pad_to_multiple_of": None}
+        loaded.enable_padding(**{**padding, **ours})
         if self.truncate:
             loaded.enable_truncation(self.length)
         else:

@@ -25,6 +25,7 @@ import torch
 
 from tests.support.linted import linting_whatever_is_saved
 from tests.support.package_index import installed
+from tests.support.translated_once import translating_once
 
 RTX = "1.7.1.116"
 """The version of TensorRT for RTX that is tested."""
@@ -89,5 +90,5 @@ def rtx() -> Any:
 @pytest.fixture(autouse=True, scope="session")
 def every_saved_model_is_linted() -> Iterator[None]:
     """No test emits an ONNX model that an engine would refuse."""
-    with linting_whatever_is_saved():
+    with linting_whatever_is_saved(), translating_once():
         yield

@@ -1,6 +1,5 @@
 """ATS with slots, some of them empty, against its definition without slots, where every image keeps its own number."""
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from exporter.validation.follow import agreements, follow_matches
 from tests.support.compiled import MIN_MARGIN, captured_family, max_abs_error
 from tests.support.eager_merge import EagerRun, trace_eager_reduced
 from tests.support.eager_state import Reduction
-from tests.support.engines import ENGINES, Emit, translated_once
+from tests.support.engines import ENGINES, Emit
 from tests.support.families import family
 
 REQUEST = ScheduleRequest(r_per_layer=(0, 6, 20, 0))
@@ -28,12 +27,6 @@ KINDS = [
     pytest.param("hf_dinov2_registers", "ascending", id="registers"),
     pytest.param("timm_mean_pool", "token", id="mean of the patches"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _translated_once() -> Iterator[None]:
-    with translated_once():
-        yield
 
 
 @cache

@@ -1,6 +1,6 @@
 """DynamicViT in the rewritten program and in engines against its definition, hooked onto the model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from exporter.validation import TOLERANCES, run_eager, verify
 from exporter.validation.follow import follow_matches
 from tests.support.compiled import captured_family, max_abs_error
 from tests.support.definitions.dynamicvit import Predictor, keep
-from tests.support.engines import ENGINES, Emit, translated_once
+from tests.support.engines import ENGINES, Emit
 from tests.support.families import WIDTH, family, randomise
 from tests.support.hooked import run_hooked
 
@@ -26,12 +26,6 @@ KEPT = {1: 25, 2: 17, 3: 12}
 """int(36 * 0.7), int(36 * 0.49), int(36 * 0.343)."""
 
 FAMILIES = ["timm_vit", "torchvision_vit", "hf_dinov2_registers"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _translated_once() -> Iterator[None]:
-    with translated_once():
-        yield
 
 
 @cache

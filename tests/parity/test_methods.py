@@ -3,7 +3,7 @@
 ToMe and PiToMe have `test_rewrite_parity.py` and `test_onnx_parity.py`. The reference runs in fp64.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tests.support.compiled import (
 )
 from tests.support.eager_merge import EagerRun
 from tests.support.eager_state import Reduction
-from tests.support.engines import ENGINES, Emit, translated_once
+from tests.support.engines import ENGINES, Emit
 from tests.support.families import family
 
 
@@ -124,12 +124,6 @@ def test_rewritten_program_equals_the_definition(case: Case) -> None:
     for block, match in program.matches(records).items():
         kept = [[group[0] for group in groups] for groups in reference_groups(run, block)]
         assert match.kept_BK.tolist() == kept
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _translated_once() -> Iterator[None]:
-    with translated_once():
-        yield
 
 
 ONE_EACH = [case for case in CASES if case.family == "timm_vit"]

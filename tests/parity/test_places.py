@@ -1,6 +1,5 @@
 """Methods that reduce tokens after a block, in the rewritten program and in engines, against their definitions."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -20,17 +19,11 @@ from tests.support.compiled import capture_model, captured_family, max_abs_error
 from tests.support.definitions import visionzip
 from tests.support.eager_blocks import block_parts
 from tests.support.eager_towers import find_tower
-from tests.support.engines import ENGINES, Emit, translated_once
+from tests.support.engines import ENGINES, Emit
 from tests.support.families import WIDTH, family
 from tests.support.hooked import run_hooked
 
 FAMILIES = ["timm_vit", "torchvision_vit", "hf_dinov2_registers"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _translated_once() -> Iterator[None]:
-    with translated_once():
-        yield
 
 
 @cache

@@ -1,7 +1,6 @@
 """What the OpenVINO target writes: two files that depend on the program alone, the probe, attention in one kernel."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.export import ExportedProgram
 
 from exporter.errors import TargetUnavailableError
 from exporter.forms import Precision
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Artifact, EmitRequest, Signature
-from exporter.targets.onnx.build import build as translate_to_onnx
 from exporter.targets.openvino import device
 from exporter.targets.openvino.attention_kernels import attention_kernels
 from exporter.targets.openvino.library import load_library
@@ -32,21 +29,6 @@ pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO 
 SCHEDULE = ScheduleRequest(r_per_layer=(4, 4, 0, 0))
 BLOCKS = len(captured_family("timm_vit").anatomy.blocks)
 REQUEST = request_of(OpenVinoOptions(), metadata={"name": "tiny", "method": "tome", "exporter": "1.2.3"})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _translated_once() -> Iterator[None]:
-    """The translation to ONNX is another room's, and takes longest."""
-    with pytest.MonkeyPatch.context() as patch:
-        done: dict[ExportedProgram, Any] = {}
-
-        def build(exported: ExportedProgram, request: EmitRequest) -> Any:
-            if exported not in done:
-                done[exported] = translate_to_onnx(exported, request)
-            return done[exported]
-
-        patch.setattr("exporter.targets.openvino.emit.build", build)
-        yield
 
 
 def emit(program: RewrittenProgram, folder: Path, request: EmitRequest = REQUEST) -> Artifact:

@@ -34,7 +34,8 @@ def test_a_unet_ends_in_a_bundle_whose_engine_computes_what_diffusers_does(
 ) -> None:
     bundle = tmp_path / "bundle"
     words = ("--method", "tomesd", "--ratio", "0.5", "--timesteps", "0,99", "--out", bundle)
-    outcome = run(f"hf:{unet_dir}", *words, "--json", "--quiet")
+    targets = ("--target", "onnx", "--target", "openvino")
+    outcome = run(f"hf:{unet_dir}", *words, *targets, "--json", "--quiet")
 
     assert outcome.status == 0, outcome.err
     document = outcome.document
@@ -47,8 +48,10 @@ def test_a_unet_ends_in_a_bundle_whose_engine_computes_what_diffusers_does(
     }
     assert [each["name"] for each in document["inputs"]] == ["sample", "timestep", "encoder_hidden_states"]
     assert [each["name"] for each in document["outputs"]] == ["out_sample"]
-    assert document["parity"]["onnx"]["passed"]
-    assert document["parity"]["onnx"]["max_abs_error"] < 1e-4
+    assert document["parity"].keys() == {"onnx", "openvino"}
+    for parity in document["parity"].values():
+        assert parity["passed"]
+        assert parity["max_abs_error"] < 1e-4
     assert document["gmacs"]["reduced"] < document["gmacs"]["dense"]
     assert json.loads((bundle / "parity.json").read_text())["onnx"]["comparisons"].keys() == {
         f"{case}/out_sample" for case in ("step 0", "step 99", "flat")
@@ -59,11 +62,12 @@ def test_a_unet_ends_in_a_bundle_whose_engine_computes_what_diffusers_does(
         "timestep": np.array([50], dtype=np.float32),
         "encoder_hidden_states": generator.standard_normal((1, 77, 12), dtype=np.float32),
     }
-    got = load_bundle(bundle).runner("onnx")(given)["out_sample"]
+    got = {name: runner(given)["out_sample"] for name, runner in load_bundle(bundle).runners().items()}
     tensors = [torch.from_numpy(array) for array in given.values()]
     with torch.no_grad(), merging(tiny_unet(), 0.5, {0, 1, 2}):
         expected = tiny_unet()(*tensors, return_dict=False)[0]
-    np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
+    for output in got.values():
+        np.testing.assert_allclose(output, expected.numpy(), atol=1e-4)
     assert run("validate", bundle, "--quiet").status == 0
 
 

@@ -28,10 +28,11 @@ def test_a_bundle_of_llava_says_how_many_tokens_its_language_model_reads(tmp_pat
     refused = run(*words, *zip_words)
     assert refused.status == UnsupportedGraphError.exit_status
     assert "--outputs reduced" in refused.err
-    exported = run(*words, *zip_words, "--outputs", "reduced")
+    exported = run(*words, *zip_words, "--outputs", "reduced", "--target", "onnx", "--target", "openvino")
 
     assert exported.status == 0
     assert "8 of 16 tokens, by the other parts of LlavaForConditionalGeneration" in exported.out
     manifest = load_bundle(tmp_path / "out").manifest
     assert manifest.tokens_read == TokensRead(by="LlavaForConditionalGeneration", dense=16, given=8)
+    assert manifest.parity.keys() == {"onnx", "openvino"}
     assert [output.shape[1:] for output in manifest.outputs] == [(8, 32)]

@@ -1,9 +1,11 @@
 """Merging around attention in denoisers of diffusers, against the definition hooked onto the library's modules."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor
 from torch import Tensor, nn
 
 from exporter.anatomy import examine
@@ -13,7 +15,9 @@ from exporter.models.diffusers.denoisers import DiTCall, PixArtCall, UNetCall
 from exporter.reduction import method
 from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import Grid, Place, ScheduleRequest, plan
-from tests.support.compiled import captured_family
+from exporter.targets import EmitRequest, Signature, TensorSpec, target
+from exporter.targets.aoti.options import AotiOptions
+from tests.support.compiled import QUICKER, captured_family
 from tests.support.denoisers import merging, tiny_dit, tiny_pixart, tiny_unet
 
 TOMESD = method("tomesd")
@@ -56,6 +60,30 @@ def reduced(family: str, ratio: float, depth: int) -> RewrittenProgram:
     return rewrite(
         program, schedule, RewriteOptions(method=TOMESD, method_options=options, proportional=False, batch=2)
     )
+
+
+def test_compiled_package_equals_the_definition(tmp_path: Path) -> None:
+    model, given = of_dit()
+    names = ("hidden_states", "timestep", "class_labels")
+    inputs = {name: tensor.numpy() for name, tensor in zip(names, given, strict=True)}
+    request = EmitRequest(
+        signature=Signature(
+            inputs=tuple(
+                TensorSpec(name=name, dtype=str(array.dtype), shape=array.shape)
+                for name, array in inputs.items()
+            ),
+            outputs=(TensorSpec(name="out_sample", dtype="float32", shape=(2, 8, 8, 8)),),
+        ),
+        options=AotiOptions(),
+    )
+    with torch.no_grad(), merging(model, 0.5, {0}):
+        expected = model(*given)
+
+    with torch._inductor.config.patch(QUICKER):
+        artifact = target("aoti").emit(reduced("dit", 0.5, 2), request, tmp_path)
+
+    got = torch.from_numpy(artifact.runner(inputs)["out_sample"])
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

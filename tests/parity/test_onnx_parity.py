@@ -73,9 +73,7 @@ def test_onnx_runtime_equals_the_reference(
 WHOLE_ATTENTION = [{"attention": "op"}, {"attention": "fused"}]
 FORMS = [
     {"mask": "expanded"},
-    {"mask": "folded"},
-    {"selection": "one-hot"},
-    {"ranking": "count"},
+    {"mask": "folded", "selection": "one-hot", "ranking": "count"},
     *WHOLE_ATTENTION,
 ]
 FORMS_OF = [

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
-import onnx
 import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
@@ -25,7 +24,7 @@ MOST_KEPT = 40
 @contextmanager
 def translating_once() -> Iterator[None]:
     """Within it, `exporter.targets.onnx.build` keeps what it translated; large models and old ones are not kept."""
-    kept: OrderedDict[str, bytes] = OrderedDict()
+    kept: OrderedDict[str, ir.Model] = OrderedDict()
     original = build._translate
 
     def translate(
@@ -37,12 +36,11 @@ def translating_once() -> Iterator[None]:
         key = _key(exported, repr((request.signature, request.forms, request.precision, names, written)))
         if key in kept:
             kept.move_to_end(key)
-            return ir.serde.deserialize_model(onnx.ModelProto.FromString(kept[key]))
-        model = original(exported, request, names, written)
-        kept[key] = ir.to_proto(model).SerializeToString()
+            return kept[key].clone()
+        kept[key] = original(exported, request, names, written)
         if len(kept) > MOST_KEPT:
             kept.popitem(last=False)
-        return model
+        return kept[key].clone()
 
     with patch.object(build, "_translate", translate):
         yield

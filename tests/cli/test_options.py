@@ -117,14 +117,6 @@ def test_half_precision_is_close_and_smaller(
     assert close.mean() >= 0.6  # a near-tie may merge other tokens of an image
 
 
-def test_bf16_is_close_to_fp32_and_newer(build: Build) -> None:
-    bundle = build(*TINY, "--r", "2", "--precision", "bf16")
-
-    record = manifest(bundle)["artifacts"]["onnx"]
-    assert (record["precision"], record["opset"]) == ("bf16", 22)
-    assert manifest(bundle)["parity"]["onnx"]["cosine"] > 0.999
-
-
 def test_pitome_merges_other_tokens(build: Build, expected: npt.NDArray[np.float32]) -> None:
     bundle = build(*TINY, "--r", "2", "--method", "pitome")
 

@@ -1,4 +1,4 @@
-"""Every engine of one bundle on the held-out scans, against the independent eager reference of the merged model."""
+"""Engines of one bundle on the held-out scans, against the independent eager reference of the merged model."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -8,25 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch._inductor
 
 import exporter
 from exporter.models import ModelRequest, crop_image, load, normalize, shipped_data
 from exporter.recipe import Recipe
 from exporter.schedule import ScheduleRequest
 from exporter.targets import Array
-from tests.support.compiled import QUICKER
 from tests.support.eager_merge import trace_eager_merged
 
-ENGINES = ("onnx", "aoti", "openvino")
+ENGINES = ("onnx", "openvino")
 MERGED = (8, 0, 0, 0, 8, 0, 0, 0)
-"""Two merges leave three kinds of blocks to compile."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _engines_alone() -> Iterator[None]:
-    """Exports measure nothing, since the tests do, and nothing that is compiled is tuned."""
-    with pytest.MonkeyPatch.context() as patch, torch._inductor.config.patch(QUICKER):
+    """Exports measure nothing, since the tests do."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(import_module("exporter.pipeline.export"), "material", lambda *_: None)
         yield
 

@@ -41,15 +41,7 @@ ONE_PER_HEAD = [
     pytest.param(family("hf_siglip"), id="attention pooling"),
     pytest.param(family("hf_dinov2_registers_classifier"), id="class token and mean"),
 ]
-SWITCHABLE = (
-    "timm_vit",
-    "timm_qk_norm",
-    "timm_siglip",
-    "hf_vit",
-    "hf_clip",
-    "hf_siglip",
-    "hf_dinov2_registers",
-)
+SWITCHABLE = ("timm_vit", "timm_qk_norm", "timm_siglip", "hf_clip", "hf_siglip")
 WITH_SWITCHABLE_ATTENTION = [pytest.param(family(name), id=name) for name in SWITCHABLE]
 TWO = [pytest.param(family(name), id=name) for name in ("timm_dinov2_registers", "open_clip_mean_pool")]
 FOLDED = [pytest.param(family("torchvision_vit"), id="folded token axis")]

@@ -57,8 +57,8 @@ def each_of(families: Sequence[Any], *programs: tuple[str, str]) -> list[Any]:
 
 
 PROGRAMS = [
-    *each_of(FAMILY_PARAMS, ("tome", "with zeros"), ("pitome", "constant")),
-    *each_of(ONE_PER_HEAD, ("tome", "constant")),
+    *each_of(FAMILY_PARAMS, ("tome", "with zeros")),
+    *each_of(ONE_PER_HEAD, ("tome", "constant"), ("pitome", "constant")),
     *each_of(TWO, ("tome", "capped"), ("tome", "decreasing"), ("pitome", "with zeros")),
 ]
 

@@ -137,7 +137,6 @@ if __name__ == "__main__":
                 "launches": {
                     "dense": launches("tome", (0, 0, 0, 0)),
                     "tome": launches("tome", MERGED),
-                    "pitome": launches("pitome", MERGED),
                 },
                 "package": package_calls(served("tome", MERGED)),  # the last: it pretends a GPU for good
             }

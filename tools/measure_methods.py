@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from exporter.anatomy import examine
 from exporter.capture import Program, capture
 from exporter.errors import UsageError
+from exporter.images import open_image
 from exporter.models import ModelRequest, crop_image, load, normalize
 from exporter.recipe import yaml_value
 from exporter.reduction import method
@@ -32,7 +33,6 @@ from exporter.rewrite import RewriteOptions, RewrittenProgram, rewrite
 from exporter.schedule import ScheduleRequest, plan
 from exporter.targets import Array
 from exporter.validation import fidelity, hits, report_accuracy
-from exporter.validation.image_set import open_image
 from tools.command_line import exit_status, measurement_parser
 from tools.train_vit_digits import write_atomically
 

@@ -14,6 +14,7 @@ from exporter.cli.options import (
     integers,
     measure_options,
     model_option,
+    names,
     overrides,
     recipe_options,
 )
@@ -130,6 +131,50 @@ def validate_command(bundle: str, workers: int | None, save: bool, output: Outpu
     validated = validate(bundle, overrides(given), workers=workers, save=save, observe=output.observe)
     output.show(lambda: summary.validated_tree(validated), lambda at: summary.print_validated(at, validated))
     _end_with(validated.failures)
+
+
+@click.command("embed")
+@click.argument("bundle")
+@click.option(
+    "--data",
+    required=True,
+    help="A folder of images, a .csv or .parquet table with a column image, or .tar archives ('shard-{000..099}.tar').",
+)
+@click.option("--out", required=True, help="Folder for the shards; a run that was stopped there goes on.")
+@click.option("--target", help="Whose engine; by default the only one, or onnx.")
+@click.option("--output", "column", metavar="NAME", help="Of the engine; by default its first output.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the vectors.",
+)
+@click.option(
+    "--shard", type=click.IntRange(min=1), default=4096, show_default=True, help="Images in each file."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes; by default one per core, or one on a GPU."
+)
+@click.option(
+    "--carry", metavar="COLUMNS", help="Comma list of columns of the table that go into the output."
+)
+@click.option(
+    "--max-errors", default="1%", show_default=True, help="Images that may fail, as a number or in percent."
+)
+@output_options
+def embed_command(output: Output, column: str | None, carry: str | None, **given: Any) -> None:
+    """Embed a corpus with BUNDLE: the vector of every image, in Parquet files."""
+    from exporter.cli import embed_summary
+    from exporter.embed import EmbedRequest, embed
+
+    request = EmbedRequest(output=column, carry=tuple(names([carry])) if carry else (), **given)
+    with output.observe("embed") as note:
+        embedded = embed(request, note.progress)
+        note(embed_summary.outcome(embedded))
+    output.show(
+        lambda: embed_summary.embedded_tree(embedded), lambda at: embed_summary.print_embedded(at, embedded)
+    )
 
 
 @click.command("bench", context_settings=_RENAMED)
@@ -292,6 +337,7 @@ COMMANDS = (
     run_command,
     inspect_command,
     validate_command,
+    embed_command,
     bench_command,
     sweep_command,
     report_command,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from exporter.bundle import MANIFEST_FILE, Bundle, amend, check_amendable, load_bundle
 from exporter.errors import UsageError
+from exporter.images import open_image
 from exporter.models import Preprocess, crop_image, in_bytes
 from exporter.pipeline.contenders import as_input
 from exporter.pipeline.observe import Observer, silent
@@ -21,7 +22,6 @@ from exporter.report import HTML_FILE, MARKDOWN_FILE, Report, report_bundle, rep
 from exporter.sweep.record import SWEEP_FILE
 from exporter.targets import Array
 from exporter.validation import groups_of, run_eager
-from exporter.validation.image_set import open_image
 
 
 def report(

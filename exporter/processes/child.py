@@ -29,12 +29,21 @@ class ChildFailure(Exception):
     Attributes:
         exit_status: of a command that fails for this reason.
         details: the child's traceback; empty if it sent none.
+        died: whether it ended without an answer.
     """
 
-    def __init__(self, message: str, exit_status: int = InternalError.exit_status, details: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        exit_status: int = InternalError.exit_status,
+        details: str = "",
+        *,
+        died: bool = False,
+    ) -> None:
         super().__init__(message)
         self.exit_status = exit_status
         self.details = details
+        self.died = died
 
 
 class Child:
@@ -141,7 +150,9 @@ class Child:
             how, exit_status = f"ended with status {status}", InternalError.exit_status
         hint = " (out of memory?)" if status == -signal.SIGKILL else ""
         last = self._last_line()
-        return ChildFailure(f"its process {how}{hint}" + (f": {last}" if last else ""), exit_status)
+        return ChildFailure(
+            f"its process {how}{hint}" + (f": {last}" if last else ""), exit_status, died=True
+        )
 
     def _last_line(self) -> str:
         if self._log is None:

@@ -9,15 +9,17 @@ import gc
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from exporter.errors import ExportError, InternalError, UsageError
+from exporter.errors import InternalError, UsageError
+from exporter.images import pixels_or_reason
 from exporter.machine import usable_cores
-from exporter.models import Preprocess, crop_image
+from exporter.models import Preprocess
 from exporter.processes.interrupts import leave_terminal_to_parent
 from exporter.records import Unreadable
 from exporter.validation.image_set import ImageSet
@@ -28,8 +30,6 @@ CHUNKS_AHEAD = 2
 # Below this, decoding takes less time than starting processes.
 WORTH_A_WORKER = 256
 MOST_WORKERS = 8
-
-LONGEST_REASON = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,15 +131,12 @@ def _decode_chunk(images: ImageSet, preprocess: Preprocess, part: tuple[int, ...
     read: list[int] = []
     unreadable: list[Unreadable] = []
     for position in part:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, about damage that it can read past
-                pixels_BCHW[len(read)] = crop_image(images.open(position), preprocess)
+        pixels = pixels_or_reason(partial(images.open, position), preprocess)
+        if isinstance(pixels, str):
+            unreadable.append(Unreadable(name=images.names[position], reason=pixels))
+        else:
+            pixels_BCHW[len(read)] = pixels
             read.append(position)
-        except (ExportError, InternalError):
-            raise
-        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            unreadable.append(Unreadable(name=images.names[position], reason=_reason(error)))
     return DecodedChunk(
         positions=tuple(read), pixels_BCHW=pixels_BCHW[: len(read)], unreadable=tuple(unreadable)
     )
@@ -177,13 +174,3 @@ def _reporting_dead_workers(chunks: Iterator[DecodedChunk]) -> Iterator[DecodedC
 
 def _start_worker(_number: int) -> None:
     leave_terminal_to_parent()
-
-
-def _reason(error: Exception) -> str:
-    """Why, in one short line that holds no path."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if type(error).__name__ == "UnidentifiedImageError":
-        return "not an image of a known format"
-    text = " ".join(str(error).split())
-    return text[:LONGEST_REASON] if text else type(error).__name__

@@ -5,7 +5,6 @@ found, named and counted there.
 """
 
 import hashlib
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from exporter.errors import InternalError
+from exporter.images import open_image
 from exporter.targets import Array
 from exporter.validation.class_labels import LabelMatch
-from exporter.validation.image_kinds import FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,21 +116,6 @@ def image_files(
         match=match,
         notes=notes,
     )
-
-
-def open_image(path: Path) -> Image.Image:
-    """An image file, read whole.
-
-    Raises:
-        OSError: it cannot be read, or holds no image.
-        ValueError: it is a pipe, a socket or a device, which would be waited for, or read without end. Pillow raises
-            more than these two on damaged files.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("not a regular file")
-    with Image.open(path, formats=FORMATS) as image:
-        image.load()
-    return image
 
 
 def _open_file(paths: Sequence[Path], position: int) -> Image.Image:

@@ -11,15 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from exporter.errors import UsageError, quoted
-from exporter.validation.class_labels import (
-    KnownClasses,
-    LabelMatch,
-    Labels,
-    match_labels,
-    require_one_each,
-    spelled,
-)
-from exporter.validation.image_kinds import (
+from exporter.images import (
     SUFFIXES,
     Listing,
     is_stray,
@@ -29,6 +21,14 @@ from exporter.validation.image_kinds import (
     listing_notes,
     names_text,
     sort_files,
+)
+from exporter.validation.class_labels import (
+    KnownClasses,
+    LabelMatch,
+    Labels,
+    match_labels,
+    require_one_each,
+    spelled,
 )
 from exporter.validation.image_set import ImagePairs, ImageSet, image_files
 from exporter.validation.tables import Row, read_table

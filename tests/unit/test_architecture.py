@@ -28,6 +28,7 @@ IMPORTS: dict[str, str] = {
     "signature": "errors",
     "streams": "errors",
     "models": "errors recipe_key",
+    "images": "errors models",
     "schedule": "errors recipe_key",
     "capture": "errors graph",
     "anatomy": "errors graph schedule",
@@ -39,19 +40,20 @@ IMPORTS: dict[str, str] = {
     "packages": "targets version",
     "recipe": "errors forms local_path models recipe_key reduction rewrite schedule targets",
     "validation": (
-        "anatomy arrays capture errors forms graph machine models processes records reduction "
+        "anatomy arrays capture errors forms graph images machine models processes records reduction "
         "rewrite schedule targets"
     ),
     "benchmark": "arrays errors forms graph machine models packages processes records targets",
     "bundle": "arrays errors models processes recipe records signature targets",
+    "embed": "bundle errors images machine models processes records signature version",
     "report": "arrays bundle errors models records sweep validation",
     "pipeline": (
-        "anatomy benchmark bundle capture errors forms graph local_path machine models packages "
+        "anatomy benchmark bundle capture errors forms graph images local_path machine models packages "
         "recipe records reduction report rewrite schedule sweep targets validation version"
     ),
     "__init__": "bundle errors models pipeline recipe schedule version",
     "cli": (
-        "benchmark bundle errors graph lint models packages pipeline recipe records reduction rewrite "
+        "benchmark bundle embed errors graph lint models packages pipeline recipe records reduction rewrite "
         "schedule sweep targets validation version"
     ),
     "__main__": "cli processes streams",
@@ -66,6 +68,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tensorrt_rtx_bindings": ("targets/trt_rtx",),
     "torch_tensorrt": ("targets/torch_trt",),
     "openvino": ("targets/openvino",),
+    "pyarrow": ("embed",),
 }
 
 # Engine libraries that always come along (Triton with PyTorch for CUDA): anywhere in their own room.

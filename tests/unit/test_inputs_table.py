@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from exporter.images import SUFFIXES
 from exporter.models.checkpoint.content import PREFIXES, WRAPPERS
 from exporter.models.request import SOURCES
-from exporter.validation.image_kinds import SUFFIXES
 from tests.cli.commands import run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -85,14 +85,24 @@ def list_images(folder: Path) -> Listing:
     Raises:
         UsageError: a folder cannot be read.
     """
+    return join_listings(listings_of(folder))
+
+
+def listings_of(folder: Path) -> Iterator[Listing]:
+    """What `list_images` joins, one folder after another; the names of skipped folders come last.
+
+    Raises:
+        UsageError: a folder cannot be read.
+    """
     skipped = dict[str, None]()
     try:
-        found = [sort_files(place / name for name in names) for place, names in _walk(folder, skipped)]
+        for place, names in _walk(folder, skipped):
+            yield sort_files(place / name for name in names)
     except OSError as error:
         raise UsageError(
             f"data: {quoted(error.filename)} cannot be read ({error.strerror}); move it away, or let it be read"
         ) from error
-    return join_listings((*found, Listing(skipped=tuple(skipped))))
+    yield Listing(skipped=tuple(skipped))
 
 
 def sort_files(paths: Iterable[Path]) -> Listing:

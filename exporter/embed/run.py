@@ -1,0 +1,236 @@
+"""A run from its plan to `done.json`; what is there already is not embedded again."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporter.bundle import Bundle, load_bundle, locked
+from exporter.embed import attempts
+from exporter.embed.encode import output_of, preprocess_of, target_of
+from exporter.embed.error_limit import ErrorLimit
+from exporter.embed.local import LocalExecutor
+from exporter.embed.parquet import Footer, load_library, read_footer
+from exporter.embed.plan import PLAN_FILE, Dtype, Plan, check_same, over_all_rows, tasks
+from exporter.embed.row import Source
+from exporter.embed.schedule import embed_with
+from exporter.embed.source import open_source
+from exporter.embed.table_columns import ERROR, PATH
+from exporter.embed.worker import Setup, shard_file
+from exporter.errors import UsageError, quoted
+from exporter.machine import usable_cores
+from exporter.records import canonical_json, read_file, write_whole
+from exporter.version import __version__
+
+DONE_FILE = "done.json"
+
+Progress = Callable[[int, int], None]
+"""Called with images done and images in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedRequest:
+    """What to embed, and how.
+
+    Attributes:
+        bundle: its folder.
+        data: a folder of images, a `.csv` or `.parquet` table of them, or `.tar` archives.
+        out: folder for the shards; the one of a run that was stopped goes on.
+        target: whose engine; None for the only one, or `onnx`.
+        output: of the engine; None for the first.
+        dtype: of the vectors.
+        shard: images in each file.
+        workers: processes; None for one per core, or one on a GPU.
+        carry: columns of the table that go into the output.
+        max_errors: images that may fail, as a number or in percent.
+    """
+
+    bundle: str | Path
+    data: str
+    out: str | Path
+    target: str | None = None
+    output: str | None = None
+    dtype: Dtype = "float32"
+    shard: int = 4096
+    workers: int | None = None
+    carry: tuple[str, ...] = ()
+    max_errors: str = "1%"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What `done.json` says.
+
+    Attributes:
+        plan: sha256 of the plan.
+        rows: in all shards.
+        embedded: that have a vector.
+        errors: that have none.
+        shards: how many.
+        given_up: numbers of those that have no vector because they ended one worker after another.
+    """
+
+    plan: str
+    rows: int
+    embedded: int
+    errors: int
+    shards: int
+    given_up: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A run that is done.
+
+    Attributes:
+        out: its folder.
+        plan: of it.
+        done: its counts.
+        found: shards that were there already.
+        images_per_s: of the others; None where there are none.
+        notes: what was left out of the data, one sentence each.
+    """
+
+    out: Path
+    plan: Plan
+    done: Done
+    found: int
+    images_per_s: float | None
+    notes: tuple[str, ...]
+
+
+def embed(asked: EmbedRequest, progress: Progress = lambda done, total: None) -> Embedded:
+    """Embed images, as far as their shards are not there yet.
+
+    Args:
+        asked: what, and how.
+        progress: told after every shard.
+
+    Raises:
+        UsageError: something is asked that the bundle or the data cannot give, or the folder holds another run.
+        GateError: more images failed than may; their shards stay.
+        TargetUnavailableError: pyarrow or the engine is not here.
+        BundleError: the bundle is damaged.
+    """
+    load_library()
+    limit = ErrorLimit.parse(asked.max_errors)
+    bundle, out = load_bundle(asked.bundle), Path(asked.out)
+    preprocess_of(bundle)
+    source = open_source(asked.data, asked.carry)
+    plan = over_all_rows(_first_plan(asked, bundle, source), source)
+    with _held(out):
+        _settle(out, plan)
+        footers = dict(_finished(out, plan))
+        found, started = sum(each.rows for each in footers.values()), time.monotonic()
+        shards_found = len(footers)
+        limit.check(footers.values(), plan.rows)
+        progress(found, plan.rows)
+        for footer in _embedded(asked, bundle, plan, source, footers):
+            footers[footer.shard] = footer
+            progress(sum(each.rows for each in footers.values()), plan.rows)
+            limit.check(footers.values(), plan.rows)
+        attempts.forget(out)
+        done = _done(plan, list(footers.values()))
+        write_whole(out / DONE_FILE, canonical_json(done))
+    seconds = time.monotonic() - started
+    rate = None if found == plan.rows else (plan.rows - found) / seconds
+    return Embedded(
+        out=out, plan=plan, done=done, found=shards_found, images_per_s=rate, notes=source.notes()
+    )
+
+
+def _first_plan(asked: EmbedRequest, bundle: Bundle, source: Source) -> Plan:
+    """The plan without its rows."""
+    output = output_of(bundle, asked.output)
+    own = (PATH, ERROR, output.name)
+    if taken := [column.name for column in source.columns if column.name in own]:
+        raise UsageError(f"carry: {taken[0]} is a column of every output ({', '.join(own)}); rename yours")
+    return Plan(
+        exporter=__version__,
+        bundle=bundle.manifest.name,
+        digest=bundle.manifest.digest,
+        target=target_of(bundle, asked.target),
+        output=output.name,
+        length=int(output.shape[1]),
+        dtype=asked.dtype,
+        columns=source.columns,
+        shard=asked.shard,
+    )
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Make the folder, and keep other commands out of it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out))
+        except BlockingIOError:
+            raise UsageError(
+                f"{quoted(out)}: another process is embedding into it; wait for it, or stop it"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def _settle(out: Path, plan: Plan) -> None:
+    """Write the plan, or find the same one, and remove what a run that was killed left unfinished."""
+    file = out / PLAN_FILE
+    for unfinished in out.glob(".*.partial-*"):
+        unfinished.unlink()
+    attempts.forget(out)
+    if file.exists():
+        check_same(read_file(Plan, file, "remove it, or give another --out"), plan, out)
+        return
+    if other := next(out.iterdir(), None):
+        raise UsageError(
+            f"{quoted(out)}: expected an empty folder or one with a {PLAN_FILE}, got {quoted(other.name)}; "
+            "give another --out"
+        )
+    write_whole(file, canonical_json(plan))
+
+
+def _finished(out: Path, plan: Plan) -> Iterator[tuple[int, Footer]]:
+    """The shards that are there and belong to the plan, by number."""
+    for shard in range(len(plan.shards)):
+        file = shard_file(out, shard)
+        footer = read_footer(file) if file.exists() else None
+        if footer is not None and (footer.plan, footer.shard) == (plan.key, shard):
+            yield shard, footer
+
+
+def _embedded(
+    asked: EmbedRequest, bundle: Bundle, plan: Plan, source: Source, finished: Mapping[int, Footer]
+) -> Iterator[Footer]:
+    """Embed the shards that are not there."""
+    missing = len(plan.shards) - len(finished)
+    if not missing:
+        return
+    (Path(asked.out) / DONE_FILE).unlink(missing_ok=True)
+    cores = len(usable_cores())
+    by_default = 1 if bundle.runner(plan.target).device == "cuda" else cores
+    workers = min(asked.workers or by_default, missing)
+    setup = Setup(
+        plan=replace(plan, shards=()),
+        key=plan.key,
+        bundle=str(bundle.path.absolute()),
+        out=str(Path(asked.out).absolute()),
+        threads=max(1, cores // workers),
+    )
+    left = tasks(plan, source, tuple(finished))
+    with closing(embed_with(LocalExecutor(setup=setup), left, workers)) as shards:
+        yield from shards
+
+
+def _done(plan: Plan, footers: Sequence[Footer]) -> Done:
+    errors = sum(each.errors for each in footers)
+    return Done(
+        plan=plan.key,
+        rows=plan.rows,
+        embedded=plan.rows - errors,
+        errors=errors,
+        shards=len(footers),
+        given_up=tuple(sorted(each.shard for each in footers if each.given_up)),
+    )

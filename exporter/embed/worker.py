@@ -1,0 +1,91 @@
+"""What a worker does, whichever executor started it: it opens the bundle once, and writes one shard after another."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporter.embed import attempts
+from exporter.embed.encode import Encoder, opened
+from exporter.embed.parquet import Footer, Vectors, shard_bytes
+from exporter.embed.plan import Plan, Task
+from exporter.errors import UsageError, quoted
+from exporter.records import write_whole
+from exporter.version import __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What every worker of a run has to know.
+
+    Attributes:
+        plan: of the run; its shards are left out, which may be thousands.
+        key: of the whole plan.
+        bundle: its folder.
+        out: where shards go.
+        threads: of an engine on the CPU.
+    """
+
+    plan: Plan
+    key: str
+    bundle: str
+    out: str
+    threads: int
+
+
+def shard_file(out: Path, shard: int) -> Path:
+    """Where a shard lies."""
+    return out / f"shard-{shard:06}.parquet"
+
+
+class Worker:
+    """A bundle that is open, and where its vectors go."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Open the bundle and load the engine.
+
+        Raises:
+            UsageError: this is another version of the exporter than the one that planned.
+            BundleError: the bundle is another one, or damaged.
+            TargetUnavailableError: its engine does not run here.
+        """
+        plan = setup.plan
+        if plan.exporter != __version__:
+            raise UsageError(
+                f"expected exporter {plan.exporter} on every worker, got {__version__}; install the same version"
+            )
+        self._setup, self._out = setup, Path(setup.out)
+        bundle = opened(Path(setup.bundle), plan.digest)
+        self._encode = Encoder(bundle, plan.target, plan.output, threads=setup.threads)
+
+    def embed(self, task: Task) -> Footer:
+        """Write a shard, and return what its footer says.
+
+        A shard that has ended several workers gets errors instead of vectors.
+        """
+        plan = self._setup.plan
+        if attempts.begin(self._out, task.shard):
+            values_nC, reasons = self._encode(task.rows, plan.length, plan.dtype)
+            given_up = False
+        else:
+            why = f"not embedded: {attempts.MOST} processes ended while they embedded shard {task.shard}"
+            values_nC = np.zeros((len(task.rows), plan.length), dtype=plan.dtype)
+            reasons, given_up = [why] * len(task.rows), True
+        footer = self._footer(task, reasons, given_up)
+        vectors = Vectors(name=plan.output, values_nC=values_nC, reasons=reasons)
+        write_whole(shard_file(self._out, task.shard), shard_bytes(task.rows, plan.columns, vectors, footer))
+        attempts.end(self._out, task.shard)
+        return footer
+
+    def _footer(self, task: Task, reasons: list[str | None], given_up: bool) -> Footer:
+        failed = [f"{quoted(row.name)}: {why}" for row, why in zip(task.rows, reasons, strict=True) if why]
+        return Footer(
+            plan=self._setup.key,
+            bundle=self._setup.plan.digest,
+            exporter=__version__,
+            shard=task.shard,
+            rows=len(task.rows),
+            errors=len(failed),
+            first_error=failed[0] if failed else None,
+            given_up=given_up,
+        )

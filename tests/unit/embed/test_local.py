@@ -1,0 +1,104 @@
+"""The executor on this machine: workers that die, shards that kill, and a worker that has no compiler."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from exporter.embed import embed
+from exporter.errors import UsageError
+from tests.unit.bundle.test_serving import BLOCK
+from tests.unit.embed.conftest import Ask
+from tests.unit.embed.test_run import NAMES, contents, rows_of
+
+DEADLY = """
+import os, signal
+import exporter.images.opening as opening
+
+open_image = opening.open_image
+
+def deadly(path):
+    if path.name == "4.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return open_image(path)
+
+import exporter.images
+exporter.images.open_image = opening.open_image = deadly
+"""
+
+SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
+
+
+def start_workers_with(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every process that is started from now on run some Python first."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(folder / "site"))
+
+
+def test_two_workers_of_which_one_is_killed_write_what_one_worker_writes(
+    ask: Ask, in_this_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone = contents(embed(ask(out=tmp_path / "alone")).out)
+    monkeypatch.undo()
+    killed: list[int] = []
+
+    def kill_one(done: int, total: int) -> None:
+        if done and not killed:
+            killed.append(psutil.Process().children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    out = embed(ask(workers=2), kill_one).out
+
+    assert killed
+    assert contents(out) == alone
+    assert not psutil.Process().children()
+
+
+def test_a_shard_that_ends_three_workers_becomes_errors_and_is_named(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    start_workers_with(DEADLY, tmp_path, monkeypatch)
+
+    embedded = embed(ask())
+
+    rows = rows_of(embedded.out)
+    assert [row["path"] for row in rows] == NAMES
+    why = "not embedded: 3 processes ended while they embedded shard 1"
+    assert [row["error"] for row in rows] == [None, None, None, why, why, why, None]
+    assert [row["logits"] is None for row in rows] == [False] * 3 + [True] * 3 + [False]
+    assert embedded.done.given_up == (1,)
+    assert not list(embedded.out.glob(".*"))
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_worker_needs_no_compiler(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str
+) -> None:
+    start_workers_with(BLOCK.replace(', "psutil"', ""), tmp_path, monkeypatch)
+
+    embedded = embed(ask(target=target, shard=7))
+
+    assert json.loads((embedded.out / "done.json").read_text())["embedded"] == 6
+
+
+def test_a_worker_that_cannot_write_says_so_in_one_line(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    start_workers_with(SMALL_FILES, tmp_path, monkeypatch)
+
+    with pytest.raises(UsageError, match=r"File too large; files may not grow that large here"):
+        embed(ask())
+
+
+def test_a_worker_of_another_version_is_refused(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = "import exporter.version; exporter.version.__version__ = '9.9'"
+    start_workers_with(code, tmp_path, monkeypatch)
+
+    with pytest.raises(UsageError, match=r"expected exporter .* on every worker, got 9.9"):
+        embed(ask())

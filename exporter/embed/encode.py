@@ -63,7 +63,7 @@ class Encoder:
         reasons: list[str | None] = [None] * len(rows)
         taken, pixels_BCHW = list[int](), np.empty(0)
         for place, row in enumerate(rows):
-            pixels = pixels_or_reason(_opener(row), self._preprocess)
+            pixels = pixels_or_reason(opener(row), self._preprocess)
             if isinstance(pixels, str):
                 reasons[place] = pixels
             else:
@@ -161,6 +161,7 @@ def opened(path: Path, digest: str) -> Bundle:
     return bundle
 
 
-def _opener(row: Row) -> "partial[Image.Image]":
+def opener(row: Row) -> "partial[Image.Image]":
+    """What opens the image of a row."""
     path = Path(row.file)
     return partial(open_image, path) if row.part is None else partial(open_part, path, *row.part)

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from exporter.embed.encode import _opener
+from exporter.embed.encode import opener
 from exporter.embed.plan import Plan, over_all_rows, tasks
 from exporter.embed.row import Column, Source
 from exporter.embed.source import open_source
@@ -36,7 +36,7 @@ def names(source: Source) -> list[str]:
 
 def reds(source: Source) -> list[int]:
     """Return the red of the image of each row."""
-    return [np.asarray(_opener(row)())[0, 0, 0].item() for row in source.rows()]
+    return [np.asarray(opener(row)())[0, 0, 0].item() for row in source.rows()]
 
 
 def test_folder_is_read_folder_by_folder_and_says_what_it_leaves_out(data: Path) -> None:

@@ -157,6 +157,13 @@ def validate_command(bundle: str, workers: int | None, save: bool, output: Outpu
     "--workers", type=click.IntRange(min=1), help="Processes; by default one per core, or one on a GPU."
 )
 @click.option(
+    "--on",
+    default="local",
+    show_default=True,
+    help="Where workers run: local, ray, or ray=HOST:PORT of a cluster.",
+)
+@click.option("--gpus-per-worker", type=float, help="Of Ray; by default 1 if the engine runs on a GPU.")
+@click.option(
     "--carry", metavar="COLUMNS", help="Comma list of columns of the table that go into the output."
 )
 @click.option(

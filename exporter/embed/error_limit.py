@@ -1,6 +1,5 @@
 """How many images may fail before a run stops."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from exporter.embed.parquet import Footer
@@ -41,18 +40,22 @@ class ErrorLimit:
             f"max-errors: expected a number of images such as 25, or a share such as 1%, got {quoted(text)}"
         )
 
-    def check(self, footers: Collection[Footer], rows: int) -> None:
-        """Whether the shards so far have no more errors than all shards may.
+    def check(self, errors: int, rows: int, latest: Footer) -> None:
+        """Whether there are no more errors than there may be.
+
+        Args:
+            errors: so far.
+            rows: in all, of which they are.
+            latest: of the shards with errors.
 
         Raises:
-            GateError: they have.
+            GateError: there are more.
         """
-        errors = sum(each.errors for each in footers)
         most = int(rows * self.share) if self.share is not None else self.count
         assert most is not None
         if errors > most:
-            first = next(each.first_error for each in footers if each.errors)
             raise GateError(
                 f"data: {errors} of {rows} images cannot be embedded, more than --max-errors {self.text} allows; "
-                f"one of them: {first}; finished shards stay, and the same command goes on with a larger --max-errors"
+                f"one of them: {latest.first_error}; finished shards stay, and the same command goes on with a larger "
+                "--max-errors"
             )

@@ -7,23 +7,12 @@ from dataclasses import dataclass
 
 from exporter.embed.parquet import Footer
 from exporter.embed.plan import Task
-from exporter.embed.schedule import WorkerDied
+from exporter.embed.schedule import WorkerDied, failed, footer_of, rows_request
 from exporter.embed.worker import Setup
-from exporter.errors import (
-    BundleError,
-    ExportError,
-    InternalError,
-    TargetUnavailableError,
-    UsageError,
-)
 from exporter.processes.child import Child, ChildFailure, wait_for_answers
-from exporter.records import message_from, to_tree
+from exporter.records import to_tree
 
 _COMMAND = (sys.executable, "-m", "exporter.embed.worker_process")
-
-_ERRORS: dict[int, type[ExportError]] = {
-    kind.exit_status: kind for kind in (UsageError, TargetUnavailableError, BundleError)
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +29,7 @@ class LocalExecutor:
 
     def give(self, worker: Child, task: Task) -> None:
         """Send it the rows."""
-        worker.send({"ask": "embed", "shard": task.shard, "rows": [row.to_json() for row in task.rows]})
+        worker.send(rows_request(task))
 
     def wait(self, workers: Collection[Child]) -> Sequence[Child]:
         """Those that have something to read."""
@@ -49,14 +38,11 @@ class LocalExecutor:
     def answer(self, worker: Child) -> Footer | None:
         """What it has written."""
         try:
-            answer = worker.answer()
+            return footer_of(worker.answer())
         except ChildFailure as failure:
             if failure.died:
                 raise WorkerDied(str(failure)) from failure
-            if failure.exit_status in _ERRORS:
-                raise _ERRORS[failure.exit_status](str(failure)) from failure
-            raise InternalError(f"a process that embeds: {failure}") from failure
-        return message_from(Footer, answer) if answer else None
+            raise failed(str(failure), failure.exit_status) from failure
 
     def stop(self, worker: Child) -> None:
         """Kill it."""

@@ -1,17 +1,17 @@
 """A run from its plan to `done.json`; what is there already is not embedded again."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exporter.bundle import Bundle, load_bundle, locked
 from exporter.embed import attempts
 from exporter.embed.encode import output_of, preprocess_of, target_of
 from exporter.embed.error_limit import ErrorLimit
-from exporter.embed.local import LocalExecutor
 from exporter.embed.parquet import Footer, load_library, read_footer
+from exporter.embed.places import Place, open_place
 from exporter.embed.plan import PLAN_FILE, Dtype, Plan, check_same, over_all_rows, tasks
 from exporter.embed.row import Source
 from exporter.embed.schedule import embed_with
@@ -19,7 +19,6 @@ from exporter.embed.source import open_source
 from exporter.embed.table_columns import ERROR, PATH
 from exporter.embed.worker import Setup, shard_file
 from exporter.errors import UsageError, quoted
-from exporter.machine import usable_cores
 from exporter.records import canonical_json, read_file, write_whole
 from exporter.version import __version__
 
@@ -44,6 +43,8 @@ class EmbedRequest:
         workers: processes; None for one per core, or one on a GPU.
         carry: columns of the table that go into the output.
         max_errors: images that may fail, as a number or in percent.
+        on: where workers run: `local`, `ray` or `ray=HOST:PORT`.
+        gpus_per_worker: that Ray keeps for each worker.
     """
 
     bundle: str | Path
@@ -56,6 +57,8 @@ class EmbedRequest:
     workers: int | None = None
     carry: tuple[str, ...] = ()
     max_errors: str = "1%"
+    on: str = "local"
+    gpus_per_worker: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,27 +120,46 @@ def embed(asked: EmbedRequest, progress: Progress = lambda done, total: None) ->
     limit = ErrorLimit.parse(asked.max_errors)
     bundle, out = load_bundle(asked.bundle), Path(asked.out)
     preprocess_of(bundle)
+    on_gpu = bundle.runner(target_of(bundle, asked.target)).device == "cuda"
+    place = open_place(asked.on, asked.gpus_per_worker, on_gpu=on_gpu)
     source = open_source(asked.data, asked.carry)
     plan = over_all_rows(_first_plan(asked, bundle, source), source)
     with _held(out):
         _settle(out, plan)
-        footers = dict(_finished(out, plan))
-        found, started = sum(each.rows for each in footers.values()), time.monotonic()
-        shards_found = len(footers)
-        limit.check(footers.values(), plan.rows)
-        progress(found, plan.rows)
-        for footer in _embedded(asked, bundle, plan, source, footers):
-            footers[footer.shard] = footer
-            progress(sum(each.rows for each in footers.values()), plan.rows)
-            limit.check(footers.values(), plan.rows)
+        tally = _Tally(rows_in_all=plan.rows, limit=limit, progress=progress)
+        for footer in _finished(out, plan):
+            tally.add(footer)
+        found, rows, started = len(tally.footers), tally.rows, time.monotonic()
+        if rows < plan.rows:
+            (out / DONE_FILE).unlink(missing_ok=True)
+            with place as opened:
+                _embed_the_rest(asked, bundle, plan, source, opened, tally)
+        seconds = time.monotonic() - started
         attempts.forget(out)
-        done = _done(plan, list(footers.values()))
+        done = _done(plan, tally)
         write_whole(out / DONE_FILE, canonical_json(done))
-    seconds = time.monotonic() - started
-    rate = None if found == plan.rows else (plan.rows - found) / seconds
-    return Embedded(
-        out=out, plan=plan, done=done, found=shards_found, images_per_s=rate, notes=source.notes()
-    )
+    rate = (tally.rows - rows) / seconds if tally.rows > rows else None
+    return Embedded(out=out, plan=plan, done=done, found=found, images_per_s=rate, notes=source.notes())
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """The footers of the shards that are written, by number."""
+
+    rows_in_all: int
+    limit: ErrorLimit
+    progress: Progress
+    footers: dict[int, Footer] = field(default_factory=dict)
+    rows: int = 0
+    errors: int = 0
+
+    def add(self, footer: Footer) -> None:
+        """Count a shard; GateError where it has one error too many."""
+        self.footers[footer.shard] = footer
+        self.rows += footer.rows
+        self.errors += footer.errors
+        self.progress(self.rows, self.rows_in_all)
+        self.limit.check(self.errors, self.rows_in_all, footer)
 
 
 def _first_plan(asked: EmbedRequest, bundle: Bundle, source: Source) -> Plan:
@@ -192,45 +214,39 @@ def _settle(out: Path, plan: Plan) -> None:
     write_whole(file, canonical_json(plan))
 
 
-def _finished(out: Path, plan: Plan) -> Iterator[tuple[int, Footer]]:
-    """The shards that are there and belong to the plan, by number."""
+def _finished(out: Path, plan: Plan) -> Iterator[Footer]:
+    """The footers of the shards that are there and belong to the plan."""
     for shard in range(len(plan.shards)):
         file = shard_file(out, shard)
         footer = read_footer(file) if file.exists() else None
         if footer is not None and (footer.plan, footer.shard) == (plan.key, shard):
-            yield shard, footer
+            yield footer
 
 
-def _embedded(
-    asked: EmbedRequest, bundle: Bundle, plan: Plan, source: Source, finished: Mapping[int, Footer]
-) -> Iterator[Footer]:
+def _embed_the_rest(
+    asked: EmbedRequest, bundle: Bundle, plan: Plan, source: Source, place: Place, tally: _Tally
+) -> None:
     """Embed the shards that are not there."""
-    missing = len(plan.shards) - len(finished)
-    if not missing:
-        return
-    (Path(asked.out) / DONE_FILE).unlink(missing_ok=True)
-    cores = len(usable_cores())
-    by_default = 1 if bundle.runner(plan.target).device == "cuda" else cores
-    workers = min(asked.workers or by_default, missing)
+    workers = min(asked.workers or place.workers, len(plan.shards) - len(tally.footers))
     setup = Setup(
         plan=replace(plan, shards=()),
         key=plan.key,
         bundle=str(bundle.path.absolute()),
         out=str(Path(asked.out).absolute()),
-        threads=max(1, cores // workers),
+        threads=max(1, place.cores // workers),
     )
-    left = tasks(plan, source, tuple(finished))
-    with closing(embed_with(LocalExecutor(setup=setup), left, workers)) as shards:
-        yield from shards
+    left = tasks(plan, source, tuple(tally.footers))
+    with closing(embed_with(place.executor(setup), left, workers)) as shards:
+        for footer in shards:
+            tally.add(footer)
 
 
-def _done(plan: Plan, footers: Sequence[Footer]) -> Done:
-    errors = sum(each.errors for each in footers)
+def _done(plan: Plan, tally: _Tally) -> Done:
     return Done(
         plan=plan.key,
-        rows=plan.rows,
-        embedded=plan.rows - errors,
-        errors=errors,
-        shards=len(footers),
-        given_up=tuple(sorted(each.shard for each in footers if each.given_up)),
+        rows=tally.rows,
+        embedded=tally.rows - tally.errors,
+        errors=tally.errors,
+        shards=len(tally.footers),
+        given_up=tuple(sorted(number for number, footer in tally.footers.items() if footer.given_up)),
     )

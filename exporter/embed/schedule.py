@@ -1,15 +1,21 @@
 """Give shards to workers, wherever these run: a worker that dies is replaced, and its shard goes to another one."""
 
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from exporter.embed.parquet import Footer
 from exporter.embed.plan import Task
-from exporter.errors import TargetUnavailableError
+from exporter.errors import BundleError, ExportError, InternalError, TargetUnavailableError, UsageError
+from exporter.records import message_from
 
 _FAILED_STARTS = 3
 """Workers in a row that may die before they have opened the bundle."""
+
+
+_ERRORS: dict[int, type[ExportError]] = {
+    kind.exit_status: kind for kind in (UsageError, TargetUnavailableError, BundleError)
+}
 
 
 class WorkerDied(Exception):
@@ -91,3 +97,25 @@ def embed_with(executor: Executor[W], tasks: Iterator[Task], workers: int) -> Ge
     finally:
         for worker in {*idle, *busy}:
             executor.stop(worker)
+
+
+def rows_request(task: Task) -> dict[str, Any]:
+    """What a worker is asked, as JSON values."""
+    return {"ask": "embed", "shard": task.shard, "rows": [row.to_json() for row in task.rows]}
+
+
+def footer_of(answer: Mapping[str, Any]) -> Footer | None:
+    """A worker's answer: a shard's footer, or None when it has opened the bundle.
+
+    Raises:
+        ExportError, InternalError: it is an error.
+    """
+    if "error" in answer:
+        raise failed(str(answer["error"]), answer["exit_status"])
+    return message_from(Footer, answer) if answer else None
+
+
+def failed(message: str, exit_status: int) -> Exception:
+    """The error that a worker ended with, as this process raises it."""
+    kind = _ERRORS.get(exit_status)
+    return InternalError(f"a worker: {message}") if kind is None else kind(message)

@@ -1,7 +1,9 @@
 """What a worker does, whichever executor started it: it opens the bundle once, and writes one shard after another."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +11,9 @@ from exporter.embed import attempts
 from exporter.embed.encode import Encoder, opened
 from exporter.embed.parquet import Footer, Vectors, shard_bytes
 from exporter.embed.plan import Plan, Task
-from exporter.errors import UsageError, quoted
-from exporter.records import write_whole
+from exporter.embed.row import Row
+from exporter.errors import ExportError, InternalError, UsageError, machine_failure, quoted
+from exporter.records import message_from, to_tree, write_whole
 from exporter.version import __version__
 
 
@@ -89,3 +92,28 @@ class Worker:
             first_error=failed[0] if failed else None,
             given_up=given_up,
         )
+
+
+class Requests:
+    """A worker that is asked in JSON values, by a process or over a network."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+
+    def __call__(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Open the bundle, answered by nothing; or embed a shard, answered by its footer.
+
+        Raises:
+            ExportError: as `Worker`; or this machine's disk or memory is full.
+        """
+        try:
+            if self._worker is None:
+                self._worker = Worker(message_from(Setup, request["setup"]))
+                return {}
+            rows = tuple(map(Row.from_json, request["rows"]))
+            footer: dict[str, Any] = to_tree(self._worker.embed(Task(shard=request["shard"], rows=rows)))
+            return footer
+        except (ExportError, InternalError):
+            raise
+        except Exception as error:  # a full disk, or too little memory, is nothing to report
+            raise machine_failure(error) or error from error

@@ -69,6 +69,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torch_tensorrt": ("targets/torch_trt",),
     "openvino": ("targets/openvino",),
     "pyarrow": ("embed",),
+    "ray": ("embed",),
 }
 
 # Engine libraries that always come along (Triton with PyTorch for CUDA): anywhere in their own room.

@@ -49,7 +49,7 @@ def test_vectors_are_those_of_a_plain_loop_and_a_corrupt_image_is_a_row_with_its
     for row in rows[:3] + rows[4:]:
         np.testing.assert_allclose(row["logits"], expected[row["path"]], atol=1e-5)
         assert row["error"] is None
-    assert told == [(0, 7), (3, 7), (6, 7), (7, 7)]
+    assert told == [(3, 7), (6, 7), (7, 7)]
     assert json.loads((embedded.out / "done.json").read_text()) == {
         "plan": embedded.plan.key,
         "rows": 7,
@@ -160,7 +160,7 @@ def test_data_that_change_while_they_are_embedded_stop_the_run(
     data = Path(shutil.copytree(photos, tmp_path / "photos"))
 
     with pytest.raises(UsageError, match="images 7 to 7 changed while it was being embedded"):
-        embed(ask(data=str(data)), lambda done, _: os.utime(data / "6.png", ns=(0, done)))
+        embed(ask(data=str(data)), lambda done, _: os.utime(data / "6.png", ns=(0, 0)))
 
 
 def test_too_many_errors_stop_the_run_and_what_is_written_stays_for_a_larger_limit(ask: Ask) -> None:

@@ -23,7 +23,7 @@ class LocalExecutor:
 
     def start(self) -> Child:
         """A new process."""
-        child = Child(_COMMAND, {**os.environ, "OMP_NUM_THREADS": str(self.setup.threads)})
+        child = Child(_COMMAND, {"OMP_NUM_THREADS": str(self.setup.threads), **os.environ})
         child.send({"ask": "open", "setup": to_tree(self.setup)})
         return child
 

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -10,7 +13,8 @@ import pytest
 
 from exporter.embed import embed
 from exporter.errors import UsageError
-from tests.unit.bundle.test_serving import BLOCK
+from tests.support.processes import still_running
+from tests.unit.bundle.test_serving import BLOCK, ROOT
 from tests.unit.embed.conftest import Ask
 from tests.unit.embed.test_run import NAMES, contents, rows_of
 
@@ -27,6 +31,28 @@ def deadly(path):
 
 import exporter.images
 exporter.images.open_image = opening.open_image = deadly
+"""
+
+SLOW = """
+import time
+import exporter.images.opening as opening
+
+open_image = opening.open_image
+
+def slow(path):
+    time.sleep(0.2)
+    return open_image(path)
+
+import exporter.images
+exporter.images.open_image = opening.open_image = slow
+"""
+
+RUN = """
+import sys
+from exporter.embed import EmbedRequest, embed
+
+bundle, data, out = sys.argv[1:]
+embed(EmbedRequest(bundle=bundle, data=data, out=out, target="onnx", shard=1, workers=2, max_errors="100%"))
 """
 
 SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
@@ -56,6 +82,30 @@ def test_two_workers_of_which_one_is_killed_write_what_one_worker_writes(
     assert killed
     assert contents(out) == alone
     assert not psutil.Process().children()
+
+
+def test_a_run_whose_parent_is_killed_leaves_no_process_and_goes_on(
+    ask: Ask, in_this_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone = contents(embed(ask(out=tmp_path / "alone", shard=1)).out)
+    start_workers_with(SLOW, tmp_path, monkeypatch)
+    request, out = ask(shard=1), tmp_path / "out"
+    path = os.pathsep.join((str(ROOT), os.environ["PYTHONPATH"]))
+    parent = subprocess.Popen(
+        (sys.executable, "-c", RUN, request.bundle, request.data, out), env={**os.environ, "PYTHONPATH": path}
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]
+    parent.kill()
+    parent.wait()
+
+    assert len(workers) == 2
+    assert not still_running(workers)
+    assert 0 < len(list(out.glob("*.parquet"))) < 7
+    assert embed(request).found > 0
+    assert contents(out) == alone
 
 
 def test_a_shard_that_ends_three_workers_becomes_errors_and_is_named(

@@ -1,4 +1,4 @@
-"""The executor on Ray, against a stand-in: Ray's calls as they are documented, in this process. Ray itself never ran."""
+"""The executor on Ray, against a stand-in: Ray's calls as they are documented, in this process."""
 
 import json
 import sys

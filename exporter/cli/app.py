@@ -23,7 +23,10 @@ from exporter.packages import PACKAGES
 from exporter.version import __version__
 
 _EXIT_USAGE = 2
-_INTERRUPTED = "interrupted; a bundle is replaced as a whole or not at all, and validate, embed and sweep go on where they were"
+_INTERRUPTED = (
+    "interrupted; a bundle is replaced as a whole or not at all, and validate, embed and sweep go on where they "
+    "were"
+)
 
 
 class _DefaultsToExport(click.Group):

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from exporter.embed.row import Column, Row, Source, as_text, stamp_of
+from exporter.embed.row import Column, Row, Source, listed_row
 from exporter.embed.table_columns import check_carried, image_column
 from exporter.errors import UsageError, quoted
 
@@ -22,6 +22,7 @@ def csv_source(path: Path, carry: Sequence[str]) -> Source:
     header = next((cells for _, cells in _lines(path)), [])
     place = header.index(image_column(header, path))
     check_carried(carry, header, path)
+    folder = str(path.parent.absolute())
     taken = [header.index(name) for name in carry]
 
     def rows() -> Iterator[Row]:
@@ -33,13 +34,7 @@ def csv_source(path: Path, carry: Sequence[str]) -> Source:
                     f"{quoted(path)}, line {number}: expected {len(header)} cells ({','.join(header)}) with an "
                     f"{header[place]}, got {quoted(','.join(cells))}; put cells with commas in double quotes"
                 )
-            file = path.parent / cells[place]
-            yield Row(
-                name=as_text(cells[place]),
-                file=str(file.absolute()),
-                stamp=stamp_of(file),
-                carried=tuple(cells[index] for index in taken),
-            )
+            yield listed_row(folder, cells[place], tuple(cells[index] for index in taken))
 
     return Source(
         name=path.name, rows=rows, columns=tuple(Column(name=name, kind="string") for name in carry)

@@ -47,6 +47,7 @@ class Encoder:
         self._runner = bundle.runner(target)
         if self._runner.device == "cpu" and self._runner.threads is not None:
             self._runner.threads = threads
+        self._runner.spinning = False  # images are decoded between its calls
         self._runner.load()
         batch = bundle.signature.batch
         self._images = _IMAGES_AT_ONCE if isinstance(batch, str) else batch * -(-_IMAGES_AT_ONCE // batch)

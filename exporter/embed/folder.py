@@ -32,5 +32,5 @@ def folder_source(folder: Path) -> Source:
 
 
 def _row(folder: Path, path: Path) -> Row:
-    name = as_text(path.relative_to(folder).as_posix())
-    return Row(name=name, file=str(path.absolute()), stamp=stamp_of(path))
+    file = str(path.absolute())
+    return Row(name=as_text(path.relative_to(folder).as_posix()), file=file, stamp=stamp_of(file))

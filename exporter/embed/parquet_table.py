@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.embed.parquet import load_library
-from exporter.embed.row import Column, Kind, Row, Source, as_text, stamp_of
+from exporter.embed.row import Column, Kind, Row, Source, listed_row
 from exporter.embed.table_columns import check_carried, image_column
 from exporter.errors import UsageError, library_failures, quoted
 
@@ -30,6 +30,7 @@ def parquet_source(path: Path, carry: Sequence[str]) -> Source:
     check_carried(carry, schema.names, path)
     if _kind(schema.field(place).type) != "string":
         raise UsageError(f"{quoted(path)}: {place}: expected texts, got {quoted(schema.field(place).type)}")
+    folder = str(path.parent.absolute())
     columns = tuple(Column(name=name, kind=_carried_kind(schema.field(name), path)) for name in carry)
 
     def rows() -> Iterator[Row]:
@@ -39,13 +40,7 @@ def parquet_source(path: Path, carry: Sequence[str]) -> Source:
                 number += 1
                 if not image:
                     raise UsageError(f"{quoted(path)}, row {number}: {place} is empty")
-                file = path.parent / image
-                yield Row(
-                    name=as_text(image),
-                    file=str(file.absolute()),
-                    stamp=stamp_of(file),
-                    carried=tuple(carried),
-                )
+                yield listed_row(folder, image, tuple(carried))
 
     return Source(name=path.name, rows=rows, columns=columns)
 

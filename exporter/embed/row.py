@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal["string", "int64", "float64", "bool"]
@@ -65,13 +64,25 @@ class Source:
     notes: Callable[[], tuple[str, ...]] = field(default=tuple)
 
 
-def stamp_of(file: str | Path) -> tuple[int, int] | None:
+def stamp_of(file: str) -> tuple[int, int] | None:
     """Size and time of change, in ns; None of a file that cannot be read, which its row will say."""
     try:
         found = os.stat(file)
     except (OSError, ValueError):
         return None
     return found.st_size, found.st_mtime_ns
+
+
+def listed_row(folder: str, name: str, carried: tuple[Value, ...]) -> Row:
+    """The row of an image that a table lists.
+
+    Args:
+        folder: absolute, of the table.
+        name: of the image, as seen from there.
+        carried: values.
+    """
+    file = os.path.join(folder, name)
+    return Row(name=as_text(name), file=file, stamp=stamp_of(file), carried=carried)
 
 
 def as_text(path: str) -> str:

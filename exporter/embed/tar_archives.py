@@ -52,11 +52,11 @@ def expanded(pattern: str) -> Iterator[str]:
 
 
 def _members(path: Path) -> Iterator[Row]:
-    stamp = stamp_of(path)
+    stamp = stamp_of(str(path))
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # which it would keep of all
+                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
                 name = PurePosixPath(member.name)
                 if member.isreg() and name.suffix.lower() in SUFFIXES and not is_stray(name.name):
                     yield Row(

@@ -33,12 +33,15 @@ class Runner(ABC):
         signature: inputs and outputs; an engine's results beyond the outputs are matches, left out.
         device: where it computes.
         threads: on the CPU, 0 for the engine's choice; None where the engine cannot be told.
+        spinning: whether idle threads spin, which is fastest alone on a machine and slowest beside another pool; where
+            the engine can be told.
     """
 
     path: Path
     signature: Signature
     device: Device = "cpu"
     threads: int | None = 0
+    spinning: bool = True
     _engine: Any = field(default=None, repr=False, compare=False)
 
     def __call__(self, inputs: Inputs) -> dict[str, Array]:

@@ -25,11 +25,9 @@ class OnnxRunner(Runner):
 
     Attributes:
         options: the provider and its options; `device` follows from it.
-        spinning: whether idle threads spin, which is fastest alone on a machine and slowest beside another pool.
     """
 
     options: OnnxOptions = field(default_factory=OnnxOptions)
-    spinning: bool = True
 
     def __post_init__(self) -> None:
         self.device = self.options.device

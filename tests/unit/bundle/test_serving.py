@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 
-import exporter
 from exporter.bundle import Bundle
 from exporter.errors import BundleError
-from exporter.models import ModelRequest
-from exporter.recipe import Recipe, load_recipe
-from exporter.schedule import ScheduleRequest
+from exporter.recipe import load_recipe
 from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.openvino.options import OpenVinoOptions
+from tests.support.serving_bundle import serving_bundle
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -62,13 +60,7 @@ def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    recipe = Recipe(
-        model=ModelRequest(model="timm:test_vit", weights="random", image_size=32, options={"depth": 2}),
-        schedule=ScheduleRequest(r=4),
-        targets=("onnx", "openvino"),
-        engines={"openvino": OpenVinoOptions(threads=1), "onnx": OnnxOptions(engine_cache="/cache/of/mine")},
-    )
-    return exporter.export(recipe, tmp_path_factory.mktemp("bundles") / "bundle")
+    return serving_bundle(tmp_path_factory)
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import exporter
-from exporter.bundle import Bundle, load_bundle
+from exporter.bundle import Bundle
 from exporter.embed import EmbedRequest
 from exporter.embed.local import LocalExecutor
 from exporter.embed.parquet import Footer
 from exporter.embed.plan import Task
 from exporter.embed.worker import Worker
-from exporter.models import ModelRequest, preprocess_image
-from exporter.recipe import Recipe
-from exporter.schedule import ScheduleRequest
-from tests.support.once import once
+from exporter.models import preprocess_image
+from tests.support.serving_bundle import serving_bundle
 
 Ask = Callable[..., EmbedRequest]
 
@@ -26,17 +23,7 @@ Ask = Callable[..., EmbedRequest]
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Shared, so not to be changed."""
-
-    def build(folder: Path) -> None:
-        recipe = Recipe(
-            model=ModelRequest(model="timm:test_vit", weights="random", image_size=32, options={"depth": 2}),
-            schedule=ScheduleRequest(r=4),
-            targets=("onnx", "openvino"),
-            batch=2,
-        )
-        exporter.export(recipe, folder / "bundle")
-
-    return load_bundle(once(tmp_path_factory, "embedded-bundle", build) / "bundle")
+    return serving_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

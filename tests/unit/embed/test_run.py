@@ -17,6 +17,7 @@ from exporter.embed import embed
 from exporter.embed.parquet import read_footer
 from exporter.embed.worker import shard_file
 from exporter.errors import BundleError, ExportError, GateError, UsageError
+from exporter.records import write_whole
 from tests.unit.embed.conftest import Ask
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
@@ -175,17 +176,15 @@ def test_too_many_errors_stop_the_run_and_what_is_written_stays_for_a_larger_lim
 
 
 def test_a_full_disk_keeps_the_shards_that_are_written(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    from exporter.embed import worker
-
-    write, left = worker.write_whole, [1]
+    left = [1]
 
     def filling(path: Path, content: bytes) -> None:
         if not left:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         left.pop()
-        write(path, content)
+        write_whole(path, content)
 
-    monkeypatch.setattr(worker, "write_whole", filling)
+    monkeypatch.setattr("exporter.embed.worker.write_whole", filling)
     with pytest.raises(OSError, match="No space left"):
         embed(ask())
     monkeypatch.undo()

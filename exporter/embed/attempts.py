@@ -9,7 +9,7 @@ from pathlib import Path
 
 MOST = 3
 
-_FOLDER = ".attempts"
+_FOLDER = ".embed-attempts"
 
 
 def begin(out: Path, shard: int) -> bool:
@@ -32,5 +32,5 @@ def end(out: Path, shard: int) -> None:
 
 
 def forget(out: Path) -> None:
-    """Remove all marks: at the start of a run, where they are of a run that was killed, and at its end."""
+    """Remove all marks."""
     shutil.rmtree(out / _FOLDER, ignore_errors=True)

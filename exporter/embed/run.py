@@ -24,6 +24,8 @@ from exporter.version import __version__
 
 DONE_FILE = "done.json"
 
+_WRITTEN = (PLAN_FILE, DONE_FILE, "shard-*.parquet")
+
 Progress = Callable[[int, int], None]
 """Called with images done and images in all."""
 
@@ -135,7 +137,6 @@ def embed(asked: EmbedRequest, progress: Progress = lambda done, total: None) ->
             with place as opened:
                 _embed_the_rest(asked, bundle, plan, source, opened, tally)
         seconds = time.monotonic() - started
-        attempts.forget(out)
         done = _done(plan, tally)
         write_whole(out / DONE_FILE, canonical_json(done))
     rate = (tally.rows - rows) / seconds if tally.rows > rows else None
@@ -183,7 +184,7 @@ def _first_plan(asked: EmbedRequest, bundle: Bundle, source: Source) -> Plan:
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """Make the folder, and keep other commands out of it."""
+    """Make the folder, and keep other commands out of it; nothing unfinished is in it before and after."""
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
@@ -194,15 +195,24 @@ def _held(out: Path) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # a file system without locks
-        yield
+        _remove_unfinished(out)
+        try:
+            yield
+        finally:
+            _remove_unfinished(out)
+
+
+def _remove_unfinished(out: Path) -> None:
+    """Remove what workers that were killed have left, and marks of shards, which count within one run."""
+    attempts.forget(out)
+    for name in _WRITTEN:
+        for unfinished in out.glob(f".{name}.partial-*"):
+            unfinished.unlink(missing_ok=True)
 
 
 def _settle(out: Path, plan: Plan) -> None:
-    """Write the plan, or find the same one, and remove what a run that was killed left unfinished."""
+    """Write the plan, or find the same one."""
     file = out / PLAN_FILE
-    for unfinished in out.glob(".*.partial-*"):
-        unfinished.unlink()
-    attempts.forget(out)
     if file.exists():
         check_same(read_file(Plan, file, "remove it, or give another --out"), plan, out)
         return

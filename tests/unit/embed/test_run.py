@@ -5,19 +5,23 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 import pytest
 
-from exporter.bundle import Bundle
+from exporter.bundle import Bundle, locked
 from exporter.embed import embed
+from exporter.embed.encode import output_of, preprocess_of
 from exporter.embed.parquet import read_footer
 from exporter.embed.worker import shard_file
 from exporter.errors import BundleError, ExportError, GateError, UsageError
 from exporter.records import write_whole
+from exporter.version import __version__
 from tests.unit.embed.conftest import Ask
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
@@ -75,15 +79,9 @@ def test_the_column_of_vectors_is_a_list_of_fixed_size_and_the_footer_names_bund
     assert str(schema.field("logits").type) == f"fixed_size_list<element: halffloat>[{embedded.plan.length}]"
     footer = read_footer(shard_file(embedded.out, 1))
     assert footer is not None
-    assert (footer.bundle, footer.exporter) == (bundle.manifest.digest, exporter_version())
+    assert (footer.bundle, footer.exporter) == (bundle.manifest.digest, __version__)
     assert (footer.shard, footer.rows, footer.errors) == (1, 3, 1)
     assert footer.first_error == "3.png: not an image of a known format"
-
-
-def exporter_version() -> str:
-    from exporter import __version__
-
-    return __version__
 
 
 def test_the_same_command_again_changes_nothing(ask: Ask) -> None:
@@ -169,9 +167,7 @@ def test_too_many_errors_stop_the_run_and_what_is_written_stays_for_a_larger_lim
         embed(ask(max_errors="0"))
 
     assert stopped.value.exit_status == 6
-    out = ask().out
-    assert isinstance(out, Path)
-    assert not (out / "done.json").exists()
+    assert not (Path(ask().out) / "done.json").exists()
     assert embed(ask(max_errors="1")).found == 2
 
 
@@ -189,7 +185,7 @@ def test_a_full_disk_keeps_the_shards_that_are_written(ask: Ask, monkeypatch: py
         embed(ask())
     monkeypatch.undo()
 
-    assert [path.name for path in ask().out.glob("*.parquet")] == ["shard-000000.parquet"]  # type: ignore[union-attr]
+    assert sorted(contents(Path(ask().out))) == ["plan.json", "shard-000000.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -224,6 +220,37 @@ def test_a_folder_with_other_files_is_refused(ask: Ask, tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match=r"expected an empty folder or one with a plan.json, got thesis.txt"):
         embed(ask())
+
+
+def test_a_folder_that_another_process_holds_is_refused(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+
+    with locked(tmp_path / "out"), pytest.raises(UsageError, match="another process is embedding into it"):
+        embed(ask())
+
+
+def test_a_bundle_without_images_or_without_vectors_is_refused(bundle: Bundle) -> None:
+    (logits,) = bundle.manifest.outputs
+    texts = replace(bundle, manifest=replace(bundle.manifest, preprocess=None))
+    maps = replace(
+        bundle, manifest=replace(bundle.manifest, outputs=(replace(logits, shape=("batch", 16, 10)),))
+    )
+
+    with pytest.raises(UsageError, match="expected a bundle that takes images, got one that takes images"):
+        preprocess_of(texts)
+    with pytest.raises(UsageError, match="expected one vector per image, got logits with 16x10 numbers"):
+        output_of(maps, None)
+
+
+def test_values_of_a_parquet_table_keep_their_types(ask: Ask, photos: Path, tmp_path: Path) -> None:
+    columns = {"image": [f"{photos}/{n}.png" for n in range(2)], "id": [7, None], "good": [True, False]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "list.parquet")
+
+    out = embed(ask(data=str(tmp_path / "list.parquet"), carry=("id", "good"))).out
+
+    schema = pyarrow.parquet.read_schema(shard_file(out, 0))
+    assert [str(schema.field(name).type) for name in ("id", "good")] == ["int64", "bool"]
+    assert [(row["id"], row["good"]) for row in rows_of(out)] == [(7, True), (None, False)]
 
 
 def test_columns_are_carried_along(ask: Ask, photos: Path, tmp_path: Path) -> None:

@@ -164,7 +164,9 @@ def validate_command(bundle: str, workers: int | None, save: bool, output: Outpu
 )
 @click.option("--gpus-per-worker", type=float, help="Of Ray; by default 1 if the engine runs on a GPU.")
 @click.option(
-    "--carry", metavar="COLUMNS", help="Comma list of columns of the table that go into the output."
+    "--carry",
+    metavar="COLUMNS",
+    help="Comma list of columns that go into the output; of archives, endings of texts such as txt.",
 )
 @click.option(
     "--max-errors", default="1%", show_default=True, help="Images that may fail, as a number or in percent."

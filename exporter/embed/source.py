@@ -17,21 +17,21 @@ def open_source(data: str, carry: Sequence[str]) -> Source:
 
     Args:
         data: a path; of archives, numbers may be a range, such as `shard-{000..099}.tar`.
-        carry: columns of a table that go into the output.
+        carry: columns of a table, or endings of texts in archives, that go into the output.
 
     Raises:
         UsageError: none of these, nothing there, or there are no such columns.
     """
     path = Path(data)
     suffix = path.suffix.lower()
-    if carry and (path.is_dir() or suffix == ".tar"):
+    if carry and path.is_dir():
         raise UsageError(
             f"carry: {quoted(data)} has no columns to carry along; list the images in a .csv or .parquet file"
         )
     if path.is_dir():
         return folder_source(path)
     if suffix == ".tar":
-        return tar_source(data)
+        return tar_source(data, carry)
     if re.search(r"\.(tar\.\w+|tgz|tbz2?|txz)$", path.name.lower()):
         raise UsageError(
             f"data: {quoted(data)} is compressed: images are read at their places in the archive; unpack it to a .tar"

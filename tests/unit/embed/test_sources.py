@@ -1,5 +1,6 @@
 """Rows of a folder, of tables and of archives: in order, as a stream, and one line for what is none."""
 
+import io
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -81,13 +82,18 @@ def test_archives_are_read_in_place(data: Path) -> None:
     for number, members in ((9, ("b.png", "sub/d.jpg")), (10, ("a.PNG",))):
         with tarfile.open(data / f"part-{number:02}.tar", "w") as archive:
             for member in members:
+                text = tarfile.TarInfo(f"{member[:-4]}.txt")
+                text.size = len(member)
                 archive.add(data / member, member)
-                archive.addfile(tarfile.TarInfo(f"{member}.txt"))
+                archive.addfile(text, io.BytesIO(member.encode()))
 
-    source = open_source(str(data / "part-{09..10}.tar"), ())
+    source = open_source(str(data / "part-{09..10}.tar"), ("txt",))
 
     assert names(source) == ["part-09.tar/b.png", "part-09.tar/sub/d.jpg", "part-10.tar/a.PNG"]
     assert reds(source) == [0, 2, 1]
+    assert [row.carried for row in source.rows()] == [("b.png",), ("sub/d.jpg",), ("a.PNG",)]
+    with pytest.raises(UsageError, match=r"no image has a text .json beside it"):
+        list(open_source(str(data / "part-09.tar"), ("json",)).rows())
 
 
 @pytest.mark.parametrize(

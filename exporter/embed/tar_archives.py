@@ -25,8 +25,8 @@ def tar_source(pattern: str, carry: Sequence[str]) -> Source:
         carry: endings of texts beside the images, such as `txt` or `json`, that are carried along.
 
     Raises:
-        UsageError: an archive is not there; or, when it is read, damaged, compressed, or none of them holds an image, or
-            a text that is to be carried.
+        UsageError: an archive is not there; or, when it is read, damaged or compressed, or none of them holds an image
+            or a text that is to be carried.
     """
     archives = [Path(name) for name in expanded(pattern)]
     if missing := [path for path in archives if not path.is_file()]:

@@ -6,6 +6,7 @@ before, and what happens to a shard whose worker dies is the same as on one mach
 
 import importlib
 import os
+import signal
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,12 +115,22 @@ def connected(address: str | None) -> Iterator[Any]:
     where: dict[str, Any] = {"address": address}
     if address is None:
         where = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    with library_failures(UsageError, f"on: Ray at {address or 'this machine'}", "check the address"):
+    what = f"on: Ray at {address or 'this machine'}"
+    with library_failures(UsageError, what, "check the address"), _same_handler():
         ray.init(log_to_driver=False, logging_level="ERROR", **where)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _same_handler() -> Iterator[None]:
+    """Leave what SIGTERM does as it is: `ray.init` replaces it in the main thread."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if signal.getsignal(signal.SIGTERM) is not before:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reach(address: str) -> None:

@@ -1,6 +1,7 @@
 """The executor on Ray, against a stand-in: Ray's calls as they are documented, in this process."""
 
 import json
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class FakeRay:
 
     def init(self, **given: Any) -> None:
         self.calls.append(("init", given))
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
 
     def shutdown(self) -> None:
         self.calls.append(("shutdown", None))
@@ -70,12 +72,13 @@ def test_ray_writes_what_one_process_writes_and_a_dead_actor_is_replaced(
 ) -> None:
     alone = contents(embed(ask(out=tmp_path / "alone")).out)
     monkeypatch.undo()
-    ray = FakeRay(deaths={2, 4})
+    ray, handler = FakeRay(deaths={2, 4}), signal.getsignal(signal.SIGTERM)
     monkeypatch.setitem(sys.modules, "ray", ray)
 
     out = embed(ask(on="ray", workers=2)).out
 
     assert contents(out) == alone
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert ray.calls[:2] == [
         (
             "init",

@@ -138,10 +138,8 @@ def _differences(there: Plan, asked: Plan) -> Iterator[tuple[str, object, object
         if getattr(there, name) != getattr(asked, name):
             yield what, _shown(getattr(there, name)), _shown(getattr(asked, name))
     if there.columns != asked.columns:
-        yield (
-            "choice of carried columns",
-            *(",".join(column.name for column in plan.columns) or "none" for plan in (there, asked)),
-        )
+        first, second = (",".join(each.name for each in plan.columns) or "none" for plan in (there, asked))
+        yield "choice of carried columns", first, second
     for number, (first, second) in enumerate(zip(there.shards, asked.shards, strict=False)):
         if first != second:
             yield f"state of the data ({_changed(there, number)})", f"fingerprint {first}", second

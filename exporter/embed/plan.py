@@ -138,7 +138,9 @@ def _differences(there: Plan, asked: Plan) -> Iterator[tuple[str, object, object
         if getattr(there, name) != getattr(asked, name):
             yield what, _shown(getattr(there, name)), _shown(getattr(asked, name))
     if there.columns != asked.columns:
-        first, second = (",".join(each.name for each in plan.columns) or "none" for plan in (there, asked))
+        first, second = (
+            ",".join(f"{each.name}:{each.kind}" for each in plan.columns) or "none" for plan in (there, asked)
+        )
         yield "choice of carried columns", first, second
     for number, (first, second) in enumerate(zip(there.shards, asked.shards, strict=False)):
         if first != second:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from exporter.errors import ExportError as ExportError
     from exporter.models import ModelRequest as ModelRequest
     from exporter.pipeline.export import export as export
+    from exporter.pipeline.optimize import optimize as optimize
     from exporter.recipe import Recipe as Recipe
     from exporter.recipe import load_recipe as load_recipe
     from exporter.schedule import ScheduleRequest as ScheduleRequest
@@ -30,6 +31,7 @@ _HOME = {
     "export": "exporter.pipeline",
     "load_bundle": "exporter.bundle",
     "load_recipe": "exporter.recipe",
+    "optimize": "exporter.pipeline",
 }
 
 __all__ = list(_HOME)

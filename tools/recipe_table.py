@@ -18,6 +18,9 @@ Every key of a recipe, what it may be, and the option of the command line that s
 `model`; `python -m exporter recipe-schema` prints the same as JSON Schema, for editors. Relative paths in a recipe are
 taken from the folder that the recipe is in; relative paths in options, from the working directory.
 
+`token_optimizer: {method: tome, reduction_ratio: 0.3}` is short for `method: tome` with
+`schedule: {reduction_ratio: 0.3}`.
+
 This page is written by `python -m tools.recipe_table`; a key is declared in `exporter/recipe/tree.py` or in the request
 or options that it belongs to.
 

@@ -90,6 +90,7 @@ class Anatomy:
             protected=self.prefix,
             blocks=len(self.blocks),
             grids=tuple(block.grid for block in self.blocks if block.grid is not None),
+            workload=self.workload,
         )
 
     def check_mergeable(

@@ -6,6 +6,7 @@ from exporter.capture.program import (
     Program,
     capture,
     export_graph,
+    trace,
     without_stack_traces,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "Program",
     "capture",
     "export_graph",
+    "trace",
     "without_stack_traces",
 ]

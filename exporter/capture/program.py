@@ -64,7 +64,7 @@ def capture(
     Raises:
         UnsupportedGraphError: the model cannot be traced with static shapes, or has other inputs or outputs.
     """
-    exported = model if isinstance(model, ExportedProgram) else _trace(model, examples, largest_batch)
+    exported = model if isinstance(model, ExportedProgram) else trace(model, examples, largest_batch)
     graph_module = _flat(exported.module(check_guards=False))
     batch = input_nodes(graph_module.graph)[0].meta["val"].shape[0]
     takes_ids = bool(id_inputs(graph_module.graph))
@@ -103,9 +103,14 @@ def without_stack_traces() -> Iterator[None]:
         fx.config.do_not_emit_stack_traces = before
 
 
-def _trace(
-    model: nn.Module, examples: tuple[torch.Tensor, ...], largest_batch: int | None
+def trace(
+    model: nn.Module, examples: tuple[torch.Tensor, ...], largest_batch: int | None = None
 ) -> ExportedProgram:
+    """`torch.export` of a model in evaluation mode, with a free batch if it allows one; arguments as of `capture`.
+
+    Raises:
+        UnsupportedGraphError: it cannot be traced with static shapes.
+    """
     model.eval().requires_grad_(False)
     try:
         return export_graph(model, *examples, dynamic_batch=True, largest_batch=largest_batch)

@@ -5,6 +5,7 @@ from exporter.pipeline.bundle_files import parity_record
 from exporter.pipeline.export import Exported, build, export
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.observe import Note, Observer, silent
+from exporter.pipeline.optimize import optimize
 from exporter.pipeline.plan import Planned, block_macs, gmacs, plan_export
 from exporter.pipeline.racing import BenchOptions
 from exporter.pipeline.report import report
@@ -27,6 +28,7 @@ __all__ = [
     "build",
     "export",
     "gmacs",
+    "optimize",
     "parity_record",
     "plan_export",
     "report",

@@ -166,6 +166,9 @@ def _read_text(path: Path) -> str:
 def _recipe(values: Mapping[str, Any]) -> Recipe:
     """The recipe of checked values."""
     fields: dict[str, Any] = {}
+    if (short := values["token_optimizer"]) is not None:
+        schedule = {**values["schedule"], "reduction_ratio": short["reduction_ratio"]}
+        values = {**values, "method": short["method"], "schedule": schedule}
     for key in recipe_keys():
         value: Any = values
         for part in key.path:

@@ -49,6 +49,8 @@ def _schedule_name(schedule: ScheduleRequest) -> str:
         return str(schedule.published)
     if schedule.form == "ratio":
         return f"ratio{schedule.ratio:g}"
+    if schedule.form == "reduction_ratio":
+        return f"reduced{schedule.reduction_ratio:g}"
     if schedule.form == "keep_rate":
         return f"rate{schedule.keep_rate:g}{_places(schedule)}"
     if schedule.form == "slots_for":

@@ -24,7 +24,7 @@ from pydantic import (
 
 from exporter.forms import CALIBRATED, Forms
 from exporter.recipe.keys import RecipeKey, declared_keys, field_keys, without_none
-from exporter.recipe.tree import Recipe
+from exporter.recipe.tree import Recipe, TokenOptimizer
 from exporter.recipe.value_types import READ_AS, refuse
 from exporter.recipe_key import Range
 from exporter.schedule import FORMS, ScheduleRequest
@@ -33,6 +33,7 @@ from exporter.targets import TARGETS, find_target
 SCHEMA_VERSION = 1
 
 _SCHEDULE_KEYS = tuple(dict.fromkeys(key for keys in FORMS.values() for key in keys))
+_IN_PLACE_OF = ("method", "schedule")
 _LEADING = {*FORMS, "drop_per_layer"}
 
 
@@ -74,6 +75,25 @@ class _OneForm(Document):
                 else f"stands with {' and '.join(FORMS[form][1:])} only"
             )
             raise refuse(f"{form} {alone}; remove {extra}")
+        return self
+
+
+class _Whole(Document):
+    """A whole recipe."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentSchemas": {"token_optimizer": {"properties": dict.fromkeys(_IN_PLACE_OF, False)}}
+        }
+    )
+
+    @model_validator(mode="after")
+    def _one_reduction(self) -> Self:
+        given = [name for name in _IN_PLACE_OF if name in self.model_fields_set]
+        if given and "token_optimizer" in self.model_fields_set:
+            raise refuse(
+                f"token_optimizer stands in place of {' and '.join(_IN_PLACE_OF)}; remove {' and '.join(given)}"
+            )
         return self
 
 
@@ -144,7 +164,8 @@ def _group(path: tuple[str, ...], kind: type) -> type[Document]:
     if not path:
         version = Annotated[int, AfterValidator(_version), Field(json_schema_extra={"const": SCHEMA_VERSION})]
         about = {"default": SCHEMA_VERSION, "description": "Version of this file format."}
-        found = {"schema_version": (version, about), **found}
+        short: _Entry = options_document(TokenOptimizer), {"default": None}
+        found = {"schema_version": (version, about), "token_optimizer": short, **found}
     return _model(kind, found)
 
 
@@ -217,7 +238,11 @@ def _model(kind: type | str, entries: Mapping[str, _Entry]) -> type[Document]:
     for key, (hint, about) in entries.items():
         attribute = key.replace("-", "_") + ("_" if hasattr(BaseModel, key) else "")
         found[attribute] = (hint, Field(alias=None if attribute == key else key, **about))
-    base = _OneForm if kind is ScheduleRequest else Document
+    base = (
+        {ScheduleRequest: _OneForm, Recipe: _Whole}.get(kind, Document)
+        if isinstance(kind, type)
+        else Document
+    )
     made: type[Document] = create_model(f"{name}Document", __base__=base, __doc__=about_all, **found)  # type: ignore[call-overload]
     return made
 

@@ -134,6 +134,19 @@ class SpeedGate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenOptimizer:
+    """How much is saved and by which method, in place of method and schedule; the words of other optimisers' files.
+
+    Attributes:
+        method: how tokens are chosen.
+        reduction_ratio: as in the schedule, share of the dense model's multiply-accumulates to save.
+    """
+
+    method: Annotated[Method, Key()] = "tome"
+    reduction_ratio: Annotated[Annotated[float, Range(least=0.0, most=1.0)], Key()]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What to build from which model, and the gates that it has to pass.
 

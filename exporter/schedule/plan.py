@@ -14,9 +14,12 @@ from typing import Literal
 from exporter.errors import UsageError
 from exporter.schedule.around import Grid, merged_around, none_of_grid
 from exporter.schedule.published import published
+from exporter.schedule.reduction_ratio import even, nearest_step, solved_note
 from exporter.schedule.request import ScheduleRequest
+from exporter.schedule.workload import Workload
 
 _EXACT = 1e-9  # of a product of a rate and a count, in which 0.7 * 10 is not 7
+_RATIOS = 1000
 
 Place = Literal["after-attention", "block-start", "block-end", "around-attention"]
 """Where tokens leave a block: between attention and MLP, before the block, after it, or for its attention only."""
@@ -68,6 +71,7 @@ class Geometry:
         grids: of every block, where tokens merge around attention; empty where each block has the tokens that the one
             before left.
         grid_cap: `grid_cap(grid)`: most tokens that may merge there.
+        workload: the model's multiply-accumulates; None where a schedule does not depend on them.
     """
 
     tokens: int
@@ -79,6 +83,7 @@ class Geometry:
     pairs: bool = False
     grids: tuple[Grid, ...] = ()
     grid_cap: Callable[[Grid], int] = none_of_grid
+    workload: Workload | None = None
 
     def most(self, tokens: int) -> int:
         """How many of these tokens may leave a block."""
@@ -146,7 +151,7 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
             says.
     """
     if geometry.grids:
-        return _around(request, geometry)
+        return (_saving_around if request.form == "reduction_ratio" else _around)(request, geometry)
     notes: tuple[str, ...] = ()
     if request.form != "r" and request.align is not None:
         raise UsageError(
@@ -164,6 +169,8 @@ def plan(request: ScheduleRequest, geometry: Geometry) -> Schedule:
         case "slots_for":
             removed = _explicit(_all_slots_but_one(request, geometry), geometry)
             notes = ("schedule: slots are counted on images when this is built; shown are all but one",)
+        case "reduction_ratio":
+            removed, notes = _saving(request, geometry)
         case "ratio":
             raise UsageError(
                 "schedule: --ratio is a share of tokens that come back after attention, and this method's do not; "
@@ -192,6 +199,22 @@ def _around(request: ScheduleRequest, geometry: Geometry) -> Schedule:
         notes=notes,
         around=True,
     )
+
+
+def _saving_around(request: ScheduleRequest, geometry: Geometry) -> Schedule:
+    """The same share of every site's tokens, in steps of a thousandth."""
+    ratio, workload = request.reduction_ratio or 0.0, geometry.workload
+    assert workload is not None
+
+    def at(step: int) -> Schedule:
+        return _around(ScheduleRequest(ratio=step / _RATIOS), geometry)
+
+    def saved(step: int) -> float:
+        return workload.saved(at(step).segments, at(0).segments)
+
+    found = nearest_step(ratio, saved, _RATIOS)
+    notes = (solved_note(ratio, saved(found), at(found).merged),) if found else ()
+    return replace(at(found), requested=request.describe(), notes=notes)
 
 
 def _published(request: ScheduleRequest, geometry: Geometry) -> Schedule:
@@ -234,6 +257,21 @@ def _spread(request: ScheduleRequest, geometry: Geometry) -> tuple[tuple[int, ..
         return possible, notes
     aligned = _aligned(possible, geometry, request.align)
     return aligned, notes + _align_note(possible, aligned, request.align)
+
+
+def _saving(request: ScheduleRequest, geometry: Geometry) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The even counts whose saving of multiply-accumulates is nearest to what is asked."""
+    ratio, workload = request.reduction_ratio or 0.0, geometry.workload
+    assert workload is not None
+
+    def removed(count: int) -> tuple[int, ...]:
+        return _capped(even(count, geometry.blocks), geometry)
+
+    def saved(count: int) -> float:
+        return workload.saved(_counts(removed(count), geometry), _counts(removed(0), geometry))
+
+    found = nearest_step(ratio, saved, geometry.blocks * geometry.most(geometry.tokens))
+    return removed(found), (solved_note(ratio, saved(found), removed(found)),) if found else ()
 
 
 def _counts(removed: Iterable[int], geometry: Geometry) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "slots_for": ("slots_for", "at"),
     "published": ("published",),
     "ratio": ("ratio",),
+    "reduction_ratio": ("reduction_ratio",),
 }
 """The forms of a request, each with its keys; `kind`, `align`, `drop_share` and `at` only add to a form that another
 key chose."""
@@ -23,7 +24,7 @@ key chose."""
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRequest:
-    """One of seven forms: `r`, counts that leave a block or stay after it, a rate, slots, what was published, a ratio.
+    """One of eight forms: `r`, counts that leave a block or stay after it, a rate, slots, a published list, two ratios.
 
     Attributes:
         kind: how r is spread over the blocks.
@@ -45,6 +46,8 @@ class ScheduleRequest:
         published: counts that a method's authors published, such as deit_s-2.9 of DiffRate (a model and its GMACs).
         ratio: share of the tokens of every site, in 0..1, that merge before its attention and are restored after it
             (tomesd).
+        reduction_ratio: share of the dense model's multiply-accumulates to save, in 0..1, such as 0.3; the counts that
+            come nearest are solved for, as even over the blocks as whole numbers allow.
     """
 
     kind: Annotated[ScheduleKind, Key(option="--schedule")] = "constant"
@@ -67,11 +70,14 @@ class ScheduleRequest:
     at: Annotated[tuple[Count, ...] | None, Key(option="--at")] = None
     published: Annotated[str | None, Key(option="--published", metavar="NAME")] = None
     ratio: Annotated[Annotated[float, Range(least=0.0, most=1.0)] | None, Key(option="--ratio")] = None
+    reduction_ratio: Annotated[
+        Annotated[float, Range(least=0.0, most=1.0)] | None, Key(option="--reduction-ratio")
+    ] = field(default=None, metadata={"omit": True})  # as slots_for
 
     @property
     def form(self) -> str:
         """Which of `FORMS` it has."""
-        for form in ("ratio", "published", "keep_rate", "slots_for", "keep_per_layer"):
+        for form in ("ratio", "reduction_ratio", "published", "keep_rate", "slots_for", "keep_per_layer"):
             if getattr(self, form) is not None:
                 return form
         return "r" if self.r_per_layer is None and self.drop_per_layer is None else "r_per_layer"
@@ -86,6 +92,8 @@ class ScheduleRequest:
                 return not any((*(self.r_per_layer or ()), *(self.drop_per_layer or ())))
             case "ratio":
                 return self.ratio == 0.0
+            case "reduction_ratio":
+                return self.reduction_ratio == 0.0
             case _:
                 return self.keep_rate == 1.0
 
@@ -101,6 +109,8 @@ class ScheduleRequest:
                 return f"published {self.published}"
             case "ratio":
                 return f"ratio {self.ratio:g}"
+            case "reduction_ratio":
+                return f"reduction-ratio {self.reduction_ratio:g}"
             case "keep_rate":
                 return f"keep-rate {self.keep_rate:g}{self._places}"
             case "slots_for":

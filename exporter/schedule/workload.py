@@ -29,3 +29,8 @@ class Workload:
         linear = sum(n * each for n, each in zip(tokens, self.per_token, strict=True))
         pairs = sum(n * n * each for n, each in zip(tokens, self.per_pair, strict=True))
         return self.fixed + linear + pairs
+
+    def saved(self, tokens: Sequence[int], dense: Sequence[int]) -> float:
+        """Share of the MACs of one image that these tokens save, in place of the dense ones, both by segment."""
+        whole = self.macs(dense)
+        return (whole - self.macs(tokens)) / whole if whole else 0.0

@@ -45,6 +45,7 @@ SCHEDULED = {
         ScheduleRequest(keep_rate=0.5, at=(3,)),
         ScheduleRequest(published="deit_s-2.9"),
         ScheduleRequest(ratio=0.5),
+        ScheduleRequest(reduction_ratio=0.5),
         ScheduleRequest(r=1, drop_share=0.5),
     )
     for key in FORMS[schedule.form]

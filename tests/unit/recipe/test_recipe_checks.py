@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import jsonschema
 import pytest
 
 from exporter.errors import RecipeError
-from exporter.recipe import Recipe, recipe_from_mapping
+from exporter.recipe import Recipe, override, recipe_from_mapping, recipe_schema
+from exporter.schedule import ScheduleRequest
 
 
 def refused(**keys: Any) -> str:
@@ -151,12 +153,15 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
     assert message in refused(**keys)
 
 
+ALL_FORMS = "r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, ratio, reduction_ratio"
+
+
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
         pytest.param(
             {},
-            "expected one of r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, ratio, got none",
+            f"expected one of {ALL_FORMS}, got none",
             id="none",
         ),
         pytest.param({"kind": "decreasing"}, "got none", id="kind-without-r"),
@@ -168,7 +173,7 @@ def test_an_unknown_name_gets_the_nearest_spelling(keys: dict[str, Any], message
         pytest.param({"drop_per_layer": [8], "align": 2}, "remove align", id="drops-and-align"),
         pytest.param(
             {"at": [3]},
-            "expected one of r, r_per_layer, keep_per_layer, keep_rate, slots_for, published, ratio, got none",
+            f"expected one of {ALL_FORMS}, got none",
             id="at",
         ),
         pytest.param({"keep_rate": 0.5, "r": 1}, "keep_rate stands with at only; remove r", id="rate-and-r"),
@@ -259,3 +264,36 @@ def test_what_is_no_mapping_is_refused(mapping: object, got: str) -> None:
 def test_a_recipe_without_a_model_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"my\.yaml: model: missing; expected text"):
         recipe_from_mapping({"schedule": {"r": 8}}, "my.yaml")
+
+
+def test_the_token_optimizer_stands_in_place_of_method_and_schedule() -> None:
+    short = {"method": "pitome", "reduction_ratio": 0.3}
+
+    editor = jsonschema.Draft202012Validator(recipe_schema())
+
+    recipe = recipe_from_mapping({"model": "vit_digits", "token_optimizer": short}, "recipe")
+
+    written_out = {"model": "vit_digits", "method": "pitome", "schedule": {"reduction_ratio": 0.3}}
+    assert recipe == recipe_from_mapping(written_out, "recipe")
+    assert override(recipe, {"schedule.r": 4}).schedule == ScheduleRequest(r=4)
+    for also in ({"method": "tome"}, {"schedule": {"r": 3}}):
+        document = {"model": "vit_digits", "token_optimizer": short, **also}
+        (key,) = also
+        with pytest.raises(RecipeError, match=f"token_optimizer stands in place of .*; remove {key}$"):
+            recipe_from_mapping(document, "recipe")
+        assert not editor.is_valid(document)
+    assert editor.is_valid({"model": "vit_digits", "token_optimizer": short})
+
+
+@pytest.mark.parametrize(
+    ("short", "message"),
+    [
+        pytest.param({}, "token_optimizer.reduction_ratio: missing", id="no-ratio"),
+        pytest.param({"reduction_ratio": 1.5}, "reduction_ratio: expected at most 1.0, got 1.5", id="ratio"),
+        pytest.param({"reduction_ratio": 0.3, "method": "tom"}, 'Did you mean "tome"', id="method"),
+        pytest.param({"reduction_ratio": 0.3, "metod": "tome"}, 'Did you mean "method"', id="key"),
+        pytest.param(None, "token_optimizer: expected a mapping", id="null"),
+    ],
+)
+def test_a_token_optimizer_that_says_something_else_is_refused(short: object, message: str) -> None:
+    assert message in refused(token_optimizer=short)

@@ -63,13 +63,15 @@ def value(document: Document, name: str, batch: int = 1) -> float:
 
 @pytest.fixture(scope="module")
 def raced(build: Build, tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, Path]:
-    """A bundle that takes bytes, raced for real; the JSON document and the bundle."""
-    folder = tmp_path_factory.mktemp("raced") / "bytes"
+    """A bundle that takes bytes, raced for real by workers with an empty home; the JSON document and the bundle."""
+    folder, home = tmp_path_factory.mktemp("raced") / "bytes", tmp_path_factory.mktemp("home")
     shutil.copytree(build(*TINY, "--r", "2", "--input", "uint8", "--layout", "nhwc"), folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(racing, "RaceOptions", partial(RaceOptions, min_round_ms=1.0, warm_up=IMPATIENT))
+        patch.setenv("HOME", str(home))
         outcome = run("bench", folder, *QUICK, "--json")
     assert outcome.status == 0, outcome.err
+    assert list(home.iterdir()) == []
     assert outcome.err == ""
     return outcome.document, folder
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from exporter.cli.commands import COMMANDS
 from tests.cli.commands import ROOT, TINY
@@ -14,15 +15,19 @@ from tests.cli.commands import ROOT, TINY
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
+import pytest
 from exporter.cli import main
+from tests.support.pretended_race import PretendedRace
 
 def below(folder):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
 
+PretendedRace(Path(os.environ["TMPDIR"]), pytest.MonkeyPatch())
+OWN = ("b", "tiny.yaml", "tiny", "grid", "photos", "vectors")
 found = []
 for words in json.loads(sys.argv[1]):
     status = main([*words, "--quiet"])
-    here = sorted(name for name in os.listdir() if name not in ("b", "tiny.yaml", "tiny", "grid"))
+    here = sorted(name for name in os.listdir() if name not in OWN)
     found.append([status, below(os.environ["HOME"]), here])
 json.dump(found, open(sys.argv[2], "w"))
 """
@@ -39,10 +44,11 @@ RUNS = [
     ["doctor"],
     ["recipe-schema"],
     ["inspect", *TINY, "--r", "2"],
-    ["export", "vit_digits", "--out", "b"],
+    ["export", *TINY, "--r", "2", "--out", "b"],
     ["lint", "b/model.onnx", "--for", "trt"],
     ["run", "tiny.yaml", "--out", "tiny"],
     ["validate", "tiny"],
+    ["embed", "b", "--data", "photos", "--out", "vectors", "--workers", "1"],
     ["bench", "tiny", *RACE, "--no-compile", "--no-eager"],
     ["sweep", *TINY, "--r", "0", "--out", "grid", "--jobs", "1", *RACE],
     ["report", "b"],
@@ -54,11 +60,13 @@ RUNS = [
 def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, list[str], list[str]]]:
     """By command: its status, and what lies in the home folder and the working directory after it.
 
-    They run one after the other in one process, whose home is empty.
+    They run one after the other in one process, whose home is empty. Races have workers that pretend; those of a real
+    one are looked at where it is run.
     """
     place = tmp_path_factory.mktemp("writes")
-    for name in ("home", "tmp", "work"):
+    for name in ("home", "tmp", "work", "work/photos"):
         (place / name).mkdir()
+    Image.new("RGB", (8, 8)).save(place / "work" / "photos" / "black.png")
     (place / "work" / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "HF_", "MPL"))}
     told = {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONPATH": str(ROOT)}

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.errors import GateError, UsageError
-from exporter.models.preprocessing.preprocess import preprocess_image
+from exporter.models.preprocessing.pixels import preprocess_image
 from exporter.models.shipped.digits import (
     DIGITS_PREPROCESS,
     VIT_DIGITS_WEIGHTS,

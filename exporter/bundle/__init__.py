@@ -2,7 +2,7 @@
 
 from exporter.bundle.amend import amend, check_amendable
 from exporter.bundle.file_names import MANIFEST_FILE
-from exporter.bundle.leftovers import BENCH, clear_leftovers, scratch_beside
+from exporter.bundle.leftovers import BENCH, PARTIAL, clear_leftovers, scratch_beside
 from exporter.bundle.load import (
     RECIPE_FILE,
     SHORTER_FOLDER,
@@ -28,6 +28,7 @@ from exporter.bundle.write import SAMPLE_FILE, check_out_dir, place_of, seal, st
 __all__ = [
     "BENCH",
     "MANIFEST_FILE",
+    "PARTIAL",
     "RECIPE_FILE",
     "SAMPLE_FILE",
     "SHORTER_FOLDER",

@@ -60,6 +60,19 @@ class Bundle:
         masks = tuple(each.name for each in self.manifest.inputs if each.name == MASK) if merges else ()
         return Signature(inputs=self.manifest.inputs, outputs=self.manifest.outputs, masks=masks)
 
+    def target_of(self, asked: str | None) -> str:
+        """The target that was asked for, the only one, or `onnx`.
+
+        Raises:
+            UsageError: the bundle has no such target, or several and no `onnx`.
+        """
+        there = sorted(self.manifest.artifacts)
+        if asked is None and len(there) != 1 and "onnx" not in there:
+            raise UsageError(f"{self.path}: expected a --target, one of: {', '.join(there) or 'none'}")
+        found = asked or (there[0] if len(there) == 1 else "onnx")
+        self._check_target(found)
+        return found
+
     def runner(self, target: str = "onnx") -> "Runner":
         """The engine of a target: numpy in, numpy out; it is loaded on first use, or by its `load`.
 
@@ -70,16 +83,12 @@ class Bundle:
             UsageError: the bundle has no such target.
             BundleError: the options that it records are not the target's.
         """
-        artifacts = self.manifest.artifacts
-        if target not in artifacts:
-            has = ", ".join(sorted(artifacts)) or "none"
-            hint = nearest(target, artifacts)
-            raise UsageError(f'{self.path}: no target "{target}"; this bundle has: {has}.{hint}')
+        self._check_target(target)
         from exporter.targets import open_runner
 
         return open_runner(
             target,
-            self.path / artifacts[target].file,
+            self.path / self.manifest.artifacts[target].file,
             signature=self.signature,
             options=self.engine_options(target),
         )
@@ -185,6 +194,13 @@ class Bundle:
         from exporter.recipe import read_recipe
 
         return read_recipe(self._file(RECIPE_FILE))
+
+    def _check_target(self, target: str) -> None:
+        artifacts = self.manifest.artifacts
+        if target not in artifacts:
+            has = ", ".join(sorted(artifacts)) or "none"
+            hint = nearest(target, artifacts)
+            raise UsageError(f'{self.path}: no target "{target}"; this bundle has: {has}.{hint}')
 
     def _file(self, name: str) -> Path:
         if name not in self.manifest.files:

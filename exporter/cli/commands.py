@@ -18,10 +18,10 @@ from exporter.cli.options import (
     overrides,
     recipe_options,
 )
-from exporter.cli.output import Output, output_options
+from exporter.cli.output import Output, end_with, output_options
 from exporter.cli.print_graphs import asks_for_graphs, print_options, printed_graphs
+from exporter.cli.server_commands import pack_command, probe_command
 from exporter.cli.sweep_options import sweep_axes, sweep_options
-from exporter.errors import ExportError
 
 _WHERE = "Where the model is now, written like MODEL of an export; its weights are checked."
 _RENAMED = {"token_normalize_func": current_name}
@@ -130,7 +130,7 @@ def validate_command(bundle: str, workers: int | None, save: bool, output: Outpu
 
     validated = validate(bundle, overrides(given), workers=workers, save=save, observe=output.observe)
     output.show(lambda: summary.validated_tree(validated), lambda at: summary.print_validated(at, validated))
-    _end_with(validated.failures)
+    end_with(validated.failures)
 
 
 @click.command("embed")
@@ -347,6 +347,8 @@ COMMANDS = (
     inspect_command,
     validate_command,
     embed_command,
+    pack_command,
+    probe_command,
     bench_command,
     sweep_command,
     report_command,
@@ -376,12 +378,4 @@ def _build(
     if output.quiet and not output.as_json:
         print(exported.bundle.path)
     output.show(lambda: summary.exported_tree(exported), lambda at: summary.print_exported(at, exported))
-    _end_with(exported.failures)
-
-
-def _end_with(failures: Mapping[str, ExportError]) -> None:
-    """Prints a line for every target that failed, and exits with the highest of their statuses."""
-    for failure in failures.values():
-        click.echo(f"error: {failure}", err=True)
-    if failures:
-        click.get_current_context().exit(max(failure.exit_status for failure in failures.values()))
+    end_with(exported.failures)

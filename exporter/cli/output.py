@@ -1,6 +1,6 @@
 """What every command prints: progress on stderr, and its result as text or as one JSON document on stdout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exporter.cli.terminal import console
+from exporter.errors import ExportError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,3 +56,11 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command(output=Output(as_json=as_json, quiet=quiet), **given)
 
     return with_output
+
+
+def end_with(failures: Mapping[str, ExportError]) -> None:
+    """Print a line for everything that failed, and exit with the highest of the statuses."""
+    for failure in failures.values():
+        click.echo(f"error: {failure}", err=True)
+    if failures:
+        click.get_current_context().exit(max(failure.exit_status for failure in failures.values()))

@@ -117,20 +117,6 @@ def preprocess_of(bundle: Bundle) -> Preprocess:
     return preprocess
 
 
-def target_of(bundle: Bundle, asked: str | None) -> str:
-    """The target that was asked for, the only one, or `onnx`.
-
-    Raises:
-        UsageError: the bundle has no such target, or several and no `onnx`.
-    """
-    there = sorted(bundle.manifest.artifacts)
-    if asked is None and len(there) != 1 and "onnx" not in there:
-        raise UsageError(f"{bundle.path}: expected a --target, one of: {', '.join(there) or 'none'}")
-    found = asked or (there[0] if len(there) == 1 else "onnx")
-    bundle.runner(found)
-    return found
-
-
 def output_of(bundle: Bundle, asked: str | None) -> TensorSpec:
     """The output that was asked for, or the first one: a vector per image.
 

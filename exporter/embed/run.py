@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exporter.bundle import Bundle, load_bundle, locked
 from exporter.embed import attempts
-from exporter.embed.encode import output_of, preprocess_of, target_of
+from exporter.embed.encode import output_of, preprocess_of
 from exporter.embed.error_limit import ErrorLimit
 from exporter.embed.parquet import Footer, load_library, read_footer
 from exporter.embed.places import Place, open_place
@@ -122,7 +122,7 @@ def embed(asked: EmbedRequest, progress: Progress = lambda done, total: None) ->
     limit = ErrorLimit.parse(asked.max_errors)
     bundle, out = load_bundle(asked.bundle), Path(asked.out)
     preprocess_of(bundle)
-    on_gpu = bundle.runner(target_of(bundle, asked.target)).device == "cuda"
+    on_gpu = bundle.runner(bundle.target_of(asked.target)).device == "cuda"
     place = open_place(asked.on, asked.gpus_per_worker, on_gpu=on_gpu)
     source = open_source(asked.data, asked.carry)
     plan = over_all_rows(_first_plan(asked, bundle, source), source)
@@ -173,7 +173,7 @@ def _first_plan(asked: EmbedRequest, bundle: Bundle, source: Source) -> Plan:
         exporter=__version__,
         bundle=bundle.manifest.name,
         digest=bundle.manifest.digest,
-        target=target_of(bundle, asked.target),
+        target=bundle.target_of(asked.target),
         output=output.name,
         length=int(output.shape[1]),
         dtype=asked.dtype,

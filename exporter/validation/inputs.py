@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from exporter.models import ExampleInput, Preprocess, preprocess_image
-from exporter.models.preprocessing.preprocess import crop_image
+from exporter.models.preprocessing.pixels import crop_image
 from exporter.targets import Array
 
 Cases = Mapping[str, Mapping[str, Array]]

@@ -46,6 +46,7 @@ IMPORTS: dict[str, str] = {
     "benchmark": "arrays errors forms graph machine models packages processes records targets",
     "bundle": "arrays errors models processes recipe records signature targets",
     "embed": "bundle errors images machine models processes records signature version",
+    "servers": "bundle errors models processes records signature targets",
     "report": "arrays bundle errors models records sweep validation",
     "pipeline": (
         "anatomy benchmark bundle capture errors forms graph images local_path machine models packages "
@@ -54,7 +55,7 @@ IMPORTS: dict[str, str] = {
     "__init__": "bundle errors models pipeline recipe schedule version",
     "cli": (
         "benchmark bundle embed errors graph lint models packages pipeline recipe records reduction rewrite "
-        "schedule sweep targets validation version"
+        "schedule servers sweep targets validation version"
     ),
     "__main__": "cli processes streams",
 }
@@ -67,7 +68,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("targets/trt",),
     "tensorrt_rtx_bindings": ("targets/trt_rtx",),
     "torch_tensorrt": ("targets/torch_trt",),
-    "openvino": ("targets/openvino",),
+    "openvino": ("targets/openvino", "servers/triton"),
     "pyarrow": ("embed",),
     "ray": ("embed",),
 }
@@ -77,7 +78,7 @@ ALWAYS_THERE: dict[str, tuple[str, ...]] = {
     "onnx": ("targets/onnx", "lint"),
     "onnx_ir": ("targets/onnx",),
     "onnxscript": ("targets/onnx",),
-    "onnxruntime": ("targets/onnx",),
+    "onnxruntime": ("targets/onnx", "servers/triton"),
     "triton": ("kernels",),
 }
 

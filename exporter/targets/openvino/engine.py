@@ -31,15 +31,7 @@ def compile_model(
     """
     hint = options.precision_hint
     require_device(core, options.device, precisions_of(model) | ({PRECISION_OF[hint]} if hint else set()))
-    properties: dict[str, Any] = {
-        "EXECUTION_MODE_HINT": "ACCURACY",
-        "PERFORMANCE_HINT": options.performance_hint.upper(),
-        "CACHE_DIR": "",
-    }
-    if hint is not None:
-        properties["INFERENCE_PRECISION_HINT"] = hint
-    if threads and options.device == _CPU:
-        properties["INFERENCE_NUM_THREADS"] = threads
+    properties = compile_properties(options, threads=threads)
     if timed:
         properties["PERF_COUNT"] = True
     try:
@@ -48,6 +40,25 @@ def compile_model(
         raise TargetUnavailableError(
             f"target openvino: device {options.device} cannot compile the model: {reason(error)}"
         ) from error
+
+
+def compile_properties(options: OpenVinoOptions, *, threads: int = 0) -> dict[str, Any]:
+    """What OpenVINO is told about how to compute; plain values by OpenVINO's names.
+
+    Args:
+        options: device and hints.
+        threads: on the CPU, 0 for OpenVINO's choice.
+    """
+    properties: dict[str, Any] = {
+        "EXECUTION_MODE_HINT": "ACCURACY",
+        "PERFORMANCE_HINT": options.performance_hint.upper(),
+        "CACHE_DIR": "",
+    }
+    if options.precision_hint is not None:
+        properties["INFERENCE_PRECISION_HINT"] = options.precision_hint
+    if threads and options.device == _CPU:
+        properties["INFERENCE_NUM_THREADS"] = threads
+    return properties
 
 
 def check_options(options: OpenVinoOptions) -> None:

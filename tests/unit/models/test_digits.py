@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from timm.layers.attention import Attention
 
-from exporter.models.preprocessing.preprocess import preprocess_image
+from exporter.models.preprocessing.pixels import preprocess_image
 from exporter.models.shipped.digits import (
     DIGITS_PREPROCESS,
     HELD_OUT_SCANS,

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from exporter.models import ModelRequest, is_raced, load, shipped_data, training_images
-from exporter.models.preprocessing.preprocess import preprocess_image
+from exporter.models.preprocessing.pixels import preprocess_image
 from exporter.models.shipped.fashion import (
     FASHION_PHOTOS,
     FASHION_PREPROCESS,

@@ -1,0 +1,1 @@
+"""NVIDIA Triton Inference Server: `config.pbtxt`, and `model.py` for its python backend."""

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from exporter.errors import ParityError, TargetUnavailableError, UsageError, quoted, reason
+from exporter.errors import ParityError, TargetUnavailableError, UsageError, first_few, quoted, reason
 from exporter.signature import Array
 
 DATATYPES = {
@@ -88,9 +88,10 @@ class Server:
         """
         path = f"/v2/models/{quote(model, safe='')}"
         if self._ask("GET", f"{path}/ready")[0] != _OK:
+            there = first_few(self._models()) or "it does not say what"
             raise TargetUnavailableError(
-                f"{self.url}: expected a model {model} that is ready, got none; --model names another one, and the "
-                "server's log says why a model does not load"
+                f"{self.url}: expected a model {model} that is ready, got none; it has: {there}; give --model, or "
+                "see in its log why a model does not load"
             )
         return self._document(path)
 
@@ -145,6 +146,14 @@ class Server:
                 f"{self.url}: model {model}: expected {', '.join(outputs)} in the Open Inference Protocol, got "
                 f"something else ({reason(error)})"
             ) from None
+
+    def _models(self) -> list[str]:
+        """Names of the models, by an extension of Triton's; none where the server has it not."""
+        status, body, _ = self._ask("POST", "/v2/repository/index", b"{}")
+        try:
+            return [str(each["name"]) for each in json.loads(body)] if status == _OK else []
+        except (ValueError, KeyError, TypeError):
+            return []
 
     def _failure(self, model: str, status: int, answer: bytes) -> ParityError | TargetUnavailableError:
         try:

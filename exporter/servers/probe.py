@@ -35,7 +35,7 @@ class ProbeRequest:
         url: of the server, `http://HOST:PORT`.
         bundle: its folder.
         model: name on the server; None for the bundle's.
-        target: whose tolerances and sample count; None for the only one, or `onnx`.
+        target: whose tolerances and sample count; None for the one that the server names, the only one, or `onnx`.
         timeout_s: for every answer.
     """
 
@@ -112,12 +112,16 @@ def probe(asked: ProbeRequest) -> Probed:
         UsageError: the address is none, or the bundle has no such target.
     """
     bundle = load_bundle(asked.bundle)
-    target, name = bundle.target_of(asked.target), asked.model or bundle.manifest.name
-    tolerances, sample = _tolerances(bundle, target), bundle.sample(target)
+    name = asked.model or bundle.manifest.name
+    if asked.target is not None:
+        bundle.target_of(asked.target)
     server = Server(url=asked.url, timeout_s=asked.timeout_s)
     with closing(server):
         about = server.metadata()
         model = server.model_metadata(name)
+        said = server.parameters(name)
+        target = bundle.target_of(asked.target or _served(bundle, said))
+        tolerances, sample = _tolerances(bundle, target), bundle.sample(target)
         inputs = _inputs(bundle, target, model, sample)
         binary = takes_bytes(about)
         if not binary and any(array.dtype in (np.object_, np.float16) for array in inputs.values()):
@@ -132,18 +136,27 @@ def probe(asked: ProbeRequest) -> Probed:
 
         found = _all_rows(ask, _parts(bundle, len(sample[outputs[0]])))
         latency = tuple(_timed(ask, rows) for rows in _sizes(bundle, len(sample[outputs[0]])))
-        said = server.parameters(name).get(ENGINE)
     return Probed(
         url=asked.url,
         server=f"{about.get('name', 'unnamed')} {about.get('version', '')}".strip(),
         model=name,
         platform=str(model.get("platform", "")),
         bundle=bundle.manifest.name,
-        same_engine=None if said is None else said == bundle.manifest.artifacts[target].sha256,
+        same_engine=_is_same_engine(bundle, target, said),
         max_abs_error={key: _largest_error(found[key], sample[key]) for key in outputs},
         latency=latency,
         failures=_failures(asked.url, name, found, sample, tolerances),
     )
+
+
+def _served(bundle: Bundle, said: Mapping[str, str]) -> str | None:
+    """The target that a server says it runs, if the bundle has it."""
+    target = said.get("target")
+    return target if target in bundle.manifest.artifacts else None
+
+
+def _is_same_engine(bundle: Bundle, target: str, said: Mapping[str, str]) -> bool | None:
+    return said[ENGINE] == bundle.manifest.artifacts[target].sha256 if ENGINE in said else None
 
 
 def _tolerances(bundle: Bundle, target: str) -> Mapping[str, float]:

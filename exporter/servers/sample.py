@@ -50,7 +50,8 @@ def sample_files(bundle: Bundle, target: str) -> Array:
 def _pixels_of(input_CHW: Array, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """The bytes that were normalised."""
     mean, std = (np.array(each)[:, None, None] for each in (preprocess.mean, preprocess.std))
-    return np.rint((input_CHW * std + mean) * 255).clip(0, 255).astype(np.uint8)
+    pixels_CHW: npt.NDArray[np.uint8] = np.rint((input_CHW * std + mean) * 255).clip(0, 255).astype(np.uint8)
+    return pixels_CHW
 
 
 def _image_of(pixels_CHW: npt.NDArray[np.uint8], preprocess: Preprocess) -> Image.Image:

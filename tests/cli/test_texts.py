@@ -83,6 +83,23 @@ def test_bundle_of_a_text_encoder_takes_ids_and_a_mask(text_bundle: Path) -> Non
     assert found["parity"].keys() == {"onnx", "openvino"}
 
 
+def test_text_encoder_that_merges_is_packed_with_a_check_of_its_mask(
+    text_bundle: Path, lengths_bundle: Path, tmp_path: Path
+) -> None:
+    outcome = run("pack", text_bundle, "--for", "triton", "--out", tmp_path, "--name", "bert", "--json")
+
+    assert outcome.status == 0, outcome.err
+    assert outcome.document["backend"] == "python"
+    settings = json.loads((tmp_path / "bert" / "1" / "settings.json").read_text())
+    assert (settings["masks"], settings["batch"]) == (["attention_mask"], None)
+    ids = np.fromfile(tmp_path / "bert" / "warmup" / "input_ids", np.int64)
+    assert ids.tolist() == load_bundle(text_bundle).sample()["input_ids"][0].tolist()
+
+    refused = run("pack", lengths_bundle, "--for", "triton", "--out", tmp_path)
+    assert refused.status == 2
+    assert "expected engines of one length, got 8, 16" in refused.complaint
+
+
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_padded_batch_of_texts_equals_the_texts_one_by_one(text_bundle: Path, target: str) -> None:
     encode = load_bundle(text_bundle).encoder(target)

@@ -57,6 +57,7 @@ class Triton:
             "allow-grpc": "false",
             "allow-metrics": "false",
             "exit-timeout-secs": 10,
+            "backend-config": f"python,shm-region-prefix-name={_shared_memory(port)}",
         }
         command = [
             str(server / "bin" / "tritonserver"),
@@ -85,7 +86,7 @@ class Triton:
                 time.sleep(0.05)
             yield running
         finally:
-            end(process)
+            end(process, port)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +120,17 @@ class Running:
         """Status of an answer and its JSON, in plain HTTP."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
         try:
-            connection.request("GET" if body is None else "POST", path, body and json.dumps(body))
+            method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
+            connection.request(method, path, content)
             answer = connection.getresponse()
-            content = answer.read()
-            return answer.status, json.loads(content) if content else None
+            given = answer.read()
+            return answer.status, json.loads(given) if given else None
         finally:
             connection.close()
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """End a server and what it started."""
+def end(process: "subprocess.Popen[bytes]", port: int) -> None:
+    """End a server and what it started, and remove the memory that it shared, which stays where it was killed."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -136,6 +138,12 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    for region in Path("/dev/shm").glob(f"{_shared_memory(port)}*"):
+        region.unlink()
+
+
+def _shared_memory(port: int) -> str:
+    return f"exporter_tests_{port}_"
 
 
 def installed_triton(folder: Path) -> Triton:

@@ -130,7 +130,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         name="bundle",
         files=_bundle,
-        commands=(f"report {CASE}/b --quiet",),
+        commands=(f"report {CASE}/b --quiet", f"pack {CASE}/b --for triton --out {CASE}/models --quiet"),
         damaged=(".json", ".npz"),
         finish=reseal,
     ),
@@ -181,6 +181,8 @@ KINDS: tuple[Kind, ...] = (
             f"bench {CASE}/nothing --batch 1,8 --threads 1",
             f"report {CASE}/nothing --image {CASE}/none.png",
             f"lint {CASE}/nothing.onnx --for ort",
+            f"pack {CASE}/nothing --for triton --out {CASE}/models --name a --queue 4 --delay-ms 2.5 --instances 2",
+            f"probe http://127.0.0.1:1 --bundle {CASE}/nothing --model a --timeout 2",
         ),
         damaged=(),
     ),

@@ -46,10 +46,11 @@ def write_model(model: TritonModel, repository: Path) -> Path:
     place = repository / model.name
     _check(repository, place)
     clear_leftovers(repository)
-    repository.mkdir(parents=True, exist_ok=True)
+    repository.parent.mkdir(parents=True, exist_ok=True)
     with scratch_beside(repository, PARTIAL) as scratch:
         new, old = scratch / "new", scratch / "old"
         _write(model, new)
+        repository.mkdir(exist_ok=True)
         with interrupts_wait():
             if place.exists():
                 _move(place, old)
@@ -116,8 +117,11 @@ def _sample(model: TritonModel) -> dict[str, Array]:
 
 def _serialised(rows: Array) -> bytes:
     """The first row as Triton reads it from a file: a file of a request has its length in front."""
-    first = rows[0]
-    return len(first[0]).to_bytes(4, "little") + first[0] if rows.dtype == np.object_ else first.tobytes()
+    if rows.dtype != np.object_:
+        content: bytes = rows[0].tobytes()
+        return content
+    file: bytes = rows[0, 0]
+    return len(file).to_bytes(4, "little") + file
 
 
 def _write_python(model: TritonModel, version: Path) -> None:

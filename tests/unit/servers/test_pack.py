@@ -38,7 +38,8 @@ def parsed(module: ModuleType, text: str) -> dict[str, Any]:
     from google.protobuf import json_format, text_format
 
     message = text_format.Parse(text, module.ModelConfig())
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    found: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return found
 
 
 def changed(bundle: Bundle, *, batch: int | str = BATCH, **artifact: Any) -> Bundle:

@@ -36,6 +36,21 @@ _OK, _TOO_BUSY, _FAULT = 200, 503, 500
 _LONGEST_ANSWER = 1 << 30
 
 
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What a server's configuration says of a model; None for what it does not say.
+
+    Attributes:
+        target: of the bundle that it was packed of.
+        engine: sha256 of the engine's main file in the bundle.
+        max_batch: rows of a request at most.
+    """
+
+    target: str | None = None
+    engine: str | None = None
+    max_batch: int | None = None
+
+
 @dataclass(kw_only=True)
 class Server:
     """A server, asked over one connection that is kept open.
@@ -95,14 +110,19 @@ class Server:
             )
         return self._document(path)
 
-    def parameters(self, model: str) -> Mapping[str, str]:
-        """What the configuration of a model says beyond Triton's own fields; empty where the server does not tell."""
+    def served(self, model: str) -> "Served":
+        """What the configuration of a model says, by an extension of Triton's; nothing where the server has it not."""
         status, body, _ = self._ask("GET", f"/v2/models/{quote(model, safe='')}/config")
         try:
-            given = json.loads(body)["parameters"] if status == _OK else {}
-            return {key: str(value["string_value"]) for key, value in given.items()}
+            config = json.loads(body) if status == _OK else {}
+            given = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+            return Served(
+                target=given.get("target"),
+                engine=given.get(ENGINE),
+                max_batch=int(config.get("max_batch_size", 0)) or None,
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
-            return {}
+            return Served()
 
     def infer(
         self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, binary: bool

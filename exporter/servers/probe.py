@@ -16,7 +16,7 @@ import numpy as np
 from exporter.bundle import Bundle, load_bundle
 from exporter.errors import BundleError, ParityError, TargetUnavailableError, UsageError, quoted
 from exporter.records import LENIENT, parse_json, record_from
-from exporter.servers.open_inference import DATATYPES, ENGINE, Server, takes_bytes
+from exporter.servers.open_inference import DATATYPES, Server, takes_bytes
 from exporter.servers.sample import sample_files
 from exporter.signature import Array, TensorSpec
 from exporter.targets.sample_check import shortfalls
@@ -119,8 +119,9 @@ def probe(asked: ProbeRequest) -> Probed:
     with closing(server):
         about = server.metadata()
         model = server.model_metadata(name)
-        said = server.parameters(name)
-        target = bundle.target_of(asked.target or _served(bundle, said))
+        served = server.served(name)
+        known = served.target if served.target in bundle.manifest.artifacts else None
+        target = bundle.target_of(asked.target or known)
         tolerances, sample = _tolerances(bundle, target), bundle.sample(target)
         inputs = _inputs(bundle, target, model, sample)
         binary = takes_bytes(about)
@@ -134,29 +135,23 @@ def probe(asked: ProbeRequest) -> Probed:
             given = {key: array[rows] for key, array in inputs.items()}
             return server.infer(name, given, outputs, binary=binary)
 
-        found = _all_rows(ask, _parts(bundle, len(sample[outputs[0]])))
-        latency = tuple(_timed(ask, rows) for rows in _sizes(bundle, len(sample[outputs[0]])))
+        rows = len(sample[outputs[0]])
+        most = min(each for each in (rows, bundle.signature.batch, served.max_batch) if isinstance(each, int))
+        found = _all_rows(ask, rows, most)
+        latency = tuple(_timed(ask, count) for count in sorted({1, most}))
     return Probed(
         url=asked.url,
         server=f"{about.get('name', 'unnamed')} {about.get('version', '')}".strip(),
         model=name,
         platform=str(model.get("platform", "")),
         bundle=bundle.manifest.name,
-        same_engine=_is_same_engine(bundle, target, said),
+        same_engine=None
+        if served.engine is None
+        else served.engine == bundle.manifest.artifacts[target].sha256,
         max_abs_error={key: _largest_error(found[key], sample[key]) for key in outputs},
         latency=latency,
         failures=_failures(asked.url, name, found, sample, tolerances),
     )
-
-
-def _served(bundle: Bundle, said: Mapping[str, str]) -> str | None:
-    """The target that a server says it runs, if the bundle has it."""
-    target = said.get("target")
-    return target if target in bundle.manifest.artifacts else None
-
-
-def _is_same_engine(bundle: Bundle, target: str, said: Mapping[str, str]) -> bool | None:
-    return said[ENGINE] == bundle.manifest.artifacts[target].sha256 if ENGINE in said else None
 
 
 def _tolerances(bundle: Bundle, target: str) -> Mapping[str, float]:
@@ -177,23 +172,29 @@ def _inputs(
     """The sample as the model takes it: as the engine's inputs, or as image files."""
     manifest = bundle.manifest
     takes = _described(model.get("inputs"))
-    if set(takes.values()) == {("BYTES", (1,))} and manifest.preprocess is not None:
+    takes_files = manifest.preprocess is not None and takes == {manifest.inputs[0].name: ("BYTES", (1,))}
+    if not takes_files:
+        _check_same("inputs", manifest.inputs, takes, model)
+    _check_same("outputs", manifest.outputs, _described(model.get("outputs")), model)
+    if takes_files:
         return {manifest.inputs[0].name: sample_files(bundle, target)}
-    for what, specs, there in (
-        ("inputs", manifest.inputs, takes),
-        ("outputs", manifest.outputs, _described(model.get("outputs"))),
-    ):
-        expected = {spec.name: (DATATYPES.get(spec.dtype, spec.dtype), _row(spec)) for spec in specs}
-        if expected != there:
-            raise ParityError(
-                f"model {model.get('name')}: expected {what} {_listed(expected)}, got {_listed(there)}; it serves "
-                "another bundle"
-            )
     return bundle.signature.inputs_of(sample)
 
 
-def _row(spec: TensorSpec) -> tuple[int, ...]:
-    return tuple(map(int, spec.shape[1:]))
+def _check_same(
+    what: str,
+    specs: Sequence[TensorSpec],
+    there: Mapping[str, tuple[str, tuple[int, ...]]],
+    model: Mapping[str, Any],
+) -> None:
+    expected = {
+        spec.name: (DATATYPES.get(spec.dtype, spec.dtype), tuple(map(int, spec.shape[1:]))) for spec in specs
+    }
+    if expected != there:
+        raise ParityError(
+            f"model {model.get('name')}: expected {what} {_listed(expected)}, got {_listed(there)}; it serves another "
+            "bundle"
+        )
 
 
 def _described(tensors: object) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -209,20 +210,9 @@ def _listed(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
     return ", ".join(shown) or "none"
 
 
-def _sizes(bundle: Bundle, rows: int) -> Sequence[int]:
-    """One row, which a static engine pads, and as many as it takes and the sample has."""
-    batch = bundle.signature.batch
-    return sorted({1, min(batch, rows) if isinstance(batch, int) else rows})
-
-
-def _parts(bundle: Bundle, rows: int) -> Sequence[slice]:
-    """Requests for all rows: the first one alone, and the others in requests of the largest size."""
-    size = _sizes(bundle, rows)[-1]
-    return [slice(0, 1), *(slice(start, start + size) for start in range(1, rows, size))]
-
-
-def _all_rows(ask: Callable[[slice], dict[str, Array]], parts: Sequence[slice]) -> dict[str, Array]:
-    answers = [ask(part) for part in parts]
+def _all_rows(ask: Callable[[slice], dict[str, Array]], rows: int, most: int) -> dict[str, Array]:
+    """Answers to all rows: to the first one alone, which a static engine pads, and to the others, `most` at a time."""
+    answers = [ask(slice(0, 1)), *(ask(slice(start, start + most)) for start in range(1, rows, most))]
     return {key: np.concatenate([answer[key] for answer in answers]) for key in answers[0]}
 
 

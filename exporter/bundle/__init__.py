@@ -4,12 +4,12 @@ from exporter.bundle.amend import amend, check_amendable
 from exporter.bundle.file_names import MANIFEST_FILE
 from exporter.bundle.leftovers import BENCH, PARTIAL, clear_leftovers, scratch_beside
 from exporter.bundle.load import (
+    CHEAPER_FOLDER,
     RECIPE_FILE,
     SHORTER_FOLDER,
     TEXT_FOLDER,
     Bundle,
     load_bundle,
-    read_manifest,
     recorded_weights_sha256,
     written_bundle,
 )
@@ -24,10 +24,19 @@ from exporter.bundle.manifest import (
     TokensRead,
     WeightsRecord,
 )
-from exporter.bundle.write import SAMPLE_FILE, check_out_dir, place_of, seal, stage_bundle, write_sample
+from exporter.bundle.write import (
+    SAMPLE_FILE,
+    check_out_dir,
+    place_of,
+    seal,
+    sha256_of,
+    stage_bundle,
+    write_sample,
+)
 
 __all__ = [
     "BENCH",
+    "CHEAPER_FOLDER",
     "MANIFEST_FILE",
     "PARTIAL",
     "RECIPE_FILE",
@@ -50,10 +59,10 @@ __all__ = [
     "load_bundle",
     "locked",
     "place_of",
-    "read_manifest",
     "recorded_weights_sha256",
     "scratch_beside",
     "seal",
+    "sha256_of",
     "stage_bundle",
     "write_sample",
     "written_bundle",

@@ -19,6 +19,7 @@ from exporter.bundle.locks import wait_for_writer
 from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
+from exporter.records import LADDER_FILE, LadderRecord, read_file
 from exporter.signature import MASK, Array, Signature
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 RECIPE_FILE = "recipe.yaml"
 TEXT_FOLDER = "text"
 SHORTER_FOLDER = "shorter"
+CHEAPER_FOLDER = "cheaper"
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
@@ -165,6 +167,27 @@ class Bundle:
         """The bundles for every length of a text that lie in this one, the shortest first, and itself."""
         shorter = self._inner(SHORTER_FOLDER)
         return (*(shorter.lengths() if shorter is not None else ()), self)
+
+    def rungs(self) -> "tuple[Bundle, ...]":
+        """The bundles of a ladder's engines that lie in this one, the cheapest first, and itself."""
+        cheaper = self._inner(CHEAPER_FOLDER)
+        return (*(cheaper.rungs() if cheaper is not None else ()), self)
+
+    def ladder(self) -> LadderRecord | None:
+        """What is known of the ladder whose last engine this bundle is; None of any other bundle.
+
+        Raises:
+            BundleError: it is of a newer exporter, or does not fit the engines.
+        """
+        if LADDER_FILE not in self.manifest.files:
+            return None
+        record = read_file(LadderRecord, self.path / LADDER_FILE, "build the ladder again")
+        engines = [each.manifest.artifacts.get(record.target) for each in self.rungs()]
+        if [None if each is None else each.sha256 for each in engines] != [
+            each.sha256 for each in record.rungs
+        ]:
+            raise BundleError(f"{self.path}: {LADDER_FILE} is of other engines; build the ladder again")
+        return record
 
     def _inner(self, folder: str) -> "Bundle | None":
         if f"{folder}/{MANIFEST_FILE}" not in self.manifest.files:

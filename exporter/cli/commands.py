@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from exporter.cli.ladder_command import ladder_command
 from exporter.cli.options import (
     Command,
     add_options,
@@ -151,9 +152,7 @@ def validate_command(bundle: str, workers: int | None, save: bool, output: Outpu
     help="Of the vectors.",
 )
 @click.option(
-    "--shard",
-    type=click.IntRange(min=1),
-    help="Images in each file; by default about a 64th of them, from 32 to 4096.",
+    "--shard", type=click.IntRange(min=1), default=4096, show_default=True, help="Images in each file."
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes; by default one per core, or one on a GPU."
@@ -353,6 +352,7 @@ COMMANDS = (
     probe_command,
     bench_command,
     sweep_command,
+    ladder_command,
     report_command,
     lint_command,
     doctor_command,

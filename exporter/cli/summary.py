@@ -56,6 +56,8 @@ def validated_tree(validated: Validated) -> dict[str, Any]:
     }
     if validated.shorter:
         tree["shorter"] = {str(length): _parity_tree(each, {}) for length, each in validated.shorter.items()}
+    if validated.rungs:
+        tree["rungs"] = {name: _parity_tree(each, {}) for name, each in validated.rungs.items()}
     return {**tree, **_failures_tree(validated.failures), **measured_tree(validated.measured)}
 
 
@@ -106,6 +108,8 @@ def print_validated(console: Console, validated: Validated) -> None:
     lines.add_row("files", f"{len(validated.bundle.manifest.files) + 1} unchanged")
     for length, parity in validated.shorter.items():
         _add_parity(lines, parity, f", {length} tokens")
+    for name, parity in validated.rungs.items():
+        _add_parity(lines, parity, f", {name}")
     _add_parity(lines, validated.parity)
     add_measured(lines, validated.measured)
     console.print(validated.bundle.manifest.name, style="bold")

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from socket import gethostname
 
 import numpy as np
 from PIL import Image
 
 from exporter.bundle import Bundle, load_bundle
 from exporter.embed.plan import Dtype
-from exporter.embed.row import Row, stamp_of
-from exporter.errors import BundleError, TargetUnavailableError, UsageError, nearest, quoted
+from exporter.embed.row import Row
+from exporter.errors import BundleError, TargetUnavailableError, UsageError, nearest
 from exporter.images import open_image, open_part, pixels_or_reason
 from exporter.models import Preprocess, normalize
 from exporter.signature import Array, TensorSpec
@@ -50,7 +49,8 @@ class Encoder:
             self._runner.threads = threads
         self._runner.spinning = False  # images are decoded between its calls
         self._runner.load()
-        self._images = images_at_once(bundle)
+        batch = bundle.signature.batch
+        self._images = _IMAGES_AT_ONCE if isinstance(batch, str) else batch * -(-_IMAGES_AT_ONCE // batch)
 
     def __call__(self, rows: Sequence[Row], length: int, dtype: Dtype) -> tuple[Array, list[str | None]]:
         """Vectors (n, C), zeros where there is none, and why there is none, by row.
@@ -59,9 +59,6 @@ class Encoder:
             rows: of the images.
             length: C.
             dtype: of the vectors.
-
-        Raises:
-            UsageError: the file of a row was there when the run was planned, and is not here.
         """
         vectors_nC = np.zeros((len(rows), length), dtype=dtype)
         reasons: list[str | None] = [None] * len(rows)
@@ -69,7 +66,6 @@ class Encoder:
         for place, row in enumerate(rows):
             pixels = pixels_or_reason(opener(row), self._preprocess)
             if isinstance(pixels, str):
-                _check_seen(row)
                 reasons[place] = pixels
             else:
                 if not taken:
@@ -98,12 +94,6 @@ class Encoder:
     def _as_input(self, pixels_BCHW: Array) -> Array:
         given = pixels_BCHW if self._manifest.input == "uint8" else normalize(pixels_BCHW, self._preprocess)
         return np.ascontiguousarray(given.transpose(0, 2, 3, 1)) if self._manifest.layout == "nhwc" else given
-
-
-def images_at_once(bundle: Bundle) -> int:
-    """Images of a call of the engine's runner: whole batches."""
-    batch = bundle.signature.batch
-    return _IMAGES_AT_ONCE if isinstance(batch, str) else batch * -(-_IMAGES_AT_ONCE // batch)
 
 
 def preprocess_of(bundle: Bundle) -> Preprocess:
@@ -156,14 +146,6 @@ def opened(path: Path, digest: str) -> Bundle:
             "replaced; repeat the command with another --out"
         )
     return bundle
-
-
-def _check_seen(row: Row) -> None:
-    if row.stamp is not None and stamp_of(row.file) is None:
-        raise UsageError(
-            f"data: {quoted(row.file)}: was there when the run was planned, is not on {gethostname()} now; workers "
-            "need the data at the same path"
-        )
 
 
 def opener(row: Row) -> "partial[Image.Image]":

@@ -15,12 +15,13 @@ from exporter.images.kinds import (
     names_text,
     sort_files,
 )
-from exporter.images.opening import open_image, open_part
+from exporter.images.opening import image_size, open_image, open_part
 from exporter.images.pixels import pixels_or_reason
 
 __all__ = [
     "SUFFIXES",
     "Listing",
+    "image_size",
     "is_stray",
     "join_listings",
     "kinds_text",

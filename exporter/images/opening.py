@@ -24,6 +24,16 @@ def open_image(path: Path) -> Image.Image:
     return image
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header.
+
+    Raises:
+        OSError: as `open_image`.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        return image.size
+
+
 def open_part(path: Path, offset: int, size: int) -> Image.Image:
     """An image that is a part of a regular file.
 

@@ -3,6 +3,8 @@
 from exporter.pipeline.bench import Benched, bench
 from exporter.pipeline.bundle_files import parity_record
 from exporter.pipeline.export import Exported, build, export
+from exporter.pipeline.ladder import Laddered, LadderRequest, ladder
+from exporter.pipeline.ladder_record import cautions
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.observe import Note, Observer, silent
 from exporter.pipeline.optimize import optimize
@@ -17,6 +19,8 @@ __all__ = [
     "Benched",
     "Exported",
     "Goal",
+    "LadderRequest",
+    "Laddered",
     "Measured",
     "Note",
     "Observer",
@@ -26,8 +30,10 @@ __all__ = [
     "bench",
     "block_macs",
     "build",
+    "cautions",
     "export",
     "gmacs",
+    "ladder",
     "optimize",
     "parity_record",
     "plan_export",

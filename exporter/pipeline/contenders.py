@@ -8,7 +8,7 @@ from exporter.models import Preprocess, normalize
 from exporter.pipeline.plan import Planned
 from exporter.recipe import Recipe
 from exporter.rewrite import RewrittenProgram
-from exporter.targets import Array, Runner
+from exporter.targets import Array, Run
 from exporter.validation import Contender
 
 
@@ -42,7 +42,7 @@ def reduced_contender(planned: Planned, program: RewrittenProgram) -> Contender:
     return run
 
 
-def engine_contender(recipe: Recipe, runner: Runner, preprocess: Preprocess) -> Contender:
+def engine_contender(recipe: Recipe, runner: Run, preprocess: Preprocess) -> Contender:
     """An engine; it gets what its recipe says that it takes."""
 
     def run(pixels_BCHW: Array) -> Array:

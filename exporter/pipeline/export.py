@@ -27,14 +27,14 @@ from exporter.pipeline.choose import with_choices
 from exporter.pipeline.compile import Compiled, Targets, compile_engines, targets_here, worst
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Measured, measure_compiled, require_measured
-from exporter.pipeline.measure_texts import Run, measure_texts
+from exporter.pipeline.measure_texts import measure_texts
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import check_weights
 from exporter.pipeline.plan import Planned, plan_export, shorter
 from exporter.pipeline.racing import asks_for_race, race_against_dense
 from exporter.pipeline.texts import TextTower
 from exporter.recipe import Recipe, check, text_recipe
-from exporter.targets import by_length
+from exporter.targets import Run, by_length
 
 
 @dataclass(frozen=True, kw_only=True)

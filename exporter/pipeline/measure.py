@@ -25,7 +25,7 @@ from exporter.pipeline.texts import Embed, TextTower
 from exporter.recipe import Validation
 from exporter.records import BlockError, DataRecord, ValidationRecord
 from exporter.rewrite import RewrittenProgram
-from exporter.targets import Array, Runner
+from exporter.targets import Array, Run
 from exporter.validation import (
     Contender,
     Hits,
@@ -69,13 +69,13 @@ class Engines:
     Attributes:
         planned: with the dense program, and a recipe that says how the runners take their images.
         program: rewritten, for the error per block.
-        runners: by target.
+        runners: by target, and of a ladder's engines as one.
         texts: embeds prompts and captions.
     """
 
     planned: Planned
     program: RewrittenProgram
-    runners: Mapping[str, Runner]
+    runners: Mapping[str, Run]
     texts: TextTower
 
     def contenders(self) -> dict[str, Contender]:

@@ -6,7 +6,7 @@ In: a planned model, its engines' runners, and texts. Out: a `Measured`, as for 
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from exporter.pipeline.measure import DENSE, Measured
 from exporter.pipeline.observe import Observer
 from exporter.pipeline.plan import Planned
 from exporter.records import DataRecord, ValidationRecord, write_whole
-from exporter.targets import Array, Inputs
+from exporter.targets import Array, Run
 from exporter.validation import (
     ScoredPairs,
     SimilarityReport,
@@ -33,10 +33,6 @@ from exporter.validation import (
 )
 
 _CHUNK = 64
-
-Run = Callable[[Inputs], Mapping[str, Array]]
-"""What runs inputs, outputs by name."""
-
 
 DENSE_FILE = "dense.npy"
 

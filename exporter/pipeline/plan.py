@@ -33,6 +33,8 @@ class Planned:
         schedule: merges per block, empty without an anatomy.
         learned: tensors of the method, by block that reduces its tokens.
         calibrated: what was chosen on images without labels; None where the recipe left nothing open.
+        shared_folder: below the engines' folder, where lie the weights that they have in common with others of a
+            ladder; None where they have none.
     """
 
     recipe: Recipe
@@ -42,6 +44,7 @@ class Planned:
     schedule: Schedule
     learned: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
     calibrated: Calibrated | None = None
+    shared_folder: str | None = None
 
     @property
     def name(self) -> str:
@@ -117,8 +120,10 @@ def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = Tr
 def planned_as(planned: Planned, recipe: Recipe) -> Planned:
     """The plan of another recipe, which differs in no more than the method's options and the schedule."""
     assert planned.anatomy is not None
-    geometry = method(recipe.method).limited(planned.anatomy.geometry, recipe.method_options)
-    return replace(planned, recipe=recipe, schedule=plan(recipe.schedule, geometry))
+    chosen = method(recipe.method)
+    geometry = chosen.limited(planned.anatomy.geometry, recipe.method_options)
+    found = replace(planned, recipe=recipe, schedule=plan(recipe.schedule, geometry))
+    return found if chosen.learned is None else replace(found, learned=_learned(found, chosen.learned))
 
 
 def _check_slots(recipe: Recipe, chosen: Method) -> None:

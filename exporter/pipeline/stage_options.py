@@ -91,7 +91,7 @@ def emit_request(planned: Planned, sample: Mapping[str, Array]) -> EmitRequest:
         signature=Signature(inputs=tuple(specs[:count]), outputs=tuple(specs[count:])),
         precision=recipe.precision,
         options=None,
-        shared_folder=_shared_folder(recipe),
+        shared_folder=planned.shared_folder or _shared_folder(recipe),
         metadata={
             "exporter": __version__,
             "name": planned.name,

@@ -51,13 +51,13 @@ from exporter.sweep import (
     front_names,
     grid,
     jobs_that_fit,
-    ladder,
     open_store,
     quality_measure,
-    rung_counts,
     segment_weights,
     solve_max_drop,
     solve_min_speedup,
+    table_counts,
+    table_engines,
     with_dense,
     with_drop_shares,
     write_record,
@@ -261,8 +261,8 @@ class _Sweep:
         return Space(geometries=geometries, families=looked_through, table=table)
 
     def _table(self, family: Point, geometry: Geometry) -> LatencyTable:
-        counts = rung_counts(geometry)
-        rungs = ladder(geometry, counts)
+        counts = table_counts(geometry)
+        rungs = table_engines(geometry, counts)
         points = [family.scheduled(ScheduleRequest(r_per_layer=merged)) for merged in rungs]
         unmeasured = replace(
             self.store.conditions, building={**self.store.conditions.building, "measured": False}

@@ -17,6 +17,7 @@ from exporter.bundle import (
     locked,
 )
 from exporter.errors import ExportError, TargetUnavailableError, UsageError
+from exporter.ladder import Cascade
 from exporter.models import ships_images
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
@@ -28,9 +29,12 @@ from exporter.pipeline.stage_options import tolerances
 from exporter.pipeline.texts import TextTower
 from exporter.pipeline.whereabouts import MODEL_KEY, WEIGHTS_KEY
 from exporter.recipe import Recipe, override
-from exporter.records import VALIDATION_FILE, canonical_json
-from exporter.targets import Runner, by_length
+from exporter.records import LADDER_FILE, VALIDATION_FILE, canonical_json
+from exporter.targets import Run, Runner, by_length
 from exporter.validation import ParityResult, compare, require
+
+LADDER = "ladder"
+"""What the engines of a ladder together are called among what is measured."""
 
 _KEY_LENGTH = 12
 
@@ -45,6 +49,7 @@ class Validated:
         measured: on images, where there were any.
         failures: by target, why an engine does not run here.
         shorter: parity of the engines for shorter texts, by length and target; empty where there is one length.
+        rungs: parity of the cheaper engines of a ladder, by engine and target; empty where there is no ladder.
     """
 
     bundle: Bundle
@@ -52,6 +57,7 @@ class Validated:
     measured: Measured | None
     failures: Mapping[str, ExportError] = field(default_factory=dict)
     shorter: Mapping[int | str, Mapping[str, ParityResult]] = field(default_factory=dict)
+    rungs: Mapping[str, Mapping[str, ParityResult]] = field(default_factory=dict)
 
 
 def validate(
@@ -93,12 +99,18 @@ def validate(
     parity_of_shorter = {
         each.manifest.inputs[0].shape[1]: _verify(each, recipe, own, observe) for each, own in shorter
     }
+    cascade, parity_of_rungs = _ladder(bundle, recipe, runners, observe)
     asked = recipe.validate
     ships = ships_images(recipe.model) and recipe.model.outputs != "reduced"
     if not (asked.data or asked.pairs or ships) or recipe.model.tower == "text":
         _refuse_in_vain(values or {}, recipe)
         return Validated(
-            bundle=bundle, parity=parity, measured=None, failures=failures, shorter=parity_of_shorter
+            bundle=bundle,
+            parity=parity,
+            measured=None,
+            failures=failures,
+            shorter=parity_of_shorter,
+            rungs=parity_of_rungs,
         )
     if save:
         check_amendable(bundle)
@@ -114,14 +126,21 @@ def validate(
         if save:
             bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     else:
-        engines = _engines(bundle, planned, runners, observe)
+        engines = _engines(
+            bundle, planned, runners if cascade is None else {**runners, LADDER: cascade}, observe
+        )
         with _store(bundle, found, save) as store:
             measured = measure(engines, found, store, observe, workers)
             if save:
                 bundle = amend(bundle, {VALIDATION_FILE: canonical_json(measured.record)})
     require_measured(asked, measured.record)
     return Validated(
-        bundle=bundle, parity=parity, measured=measured, failures=failures, shorter=parity_of_shorter
+        bundle=bundle,
+        parity=parity,
+        measured=measured,
+        failures=failures,
+        shorter=parity_of_shorter,
+        rungs=parity_of_rungs,
     )
 
 
@@ -174,7 +193,25 @@ def _verify(
     return parity
 
 
-def _engines(bundle: Bundle, planned: Planned, runners: Mapping[str, Runner], observe: Observer) -> Engines:
+def _ladder(
+    bundle: Bundle, recipe: Recipe, runners: Mapping[str, Runner], observe: Observer
+) -> tuple[Cascade | None, dict[str, Mapping[str, ParityResult]]]:
+    """A ladder's engines called as one, and parity of the cheaper ones; None and nothing of any other bundle."""
+    record = bundle.ladder()
+    if record is None:
+        return None, {}
+    cheaper = [(each, _runners(each)[0]) for each in bundle.rungs()[:-1]]
+    cascade = Cascade(
+        runners=[own[record.target] for own in (*(each for _, each in cheaper), runners)],
+        threshold=record.threshold,
+    )
+    return cascade, {
+        rung.name: _verify(each, recipe, own, observe)
+        for rung, (each, own) in zip(record.rungs, cheaper, strict=False)
+    }
+
+
+def _engines(bundle: Bundle, planned: Planned, runners: Mapping[str, Run], observe: Observer) -> Engines:
     recipe, text = planned.recipe, bundle.text()
     program = rewritten(bundle, planned, observe)
     texts = TextTower(recipe.model)
@@ -191,6 +228,7 @@ def _store(bundle: Bundle, found: Material, save: bool) -> Iterator[Path]:
     starts again.
     """
     engines = [record.sha256 for _, record in sorted(bundle.manifest.artifacts.items())]
+    engines += [bundle.manifest.files[LADDER_FILE]] if LADDER_FILE in bundle.manifest.files else []
     of_bundle = _digest([bundle.manifest.model.weights.sha256, *engines])
     key = of_bundle + _digest([images.fingerprint for images in found.sets.values()])
     path = bundle.path.absolute()

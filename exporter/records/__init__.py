@@ -17,6 +17,15 @@ from exporter.records.benchmark import (
 from exporter.records.calibrated import Calibrated, OptionSearch, Trial
 from exporter.records.intervals import Interval, Ratio
 from exporter.records.json_text import OMIT, canonical_json, parse_json, to_tree, write_whole
+from exporter.records.ladder import (
+    LADDER_FILE,
+    Certificate,
+    LadderRecord,
+    LadderTiming,
+    RoutedBySize,
+    Router,
+    RungRecord,
+)
 from exporter.records.reading import LENIENT, STRICT, message_from, read_file, record_from
 from exporter.records.validation import (
     VALIDATION_FILE,
@@ -40,6 +49,7 @@ from exporter.records.validation import (
 
 __all__ = [
     "BENCH_FILE",
+    "LADDER_FILE",
     "LENIENT",
     "OMIT",
     "STRICT",
@@ -49,6 +59,7 @@ __all__ = [
     "BlockError",
     "BlockTime",
     "Calibrated",
+    "Certificate",
     "ClassLabel",
     "ContenderRecord",
     "DataRecord",
@@ -56,6 +67,8 @@ __all__ = [
     "EfficiencyRecord",
     "Fidelity",
     "Interval",
+    "LadderRecord",
+    "LadderTiming",
     "LaunchRecord",
     "OptionSearch",
     "PatchFidelity",
@@ -65,6 +78,9 @@ __all__ = [
     "RecallDifference",
     "Retrieval",
     "RetrievalDifference",
+    "RoutedBySize",
+    "Router",
+    "RungRecord",
     "Similarity",
     "SimilarityDifference",
     "SlotNeed",

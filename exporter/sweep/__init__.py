@@ -11,7 +11,6 @@ from exporter.sweep.drive import (
 )
 from exporter.sweep.front import front_names, pareto_front, quality_measure
 from exporter.sweep.grid import Axes, Point, families, grid, with_dense
-from exporter.sweep.ladder import ladder, lift, rung_counts
 from exporter.sweep.latency import LatencyTable, Measurement, fit, segment_weights
 from exporter.sweep.record import (
     SWEEP_FILE,
@@ -28,6 +27,7 @@ from exporter.sweep.record import (
     write_record,
 )
 from exporter.sweep.solve import solve_max_drop, solve_min_speedup
+from exporter.sweep.table_engines import lift, table_counts, table_engines
 from exporter.sweep.workers import Builder
 
 __all__ = [
@@ -61,16 +61,16 @@ __all__ = [
     "front_names",
     "grid",
     "jobs_that_fit",
-    "ladder",
     "lift",
     "open_store",
     "pareto_front",
     "quality_measure",
     "read_record",
-    "rung_counts",
     "segment_weights",
     "solve_max_drop",
     "solve_min_speedup",
+    "table_counts",
+    "table_engines",
     "with_dense",
     "with_drop_shares",
     "write_record",

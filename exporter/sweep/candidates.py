@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from exporter.errors import UsageError
 from exporter.schedule import Geometry, Schedule, ScheduleRequest, plan
 from exporter.sweep.grid import Point
-from exporter.sweep.ladder import lift
 from exporter.sweep.latency import LatencyTable
+from exporter.sweep.table_engines import lift
 
 DROP_SHARES = (0.0, 0.5, 1.0)
 """Of the tokens that leave a block, what is dropped: a solver looks through the schedules of each share apart."""

@@ -104,7 +104,7 @@ class LatencyTable:
     def _unmeasured(self, fewest: int, most: int) -> UsageError:
         return UsageError(
             f"latency table: expected token counts from {self.counts[0]} to {self.counts[-1]}, which were "
-            f"measured, got {fewest} to {most}; measure a ladder that reaches there"
+            f"measured, got {fewest} to {most}; measure engines that reach there"
         )
 
 
@@ -130,7 +130,7 @@ def fit(
     then counts that differ by less than the tolerance become one step, and the steps are fitted once more.
 
     Args:
-        measurements: engines of one model; `ladder` says which.
+        measurements: engines of one model; `table_engines` says which.
         counts: those that get an entry; the measured tokens must lie between the smallest and the largest.
         weights: of the segments, see `segment_weights`.
         step_tolerance: see `STEP_TOLERANCE`; 0 joins only counts that are exactly equal.
@@ -160,7 +160,7 @@ def _fit_steps(
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise UsageError(
             f"latency table: {len(measurements)} measurements cannot tell {len(counts)} token counts and the cost "
-            "of a merge apart; measure the whole ladder"
+            "of a merge apart; measure all engines of the table"
         )
     latencies = np.array([each.latency_ms for each in measurements])
     certainty = np.array([1 / each.error_ms for each in measurements])

@@ -70,7 +70,7 @@ def solve_min_speedup(min_speedup: float, space: Space, drops: Measure, speedups
     if not min_speedup > 1:
         raise UsageError(f"sweep: expected --min-speedup above 1, got {min_speedup:g}")
     if space.table is None:
-        raise UsageError("sweep: --min-speedup needs a latency table; measure a ladder first")
+        raise UsageError("sweep: --min-speedup needs a latency table; measure one first")
     ledger = _Ledger()
     searches = [
         _Search(tuple(each for each in candidates(space, family) if each.predicted_speedup is not None))
@@ -187,7 +187,7 @@ def _least_drop(limit: float, ledger: _Ledger, answers: Sequence[Candidate]) -> 
         why = f"{_said(best)}; quality was not measured, so that it is the one that merges least"
         return solution(best=best, reached=True, explanation=why)
     if not ledger.found:
-        why = "the latency table covers no schedule of these families; measure a ladder that reaches lower"
+        why = "the latency table covers no schedule of these families; measure engines with fewer tokens"
         return solution(best=None, reached=False, explanation=why)
     timed = [each for each in ledger.found.values() if each.measured_speedup is not None]
     nearest = max(timed, key=lambda each: each.measured_speedup or 0, default=None)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from exporter.errors import TargetUnavailableError, UsageError, nearest
 from exporter.signature import Array, Inputs, Signature, TensorSpec
 from exporter.targets.by_length import by_length
-from exporter.targets.runner import Device, Runner
+from exporter.targets.runner import Device, Run, Runner
 from exporter.targets.target import Artifact, Emit, EmitRequest, Progress, Target
 
 TARGETS = ("onnx", "trt", "trt-rtx", "torch-trt", "aoti", "openvino")
@@ -117,6 +117,7 @@ __all__ = [
     "EmitRequest",
     "Inputs",
     "Progress",
+    "Run",
     "Runner",
     "Signature",
     "Target",

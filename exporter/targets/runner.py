@@ -20,6 +20,9 @@ from exporter.targets.batches import join, split
 
 Device = Literal["cpu", "cuda"]
 
+Run = Callable[[Inputs], Mapping[str, Array]]
+"""What runs any number of items, as a runner does: outputs by name."""
+
 
 @dataclass(kw_only=True)
 class Runner(ABC):

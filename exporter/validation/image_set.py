@@ -5,6 +5,8 @@ found, named and counted there.
 """
 
 import hashlib
+import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from exporter.errors import InternalError
-from exporter.images import open_image
+from exporter.images import image_size, open_image
 from exporter.targets import Array
 from exporter.validation.class_labels import LabelMatch
 
@@ -28,6 +30,7 @@ class ImageSet:
         labels: class indices; None if there are none.
         open: the image at a position, its orientation in EXIF left alone as the libraries' transforms leave it; can
             be pickled. Raises what Pillow raises.
+        bytes_per_pixel: of the file of the image at a position; of one in memory, as PNG. Raises as `open` does.
         fingerprint: sha256 over names, labels and each file's size and times, or the bytes of images in memory.
         match: which class each of the user's labels was found to be.
         notes: what was left out, one sentence each.
@@ -37,6 +40,7 @@ class ImageSet:
     names: tuple[str, ...]
     labels: tuple[int, ...] | None
     open: Callable[[int], Image.Image]
+    bytes_per_pixel: Callable[[int], float]
     fingerprint: str
     match: LabelMatch | None = None
     notes: tuple[str, ...] = ()
@@ -82,6 +86,7 @@ def image_arrays(images_BHWC: Array, labels: Sequence[int] | Array | None, name:
         names=tuple(f"{name}[{position}]" for position in range(len(images_BHWC))),
         labels=numbers,
         open=partial(_open_array, images_BHWC),
+        bytes_per_pixel=partial(_array_bytes_per_pixel, images_BHWC),
         fingerprint=digest.hexdigest(),
     )
 
@@ -112,6 +117,7 @@ def image_files(
         names=tuple(names),
         labels=numbers,
         open=partial(_open_file, tuple(paths)),
+        bytes_per_pixel=partial(_file_bytes_per_pixel, tuple(paths)),
         fingerprint=hashlib.sha256(repr(facts).encode()).hexdigest(),
         match=match,
         notes=notes,
@@ -124,6 +130,17 @@ def _open_file(paths: Sequence[Path], position: int) -> Image.Image:
 
 def _open_array(images_BHWC: Array, position: int) -> Image.Image:
     return Image.fromarray(images_BHWC[position])
+
+
+def _file_bytes_per_pixel(paths: Sequence[Path], position: int) -> float:
+    width, height = image_size(paths[position])
+    return os.path.getsize(paths[position]) / (width * height)
+
+
+def _array_bytes_per_pixel(images_BHWC: Array, position: int) -> float:
+    image, encoded = Image.fromarray(images_BHWC[position]), io.BytesIO()
+    image.save(encoded, format="PNG")
+    return len(encoded.getvalue()) / (image.width * image.height)
 
 
 def _size_and_time(path: Path) -> tuple[int, int, int] | None:

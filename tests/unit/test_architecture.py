@@ -45,11 +45,12 @@ IMPORTS: dict[str, str] = {
     ),
     "benchmark": "arrays errors forms graph machine models packages processes records targets",
     "bundle": "arrays errors models processes recipe records signature targets",
+    "ladder": "signature targets",
     "embed": "bundle errors images machine models processes records signature version",
     "servers": "bundle errors models processes records signature targets",
     "report": "arrays bundle errors models records sweep validation",
     "pipeline": (
-        "anatomy benchmark bundle capture errors forms graph images local_path machine models packages "
+        "anatomy benchmark bundle capture errors forms graph images ladder local_path machine models packages "
         "recipe records reduction report rewrite schedule sweep targets validation version"
     ),
     "__init__": "bundle errors models pipeline recipe schedule version",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import UsageError
 from exporter.schedule import Geometry, ScheduleRequest, Workload, plan
-from exporter.sweep import LatencyTable, Measurement, fit, ladder, segment_weights
+from exporter.sweep import LatencyTable, Measurement, fit, segment_weights, table_engines
 
 VIT_B = Geometry(tokens=197, protected=1, blocks=12)
 WEIGHTS = (1 / 3, *[1.0] * 11, 2 / 3)
@@ -42,7 +42,7 @@ def measured(
     counts: Sequence[int], block_ms: Callable[[float], float], noise: float = 0
 ) -> list[Measurement]:
     random = np.random.default_rng(0)
-    engines = [tokens_of(merged) for merged in ladder(VIT_B, counts)]
+    engines = [tokens_of(merged) for merged in table_engines(VIT_B, counts)]
     return [
         Measurement(tokens=tokens, latency_ms=engine_ms(tokens, block_ms) * (1 + noise * random.normal()))
         for tokens in engines

@@ -17,9 +17,9 @@ from exporter.sweep import (
     Space,
     candidates,
     fit,
-    ladder,
     solve_max_drop,
     solve_min_speedup,
+    table_engines,
     with_drop_shares,
 )
 
@@ -268,10 +268,10 @@ def test_min_speedup_without_a_table_that_covers_anything_says_so() -> None:
 
     solution = solve_min_speedup(1.3, replace(SPACE, table=short), World().drops, World().speedups)
 
-    assert not solution.reached and "measure a ladder that reaches lower" in solution.explanation
+    assert not solution.reached and "measure engines with fewer tokens" in solution.explanation
 
 
-# From the ladder to the answer ----------------------------------------------------------------------------------------
+# From the engines to the answer ---------------------------------------------------------------------------------------
 
 
 def tile_engine_ms(tokens: Sequence[int]) -> float:
@@ -281,9 +281,11 @@ def tile_engine_ms(tokens: Sequence[int]) -> float:
 
 
 @pytest.mark.parametrize("limit", [1.2, 1.5])
-def test_schedule_out_of_a_measured_ladder_loses_less_than_any_that_ignores_the_steps(limit: float) -> None:
+def test_schedule_out_of_measured_engines_loses_less_than_any_that_ignores_the_steps(limit: float) -> None:
     counts = (32, 33, 64, 65, 96, 97, 128, 129, 160, 161, 192, 193, 197)
-    engines = [plan(ScheduleRequest(r_per_layer=merged), VIT_B).tokens for merged in ladder(VIT_B, counts)]
+    engines = [
+        plan(ScheduleRequest(r_per_layer=merged), VIT_B).tokens for merged in table_engines(VIT_B, counts)
+    ]
     table = fit(
         [Measurement(tokens=tokens, latency_ms=tile_engine_ms(tokens)) for tokens in engines], counts, WEIGHTS
     )

@@ -241,7 +241,9 @@ def collect_and_open(position: int) -> Image.Image:
 
 
 def test_workers_destroy_nothing_of_their_parent(tmp_path: Path) -> None:
-    images = ImageSet(name="one", names=("a",), labels=None, open=collect_and_open, fingerprint="")
+    images = ImageSet(
+        name="one", names=("a",), labels=None, open=collect_and_open, bytes_per_pixel=float, fingerprint=""
+    )
     gc.disable()
     try:
         Doomed(tmp_path / "processes")

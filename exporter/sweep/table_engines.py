@@ -14,7 +14,7 @@ from exporter.schedule import Geometry, Schedule, ScheduleRequest, plan
 from exporter.sweep.latency import LatencyTable
 
 
-def ladder(geometry: Geometry, counts: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+def table_engines(geometry: Geometry, counts: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Which engines to build and measure so that `fit` can tell these counts apart: explicit merges per block.
 
     One engine per count merges down to it in as few blocks as the cap allows and stays there. Two more do the same
@@ -28,29 +28,29 @@ def ladder(geometry: Geometry, counts: Sequence[int]) -> tuple[tuple[int, ...], 
         UsageError: a count cannot be reached.
     """
     wanted = sorted({*counts, geometry.tokens}, reverse=True)
-    rungs = [_rung(geometry, wanted, count, 0) for count in wanted]
+    direct = [_merges(geometry, wanted, count, 0) for count in wanted]
     smaller = wanted[1:]
     ends = (smaller[len(smaller) // 2], smaller[-1]) if smaller else ()
-    many = [_rung(geometry, wanted, count, 1) for count in ends]
-    return tuple(dict.fromkeys([*rungs, *many]))
+    many = [_merges(geometry, wanted, count, 1) for count in ends]
+    return tuple(dict.fromkeys([*direct, *many]))
 
 
-def rung_counts(geometry: Geometry, rungs: int = 8) -> tuple[int, ...]:
-    """Evenly spread counts for a ladder, from dense down to an eighth; multiples of 8 where kernels may work in tiles.
+def table_counts(geometry: Geometry, counts: int = 8) -> tuple[int, ...]:
+    """Evenly spread counts for a latency table, from dense down to an eighth; multiples of 8 where kernels have tiles.
 
     The lowest one is reached within two thirds of the blocks, so that the others show its time.
 
     Raises:
-        UsageError: fewer than two rungs.
+        UsageError: fewer than two.
     """
-    if rungs < 2:
-        raise UsageError(f"latency table: expected at least 2 rungs, got {rungs}")
+    if counts < 2:
+        raise UsageError(f"latency table: expected at least 2 token counts, got {counts}")
     reached = geometry.tokens
     for _ in range(max(1, geometry.blocks * 2 // 3)):
         reached = _least_after(reached, geometry)
     lowest = max(geometry.tokens // 8, reached)
-    exact = np.linspace(geometry.tokens, lowest, rungs)[1:]
-    tile = 8 if geometry.tokens > 8 * rungs else 1
+    exact = np.linspace(geometry.tokens, lowest, counts)[1:]
+    tile = 8 if geometry.tokens > 8 * counts else 1
     tiled = (max(round(count / tile) * tile, lowest) for count in exact)
     return (geometry.tokens, *sorted({count for count in tiled if count < geometry.tokens}, reverse=True))
 
@@ -85,7 +85,7 @@ def lift(schedule: Schedule, table: LatencyTable, geometry: Geometry) -> Schedul
     return plan(ScheduleRequest(r_per_layer=merged, drop_per_layer=dropped), geometry)
 
 
-def _rung(geometry: Geometry, wanted: Sequence[int], count: int, then: int) -> tuple[int, ...]:
+def _merges(geometry: Geometry, wanted: Sequence[int], count: int, then: int) -> tuple[int, ...]:
     """Merges per block: fast down to the count, or so far above it that `then` per block end on it.
 
     Where the cap is in the way, the way down stops at wanted counts, so that it measures no others, unless the

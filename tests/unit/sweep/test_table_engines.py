@@ -1,4 +1,4 @@
-"""The ladder reaches its counts, and lifting costs nothing."""
+"""The engines of a latency table reach their counts, and lifting costs nothing."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import UsageError
 from exporter.schedule import Geometry, Schedule, ScheduleRequest, plan
-from exporter.sweep import LatencyTable, ladder, lift, rung_counts
+from exporter.sweep import LatencyTable, lift, table_counts, table_engines
 
 VIT_B = Geometry(tokens=197, protected=1, blocks=12)
 SMALL = Geometry(tokens=40, protected=2, blocks=5)
@@ -18,45 +18,45 @@ def tokens_of(merged: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
     return plan(ScheduleRequest(r_per_layer=merged), geometry).tokens
 
 
-def test_rung_merges_at_once_and_stays() -> None:
-    rungs = ladder(VIT_B, (150, 120))
+def test_engine_merges_at_once_and_stays() -> None:
+    engines = table_engines(VIT_B, (150, 120))
 
-    assert rungs[:3] == ((0,) * 12, (47, *[0] * 11), (77, *[0] * 11))
+    assert engines[:3] == ((0,) * 12, (47, *[0] * 11), (77, *[0] * 11))
 
 
-def test_rung_below_the_cap_stops_at_measured_counts_on_its_way() -> None:
+def test_engine_below_the_cap_stops_at_measured_counts_on_its_way() -> None:
     # half of 196 is 98, so that 99 is the least after one block; 104 is measured
-    assert tokens_of(ladder(VIT_B, (104, 60))[2], VIT_B)[:4] == (197, 104, 60, 60)
-    assert tokens_of(ladder(VIT_B, (60,))[1], VIT_B)[:4] == (197, 99, 60, 60)
+    assert tokens_of(table_engines(VIT_B, (104, 60))[2], VIT_B)[:4] == (197, 104, 60, 60)
+    assert tokens_of(table_engines(VIT_B, (60,))[1], VIT_B)[:4] == (197, 99, 60, 60)
 
 
-def test_last_rungs_merge_in_every_block_and_end_on_their_count() -> None:
-    *_, middle, smallest = ladder(VIT_B, (160, 128, 64))
+def test_last_engines_merge_in_every_block_and_end_on_their_count() -> None:
+    *_, middle, smallest = table_engines(VIT_B, (160, 128, 64))
 
     assert tokens_of(middle, VIT_B) == (197, *range(139, 127, -1))
     assert tokens_of(smallest, VIT_B) == (197, 128, *range(74, 63, -1))
 
 
 @given(st.sets(st.integers(12, 40), max_size=6))
-def test_every_count_is_where_some_rung_stays(counts: set[int]) -> None:
-    ends = {tokens_of(merged, SMALL)[-1] for merged in ladder(SMALL, sorted(counts))}
+def test_every_count_is_where_some_engine_stays(counts: set[int]) -> None:
+    ends = {tokens_of(merged, SMALL)[-1] for merged in table_engines(SMALL, sorted(counts))}
 
     assert counts | {40} == ends
 
 
-def test_rung_at_the_very_bottom_needs_every_block_and_stops_nowhere() -> None:
+def test_engine_at_the_very_bottom_needs_every_block_and_stops_nowhere() -> None:
     four = Geometry(tokens=17, protected=1, blocks=4)
 
-    assert ladder(four, (15, 2))[2] == (8, 4, 2, 1)
+    assert table_engines(four, (15, 2))[2] == (8, 4, 2, 1)
 
 
 def test_count_that_cannot_be_reached_is_refused() -> None:
     with pytest.raises(UsageError, match="3 tokens cannot be reached from 40"):
-        ladder(SMALL, (3,))
+        table_engines(SMALL, (3,))
 
 
 @pytest.mark.parametrize(
-    ("geometry", "rungs", "lowest"),
+    ("geometry", "number", "lowest"),
     [
         pytest.param(VIT_B, 8, 24, id="ViT-B: an eighth"),
         pytest.param(
@@ -64,13 +64,13 @@ def test_count_that_cannot_be_reached_is_refused() -> None:
         ),
     ],
 )
-def test_default_counts_start_dense_and_can_be_reached(geometry: Geometry, rungs: int, lowest: int) -> None:
-    counts = rung_counts(geometry, rungs)
+def test_default_counts_start_dense_and_can_be_reached(geometry: Geometry, number: int, lowest: int) -> None:
+    counts = table_counts(geometry, number)
 
     assert counts[0] == geometry.tokens and counts[-1] == lowest
     assert list(counts) == sorted(set(counts), reverse=True)
-    assert len(counts) == rungs
-    assert ladder(geometry, counts)
+    assert len(counts) == number
+    assert table_engines(geometry, counts)
 
 
 # Lifting -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+"""Ladders: several engines over the same weights, of which each image gets the cheapest that is sure of its answer.
+
+In: the engines of a bundle that holds a ladder, and images. Out: outputs, and whose they are. `certificate` says how
+sure is sure enough. No torch.
+"""
+
+from exporter.ladder.cascade import BATCHES_AT_ONCE, Cascade, Routed, margins
+from exporter.ladder.certificate import (
+    CONFIDENCE,
+    Certified,
+    certify,
+    certify_by_size,
+    needed_images,
+    rung_of,
+    upper_bound,
+)
+
+__all__ = [
+    "BATCHES_AT_ONCE",
+    "CONFIDENCE",
+    "Cascade",
+    "Certified",
+    "Routed",
+    "certify",
+    "certify_by_size",
+    "margins",
+    "needed_images",
+    "rung_of",
+    "upper_bound",
+]

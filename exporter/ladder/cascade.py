@@ -1,0 +1,92 @@
+"""Run images on the cheapest engine of a ladder, and on the next one where its answer is not kept.
+
+In: a call's images. Out: the outputs of the engine whose answer was kept, image by image. Those that need the next
+engine are collected into its batches, so that calls with many images waste little. No torch.
+
+Shapes: n images, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.signature import Array, Inputs
+from exporter.targets import Runner
+
+BATCHES_AT_ONCE = 16
+"""Batches that a call should have, so that the last batch of each engine, which is seldom full, costs little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routed:
+    """Outputs of images, and whose they are.
+
+    Attributes:
+        outputs: by name, (n, ...).
+        rung_n: place of the engine that gave each, int64 (n,).
+    """
+
+    outputs: Mapping[str, Array]
+    rung_n: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """Engines of a ladder, called as one.
+
+    Attributes:
+        runners: cheapest first, with equal inputs and outputs; logits are the first output.
+        threshold: least margin at which an answer is kept.
+    """
+
+    runners: Sequence[Runner]
+    threshold: float
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Outputs by name; see `routed`."""
+        return self.routed(inputs).outputs
+
+    def routed(self, inputs: Inputs) -> Routed:
+        """Outputs of images, and whose they are.
+
+        Args:
+            inputs: (n, ...) by name, or of the only one.
+
+        Raises:
+            ExportError: what a runner raises.
+        """
+        given = self.runners[-1].signature.named(inputs)
+        count = len(next(iter(given.values())))
+        left, rung_n, outputs = np.arange(count), np.zeros(count, np.int64), dict[str, Array]()
+        for place, runner in enumerate(self.runners):
+            found = runner({name: array[left] for name, array in given.items()})
+            kept = self._keeps(found) | (place + 1 == len(self.runners))
+            for name, array in found.items():
+                whole = outputs.setdefault(name, np.empty((count, *array.shape[1:]), array.dtype))
+                whole[left[kept]] = array[kept]
+            rung_n[left[kept]] = place
+            left = left[~kept]
+            if not len(left):
+                break
+        return Routed(outputs=outputs, rung_n=rung_n)
+
+    def _keeps(self, outputs: Mapping[str, Array]) -> Array:
+        kept: Array = margins(next(iter(outputs.values()))) >= self.threshold
+        return kept
+
+
+def margins(logits_nC: Array) -> Array:
+    """How sure each answer is, float64 (n,): the probability of its class less that of the second, 0 to 1.
+
+    Minus infinity where the logits are not finite, or there is one class only, so that no threshold keeps the answer.
+    """
+    if logits_nC.shape[1] < 2:
+        return np.full(len(logits_nC), -np.inf)
+    finite_n: Array = np.asarray(np.isfinite(logits_nC).all(axis=1))
+    shifted_nC = np.where(finite_n[:, None], logits_nC, 0).astype(np.float64)
+    shifted_nC -= shifted_nC.max(axis=1, keepdims=True)
+    exp_nC = np.exp(shifted_nC)
+    second_n2 = np.partition(exp_nC, exp_nC.shape[1] - 2, axis=1)[:, -2:]
+    margin_n: Array = (second_n2[:, 1] - second_n2[:, 0]) / exp_nC.sum(axis=1)
+    return np.where(finite_n, margin_n, -np.inf)

@@ -1,0 +1,161 @@
+"""`ladder` as a user types it, and what the other commands do with what it writes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import softmax
+
+from exporter.bundle import Bundle, load_bundle
+from exporter.ladder import certify, rung_of, upper_bound
+from exporter.models import ModelRequest, preprocess_image, shipped_data
+from exporter.signature import Array
+from tests.cli.commands import TINY, Build, refused, reseal, run, tree
+
+WORDS = ("ladder", "vit_digits", "--r", "12,0", "--agreement", "98%", "--batch", "8", "--no-bench")
+
+
+@pytest.fixture
+def built(build: Build) -> Bundle:
+    """The shipped ViT dense and with r=12, certified on its 454 held-out scans; shared, so not to be changed."""
+    return load_bundle(build(*WORDS))
+
+
+@pytest.fixture
+def copy(built: Bundle, tmp_path: Path) -> Path:
+    """A ladder of its own."""
+    return Path(shutil.copytree(built.path, tmp_path / "place" / "ladder"))
+
+
+@pytest.fixture
+def logits_KNC(built: Bundle) -> Array:
+    """What both engines say of the held-out scans, the cheaper one first."""
+    data, preprocess = shipped_data(ModelRequest(model="vit_digits")), built.preprocess()
+    assert data is not None and preprocess is not None
+    inputs = np.stack([preprocess_image(Image.fromarray(each), preprocess) for each in data.images_BHWC])
+    return np.stack([each.runner()(inputs)["logits"] for each in built.rungs()])
+
+
+def margins(logits_NC: Array) -> Array:
+    ordered_NC: Array = np.sort(softmax(logits_NC.astype(np.float64), axis=1), axis=1)
+    return ordered_NC[:, -1] - ordered_NC[:, -2]
+
+
+def test_ladder_says_what_its_engines_do_on_the_images_that_it_is_certified_on(
+    built: Bundle, logits_KNC: Array
+) -> None:
+    record = built.ladder()
+    assert record is not None
+    kept_N = margins(logits_KNC[0]) >= record.threshold
+    differs_N = kept_N & (logits_KNC[0].argmax(axis=1) != logits_KNC[1].argmax(axis=1))
+    macs = [each.manifest.gmacs.executed for each in built.rungs()]
+
+    assert [each.name for each in record.rungs] == ["tome-r12", "dense"]
+    assert record.rungs[0].share == pytest.approx(kept_N.mean())
+    assert record.macs == pytest.approx((macs[0] + (1 - kept_N.mean()) * macs[1]) / macs[1])
+    assert 0.3 < record.macs < 0.8
+    of = record.certificate
+    assert (of.images, of.repeated, of.unreadable) == (454, 0, 0)
+    assert of.disagreements == differs_N.sum()
+    assert of.bound == upper_bound(of.disagreements, 454) <= 0.02
+    assert record.single == "dense" and record.single_macs == 1.0
+
+
+def test_weights_are_stored_once_and_every_engine_is_a_bundle(built: Bundle) -> None:
+    for rung in built.rungs():
+        bundle = load_bundle(rung.path)
+        sample = bundle.sample()
+        given = bundle.signature.inputs_of(sample)
+        np.testing.assert_allclose(bundle.runner()(given)["logits"], sample["logits"], atol=1e-4)
+    sizes = {file.name: file.stat().st_size for file in built.path.rglob("model.onnx*")}
+    assert sizes["model.onnx.data"] > 2_000_000  # 0.63 M parameters in fp32
+    assert [file.parent.name for file in built.path.rglob("model.onnx.data")] == ["cheaper"]
+    assert sizes["model.onnx"] < 200_000
+
+
+def test_validate_compares_the_ladder_with_the_dense_model_and_with_labels(copy: Path) -> None:
+    outcome = run("validate", copy, "--json")
+
+    assert outcome.status == 0, outcome.err
+    record = load_bundle(copy).ladder()
+    assert record is not None
+    found = outcome.document
+    assert found["rungs"]["tome-r12"]["onnx"]["passed"]
+    agreement = 100 * (1 - record.certificate.disagreements / 454)
+    assert found["fidelity"]["ladder"]["top1_agreement"] == pytest.approx(agreement)
+    assert found["fidelity"]["onnx"]["top1_agreement"] == 100
+    assert found["accuracy"]["ladder"]["top1"] == pytest.approx(found["accuracy"]["dense"]["top1"], abs=2)
+
+
+def test_certificate_holds_on_the_other_half_of_the_images(logits_KNC: Array) -> None:
+    values_KN = margins(logits_KNC[0])[None]
+    differs_KN = logits_KNC.argmax(axis=2) != logits_KNC[1].argmax(axis=1)
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(100):
+        order = rng.permutation(454)
+        half, other = order[:227], order[227:]
+        certified = certify(values_KN[:, half], differs_KN[:, half], 0.98)
+        assert certified is not None
+        rung = rung_of(values_KN[:, other], certified.threshold)
+        assert (rung == 0).mean() > 0.3
+        held += differs_KN[rung, other].mean() <= 0.02
+
+    assert held >= 90
+
+
+def test_ladder_of_other_engines_is_refused(copy: Path) -> None:
+    tampered = json.loads((copy / "ladder.json").read_text())
+    tampered["rungs"][0]["sha256"] = "0" * 64
+    (copy / "ladder.json").write_text(json.dumps(tampered))
+    assert "has changed" in refused(8, "validate", copy)
+
+    reseal(copy)
+
+    assert "ladder.json is of other engines; build the ladder again" in refused(8, "validate", copy)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        pytest.param(("--r", "0"), "expected two schedules or more that differ", id="one engine"),
+        pytest.param(("--r", "0,x"), "--r: expected an integer, got 'x'", id="no integer"),
+        pytest.param(("--r", "4,2,2,40,50"), "which merge alike; leave one of them out", id="alike"),
+        pytest.param(("--agreement", "100%"), "a percent from 50 to below 100", id="certain"),
+        pytest.param(("--agreement", "0.99"), "such as 99%, got 0.99%", id="a share"),
+        pytest.param(("--agreement", "most"), "expected a percent such as 99%, got most", id="a word"),
+        pytest.param(("--target", "onnx,openvino"), "expected one target", id="two targets"),
+        pytest.param((), "expected images like those that will be served", id="no images"),
+    ],
+)
+def test_what_cannot_be_a_ladder_is_refused_in_one_line(
+    words: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    given: tuple[str | Path, ...] = ("ladder", *TINY, "--r", "0,2", *words, "--out", tmp_path / "out")
+
+    assert complaint in refused(2, *given)
+    assert tree(tmp_path) == {}
+
+
+def test_model_without_classes_is_refused() -> None:
+    assert "expected a classifier" in refused(2, "ladder", "clip_digits", "--r", "0,2", "--out", "nowhere")
+
+
+def test_images_that_are_too_few_or_all_alike_are_refused_and_what_was_there_stays(
+    copy: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    before = tree(copy.parent)
+    alike = tmp_path / "alike"
+    alike.mkdir()
+    for number in range(30):
+        shutil.copy(labelled_folder / "3" / "0.png", alike / f"{number}.png")
+    given = ("ladder", *TINY, "--r", "0,2", "--out", copy, "--force", "--data")
+
+    few = refused(2, *given, labelled_folder, "--agreement", "99.5%")
+    same = refused(2, *given, alike, "--agreement", "90%")
+
+    assert "expected at least 598 images to certify an agreement of 99.5 %" in few and "got 6 in" in few
+    assert "expected at least 29 different images" in same and "got 1 in alike" in same
+    assert tree(copy.parent) == before

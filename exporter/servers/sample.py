@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,11 @@ from PIL import Image
 
 from exporter.bundle import Bundle
 from exporter.errors import BundleError
-from exporter.models import Preprocess, crop_image
+from exporter.models import Preprocess, crop_image, preprocess_image
 from exporter.signature import Array
+
+_ROUNDING = 1e-4
+"""Of normalised pixels; the smallest grey level is four times as much."""
 
 _DIMENSIONS = {"gray": (), "rgb": (3,), "rgba": (4,)}
 """What Pillow wants behind height and width of pixels."""
@@ -36,8 +40,9 @@ def sample_files(bundle: Bundle, target: str) -> Array:
     files = np.empty((len(inputs), 1), dtype=np.object_)
     for row, input_CHW in enumerate(inputs_BCHW):
         pixels_CHW = input_CHW if manifest.input == "uint8" else _pixels_of(input_CHW, preprocess)
-        image = _image_of(pixels_CHW, preprocess)
-        if not np.array_equal(crop_image(image, preprocess), pixels_CHW):
+        found = _images_of(pixels_CHW, preprocess)
+        image = next((each for each in found if _makes(each, input_CHW, preprocess)), None)
+        if image is None:
             raise BundleError(
                 f"{bundle.path}: its sample is not what its preprocessing makes of an image; export the bundle again"
             )
@@ -47,6 +52,11 @@ def sample_files(bundle: Bundle, target: str) -> Array:
     return files
 
 
+def _makes(image: Image.Image, input_CHW: Array, preprocess: Preprocess) -> bool:
+    prepared = crop_image if input_CHW.dtype == np.uint8 else preprocess_image
+    return np.allclose(prepared(image, preprocess), input_CHW, atol=_ROUNDING)
+
+
 def _pixels_of(input_CHW: Array, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """The bytes that were normalised."""
     mean, std = (np.array(each)[:, None, None] for each in (preprocess.mean, preprocess.std))
@@ -54,15 +64,19 @@ def _pixels_of(input_CHW: Array, preprocess: Preprocess) -> npt.NDArray[np.uint8
     return pixels_CHW
 
 
-def _image_of(pixels_CHW: npt.NDArray[np.uint8], preprocess: Preprocess) -> Image.Image:
-    """An image that is not resized, whose centre these pixels are."""
-    pixels_HWC = pixels_CHW.transpose(1, 2, 0)
-    for axis in (0, 1):
-        side = math.floor(preprocess.image_size[axis] / preprocess.crop_fraction)
-        pixels_HWC = _centred(pixels_HWC, side, axis)
-    height, width = pixels_HWC.shape[:2]
-    shape = (height, width, *_DIMENSIONS[preprocess.channel_order])
-    return Image.fromarray(np.ascontiguousarray(pixels_HWC).reshape(shape))
+def _images_of(pixels_CHW: npt.NDArray[np.uint8], preprocess: Preprocess) -> Iterator[Image.Image]:
+    """Images that are not resized, whose centre these pixels are, or which are their centre and are filled up.
+
+    The second and third one are for what is filled along one axis only.
+    """
+    height, width = preprocess.image_size
+    to_height, to_width = (math.floor(side / preprocess.crop_fraction) for side in preprocess.image_size)
+    for sides in ((to_height, to_width), (to_height, width), (height, to_width)):
+        pixels_HWC = pixels_CHW.transpose(1, 2, 0)
+        for axis, side in enumerate(sides):
+            pixels_HWC = _centred(pixels_HWC, side, axis)
+        shape = (*sides, *_DIMENSIONS[preprocess.channel_order])
+        yield Image.fromarray(np.ascontiguousarray(pixels_HWC).reshape(shape))
 
 
 def _centred(pixels_HWC: Array, side: int, axis: int) -> Array:

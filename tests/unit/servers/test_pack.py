@@ -3,6 +3,8 @@
 import errno
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +225,23 @@ def test_what_makes_no_sense_is_refused_and_nothing_is_written(
     with pytest.raises(UsageError, match=complaint):
         packed(**options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_neither_command_needs_what_makes_engines(bundle: Bundle, tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'click', 'rich']))\n"
+        "from exporter.servers import PackRequest, ProbeRequest, pack, probe\n"
+        "given, out = sys.argv[1:]\n"
+        "print(pack(PackRequest(bundle=given, out=out, accept='jpeg')).needs)\n"
+        "try: probe(ProbeRequest(url='http://127.0.0.1:1', bundle=given))\n"
+        "except Exception as error: print(type(error).__name__)"
+    )
+    command = [sys.executable, "-c", script, str(bundle.path), str(tmp_path / "models")]
+
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["('numpy', 'onnxruntime', 'pillow')", "TargetUnavailableError"]
 
 
 def test_bundle_is_no_repository(bundle: Bundle) -> None:

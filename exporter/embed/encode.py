@@ -12,10 +12,12 @@ import numpy as np
 from PIL import Image
 
 from exporter.bundle import Bundle, load_bundle
-from exporter.embed.plan import Dtype
+from exporter.embed.parquet import Vectors
+from exporter.embed.plan import Plan
 from exporter.embed.row import Row
 from exporter.errors import BundleError, TargetUnavailableError, UsageError, nearest
 from exporter.images import open_image, open_part, pixels_or_reason
+from exporter.ladder import Cascade, images_at_once
 from exporter.models import Preprocess, normalize
 from exporter.signature import Array, TensorSpec
 
@@ -26,70 +28,76 @@ NOT_FINITE = "the engine gave numbers that are not finite"
 
 
 class Encoder:
-    """A bundle's engine, loaded, and how an image becomes its input."""
+    """A bundle's engine, or those of its ladder, loaded, and how an image becomes its input."""
 
-    def __init__(self, bundle: Bundle, target: str, output: str, *, threads: int) -> None:
+    def __init__(self, bundle: Bundle, plan: Plan, *, threads: int) -> None:
         """Load it.
 
         Args:
             bundle: with an image tower.
-            target: whose engine.
-            output: whose vectors are taken, one per image.
+            plan: whose engine, and which of its outputs: one vector per image.
             threads: of an engine on the CPU.
 
         Raises:
-            TargetUnavailableError: the engine does not run here.
-            BundleError: it is damaged.
+            TargetUnavailableError: an engine does not run here.
+            BundleError: one is damaged.
         """
         self._preprocess = preprocess_of(bundle)
-        self._output = output
+        self._plan = plan
         self._manifest = bundle.manifest
-        self._runner = bundle.runner(target)
-        if self._runner.device == "cpu" and self._runner.threads is not None:
-            self._runner.threads = threads
-        self._runner.spinning = False  # images are decoded between its calls
-        self._runner.load()
+        cascade, record = Cascade.of(bundle), bundle.ladder()
+        self._rungs = None if record is None else [each.name for each in record.rungs]
+        self._cascade = cascade or Cascade(runners=(bundle.runner(plan.target),), threshold=-np.inf)
+        for runner in self._cascade.runners:
+            if runner.device == "cpu" and runner.threads is not None:
+                runner.threads = threads
+            runner.spinning = False  # images are decoded between its calls
+            runner.load()
         batch = bundle.signature.batch
         self._images = _IMAGES_AT_ONCE if isinstance(batch, str) else batch * -(-_IMAGES_AT_ONCE // batch)
+        if record is not None:
+            self._images = max(self._images, images_at_once(batch))
 
-    def __call__(self, rows: Sequence[Row], length: int, dtype: Dtype) -> tuple[Array, list[str | None]]:
-        """Vectors (n, C), zeros where there is none, and why there is none, by row.
-
-        Args:
-            rows: of the images.
-            length: C.
-            dtype: of the vectors.
-        """
-        vectors_nC = np.zeros((len(rows), length), dtype=dtype)
-        reasons: list[str | None] = [None] * len(rows)
+    def __call__(self, rows: Sequence[Row]) -> Vectors:
+        """The vectors of images, and why there is none."""
+        found = self.nothing(len(rows), None)
         taken, pixels_BCHW = list[int](), np.empty(0)
         for place, row in enumerate(rows):
             pixels = pixels_or_reason(opener(row), self._preprocess)
             if isinstance(pixels, str):
-                reasons[place] = pixels
+                found.reasons[place] = pixels
             else:
                 if not taken:
                     pixels_BCHW = np.empty((self._images, *pixels.shape), dtype=np.uint8)
                 pixels_BCHW[len(taken)] = pixels
                 taken.append(place)
             if taken and (len(taken) == self._images or place == len(rows) - 1):
-                self._run(pixels_BCHW[: len(taken)], taken, vectors_nC, reasons)
+                self._run(pixels_BCHW[: len(taken)], taken, found)
                 taken = []
-        return vectors_nC, reasons
+        return found
 
-    def _run(
-        self, pixels_BCHW: Array, places: Sequence[int], vectors_nC: Array, reasons: list[str | None]
-    ) -> None:
+    def nothing(self, count: int, why: str | None) -> Vectors:
+        """Rows without vectors, and the reason of all of them."""
+        return Vectors(
+            name=self._plan.output,
+            values_nC=np.zeros((count, self._plan.length), dtype=self._plan.dtype),
+            reasons=[why] * count,
+            rungs=None if self._rungs is None else [None] * count,
+        )
+
+    def _run(self, pixels_BCHW: Array, places: Sequence[int], found: Vectors) -> None:
         """Put the vectors of some images into their places."""
-        found_BC = self._runner(self._as_input(pixels_BCHW))[self._output]
+        routed = self._cascade.routed(self._as_input(pixels_BCHW))
         with np.errstate(over="ignore"):
-            rounded_BC = found_BC.astype(vectors_nC.dtype)
+            rounded_BC = routed.outputs[self._plan.output].astype(self._plan.dtype)
         finite_B = np.isfinite(rounded_BC).all(axis=1)
-        for place, vector_C, is_finite in zip(places, rounded_BC, finite_B, strict=True):
-            if is_finite:
-                vectors_nC[place] = vector_C
-            else:
-                reasons[place] = NOT_FINITE
+        for row, place in enumerate(places):
+            if not finite_B[row]:
+                found.reasons[place] = NOT_FINITE
+                continue
+            found.values_nC[place] = rounded_BC[row]
+            if found.rungs is not None and self._rungs is not None:
+                found.rungs[place] = self._rungs[routed.rung_n[row]]
 
     def _as_input(self, pixels_BCHW: Array) -> Array:
         given = pixels_BCHW if self._manifest.input == "uint8" else normalize(pixels_BCHW, self._preprocess)

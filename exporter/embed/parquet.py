@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from exporter.embed.row import Column, Row
-from exporter.embed.table_columns import ERROR, PATH
+from exporter.embed.table_columns import ERROR, PATH, RUNG
 from exporter.errors import BundleError, TargetUnavailableError
 from exporter.records import canonical_json, parse_json, record_from
 from exporter.signature import Array
@@ -53,11 +53,13 @@ class Vectors:
         name: of their column.
         values_nC: float32 or float16; zeros where there is none.
         reasons: of each row, why it has none; None where it has one.
+        rungs: of each row, which engine of a ladder gave it; None where it has none, or there is no ladder.
     """
 
     name: str
     values_nC: Array
-    reasons: Sequence[str | None]
+    reasons: list[str | None]
+    rungs: list[str | None] | None = None
 
 
 def load_library() -> tuple[Any, Any]:
@@ -75,10 +77,11 @@ def load_library() -> tuple[Any, Any]:
 
 
 def shard_bytes(rows: Sequence[Row], columns: Sequence[Column], vectors: Vectors, footer: Footer) -> bytes:
-    """A shard as a Parquet file: path, vector (null without one), error, and the carried columns."""
+    """A shard as a Parquet file: path, vector (null without one), error, rung of a ladder, and the carried columns."""
     arrow, parquet = load_library()
     without = np.array([reason is not None for reason in vectors.reasons])
     length = vectors.values_nC.shape[1]
+    rung = {} if vectors.rungs is None else {RUNG: arrow.array(vectors.rungs, type=arrow.string())}
     carried = {
         column.name: arrow.array([row.carried[place] for row in rows], type=_type(arrow, column.kind))
         for place, column in enumerate(columns)
@@ -90,11 +93,12 @@ def shard_bytes(rows: Sequence[Row], columns: Sequence[Column], vectors: Vectors
                 arrow.array(vectors.values_nC.reshape(-1)), length, mask=arrow.array(without)
             ),
             ERROR: arrow.array(vectors.reasons, type=arrow.string()),
+            **rung,
             **carried,
         }
     ).replace_schema_metadata({_KEY: canonical_json(footer)})
     file = arrow.BufferOutputStream()
-    repeated = [ERROR, *carried]  # vectors do not compress, and paths hardly repeat
+    repeated = [ERROR, *rung, *carried]  # vectors do not compress, and paths hardly repeat
     parquet.write_table(table, file, compression="none", use_dictionary=repeated)
     data: bytes = file.getvalue().to_pybytes()
     return data

@@ -16,7 +16,7 @@ from exporter.embed.plan import PLAN_FILE, Dtype, Plan, check_same, over_all_row
 from exporter.embed.row import Source
 from exporter.embed.schedule import embed_with
 from exporter.embed.source import open_source
-from exporter.embed.table_columns import ERROR, PATH
+from exporter.embed.table_columns import ERROR, PATH, RUNG
 from exporter.embed.worker import Setup, shard_file
 from exporter.errors import UsageError, quoted
 from exporter.records import canonical_json, read_file, write_whole
@@ -166,7 +166,7 @@ class _Tally:
 def _first_plan(asked: EmbedRequest, bundle: Bundle, source: Source) -> Plan:
     """The plan without its rows."""
     output = output_of(bundle, asked.output)
-    own = (PATH, ERROR, output.name)
+    own = (PATH, ERROR, output.name, *(() if bundle.ladder() is None else (RUNG,)))
     if taken := [column.name for column in source.columns if column.name in own]:
         raise UsageError(f"carry: {taken[0]} is a column of every output ({', '.join(own)}); rename yours")
     return Plan(

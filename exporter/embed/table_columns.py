@@ -10,6 +10,9 @@ IMAGE_COLUMNS = ("image", "path")
 PATH, ERROR = "path", "error"
 """Columns of every output, beside that of the vectors."""
 
+RUNG = "rung"
+"""Column of the output of a ladder: which of its engines gave the vector."""
+
 
 def image_column(header: Sequence[str], table: Path) -> str:
     """The column that names the images.

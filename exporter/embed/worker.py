@@ -1,15 +1,13 @@
 """What a worker does, whichever executor started it: it opens the bundle once, and writes one shard after another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exporter.embed import attempts
 from exporter.embed.encode import Encoder, opened
-from exporter.embed.parquet import Footer, Vectors, shard_bytes
+from exporter.embed.parquet import Footer, shard_bytes
 from exporter.embed.plan import Plan, Task
 from exporter.embed.row import Row
 from exporter.errors import ExportError, InternalError, UsageError, machine_failure, quoted
@@ -59,7 +57,7 @@ class Worker:
             )
         self._setup, self._out = setup, Path(setup.out)
         bundle = opened(Path(setup.bundle), plan.digest)
-        self._encode = Encoder(bundle, plan.target, plan.output, threads=setup.threads)
+        self._encode = Encoder(bundle, plan, threads=setup.threads)
 
     def embed(self, task: Task) -> Footer:
         """Write a shard, and return what its footer says.
@@ -67,20 +65,18 @@ class Worker:
         A shard that has ended several workers gets errors instead of vectors.
         """
         plan = self._setup.plan
-        if attempts.begin(self._out, task.shard):
-            values_nC, reasons = self._encode(task.rows, plan.length, plan.dtype)
-            given_up = False
-        else:
+        given_up = not attempts.begin(self._out, task.shard)
+        if given_up:
             why = f"not embedded: {attempts.MOST} processes ended while they embedded shard {task.shard}"
-            values_nC = np.zeros((len(task.rows), plan.length), dtype=plan.dtype)
-            reasons, given_up = [why] * len(task.rows), True
-        footer = self._footer(task, reasons, given_up)
-        vectors = Vectors(name=plan.output, values_nC=values_nC, reasons=reasons)
+            vectors = self._encode.nothing(len(task.rows), why)
+        else:
+            vectors = self._encode(task.rows)
+        footer = self._footer(task, vectors.reasons, given_up)
         write_whole(shard_file(self._out, task.shard), shard_bytes(task.rows, plan.columns, vectors, footer))
         attempts.end(self._out, task.shard)
         return footer
 
-    def _footer(self, task: Task, reasons: list[str | None], given_up: bool) -> Footer:
+    def _footer(self, task: Task, reasons: Sequence[str | None], given_up: bool) -> Footer:
         failed = [f"{quoted(row.name)}: {why}" for row, why in zip(task.rows, reasons, strict=True) if why]
         return Footer(
             plan=self._setup.key,

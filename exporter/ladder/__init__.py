@@ -4,7 +4,7 @@ In: the engines of a bundle that holds a ladder, and images. Out: outputs, and w
 sure is sure enough. No torch.
 """
 
-from exporter.ladder.cascade import BATCHES_AT_ONCE, Cascade, Routed, margins
+from exporter.ladder.cascade import Cascade, Routed, images_at_once, margins
 from exporter.ladder.certificate import (
     CONFIDENCE,
     Certified,
@@ -16,13 +16,13 @@ from exporter.ladder.certificate import (
 )
 
 __all__ = [
-    "BATCHES_AT_ONCE",
     "CONFIDENCE",
     "Cascade",
     "Certified",
     "Routed",
     "certify",
     "certify_by_size",
+    "images_at_once",
     "margins",
     "needed_images",
     "rung_of",

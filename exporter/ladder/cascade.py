@@ -11,11 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exporter.bundle import Bundle
 from exporter.signature import Array, Inputs
 from exporter.targets import Runner
 
-BATCHES_AT_ONCE = 16
-"""Batches that a call should have, so that the last batch of each engine, which is seldom full, costs little."""
+_BATCHES = 16
+_MOST_IMAGES = 256
+"""Of a call: many, since the last batch of each engine is seldom full, but memory has an end."""
+
+
+def images_at_once(batch: int | str) -> int:
+    """How many images a call of a ladder should have, by the batch of its engines, which may be free."""
+    if isinstance(batch, str):
+        return _MOST_IMAGES // 2
+    return batch * max(1, min(_BATCHES, _MOST_IMAGES // batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +52,19 @@ class Cascade:
     runners: Sequence[Runner]
     threshold: float
 
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Cascade | None":
+        """The engines of a ladder, not loaded yet; None of any other bundle.
+
+        Raises:
+            BundleError: what it says of its engines does not fit them.
+        """
+        record = bundle.ladder()
+        if record is None:
+            return None
+        runners = tuple(each.runner(record.target) for each in bundle.rungs())
+        return cls(runners=runners, threshold=record.threshold)
+
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Outputs by name; see `routed`."""
         return self.routed(inputs).outputs
@@ -60,8 +82,11 @@ class Cascade:
         count = len(next(iter(given.values())))
         left, rung_n, outputs = np.arange(count), np.zeros(count, np.int64), dict[str, Array]()
         for place, runner in enumerate(self.runners):
-            found = runner({name: array[left] for name, array in given.items()})
-            kept = self._keeps(found) | (place + 1 == len(self.runners))
+            found = runner(given if not place else {name: array[left] for name, array in given.items()})
+            if place + 1 == len(self.runners):
+                kept = np.full(len(left), True)
+            else:
+                kept = margins(next(iter(found.values()))) >= self.threshold
             for name, array in found.items():
                 whole = outputs.setdefault(name, np.empty((count, *array.shape[1:]), array.dtype))
                 whole[left[kept]] = array[kept]
@@ -70,10 +95,6 @@ class Cascade:
             if not len(left):
                 break
         return Routed(outputs=outputs, rung_n=rung_n)
-
-    def _keeps(self, outputs: Mapping[str, Array]) -> Array:
-        kept: Array = margins(next(iter(outputs.values()))) >= self.threshold
-        return kept
 
 
 def margins(logits_nC: Array) -> Array:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.ladder import BATCHES_AT_ONCE, Cascade
+from exporter.ladder import Cascade, images_at_once
 from exporter.pipeline.compile import Compiled
 from exporter.pipeline.contenders import as_input
 from exporter.records import LadderTiming, Ratio
@@ -53,7 +53,7 @@ def time_ladder(cascade: Cascade, last: Compiled, images: ImageSet) -> Timed:
     inputs = as_input(last.recipe, pixels_BCHW, preprocess)
     batch = last.recipe.batch
     seconds = min(_seconds(lambda: slowest(inputs[:batch])) for _ in range(3)) / batch
-    count = min(len(inputs), max(batch * BATCHES_AT_ONCE, round(_CALL_S / seconds)))
+    count = min(len(inputs), max(images_at_once(batch), round(_CALL_S / seconds)))
     given = inputs[: max(count - count % batch, min(batch, len(inputs)))]
     calls: dict[int, Callable[[], object]] = {
         place: lambda runner=runner: runner(given)  # type: ignore[misc]

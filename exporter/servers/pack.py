@@ -75,6 +75,11 @@ def pack(asked: PackRequest) -> Packed:
         BundleError: the bundle is damaged.
     """
     bundle = load_bundle(asked.bundle)
+    if bundle.ladder() is not None:
+        raise UsageError(
+            f"{bundle.path}: expected one engine, got a ladder, which is not served by Triton yet; pack one of its "
+            f"engines, such as {bundle.rungs()[-2].path}"
+        )
     target = bundle.target_of(asked.target)
     backend = choose_backend(bundle, target, asked.accept)
     options = options_of(bundle, target)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from PIL import Image
 from scipy.special import softmax
@@ -159,3 +160,35 @@ def test_images_that_are_too_few_or_all_alike_are_refused_and_what_was_there_sta
     assert "expected at least 598 images to certify an agreement of 99.5 %" in few and "got 6 in" in few
     assert "expected at least 29 different images" in same and "got 1 in alike" in same
     assert tree(copy.parent) == before
+
+
+def test_embed_gives_the_ladders_vectors_and_says_which_engine_they_are_of(
+    built: Bundle, logits_KNC: Array, tmp_path: Path
+) -> None:
+    data = shipped_data(ModelRequest(model="vit_digits"))
+    assert data is not None
+    for number, pixels in enumerate(data.images_BHWC[:30]):
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+    (tmp_path / "99.png").write_bytes(b"no image")
+    words = ("--data", tmp_path, "--out", tmp_path / "out", "--workers", "1", "--max-errors", "1")
+
+    outcome = run("embed", built.path, *words, "--json")
+
+    assert outcome.status == 0, outcome.err
+    table = pyarrow.parquet.read_table(tmp_path / "out" / "shard-000000.parquet")
+    record = built.ladder()
+    assert record is not None
+    rung_N = (margins(logits_KNC[0, :30]) < record.threshold).astype(int)
+    assert table.column_names == ["path", "logits", "error", "rung"]
+    assert table.column("rung").to_pylist() == [*(record.rungs[rung].name for rung in rung_N), None]
+    assert 0 < rung_N.sum() < 30
+    np.testing.assert_allclose(
+        np.array(table.column("logits").to_pylist()[:30]), logits_KNC[rung_N, np.arange(30)], atol=1e-4
+    )
+
+
+def test_ladder_is_not_packed(built: Bundle, tmp_path: Path) -> None:
+    complaint = refused(2, "pack", built.path, "--for", "triton", "--out", tmp_path / "models")
+
+    assert "expected one engine, got a ladder" in complaint and str(built.path / "cheaper") in complaint
+    assert tree(tmp_path) == {}

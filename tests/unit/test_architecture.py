@@ -45,8 +45,8 @@ IMPORTS: dict[str, str] = {
     ),
     "benchmark": "arrays errors forms graph machine models packages processes records targets",
     "bundle": "arrays errors models processes recipe records signature targets",
-    "ladder": "signature targets",
-    "embed": "bundle errors images machine models processes records signature version",
+    "ladder": "bundle signature targets",
+    "embed": "bundle errors images ladder machine models processes records signature version",
     "servers": "bundle errors models processes records signature targets",
     "report": "arrays bundle errors models records sweep validation",
     "pipeline": (

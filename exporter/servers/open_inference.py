@@ -34,6 +34,8 @@ _BINARY = "binary_tensor_data"
 _HEADER = "Inference-Header-Content-Length"
 _OK, _TOO_BUSY, _FAULT = 200, 503, 500
 _LONGEST_ANSWER = 1 << 30
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading an answer raises that is not what the protocol says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ class Server:
                 engine=given.get(ENGINE),
                 max_batch=int(config.get("max_batch_size", 0)) or None,
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except _MALFORMED:
             return Served()
 
     def infer(
@@ -161,7 +163,7 @@ class Server:
         try:
             found = _outputs(answer, length)
             return {name: found[name] for name in outputs}
-        except (ValueError, KeyError, TypeError) as error:
+        except _MALFORMED as error:
             raise TargetUnavailableError(
                 f"{self.url}: model {model}: expected {', '.join(outputs)} in the Open Inference Protocol, got "
                 f"something else ({reason(error)})"
@@ -172,13 +174,13 @@ class Server:
         status, body, _ = self._ask("POST", "/v2/repository/index", b"{}")
         try:
             return [str(each["name"]) for each in json.loads(body)] if status == _OK else []
-        except (ValueError, KeyError, TypeError):
+        except _MALFORMED:
             return []
 
     def _failure(self, model: str, status: int, answer: bytes) -> ParityError | TargetUnavailableError:
         try:
             said = str(json.loads(answer)["error"])
-        except (ValueError, KeyError, TypeError):
+        except _MALFORMED:
             said = answer.decode(errors="replace")
         what = f"{self.url}: model {model} answers {status}: {quoted(' '.join(said.split()), 200)}"
         if status == _TOO_BUSY:
@@ -193,7 +195,7 @@ class Server:
         status, body, _ = self._ask("GET", path)
         try:
             tree = json.loads(body) if status == _OK else None
-        except ValueError:
+        except _MALFORMED:
             tree = None
         if not isinstance(tree, dict):
             raise TargetUnavailableError(
@@ -212,7 +214,7 @@ class Server:
             if not answer.isclosed():
                 self.close()
             return answer.status, content, answer.getheader(_HEADER)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:
             self.close()
             waited = (
                 f"no answer within {self.timeout_s:g} s" if isinstance(error, TimeoutError) else reason(error)

@@ -17,7 +17,7 @@ _ROUNDING = 1e-4
 """Of normalised pixels; the smallest grey level is four times as much."""
 
 _DIMENSIONS = {"gray": (), "rgb": (3,), "rgba": (4,)}
-"""What Pillow wants behind height and width of pixels."""
+"""What Pillow wants after height and width of pixels."""
 
 
 def sample_files(bundle: Bundle, target: str) -> Array:

@@ -99,6 +99,16 @@ def at(end: str, new: Answer | Callable[[Any], Any]) -> Change:
     return change
 
 
+MALFORMED: dict[str, object] = {
+    "junk": b"<html>",
+    "nested": b"[" * 100_000,
+    "no outputs": {"outputs": None},
+    "no parameters": {"outputs": [{"name": "logits", "datatype": "FP32", "shape": [1], "parameters": None}]},
+    "shape": {"outputs": [{"name": "logits", "datatype": "FP32", "shape": [7], "data": [1.0]}]},
+    "too large": {"outputs": [{"name": "logits", "datatype": "INT64", "shape": [1], "data": [2**70]}]},
+}
+
+
 def drifted(document: Any) -> Any:
     (output,) = document["outputs"]
     return {"outputs": [{**output, "data": [value + 0.01 for value in output["data"]]}]}
@@ -166,7 +176,10 @@ def test_other_answers_are_a_failure(
         pytest.param(
             at("/infer", (400, {"error": "unexpected shape"})), ParityError, "unexpected shape", id="refused"
         ),
-        pytest.param(at("/infer", (200, b"<html>")), TargetUnavailableError, "got something else", id="junk"),
+        *(
+            pytest.param(at("/infer", (200, body)), TargetUnavailableError, "got something else", id=name)
+            for name, body in MALFORMED.items()
+        ),
         pytest.param(
             at("/v2", (200, b"<html>")), TargetUnavailableError, "an answer of the Open", id="no protocol"
         ),
@@ -200,6 +213,8 @@ def test_nothing_is_waited_for_longer_than_the_timeout(bundle: Bundle) -> None:
     assert time.monotonic() - started < 5
     with pytest.raises(TargetUnavailableError, match="cannot be reached"):
         probe(ProbeRequest(url="http://127.0.0.1:1", bundle=bundle.path))
+    with pytest.raises(TargetUnavailableError, match="cannot be reached"):
+        probe(ProbeRequest(url="http://a..b", bundle=bundle.path))
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://a", "http://", "http://a:b"])

@@ -23,6 +23,10 @@ QUEUE = 3
 REQUESTS = 12
 
 
+def classes_of(bundle: Bundle) -> int:
+    return int(bundle.manifest.outputs[0].shape[1])
+
+
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Triton:
     return installed_triton(tmp_path_factory.mktemp("triton"))
@@ -31,8 +35,11 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Triton:
 @pytest.fixture(scope="module")
 def server(triton: Triton, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("serving")
+    (folder / "names").write_text(
+        "".join(f"name of {row}\n" for row in range(classes_of(bundle))), encoding="utf-8"
+    )
     tensors = PackRequest(bundle=bundle.path, out=folder / "models", name="tensors", queue=QUEUE)
-    pack(tensors)
+    pack(replace(tensors, labels=folder / "names"))
     pack(replace(tensors, name="images", accept="jpeg", target="openvino", delay_ms=0))
     with triton.running(folder / "models", folder / "log") as running:
         yield running
@@ -120,6 +127,20 @@ def test_requests_that_come_together_get_their_own_rows(server: Running, bundle:
     for row, (status, logits) in zip(rows, found, strict=True):
         assert status == 200, logits
         np.testing.assert_allclose(logits, sample["logits"][row], atol=1e-4)
+
+
+def test_classes_have_the_names_that_were_given(server: Running, bundle: Bundle) -> None:
+    sample = bundle.sample()
+    images = sample["images"][:1]
+    tensor = {"name": "images", "datatype": "FP32", "shape": images.shape, "data": images.ravel().tolist()}
+    wanted = {"name": "logits", "parameters": {"classification": 1}}
+
+    status, document = server.ask("/v2/models/tensors/infer", {"inputs": [tensor], "outputs": [wanted]})
+
+    assert status == 200, document
+    (output,) = document["outputs"]
+    best = int(sample["logits"][0].argmax())
+    assert output["data"][0].split(":")[1:] == [str(best), f"name of {best}"]
 
 
 def test_what_does_not_fit_is_the_client_s_error(server: Running, bundle: Bundle) -> None:

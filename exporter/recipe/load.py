@@ -134,6 +134,9 @@ def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
         mapping["tower"] = "both"
     mapping["engines"] = dict(sorted(mapping["engines"].items()))
     mapping["schedule"] = _schedule_mapping(mapping["schedule"])
+    if recipe.adaptive:
+        short = {"method": mapping.pop("method"), **mapping.pop("schedule"), "adaptive": True}
+        return {**mapping, "token_optimizer": short}
     return mapping
 
 
@@ -169,6 +172,7 @@ def _recipe(values: Mapping[str, Any]) -> Recipe:
     if (short := values["token_optimizer"]) is not None:
         schedule = {**values["schedule"], "reduction_ratio": short["reduction_ratio"]}
         values = {**values, "method": short["method"], "schedule": schedule}
+        fields["adaptive"] = short["adaptive"]
     for key in recipe_keys():
         value: Any = values
         for part in key.path:

@@ -140,10 +140,13 @@ class TokenOptimizer:
     Attributes:
         method: how tokens are chosen.
         reduction_ratio: as in the schedule, share of the dense model's multiply-accumulates to save.
+        adaptive: whether that is a mean: a ladder of engines that save half, all and one and a half of it, of which each
+            image gets the cheapest that is sure of its answer.
     """
 
     method: Annotated[Method, Key()] = "tome"
     reduction_ratio: Annotated[Annotated[float, Range(least=0.0, most=1.0)], Key()]
+    adaptive: Annotated[bool, Key()] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +165,8 @@ class Recipe:
         proportional_attention: add log(size) of merged tokens to the attention logits; by default as the weight family
             was measured to need it.
         schedule: which block merges how many tokens; left out: none.
+        adaptive: build a ladder of engines that save the schedule's reduction_ratio in the mean over the images of
+            validate.data.
         input: what the artifact is fed with: normalised floats, or bytes 0..255 that it normalises itself.
         layout: axis order of the images; nhwc only for bytes.
         batch: images per call.
@@ -190,6 +195,7 @@ class Recipe:
         bool | None, Key(option="--proportional-attention/--no-proportional-attention")
     ] = None
     schedule: Annotated[ScheduleRequest, Key(sweep="axis")] = field(default_factory=ScheduleRequest)
+    adaptive: Annotated[bool, Key(path="")] = False  # of `token_optimizer` in a recipe
     input: Annotated[InputKind, Key(option="--input")] = "float"
     layout: Annotated[Layout, Key(option="--layout")] = "nchw"
     batch: Annotated[Positive, Key(option="--batch")] = 1

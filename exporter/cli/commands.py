@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from exporter.cli.ladder_command import ladder_command
+from exporter.cli.ladder_command import build_ladder, ladder_command
 from exporter.cli.options import (
     Command,
     add_options,
@@ -373,8 +373,11 @@ def _build(
     recipe: Any, out: str | None, output: Output, *, force: bool, weights_sha256: str | None = None
 ) -> None:
     from exporter.cli import summary
-    from exporter.pipeline import build
+    from exporter.pipeline import adaptive_request, build
 
+    if recipe.adaptive:
+        build_ladder(adaptive_request(recipe), out, output, force=force)
+        return
     folder = Path(out) if out else None
     exported = build(recipe, folder, force=force, observe=output.observe, weights_sha256=weights_sha256)
     if output.quiet and not output.as_json:

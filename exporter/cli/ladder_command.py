@@ -50,10 +50,14 @@ def _ladder_options(command: Command) -> Command:
 @output_options
 def ladder_command(model: str, out: str | None, force: bool, output: Output, **given: Any) -> None:
     """Build several engines of MODEL, and certify when the answer of a cheaper one is kept."""
+    build_ladder(_request(model, given), out, output, force=force)
+
+
+def build_ladder(asked: "LadderRequest", out: str | None, output: Output, *, force: bool) -> None:
+    """Build a ladder and show what it is."""
     from exporter.cli import ladder_summary
     from exporter.pipeline import ladder
 
-    asked = _request(model, given)
     laddered = ladder(asked, Path(out) if out else None, force=force, observe=output.observe)
     output.show(
         lambda: ladder_summary.laddered_tree(laddered), lambda at: ladder_summary.print_laddered(at, laddered)
@@ -61,13 +65,15 @@ def ladder_command(model: str, out: str | None, force: bool, output: Output, **g
 
 
 def _request(model: str, given: Mapping[str, Any]) -> "LadderRequest":
-    from exporter.pipeline import LadderRequest
+    from exporter.pipeline import LadderGoal, LadderRequest
     from exporter.recipe import override, recipe_from_mapping
 
     shared = overrides({name: value for name, value in given.items() if name != "r"})
     recipe = override(recipe_from_mapping({"schema_version": 1, "model": model}, "options"), shared)
     schedules = tuple(replace(recipe.schedule, r=r) for r in integers(given["r"], "--r"))
-    return LadderRequest(recipe=recipe, schedules=schedules, agreement=_share(given["agreement"]))
+    return LadderRequest(
+        recipe=recipe, schedules=schedules, goal=LadderGoal(agreement=_share(given["agreement"]))
+    )
 
 
 def _share(text: str) -> float:

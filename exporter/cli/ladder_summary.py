@@ -52,7 +52,7 @@ def _lines(record: LadderRecord) -> list[str]:
         f"expected multiply-accumulates: {100 * record.macs:.1f} % of dense",
         "best single engine: "
         + (
-            "none meets the agreement"
+            "none agrees as much"
             if record.single is None or record.single_macs is None
             else f"{record.single}, {100 * record.single_macs:.1f} % of dense"
         ),

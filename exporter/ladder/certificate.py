@@ -13,6 +13,7 @@ Shapes: K engines, cheapest first; N images.
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,32 @@ def certify(values_KN: Array, differs_KN: Array, agreement: float) -> Certified 
     tested = np.concatenate(([math.inf], values[ends]))[walk.passed : walk.passed + 2]
     threshold = float(tested.mean())  # between an image's value and the next, so that rounding moves no image
     return Certified(threshold=threshold, disagreements=walk.disagreements, bound=walk.bound)
+
+
+def fit_cost(values_KN: Array, differs_KN: Array, costs_K: Array, cost: float) -> Certified:
+    """The threshold whose mean cost on these images is nearest to a given one; of what it agrees, a bound.
+
+    The answers do not choose it, so that the bound is that of a single test.
+
+    Args:
+        values_KN: as in `certify`.
+        differs_KN: as in `certify`.
+        costs_K: of running each engine on an image.
+        cost: to come near to; an image costs what all engines cost that it ran on.
+    """
+    total_K = np.cumsum(costs_K)
+    own = np.unique(values_KN[np.isfinite(values_KN)])
+    thresholds = [*own.tolist(), math.inf]
+
+    def mean_cost(threshold: float) -> float:
+        return float(total_K[rung_of(values_KN, threshold)].mean())
+
+    above = min(bisect_left(thresholds, cost, key=mean_cost), len(own))
+    near = range(max(above - 1, 0), above + 1)
+    place = min(near, key=lambda each: abs(mean_cost(thresholds[each]) - cost))
+    threshold = (thresholds[max(place - 1, 0)] + thresholds[place]) / 2  # as in `certify`
+    wrong = int(differs_KN[rung_of(values_KN, threshold), np.arange(differs_KN.shape[1])].sum())
+    return Certified(threshold=threshold, disagreements=wrong, bound=upper_bound(wrong, differs_KN.shape[1]))
 
 
 def certify_by_size(sizes_N: Array, differs_KN: Array, agreement: float) -> Array | None:

@@ -3,8 +3,8 @@
 from exporter.pipeline.bench import Benched, bench
 from exporter.pipeline.bundle_files import parity_record
 from exporter.pipeline.export import Exported, build, export
-from exporter.pipeline.ladder import Laddered, LadderRequest, ladder
-from exporter.pipeline.ladder_record import cautions
+from exporter.pipeline.ladder import Laddered, LadderRequest, adaptive_request, ladder
+from exporter.pipeline.ladder_record import LadderGoal, cautions
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.observe import Note, Observer, silent
 from exporter.pipeline.optimize import optimize
@@ -19,6 +19,7 @@ __all__ = [
     "Benched",
     "Exported",
     "Goal",
+    "LadderGoal",
     "LadderRequest",
     "Laddered",
     "Measured",
@@ -27,6 +28,7 @@ __all__ = [
     "Planned",
     "SweepRequest",
     "Validated",
+    "adaptive_request",
     "bench",
     "block_macs",
     "build",

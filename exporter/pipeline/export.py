@@ -25,6 +25,7 @@ from exporter.errors import ExportError, UsageError
 from exporter.pipeline.bundle_files import seal_bundle
 from exporter.pipeline.choose import with_choices
 from exporter.pipeline.compile import Compiled, Targets, compile_engines, targets_here, worst
+from exporter.pipeline.ladder import adaptive_request, ladder
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Measured, measure_compiled, require_measured
 from exporter.pipeline.measure_texts import measure_texts
@@ -62,7 +63,7 @@ def export(
     """Build what a recipe says.
 
     Args:
-        recipe: what to build.
+        recipe: what to build; an adaptive one gives the bundle of a ladder.
         out_dir: the bundle's folder, `artifacts/<name>` if not given.
         force: replace the bundle that is there.
         observe: receives the progress of every stage.
@@ -71,6 +72,8 @@ def export(
         ExportError: whatever the user can act on; nothing new stays on the disk, and what was there does. Where some
             of several targets fail, the bundle is written with the others, and the worst of the failures is raised.
     """
+    if recipe.adaptive:
+        return ladder(adaptive_request(recipe), out_dir, force=force, observe=observe).bundle
     exported = build(recipe, out_dir, force=force, observe=observe)
     if exported.failures:
         raise worst(exported.failures.values())

@@ -16,7 +16,7 @@ from exporter.pipeline.bundle_files import seal_bundle
 from exporter.pipeline.choose import with_choices
 from exporter.pipeline.compile import Compiled, Targets, compile_engines, targets_here
 from exporter.pipeline.ladder_answers import answers
-from exporter.pipeline.ladder_record import alone, certified_ladder, dense_gmacs, timed
+from exporter.pipeline.ladder_record import LadderGoal, alone, certified_ladder, dense_gmacs, timed
 from exporter.pipeline.ladder_timing import time_ladder
 from exporter.pipeline.material import material
 from exporter.pipeline.observe import Observer, silent
@@ -25,6 +25,9 @@ from exporter.recipe import Recipe, check
 from exporter.records import LADDER_FILE, LadderRecord, canonical_json
 from exporter.schedule import ScheduleRequest
 from exporter.validation import ImageSet
+
+_LEAST_AGREEMENT = 0.9
+"""That the images can at least certify where none is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +38,12 @@ class LadderRequest:
         recipe: of every engine but for its schedule; `validate.data` says what the ladder is certified on, and
             `bench.race` false leaves out the timing.
         schedules: of the engines, in any order.
-        agreement: share of images, below 1, on which the answers have to be the dense model's.
+        goal: what the ladder has to reach.
     """
 
     recipe: Recipe
     schedules: tuple[ScheduleRequest, ...]
-    agreement: float
+    goal: LadderGoal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,35 @@ class Laddered:
     record: LadderRecord
 
 
+def adaptive_request(recipe: Recipe) -> LadderRequest:
+    """The ladder of an adaptive recipe: engines that save half, all and one and a half of what is saved in the mean.
+
+    Raises:
+        UsageError: the recipe saves nothing, or has gates that no ladder is checked against.
+    """
+    ratio = recipe.schedule.reduction_ratio
+    if not ratio:
+        raise UsageError(
+            f"token_optimizer.reduction_ratio: expected more than 0 with adaptive: true, got {ratio}"
+        )
+    gates = recipe.validate
+    limits = {
+        "accuracy.max_drop": gates.accuracy.max_drop,
+        "agreement.min": gates.agreement.min,
+        "overflow.max": gates.overflow.max,
+    }
+    if given := [name for name, limit in limits.items() if limit is not None]:
+        raise UsageError(
+            f"validate.{given[0]}: an adaptive recipe says what is saved, and its agreement is found; remove it, or "
+            "build one with the command ladder and its --agreement"
+        )
+    return LadderRequest(
+        recipe=replace(recipe, adaptive=False),
+        schedules=tuple(ScheduleRequest(reduction_ratio=round(part * ratio, 9)) for part in (0.5, 1.0, 1.5)),
+        goal=LadderGoal(saving=ratio),
+    )
+
+
 def ladder(
     asked: LadderRequest,
     out_dir: str | Path | None = None,
@@ -67,7 +99,7 @@ def ladder(
 
     Args:
         asked: what to build.
-        out_dir: the folder, `artifacts/MODEL-ladder` if not given.
+        out_dir: the folder; if not given `artifacts/` and the recipe's name, or MODEL-ladder.
         force: replace the bundle that is there.
         observe: receives the progress of every stage.
 
@@ -81,20 +113,28 @@ def ladder(
     targets = targets_here(recipe)
     if out_dir is not None:
         check_out_dir(out_dir, force)
-    rungs = _planned(asked, observe)
-    folder = Path(out_dir) if out_dir is not None else Path("artifacts") / f"{rungs[-1].model.name}-ladder"
+    try:
+        rungs = _planned(asked, observe)
+    except UsageError as error:
+        if asked.goal.saving is None or "reduction_ratio" not in str(error):
+            raise
+        raise UsageError(
+            f"adaptive: the cheapest engine saves one and a half of the ratio: {error}"
+        ) from error
+    name = recipe.name or f"{rungs[-1].model.name}-ladder"
+    folder = Path(out_dir) if out_dir is not None else Path("artifacts") / name
     check_out_dir(folder, force)
     images = _images(recipe, rungs[-1])
-    _require_images(len(images.names), "images", images, asked.agreement)
+    _require_images(len(images.names), "images", images, asked.goal)
     with stage_bundle(folder, force) as staging:
         engines = _compiled(rungs, targets, staging, observe)
         found = answers(images, engines, recipe.targets[0], observe)
-        _require_images(len(found.sizes_N), "different images", images, asked.agreement)
+        _require_images(len(found.sizes_N), "different images", images, asked.goal)
         with observe("certify") as note:
             record = certified_ladder(
                 alone(engines, found),
                 found,
-                asked.agreement,
+                asked.goal,
                 target=recipe.targets[0],
                 dense_gmacs=dense_gmacs(engines[-1]),
             )
@@ -115,9 +155,10 @@ def ladder(
 
 def _check(asked: LadderRequest) -> None:
     recipe = asked.recipe
-    if not 0.5 <= asked.agreement < 1:
+    agreement = asked.goal.agreement
+    if agreement is not None and not 0.5 <= agreement < 1:
         raise UsageError(
-            f"agreement: expected a percent from 50 to below 100, such as 99%, got {100 * asked.agreement:g}%"
+            f"agreement: expected a percent from 50 to below 100, such as 99%, got {100 * agreement:g}%"
         )
     if len(set(asked.schedules)) < 2:
         raise UsageError("ladder: expected two schedules or more that differ, such as --r 0,8,16")
@@ -181,13 +222,18 @@ def _images(recipe: Recipe, planned: Planned) -> ImageSet:
     return found.images
 
 
-def _require_images(count: int, what: str, images: ImageSet, agreement: float) -> None:
-    needed = needed_images(agreement)
-    if count < needed:
+def _require_images(count: int, what: str, images: ImageSet, goal: LadderGoal) -> None:
+    needed = needed_images(goal.agreement or _LEAST_AGREEMENT)
+    if count >= needed:
+        return
+    if goal.agreement is None:
         raise UsageError(
-            f"data: expected at least {needed} {what} to certify an agreement of {100 * agreement:g} %, since fewer "
-            f"would not even if all agreed, got {count} in {images.name}; give more, or a lower --agreement"
+            f"data: expected at least {needed} {what} to choose a ladder's threshold on, got {count} in {images.name}"
         )
+    raise UsageError(
+        f"data: expected at least {needed} {what} to certify an agreement of {100 * goal.agreement:g} %, since fewer "
+        f"would not even if all agreed, got {count} in {images.name}; give more, or a lower --agreement"
+    )
 
 
 def _compiled(rungs: Sequence[Planned], targets: Targets, staging: Path, observe: Observer) -> list[Compiled]:

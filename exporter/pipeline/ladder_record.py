@@ -4,13 +4,13 @@ In: compiled engines, and their answers on images. Out: a `LadderRecord`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from exporter.bundle import sha256_of
 from exporter.errors import GateError
-from exporter.ladder import CONFIDENCE, certify, certify_by_size, rung_of, upper_bound
+from exporter.ladder import CONFIDENCE, Certified, certify, certify_by_size, fit_cost, rung_of, upper_bound
 from exporter.pipeline.compile import Compiled
 from exporter.pipeline.ladder_answers import Answers
 from exporter.pipeline.ladder_timing import Timed
@@ -21,6 +21,19 @@ from exporter.rewrite import rewrite
 from exporter.targets import Array
 
 
+@dataclass(frozen=True, kw_only=True)
+class LadderGoal:
+    """What the threshold of a ladder has to reach: an agreement, or in its place a saving.
+
+    Attributes:
+        agreement: share of images, below 1, on which the answers have to be the dense model's.
+        saving: share of the dense multiply-accumulates that is saved in the mean.
+    """
+
+    agreement: float | None = None
+    saving: float | None = None
+
+
 def alone(engines: Sequence[Compiled], found: Answers) -> tuple[RungRecord, ...]:
     """The engines of a ladder, cheapest first, each used alone; how many images each answers is left open."""
     return tuple(
@@ -29,31 +42,28 @@ def alone(engines: Sequence[Compiled], found: Answers) -> tuple[RungRecord, ...]
 
 
 def certified_ladder(
-    rungs: Sequence[RungRecord], found: Answers, agreement: float, *, target: str, dense_gmacs: float
+    rungs: Sequence[RungRecord], found: Answers, goal: LadderGoal, *, target: str, dense_gmacs: float
 ) -> LadderRecord:
-    """The ladder with the loosest threshold that its images certify.
+    """The ladder with the loosest threshold that its images certify, or the one that saves what is asked.
 
     Args:
         rungs: its engines alone, cheapest first.
         found: what they say of the images.
-        agreement: share of images on which the answers have to be the dense model's.
+        goal: what the threshold has to reach.
         target: of the engines.
         dense_gmacs: 1e9 multiply-accumulates of the dense program.
 
     Raises:
         GateError: the last engine alone disagrees too often, or no answer of another one may be kept.
     """
-    certified = certify(found.values_KN, found.differs_KN, agreement)
-    if certified is None:
-        raise _never_agrees(rungs[-1], len(found.sizes_N), agreement)
-    rung_N = rung_of(found.values_KN, certified.threshold)
-    if (rung_N == len(rungs) - 1).all():
-        names = ", ".join(each.name for each in rungs[:-1])
-        raise GateError(
-            f"agreement: no answer of {names} may be kept at {100 * agreement:g} % on these {len(rung_N)} images; let "
-            "them merge less, give more images, or lower --agreement"
-        )
     macs_K = np.array([each.gmacs for each in rungs]) / dense_gmacs
+    if goal.agreement is not None:
+        certified = _agreeing(rungs, found, goal.agreement)
+    else:
+        assert goal.saving is not None
+        certified = fit_cost(found.values_KN, found.differs_KN, macs_K, 1 - goal.saving)
+    rung_N = rung_of(found.values_KN, certified.threshold)
+    agreement = 1 - certified.bound if goal.agreement is None else goal.agreement
     single = _single(rungs, agreement)
     return LadderRecord(
         target=target,
@@ -61,7 +71,7 @@ def certified_ladder(
         threshold=certified.threshold,
         rungs=tuple(replace(each, share=float((rung_N == place).mean())) for place, each in enumerate(rungs)),
         certificate=Certificate(
-            agreement=agreement,
+            agreement=goal.agreement,
             confidence=CONFIDENCE,
             data=found.data,
             fingerprint=found.fingerprint,
@@ -78,6 +88,19 @@ def certified_ladder(
     )
 
 
+def _agreeing(rungs: Sequence[RungRecord], found: Answers, agreement: float) -> Certified:
+    certified = certify(found.values_KN, found.differs_KN, agreement)
+    if certified is None:
+        raise _never_agrees(rungs[-1], len(found.sizes_N), agreement)
+    if (rung_of(found.values_KN, certified.threshold) == len(rungs) - 1).all():
+        names = ", ".join(each.name for each in rungs[:-1])
+        raise GateError(
+            f"agreement: no answer of {names} may be kept at {100 * agreement:g} % on these {len(found.sizes_N)} "
+            "images; let them merge less, give more images, or lower --agreement"
+        )
+    return certified
+
+
 def timed(record: LadderRecord, times: Timed) -> LadderRecord:
     """A ladder's record with what was timed."""
     rungs = zip(record.rungs, times.images_per_s, strict=True)
@@ -92,7 +115,7 @@ def cautions(record: LadderRecord) -> Iterator[str]:
     """What speaks against a ladder, one line each."""
     if record.single_macs is not None and record.single_macs <= record.macs:
         yield (
-            f"a single engine wins: {record.single} alone meets the agreement with {100 * record.single_macs:.1f} % of "
+            f"a single engine wins: {record.single} alone agrees as much with {100 * record.single_macs:.1f} % of "
             f"the dense multiply-accumulates, the ladder with {100 * record.macs:.1f} %"
         )
     if record.by_size is not None and record.by_size.macs <= record.macs:
@@ -133,7 +156,7 @@ def _never_agrees(last: RungRecord, images: int, agreement: float) -> GateError:
 
 
 def _single(rungs: Sequence[RungRecord], agreement: float) -> int | None:
-    """The cheapest engine that alone meets the agreement, found from the last one on, up to the first that does not."""
+    """The cheapest engine that alone has the agreement, found from the last one on, up to the first that does not."""
     found = None
     for place in reversed(range(len(rungs))):
         if rungs[place].bound > 1 - agreement:

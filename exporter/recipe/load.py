@@ -98,7 +98,7 @@ def override(recipe: Recipe, values: Mapping[str, object], where: str = "options
         RecipeError: an unknown path, a wrong type or an impossible value; the line names the YAML path.
     """
     mapping = recipe_to_mapping(recipe)
-    schedule = mapping["schedule"]
+    schedule = mapping.get("schedule", {})  # of an adaptive recipe, its token_optimizer says it
     for form, keys in FORMS.items():
         starts = f"schedule.{form}" in values or (
             form == "r_per_layer" and "schedule.drop_per_layer" in values

@@ -43,7 +43,7 @@ class Certificate:
     """What is certain of a ladder: its answer is the dense model's on at least a share of images like these.
 
     Attributes:
-        agreement: the share that was asked for.
+        agreement: the share that was asked for; None where a saving was asked for, and the agreement found.
         confidence: of the bound.
         data: name of the images.
         fingerprint: of the images.
@@ -54,7 +54,7 @@ class Certificate:
         bound: upper bound of the share of such images.
     """
 
-    agreement: float
+    agreement: float | None
     confidence: float
     data: str
     fingerprint: str
@@ -105,9 +105,9 @@ class LadderRecord:
         rungs: cheapest first.
         certificate: of the ladder.
         macs: expected multiply-accumulates per image, as a share of dense.
-        single: name of the cheapest engine that alone meets the same certificate; None where none does.
+        single: name of the cheapest engine that alone has the same agreement; None where none has.
         single_macs: its multiply-accumulates, as a share of dense.
-        by_size: routing by file size; None where it cannot meet the certificate.
+        by_size: routing by file size with the same agreement; None where it cannot have it.
         timing: None where nothing was timed.
     """
 

@@ -192,3 +192,55 @@ def test_ladder_is_not_packed(built: Bundle, tmp_path: Path) -> None:
 
     assert "expected one engine, got a ladder" in complaint and str(built.path / "cheaper") in complaint
     assert tree(tmp_path) == {}
+
+
+ADAPTIVE = """
+model: {name: "timm:test_vit", options: {depth: 2, num_classes: 7}}
+weights: random
+image_size: 64
+batch: 4
+token_optimizer: {method: tome, reduction_ratio: 0.15, adaptive: true}
+validate: {data: photos}
+bench: {race: false}
+"""
+
+
+def test_adaptive_recipe_saves_its_ratio_in_the_mean(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(40):
+        pixels = noise.integers(0, 256, (8, 8, 3)).repeat(8, axis=0).repeat(8, axis=1)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+    recipe = tmp_path / "adaptive.yaml"
+    recipe.write_text(ADAPTIVE, encoding="utf-8")
+
+    outcome = run("run", recipe, "--out", tmp_path / "out", "--json")
+
+    assert outcome.status == 0, outcome.err
+    bundle = load_bundle(tmp_path / "out")
+    record = bundle.ladder()
+    assert record is not None
+    assert record.macs == pytest.approx(1 - 0.15, abs=0.07)  # an image more on all three engines costs 0.06
+    savings = [1 - each.manifest.gmacs.reduced / each.manifest.gmacs.dense for each in bundle.rungs()]
+    assert savings == pytest.approx([0.225, 0.15, 0.075], abs=0.03)  # of 16 tokens, one is much
+    assert record.certificate.agreement is None
+
+
+def test_what_no_adaptive_recipe_can_be_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "adaptive.yaml"
+    for old, new, complaint in (
+        (
+            "0.15",
+            "0.6",
+            "the cheapest engine saves one and a half of the ratio: schedule.reduction_ratio: expected at most",
+        ),
+        ("0.15", "0", "token_optimizer.reduction_ratio: expected more than 0"),
+        (
+            "{data: photos}",
+            "{data: photos, agreement: {min: 99}}",
+            "validate.agreement.min: an adaptive recipe says",
+        ),
+    ):
+        recipe.write_text(ADAPTIVE.replace(old, new), encoding="utf-8")
+        assert complaint in refused(2, "run", recipe, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

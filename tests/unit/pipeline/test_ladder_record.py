@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from exporter.errors import GateError
+from exporter.ladder import upper_bound
 from exporter.pipeline.ladder_answers import Answers
-from exporter.pipeline.ladder_record import cautions, certified_ladder, timed
+from exporter.pipeline.ladder_record import LadderGoal, cautions, certified_ladder, timed
 from exporter.pipeline.ladder_timing import Timed
 from exporter.records import LadderRecord, LadderTiming, Ratio, RungRecord
 
@@ -30,13 +31,16 @@ def answers(*wrong: int) -> Answers:
     )
 
 
-def record(found: Answers, *gmacs: float) -> LadderRecord:
+AGREEING = LadderGoal(agreement=0.95)
+
+
+def record(found: Answers, *gmacs: float, goal: LadderGoal = AGREEING) -> LadderRecord:
     wrong = found.differs_KN.sum(axis=1)
     rungs = [
         RungRecord(name=name, sha256="", gmacs=each, share=0.0, disagreements=int(count), bound=count / 50)
         for name, each, count in zip(("r8", "r4", "dense"), gmacs, wrong, strict=True)
     ]
-    return certified_ladder(rungs, found, 0.95, target="onnx", dense_gmacs=10.0)
+    return certified_ladder(rungs, found, goal, target="onnx", dense_gmacs=10.0)
 
 
 def test_costs_are_those_of_every_engine_that_an_image_ran_on() -> None:
@@ -57,7 +61,7 @@ def test_single_engine_and_file_size_are_named_where_they_cost_less() -> None:
     assert found.by_size is not None
     assert found.by_size.macs == pytest.approx(0.81 * 0.2 + 0.19 * 0.4)  # all on r4, then 81 of them on r8
     lines = list(cautions(found))
-    assert "a single engine wins: r4 alone meets the agreement with 40.0 %" in lines[0]
+    assert "a single engine wins: r4 alone agrees as much with 40.0 %" in lines[0]
     assert "file size alone routes as well: 23.8 %" in lines[1]
     assert len(lines) == 2
 
@@ -86,3 +90,19 @@ def test_engine_and_ladder_that_are_slower_than_the_last_engine_are_named() -> N
         "r4 is 0.75x as fast as dense on this machine; leave it out",
         "the ladder is slower than dense alone on this machine",
     ]
+
+
+@pytest.mark.parametrize("saving", [0.05, 0.3, 0.5, 0.75])
+def test_a_saving_is_met_as_nearly_as_the_images_allow(saving: float) -> None:
+    found = record(answers(20, 5, 0), 2, 4, 10, goal=LadderGoal(saving=saving))
+
+    costs = [
+        0.2 * kept + 1.6 * (100 - kept) for kept in range(101)
+    ]  # of 100 images; both have the same values
+    nearest = min(costs, key=lambda cost: abs(cost - 100 * (1 - saving)))
+    assert found.macs == pytest.approx(nearest / 100)
+    kept = costs.index(nearest)
+    wrong = max(0, kept - 80)  # the twenty of the lowest values are wrong
+    assert found.certificate.agreement is None
+    assert found.certificate.disagreements == wrong
+    assert found.certificate.bound == upper_bound(wrong, 100)

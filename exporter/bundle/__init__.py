@@ -10,6 +10,7 @@ from exporter.bundle.load import (
     TEXT_FOLDER,
     Bundle,
     load_bundle,
+    read_manifest,
     recorded_weights_sha256,
     written_bundle,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "load_bundle",
     "locked",
     "place_of",
+    "read_manifest",
     "recorded_weights_sha256",
     "scratch_beside",
     "seal",

@@ -152,7 +152,9 @@ def validate_command(bundle: str, workers: int | None, save: bool, output: Outpu
     help="Of the vectors.",
 )
 @click.option(
-    "--shard", type=click.IntRange(min=1), default=4096, show_default=True, help="Images in each file."
+    "--shard",
+    type=click.IntRange(min=1),
+    help="Images in each file; by default about a 64th of them, from 32 to 4096.",
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes; by default one per core, or one on a GPU."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 from PIL import Image
@@ -14,8 +15,8 @@ from PIL import Image
 from exporter.bundle import Bundle, load_bundle
 from exporter.embed.parquet import Vectors
 from exporter.embed.plan import Plan
-from exporter.embed.row import Row
-from exporter.errors import BundleError, TargetUnavailableError, UsageError, nearest
+from exporter.embed.row import Row, stamp_of
+from exporter.errors import BundleError, TargetUnavailableError, UsageError, nearest, quoted
 from exporter.images import open_image, open_part, pixels_or_reason
 from exporter.ladder import Cascade, images_at_once
 from exporter.models import Preprocess, normalize
@@ -53,18 +54,20 @@ class Encoder:
                 runner.threads = threads
             runner.spinning = False  # images are decoded between its calls
             runner.load()
-        batch = bundle.signature.batch
-        self._images = _IMAGES_AT_ONCE if isinstance(batch, str) else batch * -(-_IMAGES_AT_ONCE // batch)
-        if record is not None:
-            self._images = max(self._images, images_at_once(batch))
+        self._images = images_of_a_call(bundle)
 
     def __call__(self, rows: Sequence[Row]) -> Vectors:
-        """The vectors of images, and why there is none."""
+        """The vectors of images, and why there is none.
+
+        Raises:
+            UsageError: the file of a row was there when the run was planned, and is not here.
+        """
         found = self.nothing(len(rows), None)
         taken, pixels_BCHW = list[int](), np.empty(0)
         for place, row in enumerate(rows):
             pixels = pixels_or_reason(opener(row), self._preprocess)
             if isinstance(pixels, str):
+                _check_seen(row)
                 found.reasons[place] = pixels
             else:
                 if not taken:
@@ -102,6 +105,13 @@ class Encoder:
     def _as_input(self, pixels_BCHW: Array) -> Array:
         given = pixels_BCHW if self._manifest.input == "uint8" else normalize(pixels_BCHW, self._preprocess)
         return np.ascontiguousarray(given.transpose(0, 2, 3, 1)) if self._manifest.layout == "nhwc" else given
+
+
+def images_of_a_call(bundle: Bundle) -> int:
+    """Images that go through the engine, or through the ladder, at once: whole batches."""
+    batch = bundle.signature.batch
+    images = _IMAGES_AT_ONCE if isinstance(batch, str) else batch * -(-_IMAGES_AT_ONCE // batch)
+    return images if bundle.ladder() is None else max(images, images_at_once(batch))
 
 
 def preprocess_of(bundle: Bundle) -> Preprocess:
@@ -154,6 +164,14 @@ def opened(path: Path, digest: str) -> Bundle:
             "replaced; repeat the command with another --out"
         )
     return bundle
+
+
+def _check_seen(row: Row) -> None:
+    if row.stamp is not None and stamp_of(row.file) is None:
+        raise UsageError(
+            f"data: {quoted(row.file)}: was there when the run was planned, is not on {gethostname()} now; workers "
+            "need the data at the same path"
+        )
 
 
 def opener(row: Row) -> "partial[Image.Image]":

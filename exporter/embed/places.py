@@ -19,11 +19,13 @@ class Place:
 
     Attributes:
         cores: of processors, shared by all workers.
+        together: cores of one machine, the most that a worker can have.
         workers: how many by default: one per core, or per GPU.
         executor: starts them.
     """
 
     cores: int
+    together: int
     workers: int
     executor: Callable[[Setup], Executor[Any]]
 
@@ -37,7 +39,7 @@ def open_place(on: str, gpus_per_worker: float | None, *, on_gpu: bool) -> Abstr
         on_gpu: whether the engine runs on a GPU.
 
     Raises:
-        UsageError: there is no such place; or on entry, no cluster answers there.
+        UsageError: there is no such place; or on entry, no cluster answers there, or it has no such GPUs.
         TargetUnavailableError: on entry, Ray is not installed.
     """
     name, _, address = on.partition("=")
@@ -54,17 +56,26 @@ def open_place(on: str, gpus_per_worker: float | None, *, on_gpu: bool) -> Abstr
 def _local(on_gpu: bool) -> Iterator[Place]:
     cores = len(usable_cores())
     yield Place(
-        cores=cores, workers=1 if on_gpu else cores, executor=lambda setup: LocalExecutor(setup=setup)
+        cores=cores,
+        together=cores,
+        workers=1 if on_gpu else cores,
+        executor=lambda setup: LocalExecutor(setup=setup),
     )
 
 
 @contextmanager
 def _ray(address: str | None, gpus: float) -> Iterator[Place]:
     with connected(address) as ray:
-        there = ray.cluster_resources()
-        cores = max(1, int(there.get("CPU", 1)))
+        machines = [each["Resources"] for each in ray.nodes() if each["Alive"]]
+        cores, there = ([int(each.get(kind, 0)) for each in machines] for kind in ("CPU", "GPU"))
+        if max(cores) < 1 or max(there) < gpus:
+            raise UsageError(
+                f"on: expected a machine of Ray with a core and {gpus:g} GPUs, got at most {max(cores)} cores and "
+                f"{max(there)} GPUs on one"
+            )
         yield Place(
-            cores=cores,
-            workers=max(1, int(there.get("GPU", 0) / gpus)) if gpus else cores,
-            executor=lambda setup: RayExecutor(ray, setup, gpus),
+            cores=sum(cores),
+            together=max(cores),
+            workers=sum(int(each / gpus) for each in there) if gpus else sum(cores),
+            executor=lambda setup: RayExecutor(ray, setup, gpus, elsewhere=address is not None),
         )

@@ -37,14 +37,20 @@ class Row:
     carried: tuple[Value, ...] = ()
 
     def to_json(self) -> list[Any]:
-        """What a worker has to know of it, as JSON values."""
-        return [self.name, self.file, self.part, self.carried]
+        """The row as JSON values."""
+        return [self.name, self.file, self.part, self.stamp, self.carried]
 
     @classmethod
     def from_json(cls, tree: list[Any]) -> "Row":
         """A row that `to_json` wrote."""
-        name, file, part, carried = tree
-        return cls(name=name, file=file, part=None if part is None else tuple(part), carried=tuple(carried))
+        name, file, part, stamp, carried = tree
+        return cls(
+            name=name,
+            file=file,
+            part=None if part is None else tuple(part),
+            stamp=None if stamp is None else tuple(stamp),
+            carried=tuple(carried),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from exporter.bundle import Bundle, load_bundle, locked
 from exporter.embed import attempts
-from exporter.embed.encode import output_of, preprocess_of
+from exporter.embed.encode import images_of_a_call, output_of, preprocess_of
 from exporter.embed.error_limit import ErrorLimit
 from exporter.embed.parquet import Footer, load_library, read_footer
 from exporter.embed.places import Place, open_place
-from exporter.embed.plan import PLAN_FILE, Dtype, Plan, check_same, over_all_rows, tasks
+from exporter.embed.plan import PLAN_FILE, Dtype, Plan, check_same, over_all_rows, shard_size, tasks
 from exporter.embed.row import Source
 from exporter.embed.schedule import embed_with
 from exporter.embed.source import open_source
@@ -41,7 +41,7 @@ class EmbedRequest:
         target: whose engine; None for the only one, or `onnx`.
         output: of the engine; None for the first.
         dtype: of the vectors.
-        shard: images in each file.
+        shard: images in each file; None for about a 64th of them, from one call of the engine to 4096.
         workers: processes; None for one per core, or one on a GPU.
         carry: columns of the table that go into the output.
         max_errors: images that may fail, as a number or in percent.
@@ -55,7 +55,7 @@ class EmbedRequest:
     target: str | None = None
     output: str | None = None
     dtype: Dtype = "float32"
-    shard: int = 4096
+    shard: int | None = None
     workers: int | None = None
     carry: tuple[str, ...] = ()
     max_errors: str = "1%"
@@ -178,7 +178,7 @@ def _first_plan(asked: EmbedRequest, bundle: Bundle, source: Source) -> Plan:
         length=int(output.shape[1]),
         dtype=asked.dtype,
         columns=source.columns,
-        shard=asked.shard,
+        shard=asked.shard or shard_size(source, images_of_a_call(bundle)),
     )
 
 
@@ -243,7 +243,7 @@ def _embed_the_rest(
         key=plan.key,
         bundle=str(bundle.path.absolute()),
         out=str(Path(asked.out).absolute()),
-        threads=max(1, place.cores // workers),
+        threads=min(place.together, max(1, place.cores // workers)),
     )
     left = tasks(plan, source, tuple(tally.footers))
     with closing(embed_with(place.executor(setup), left, workers)) as shards:

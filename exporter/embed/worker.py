@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from exporter.embed import attempts
 from exporter.embed.encode import Encoder, opened
 from exporter.embed.parquet import Footer, shard_bytes
-from exporter.embed.plan import Plan, Task
+from exporter.embed.plan import PLAN_FILE, Plan, Task
 from exporter.embed.row import Row
 from exporter.errors import ExportError, InternalError, UsageError, machine_failure, quoted
-from exporter.records import message_from, to_tree, write_whole
+from exporter.records import message_from, read_file, to_tree, write_whole
 from exporter.version import __version__
 
 
@@ -46,16 +47,13 @@ class Worker:
         """Open the bundle and load the engine.
 
         Raises:
-            UsageError: this is another version of the exporter than the one that planned.
+            UsageError: the folder for the shards is not the one of the run.
             BundleError: the bundle is another one, or damaged.
             TargetUnavailableError: its engine does not run here.
         """
         plan = setup.plan
-        if plan.exporter != __version__:
-            raise UsageError(
-                f"expected exporter {plan.exporter} on every worker, got {__version__}; install the same version"
-            )
         self._setup, self._out = setup, Path(setup.out)
+        _check_out(self._out, setup.key)
         bundle = opened(Path(setup.bundle), plan.digest)
         self._encode = Encoder(bundle, plan, threads=setup.threads)
 
@@ -100,10 +98,12 @@ class Requests:
         """Open the bundle, answered by nothing; or embed a shard, answered by its footer.
 
         Raises:
+            UsageError: this is another version of the exporter than the one that planned.
             ExportError: as `Worker`; or this machine's disk or memory is full.
         """
         try:
             if self._worker is None:
+                _check_version(request["setup"]["plan"]["exporter"])
                 self._worker = Worker(message_from(Setup, request["setup"]))
                 return {}
             rows = tuple(map(Row.from_json, request["rows"]))
@@ -113,3 +113,20 @@ class Requests:
             raise
         except Exception as error:  # a full disk, or too little memory, is nothing to report
             raise machine_failure(error) or error from error
+
+
+def _check_version(planned: str) -> None:
+    if planned != __version__:
+        raise UsageError(
+            f"expected exporter {planned} on every worker, got {__version__} on {gethostname()}; install the "
+            "same version"
+        )
+
+
+def _check_out(out: Path, key: str) -> None:
+    file = out / PLAN_FILE
+    if not file.is_file() or read_file(Plan, file, "repeat the command").key != key:
+        raise UsageError(
+            f"out: expected the {PLAN_FILE} of this run in {quoted(out)} on {gethostname()}; give an --out on storage "
+            "that all workers share"
+        )

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from exporter.embed.encode import opener
-from exporter.embed.plan import Plan, over_all_rows, tasks
-from exporter.embed.row import Column, Source
+from exporter.embed.plan import Plan, over_all_rows, shard_size, tasks
+from exporter.embed.row import Column, Row, Source
 from exporter.embed.source import open_source
 from exporter.embed.tar_archives import expanded
 from exporter.errors import UsageError
@@ -158,6 +158,26 @@ def test_memory_does_not_grow_with_the_list_of_images(tmp_path: Path) -> None:
 
     assert plan.rows == 10_000
     assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "images", "expected"),
+    [
+        pytest.param(1, 32, 32, id="one call of the engine at least"),
+        pytest.param(2048, 32, 32, id="64 shards"),
+        pytest.param(2049, 32, 64, id="more than 64 of one call"),
+        pytest.param(10_000, 100, 200, id="whole batches"),
+        pytest.param(300_000, 32, 4096, id="at most 4096"),
+        pytest.param(300_000, 1000, 4000, id="at most 4096 in whole batches"),
+        pytest.param(1, 5000, 5000, id="a larger batch"),
+    ],
+)
+def test_shards_are_a_64th_of_the_images_in_whole_calls_of_the_engine(
+    rows: int, images: int, expected: int
+) -> None:
+    row = Row(name="a", file="a")
+
+    assert shard_size(Source(name="many", rows=lambda: iter([row] * rows)), images) == expected
 
 
 def a_plan(**changed: Any) -> Plan:

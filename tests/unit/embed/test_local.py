@@ -13,6 +13,7 @@ import pytest
 
 from exporter.embed import embed
 from exporter.errors import UsageError
+from tests.support.image_trees import write
 from tests.support.processes import still_running
 from tests.unit.bundle.test_serving import BLOCK, ROOT
 from tests.unit.embed.conftest import Ask
@@ -53,6 +54,23 @@ from exporter.embed import EmbedRequest, embed
 
 bundle, data, out = sys.argv[1:]
 embed(EmbedRequest(bundle=bundle, data=data, out=out, target="onnx", shard=1, workers=2, max_errors="100%"))
+"""
+
+PEAKS = """
+import re, sys
+from pathlib import Path
+import psutil
+from exporter.embed import EmbedRequest, embed
+
+def peak_kib(pid):
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1))
+
+def told(done, total):
+    if done == total:
+        print(peak_kib("self"), *(peak_kib(each.pid) for each in psutil.Process().children()))
+
+bundle, data, out = sys.argv[1:]
+embed(EmbedRequest(bundle=bundle, data=data, out=out, target="onnx", workers=1, max_errors="100%"), told)
 """
 
 SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
@@ -152,3 +170,18 @@ def test_a_worker_of_another_version_is_refused(
 
     with pytest.raises(UsageError, match=r"expected exporter .* on every worker, got 9.9"):
         embed(ask())
+
+
+def test_memory_does_not_grow_with_the_corpus(ask: Ask, tmp_path: Path) -> None:
+    peaks_kib = []
+    for count in (2_048, 100_000):  # of a file that is not there, which takes no time to decode
+        table, request = write(tmp_path, ["image", *["absent.png"] * count]), ask()
+        command = (sys.executable, "-c", PEAKS, request.bundle, table, tmp_path / str(count))
+        ran = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True
+        )
+        peaks_kib.append([int(each) for each in ran.stdout.split()])
+
+    grown = [many - few for few, many in zip(*peaks_kib, strict=True)]
+    assert len(grown) == 2
+    assert max(grown) < 16 * 1024, peaks_kib

@@ -44,7 +44,9 @@ sys.stdin.read()
 DRIVER = """
 import os, sys
 from exporter.embed import EmbedRequest, embed
+from exporter.processes.interrupts import interrupt_on_signals
 
+interrupt_on_signals()
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 bundle, data, out = sys.argv[1:]
 embed(EmbedRequest(bundle=bundle, data=data, out=out, target="onnx", shard=16, on="ray", max_errors="100%"))
@@ -82,6 +84,11 @@ class Cluster:
 
 def _is_actor(process: psutil.Process) -> bool:
     return process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::Actor")
+
+
+def _listens_at(process: psutil.Process) -> list[str]:
+    connections = process.net_connections("tcp")
+    return [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
 
 
 @pytest.fixture(scope="module")
@@ -204,23 +211,26 @@ def test_a_shard_that_ends_three_actors_becomes_errors(on_ray: Ask, tmp_path: Pa
     assert embedded.done.given_up == (1,)
 
 
-def test_a_run_that_is_killed_with_its_ray_goes_on_elsewhere(
-    on_ray: Ask, alone: dict[str, bytes], environment: dict[str, str]
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_no_process_of_ray_and_goes_on(
+    on_ray: Ask, alone: dict[str, bytes], environment: dict[str, str], end: signal.Signals
 ) -> None:
     request = on_ray()
     out = Path(request.out)
-    command = (sys.executable, "-c", DRIVER, str(request.bundle), request.data, str(out))
     own = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
-    with subprocess.Popen(command, env=own) as driver:
+    command = (sys.executable, "-c", DRIVER, str(request.bundle), request.data, str(out))
+    with subprocess.Popen(command, env=own, stderr=subprocess.DEVNULL) as driver:
         while not list(out.glob("shard-000002.parquet")):
             time.sleep(0.01)
         children = psutil.Process(driver.pid).children(recursive=True)
-        working = [each.pid for each in children if "Agent" not in each.name()]  # agents end after a minute
         assert sum(_is_actor(each) for each in children) == 1
-        driver.kill()
+        assert {address.removeprefix("::ffff:") for each in children for address in _listens_at(each)} == {
+            "127.0.0.1"
+        }
+        ends_late = [each for each in children if end == signal.SIGKILL and "Agent" in each.name()]
+        driver.send_signal(end)
 
-    assert len(working) > 2
-    assert not still_running(working)
+    assert not still_running(each.pid for each in children if each not in ends_late)
     assert not Path(own["HOME"], ".ray").exists()
     assert 0 < embed(request).found < 6
     assert contents(out) == alone

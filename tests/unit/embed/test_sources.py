@@ -2,18 +2,15 @@
 
 import io
 import tarfile
-import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
 from exporter.embed.encode import opener
-from exporter.embed.plan import Plan, over_all_rows, shard_size, tasks
+from exporter.embed.plan import shard_size
 from exporter.embed.row import Column, Row, Source
 from exporter.embed.source import open_source
 from exporter.embed.tar_archives import expanded
@@ -144,22 +141,6 @@ def test_what_is_no_corpus_is_one_line(tmp_path: Path, name: str, carry: tuple[s
         list(open_source(str(tmp_path / name), carry).rows())
 
 
-def test_memory_does_not_grow_with_the_list_of_images(tmp_path: Path) -> None:
-    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
-    peaks = []
-    for count in (1_000, 10_000):
-        table = write(tmp_path, ["image", *["a.png"] * count])
-        tracemalloc.start()
-        source = open_source(str(table), ())
-        plan = over_all_rows(a_plan(shard=200), source)
-        assert sum(len(task.rows) for task in tasks(plan, source, ())) == count
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-
-    assert plan.rows == 10_000
-    assert peaks[1] < 1.5 * peaks[0]
-
-
 @pytest.mark.parametrize(
     ("rows", "images", "expected"),
     [
@@ -178,15 +159,3 @@ def test_shards_are_a_64th_of_the_images_in_whole_calls_of_the_engine(
     row = Row(name="a", file="a")
 
     assert shard_size(Source(name="many", rows=lambda: iter([row] * rows)), images) == expected
-
-
-def a_plan(**changed: Any) -> Plan:
-    """Return a plan of no bundle in particular."""
-    given: dict[str, Any] = {
-        "exporter": "1",
-        "bundle": "b",
-        "digest": "d",
-        "target": "onnx",
-        "output": "logits",
-    }
-    return Plan(**{**given, "length": 2, "dtype": "float32", "columns": (), **changed})

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -144,7 +145,7 @@ def on_cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def heading(bundle: str) -> dict[str, object]:
+def heading(bundle: str) -> dict[str, Any]:
     """What was run."""
     return {
         "what": f"CPU seconds of all processes for {FEW} and for {MANY} images (JPEG, 640 x 427, decoded each time)",

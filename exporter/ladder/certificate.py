@@ -78,7 +78,7 @@ def certify(values_KN: Array, differs_KN: Array, agreement: float) -> Certified 
 def fit_cost(values_KN: Array, differs_KN: Array, costs_K: Array, cost: float) -> Certified:
     """The threshold whose mean cost on these images is nearest to a given one; of what it agrees, a bound.
 
-    The answers do not choose it, so that the bound is that of a single test.
+    What the engines answer does not choose it, only how sure they are; the bound takes it as given.
 
     Args:
         values_KN: as in `certify`.

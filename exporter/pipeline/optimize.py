@@ -4,7 +4,7 @@ import copy
 import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ def _program(model: nn.Module, images: Tensor, preprocess: Mapping[str, Any] | N
 @contextmanager
 def _replaced(place: Path, content: bytes) -> Iterator[None]:
     """A file with new content; what was there before comes back if the block fails."""
+    is_new = not place.parent.exists()
     place.parent.mkdir(parents=True, exist_ok=True)
     before = place.with_name(f".{place.name}.before")
     before.unlink(missing_ok=True)
@@ -96,5 +97,8 @@ def _replaced(place: Path, content: bytes) -> Iterator[None]:
         place.unlink()
         if before.exists():
             before.rename(place)
+        elif is_new:
+            with suppress(OSError):  # something else was put there meanwhile
+                place.parent.rmdir()
         raise
     before.unlink(missing_ok=True)

@@ -115,6 +115,7 @@ def test_a_preprocessing_goes_along(model: nn.Module, tmp_path: Path) -> None:
     bundle = exporter.optimize(model, IMAGES, tmp_path / "right", preprocess=given, token_optimizer=SHORT)
     with pytest.raises(ModelUnavailableError, match=r"model\.pt2: its preprocess\.json: unknown key men"):
         exporter.optimize(model, IMAGES, tmp_path / "wrong", preprocess={"men": 1}, token_optimizer=SHORT)
+    assert not (tmp_path / "wrong").exists()
 
     found = bundle.preprocess()
     assert found is not None

@@ -58,6 +58,8 @@ class Contender:
         engine: what `engine` loads.
         input: its own input batch (`.npy`), where it takes another type than the others do; None for theirs.
         cuda_graph: whether calls are replays of a captured CUDA graph; for PyTorch on CUDA.
+        cheaper: of a ladder, the engines that are asked before `engine`, cheapest first.
+        threshold: of a ladder, least margin at which an answer of theirs is kept.
         precision: that a model's weights and images are cast to; programs and engines have their own.
     """
 
@@ -73,6 +75,8 @@ class Contender:
     engine: EngineFile | None = None
     input: Path | None = None
     cuda_graph: bool = False
+    cheaper: tuple[EngineFile, ...] = ()
+    threshold: float | None = None
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:

@@ -17,7 +17,8 @@ from exporter.benchmark.clock import Call
 from exporter.benchmark.contender import EngineFile
 from exporter.benchmark.messages import Job
 from exporter.errors import BundleError, InternalError, TargetUnavailableError, UsageError
-from exporter.targets import Array, Device, Inputs, open_runner, options_from
+from exporter.ladder import Cascade
+from exporter.targets import Array, Device, Inputs, Runner, open_runner, options_from
 from exporter.targets.cuda_graph import recorded
 
 if TYPE_CHECKING:
@@ -108,6 +109,24 @@ def arrays_of(outputs: object) -> list[Array]:
 
 
 def _load_engine(job: Job, file: EngineFile, inputs: Inputs) -> Loaded:
+    runner = _open(job, file)
+    notes: tuple[str, ...] = ()
+    if runner.threads is None:
+        notes = (f"threads: the runner of target {file.target} chooses its own number of threads",)
+    if job.device == "cuda":
+        return Loaded(call=runner.enqueue(inputs, cuda_graph=job.contender.cuda_graph), notes=notes)
+    if job.contender.threshold is not None:
+        cheaper = [_open(job, each) for each in job.contender.cheaper]
+        cascade = Cascade(runners=(*cheaper, runner), threshold=job.contender.threshold)
+        return Loaded(call=lambda: cascade(inputs), notes=notes)
+    return Loaded(
+        call=lambda: runner(inputs),
+        notes=notes,
+        profile=lambda folder: runner.profile(inputs, calls=PROFILED_CALLS, folder=folder),
+    )
+
+
+def _open(job: Job, file: EngineFile) -> Runner:
     options = options_from(file.target, file.options)
     runner = open_runner(file.target, file.path, signature=file.signature, options=options)
     if job.device != runner.device:
@@ -115,19 +134,10 @@ def _load_engine(job: Job, file: EngineFile, inputs: Inputs) -> Loaded:
             f"target {file.target}: expected {job.device}, got a runner on {runner.device}; race it with device "
             f"{runner.device}"
         )
-    notes: tuple[str, ...] = ()
-    if runner.threads is None:
-        notes = (f"threads: the runner of target {file.target} chooses its own number of threads",)
-    else:
+    if runner.threads is not None:
         runner.threads = job.threads
     runner.load()
-    if job.device == "cuda":
-        return Loaded(call=runner.enqueue(inputs, cuda_graph=job.contender.cuda_graph), notes=notes)
-    return Loaded(
-        call=lambda: runner(inputs),
-        notes=notes,
-        profile=lambda folder: runner.profile(inputs, calls=PROFILED_CALLS, folder=folder),
-    )
+    return runner
 
 
 def _load_pytorch(job: Job, inputs: Inputs) -> Loaded:

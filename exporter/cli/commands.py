@@ -206,6 +206,7 @@ def embed_command(output: Output, column: str | None, carry: str | None, **given
 @click.option(
     "--calibration", help="Images to calibrate the dense engine of an int8 bundle: a folder or a CSV."
 )
+@click.option("--data", help="Of a ladder: images to time it on; by default those that ship with the model.")
 @click.option("--save/--no-save", default=True, help="Write bench.json into the bundles.")
 @output_options
 def bench_command(
@@ -215,7 +216,7 @@ def bench_command(
     from exporter.cli import bench_summary
     from exporter.pipeline import BenchOptions, bench
 
-    taken = {name: given.pop(name) for name in ("place", "weights", "min_speedup", "calibration")}
+    taken = {name: given.pop(name) for name in ("place", "weights", "min_speedup", "calibration", "data")}
     options = BenchOptions(batches=tuple(integers(batch, "--batch")) if batch else (), **given)
     benched = bench(bundles, options, overrides(taken), save=save, observe=output.observe)
     output.show(

@@ -1,8 +1,8 @@
 """The `bench` command: bundles of one model, raced against each other, their dense engine and PyTorch.
 
-In: one or more bundles. Out: a `BenchReport`, and `bench.json` in each bundle. What a race needs and a bundle does not
-hold (the dense engine, other batch sizes, the eager reference) is built from the bundle's own recipe, in a
-temporary folder.
+In: one or more bundles; of a ladder, one alone (`ladder_bench`). Out: a `BenchReport`, and `bench.json` in each bundle.
+What a race needs and a bundle does not hold (the dense engine, other batch sizes, the eager reference) is built from
+the bundle's own recipe, in a temporary folder.
 """
 
 import tempfile
@@ -23,6 +23,7 @@ from exporter.bundle import (
 )
 from exporter.errors import UsageError
 from exporter.pipeline.compile import Compiled, compile_engines, targets_here
+from exporter.pipeline.ladder_bench import LADDER, race_ladder
 from exporter.pipeline.observe import Observer, silent
 from exporter.pipeline.origin import plan_bundle, rewritten
 from exporter.pipeline.plan import Planned, unguarded
@@ -87,15 +88,19 @@ def bench(
         note("; ".join(f"{bundle.path}: {line}" for bundle in bundles for line in bundle.notes))
         recipes = [override(bundle.recipe(), values or {}) for bundle in bundles]
     _check_alike(bundles)
+    _check_ladders(bundles, recipes)
     if save:
         for bundle in bundles:
             check_amendable(bundle)
-    first = plan_bundle(bundles[0], recipes[0], observe, values or ())
-    planned = [_planned_as(first, recipe) for recipe in recipes]
     with _work(bundles[0].path.absolute() if save else None) as work:
-        subjects = _subjects(bundles, planned, work, options, observe)
-        report = race_subjects(first, subjects, work, options, observe)
-    labels = _labels(bundles, recipes)
+        if bundles[0].ladder() is not None:
+            labels, report = [LADDER], race_ladder(bundles[0], recipes[0], work, options, observe)
+        else:
+            first = plan_bundle(bundles[0], recipes[0], observe, values or ())
+            planned = [_planned_as(first, recipe) for recipe in recipes]
+            labels = _labels(bundles, recipes)
+            subjects = _subjects(bundles, planned, work, options, observe)
+            report = race_subjects(first, subjects, work, options, observe)
     if save:
         bundles = [
             amend(bundle, {BENCH_FILE: canonical_json(report.record(label))})
@@ -148,6 +153,15 @@ def _check_alike(bundles: Sequence[Bundle]) -> None:
                 f"{bundle.path}: expected the same model, weights, input and targets as {bundles[0].path}, got "
                 f"{bundle.manifest.name}; race them one by one"
             )
+
+
+def _check_ladders(bundles: Sequence[Bundle], recipes: Sequence[Recipe]) -> None:
+    """A ladder races against its own engines, and is the only one that needs images."""
+    ladders = [bundle for bundle in bundles if bundle.ladder() is not None]
+    if ladders and len(bundles) > 1:
+        raise UsageError(f"{ladders[0].path}: a ladder is raced against its own engines; race it alone")
+    if not ladders and any(recipe.validate.data for recipe in recipes):
+        raise UsageError("data: which images are timed decides nothing but for a ladder; leave --data out")
 
 
 def _subjects(

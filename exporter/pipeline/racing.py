@@ -188,9 +188,24 @@ def race_subjects(
     inputs = {batch: _write_input(planned, batch, work / f"input-{batch}.npy") for batch in batches}
     contenders = [
         *_models(planned, subjects, work, options),
-        *_engines(subjects),
+        *engine_contenders(subjects),
         *_programs(subjects, options),
     ]
+    return run_race(contenders, inputs, work, options, observe)
+
+
+def run_race(
+    contenders: Sequence[Contender],
+    inputs: Mapping[int, Path],
+    work: Path,
+    options: BenchOptions,
+    observe: Observer,
+) -> BenchReport:
+    """Time contenders; as `race`, by the options of a benchmark.
+
+    Raises:
+        TargetUnavailableError: none of them can be timed here.
+    """
     threads = options.threads or len(usable_cores())
     settings = RaceOptions(
         threads=threads,
@@ -280,7 +295,8 @@ def _models(
                 )
 
 
-def _engines(subjects: Iterable[Subject]) -> Iterable[Contender]:
+def engine_contenders(subjects: Iterable[Subject]) -> Iterable[Contender]:
+    """Every engine of every form."""
     for subject in subjects:
         for target, file in subject.engines.items():
             name = f"{subject.label} {target}"

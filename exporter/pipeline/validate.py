@@ -19,6 +19,7 @@ from exporter.bundle import (
 from exporter.errors import ExportError, TargetUnavailableError, UsageError
 from exporter.ladder import Cascade
 from exporter.models import ships_images
+from exporter.pipeline.ladder_bench import LADDER
 from exporter.pipeline.material import Material, material
 from exporter.pipeline.measure import Engines, Measured, measure, require_measured
 from exporter.pipeline.measure_texts import measure_texts
@@ -32,9 +33,6 @@ from exporter.recipe import Recipe, override
 from exporter.records import LADDER_FILE, VALIDATION_FILE, canonical_json
 from exporter.targets import Run, Runner, by_length
 from exporter.validation import ParityResult, compare, require
-
-LADDER = "ladder"
-"""What the engines of a ladder together are called among what is measured."""
 
 _KEY_LENGTH = 12
 

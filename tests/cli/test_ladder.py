@@ -10,11 +10,16 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
+from exporter.benchmark import Contender, WarmUp
+from exporter.benchmark.loading import arrays_of, load_contender
+from exporter.benchmark.messages import Job
 from exporter.bundle import Bundle, load_bundle
-from exporter.ladder import certify, rung_of, upper_bound
+from exporter.ladder import Cascade, certify, rung_of, upper_bound
 from exporter.models import ModelRequest, preprocess_image, shipped_data
+from exporter.pipeline.racing import bundle_subject
 from exporter.signature import Array
 from tests.cli.commands import TINY, Build, refused, reseal, run, tree
+from tests.support.pretended_race import PretendedRace
 
 WORDS = ("ladder", "vit_digits", "--r", "12,0", "--agreement", "98%", "--batch", "8", "--no-bench")
 
@@ -185,6 +190,63 @@ def test_embed_gives_the_ladders_vectors_and_says_which_engine_they_are_of(
     np.testing.assert_allclose(
         np.array(table.column("logits").to_pylist()[:30]), logits_KNC[rung_N, np.arange(30)], atol=1e-4
     )
+
+
+def test_bench_races_the_ladder_against_each_of_its_engines_over_the_same_images(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = PretendedRace(tmp_path, monkeypatch)
+    words = ("--processes", "2", "--rounds", "1", "--threads", "1", "--batch", "40")
+
+    outcome = run("bench", copy, *words, "--json")
+
+    assert outcome.status == 0, outcome.err
+    found = outcome.document
+    assert [each["name"] for each in found["contenders"]] == ["dense onnx", "tome-r12 onnx", "ladder onnx"]
+    assert {each["batch"] for each in found["contenders"]} == {40}
+    assert [each["name"] for each in found["ratios"]] == [
+        "tome-r12 onnx / dense onnx",
+        "ladder onnx / dense onnx",
+    ]
+    assert found["own"] == {"onnx": "ladder onnx"} and (copy / "bench.json").is_file()
+    started = {each.contender["name"]: each for each in race.started}
+    assert all("(40, 3, 32, 32)" in each.input for each in started.values())
+    ladder = started["ladder onnx"].contender
+    dense, cheap = (started[name].contender["executed_macs"] for name in ("dense onnx", "tome-r12 onnx"))
+    assert cheap < ladder["executed_macs"] < dense
+    assert [each["path"] for each in ladder["cheaper"]] == [str(copy / "cheaper" / "model.onnx")]
+
+
+def test_worker_of_a_race_routes_as_the_ladder_does(built: Bundle) -> None:
+    cascade, sample = Cascade.of(built), built.sample()
+    assert cascade is not None
+    inputs = built.signature.inputs_of(sample)
+    cheaper, last = (bundle_subject(each, "any", 8).engines["onnx"] for each in built.rungs())
+    contender = Contender(
+        name="ladder",
+        kind="engine",
+        batch=8,
+        reduced=True,
+        executed_macs=1,
+        engine=last,
+        cheaper=(cheaper,),
+        threshold=cascade.threshold,
+    )
+    job = Job(contender=contender, images=Path("any"), threads=1, cores=(0,), device="cpu", warm_up=WarmUp())
+
+    (outputs,) = arrays_of(load_contender(job, inputs).call())
+
+    np.testing.assert_allclose(outputs, cascade(inputs)["logits"], atol=1e-5)
+
+
+def test_bench_takes_one_ladder_alone_and_images_for_a_ladder_only(
+    built: Bundle, labelled_folder: Path
+) -> None:
+    assert "leave --data out" in refused(
+        2, "bench", built.path / "cheaper", "--no-save", "--data", labelled_folder
+    )
+    assert "give one --batch" in refused(2, "bench", built.path, "--batch", "1,8", "--no-save")
+    assert "on the host" in refused(2, "bench", built.path, "--device", "cuda", "--no-save")
 
 
 def test_ladder_is_not_packed(built: Bundle, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ IMPORTS: dict[str, str] = {
         "anatomy arrays capture errors forms graph images machine models processes records reduction "
         "rewrite schedule targets"
     ),
-    "benchmark": "arrays errors forms graph machine models packages processes records targets",
+    "benchmark": "arrays errors forms graph ladder machine models packages processes records targets",
     "bundle": "arrays errors models processes recipe records signature targets",
     "ladder": "bundle signature targets",
     "embed": "bundle errors images ladder machine models processes records signature version",

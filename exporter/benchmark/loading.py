@@ -119,6 +119,8 @@ def _load_engine(job: Job, file: EngineFile, inputs: Inputs) -> Loaded:
         cheaper = [_open(job, each) for each in job.contender.cheaper]
         cascade = Cascade(runners=(*cheaper, runner), threshold=job.contender.threshold)
         return Loaded(call=lambda: cascade(inputs), notes=notes)
+    if file.signature.batch not in (job.contender.batch, "batch"):  # a call is over several of its batches
+        return Loaded(call=lambda: runner(inputs), notes=notes)
     return Loaded(
         call=lambda: runner(inputs),
         notes=notes,

@@ -232,11 +232,25 @@ def test_worker_of_a_race_routes_as_the_ladder_does(built: Bundle) -> None:
         cheaper=(cheaper,),
         threshold=cascade.threshold,
     )
-    job = Job(contender=contender, images=Path("any"), threads=1, cores=(0,), device="cpu", warm_up=WarmUp())
 
-    (outputs,) = arrays_of(load_contender(job, inputs).call())
+    (outputs,) = arrays_of(load_contender(job_of(contender), inputs).call())
 
     np.testing.assert_allclose(outputs, cascade(inputs)["logits"], atol=1e-5)
+
+
+def test_engine_that_is_called_with_several_of_its_batches_has_no_time_by_block(built: Bundle) -> None:
+    file = bundle_subject(built, "any", 16).engines["onnx"]
+    inputs = np.concatenate([built.sample()["images"]] * 2)
+    contender = Contender(name="dense", kind="engine", batch=16, reduced=False, executed_macs=1, engine=file)
+
+    loaded = load_contender(job_of(contender), {"images": inputs})
+
+    assert loaded.profile is None
+    assert arrays_of(loaded.call())[0].shape == (16, 10)
+
+
+def job_of(contender: Contender) -> Job:
+    return Job(contender=contender, images=Path("any"), threads=1, cores=(0,), device="cpu", warm_up=WarmUp())
 
 
 def test_bench_takes_one_ladder_alone_and_images_for_a_ladder_only(

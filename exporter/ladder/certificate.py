@@ -61,9 +61,7 @@ def certify(values_KN: Array, differs_KN: Array, agreement: float) -> Certified 
         differs_KN: whether each engine's answer is not the dense model's, bool (K, N).
         agreement: share of images on which the answers have to be the dense model's.
     """
-    reached_KN = np.maximum.accumulate(
-        values_KN, axis=0
-    )  # an engine or a cheaper one keeps it up to this threshold
+    reached_KN = np.maximum.accumulate(values_KN, axis=0)  # up to it, this engine or a cheaper one keeps it
     order = np.argsort(-reached_KN, axis=None, kind="stable")
     values = reached_KN.reshape(-1)[order]
     ends = np.flatnonzero(np.append(values[1:] != values[:-1], True) & np.isfinite(values))

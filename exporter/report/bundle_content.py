@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.bundle import Manifest
-from exporter.records import BenchRecord, ValidationRecord
+from exporter.records import BenchRecord, LadderRecord, ValidationRecord
 from exporter.report import number_text as show
 from exporter.report.content import (
     Commands,
@@ -29,6 +29,7 @@ from exporter.report.content import (
     absent,
     section,
 )
+from exporter.report.ladder_section import ladder_sections
 from exporter.report.quality_sections import accuracy_section, fidelity_section, retrieval_section
 from exporter.report.speed_sections import speed_section
 
@@ -45,12 +46,14 @@ class Evidence:
         validation: None if nothing was validated.
         benchmark: None if nothing was benchmarked.
         pictures: what was merged, block by block; empty if the matches were not kept.
+        ladder: None of a bundle that holds none.
     """
 
     manifest: Manifest
     validation: ValidationRecord | None
     benchmark: BenchRecord | None
     pictures: tuple[Picture, ...]
+    ladder: LadderRecord | None = None
 
     @property
     def block_ms(self) -> dict[str, dict[int, float]]:
@@ -71,6 +74,7 @@ def bundle_content(evidence: Evidence) -> ReportContent:
         ),
         headlines=_headlines(evidence),
         sections=(
+            *ladder_sections(evidence.ladder),
             _merged_section(evidence),
             _blocks_section(evidence),
             _parity_section(manifest),

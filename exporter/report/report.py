@@ -72,7 +72,13 @@ def evidence(bundle: Bundle, pictures: tuple[Picture, ...] = ()) -> Evidence:
     _check_blocks(VALIDATION_FILE, [row.block for row in validation.blocks] if validation else (), blocks)
     for times in benchmark.blocks.values() if benchmark else ():
         _check_blocks(BENCH_FILE, [row.block for row in times], blocks)
-    return Evidence(manifest=bundle.manifest, validation=validation, benchmark=benchmark, pictures=pictures)
+    return Evidence(
+        manifest=bundle.manifest,
+        validation=validation,
+        benchmark=benchmark,
+        pictures=pictures,
+        ladder=bundle.ladder(),
+    )
 
 
 def report_sweep(path: str | Path) -> Report:

@@ -1,6 +1,7 @@
 """`ladder` as a user types it, and what the other commands do with what it writes."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_weights_are_stored_once_and_every_engine_is_a_bundle(built: Bundle) -> 
     assert sizes["model.onnx.data"] > 2_000_000  # 0.63 M parameters in fp32
     assert [file.parent.name for file in built.path.rglob("model.onnx.data")] == ["cheaper"]
     assert sizes["model.onnx"] < 200_000
+
+
+def test_report_shows_the_ladders_engines_and_what_they_have_to_beat(copy: Path) -> None:
+    assert run("report", copy, "--quiet").status == 0
+
+    told, record = (copy / "report.md").read_text(), load_bundle(copy).ladder()
+    assert record is not None and record.by_size is not None
+    assert re.search(r"\| tome-r12 \| 7[56]\.\d+ % \|", told)
+    assert f"Expected multiply-accumulates: {100 * record.macs:.2f} % of dense" in told
+    assert "the best single engine, dense, 100.00 %" in told
+    assert f"routed by file size {100 * record.by_size.macs:.2f} %" in told
 
 
 def test_validate_compares_the_ladder_with_the_dense_model_and_with_labels(copy: Path) -> None:

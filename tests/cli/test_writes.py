@@ -23,7 +23,7 @@ def below(folder):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
 
 PretendedRace(Path(os.environ["TMPDIR"]), pytest.MonkeyPatch())
-OWN = ("b", "tiny.yaml", "tiny", "grid", "photos", "vectors", "models")
+OWN = ("b", "tiny.yaml", "tiny", "grid", "photos", "vectors", "models", "rungs")
 found = []
 for words in json.loads(sys.argv[1]):
     status = main([*words, "--quiet"])
@@ -51,6 +51,7 @@ RUNS = [
     ["embed", "b", "--data", "photos", "--out", "vectors", "--workers", "1"],
     ["bench", "tiny", *RACE, "--no-compile", "--no-eager"],
     ["sweep", *TINY, "--r", "0", "--out", "grid", "--jobs", "1", *RACE],
+    ["ladder", *TINY, "--r", "2,0", "--data", "photos", "--agreement", "50%", "--out", "rungs", "--no-bench"],
     ["pack", "b", "--for", "triton", "--out", "models"],
     ["report", "b"],
     ["report", "grid"],
@@ -67,7 +68,8 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, list[
     place = tmp_path_factory.mktemp("writes")
     for name in ("home", "tmp", "work", "work/photos"):
         (place / name).mkdir()
-    Image.new("RGB", (8, 8)).save(place / "work" / "photos" / "black.png")
+    for red in range(12):
+        Image.new("RGB", (8, 8), (20 * red, 90, 10)).save(place / "work" / "photos" / f"{red}.png")
     (place / "work" / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "HF_", "MPL"))}
     told = {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONPATH": str(ROOT)}

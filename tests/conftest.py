@@ -58,7 +58,7 @@ if find_spec("hypothesis") is not None:  # a machine with a GPU has what the pac
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes packages from the package index, of TensorRT or Triton: by the fixtures that install them."""
     for item in items:
-        if not {"real", "real_config", "rtx", "triton"}.isdisjoint(getattr(item, "fixturenames", ())):
+        if not {"real", "rtx", "triton"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.package_index)
 
 

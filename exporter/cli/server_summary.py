@@ -22,7 +22,8 @@ def print_packed(console: Console, packed: Packed) -> None:
     )
     if packed.needs:
         say(console, f"the server's Python needs {', '.join(packed.needs)}")
-    say(console, f"start it:   tritonserver --model-repository {packed.folder.parent}")
+    command = ("tritonserver", "--model-repository", str(packed.folder.parent), *packed.server_options)
+    say(console, f"start it:   {' '.join(command)}")
 
 
 def probed_tree(probed: Probed) -> dict[str, Any]:

@@ -1,15 +1,14 @@
-"""A client of the Open Inference Protocol (version 2) over HTTP: what a server says of itself, and inference.
+"""A server of the Open Inference Protocol (version 2), asked over HTTP by `tritonclient`, an extra.
 
-Of the standard library, so that what serves can be probed from any machine that has a bundle. Tensors travel as bytes
-where the server has the extension `binary_tensor_data`, as Triton does, and as JSON elsewhere.
+In: the client's answers and exceptions. Out: arrays, and errors of one line. Tensors travel as bytes where the server
+has the extension `binary_tensor_data`, as Triton does, and as JSON elsewhere.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any
-from urllib.parse import quote, urlsplit
+from http.client import HTTPException
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -30,12 +29,25 @@ DATATYPES = {
 ENGINE = "engine_sha256"
 """The parameter of a model's configuration that says which engine of a bundle it is."""
 
+Answer = TypeVar("Answer")
+
 _BINARY = "binary_tensor_data"
-_HEADER = "Inference-Header-Content-Length"
 _OK, _TOO_BUSY, _FAULT = 200, 503, 500
-_LONGEST_ANSWER = 1 << 30
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What reading an answer raises that is not what the protocol says."""
+"""What the client raises where an answer is not what the protocol says."""
+
+
+class _Unexpected(Exception):
+    """An answer with another status than 200, or not in the protocol's form.
+
+    Attributes:
+        status: of the answer.
+        said: what the server says is wrong, or what is wrong with its answer.
+    """
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said)
+        self.status, self.said = status, said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,28 +76,25 @@ class Server:
 
     url: str
     timeout_s: float
-    _connection: HTTPConnection = field(init=False, repr=False)
-    _path: str = field(init=False, repr=False)
+    _library: Any = field(init=False, repr=False)
+    _client: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Read the address; nothing is connected yet.
 
         Raises:
             UsageError: it is none.
+            TargetUnavailableError: the client is not installed.
         """
-        try:
-            parts = urlsplit(self.url)
-            kind = {"http": HTTPConnection, "https": HTTPSConnection}[parts.scheme]
-            if not parts.hostname:
-                raise ValueError("no host")
-            self._connection = kind(parts.hostname, parts.port, timeout=self.timeout_s)
-        except (KeyError, ValueError):
-            raise UsageError(f"expected http://HOST:PORT, got {quoted(self.url)}") from None
-        self._path = parts.path.rstrip("/")
+        address, is_encrypted = _address(self.url)
+        self._library = load_library()
+        self._client = self._library.InferenceServerClient(
+            address, ssl=is_encrypted, connection_timeout=self.timeout_s, network_timeout=self.timeout_s
+        )
 
     def close(self) -> None:
-        """Close the connection; the next question opens another one."""
-        self._connection.close()
+        """Close the connection."""
+        self._client.close()
 
     def metadata(self) -> Mapping[str, Any]:
         """Name, version and extensions of the server.
@@ -93,9 +102,13 @@ class Server:
         Raises:
             TargetUnavailableError: nothing answers, it is not ready, or something else answers.
         """
-        if self._ask("GET", "/v2/health/ready")[0] != _OK:
+        try:
+            is_ready = self._ask(self._is_ready)
+        except _Unexpected as error:  # of the address: what the server says is not read
+            raise self._unreachable(error.said) from error
+        if not is_ready:
             raise TargetUnavailableError(f"{self.url}: is not ready; see the server's log")
-        return self._document("/v2")
+        return self._document("/v2", self._client.get_server_metadata)
 
     def model_metadata(self, model: str) -> Mapping[str, Any]:
         """Name, versions, platform, inputs and outputs of a model that says that it is ready.
@@ -103,27 +116,29 @@ class Server:
         Raises:
             TargetUnavailableError: it is not there, or not ready.
         """
-        path = f"/v2/models/{quote(model, safe='')}"
-        if self._ask("GET", f"{path}/ready")[0] != _OK:
+        if not self._ask(lambda: self._client.is_model_ready(model)):
             there = first_few(self._models()) or "it does not say what"
             raise TargetUnavailableError(
                 f"{self.url}: expected a model {model} that is ready, got none; it has: {there}; give --model, or "
                 "see in its log why a model does not load"
             )
-        return self._document(path)
+        return self._document(f"/v2/models/{model}", lambda: self._client.get_model_metadata(model))
 
-    def served(self, model: str) -> "Served":
+    def served(self, model: str) -> Served:
         """What the configuration of a model says, by an extension of Triton's; nothing where the server has it not."""
-        status, body, _ = self._ask("GET", f"/v2/models/{quote(model, safe='')}/config")
-        try:
-            config = json.loads(body) if status == _OK else {}
+
+        def read() -> Served:
+            config = self._client.get_model_config(model)
             given = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
             return Served(
                 target=given.get("target"),
                 engine=given.get(ENGINE),
                 max_batch=int(config.get("max_batch_size", 0)) or None,
             )
-        except _MALFORMED:
+
+        try:
+            return self._ask(read)
+        except _Unexpected:
             return Served()
 
     def infer(
@@ -141,87 +156,108 @@ class Server:
             ParityError: the model does not take these inputs.
             TargetUnavailableError: it is too busy, fails, or answers something else.
         """
-        contents = [_serialised(array) if binary else None for array in inputs.values()]
-        document: dict[str, Any] = {
-            "inputs": [
-                _input(name, array, content)
-                for (name, array), content in zip(inputs.items(), contents, strict=True)
-            ],
-            "outputs": [
-                {"name": name} | ({"parameters": {"binary_data": True}} if binary else {}) for name in outputs
-            ],
-        }
-        header = json.dumps(document).encode()
-        body = header + b"".join(content for content in contents if content is not None)
+        tensors = [
+            self._library.InferInput(name, array.shape, DATATYPES[str(array.dtype)]).set_data_from_numpy(
+                array, binary_data=binary
+            )
+            for name, array in inputs.items()
+        ]
+        wanted = [self._library.InferRequestedOutput(name, binary_data=binary) for name in outputs]
         headers = {"Content-Type": "application/octet-stream" if binary else "application/json"}
-        if binary:
-            headers[_HEADER] = str(len(header))
-        path = f"/v2/models/{quote(model, safe='')}/infer"
-        status, answer, length = self._ask("POST", path, body, headers)
-        if status != _OK:
-            raise self._failure(model, status, answer)
         try:
-            found = _outputs(answer, length)
-            return {name: found[name] for name in outputs}
-        except _MALFORMED as error:
-            raise TargetUnavailableError(
-                f"{self.url}: model {model}: expected {', '.join(outputs)} in the Open Inference Protocol, got "
-                f"something else ({reason(error)})"
-            ) from None
+            return self._ask(
+                lambda: _arrays(self._client.infer(model, tensors, outputs=wanted, headers=headers), outputs)
+            )
+        except _Unexpected as error:
+            raise self._failure(model, outputs, error) from None
+
+    def _is_ready(self) -> bool:
+        """Whether the server is ready. A host that is no name is found first: the client prints a traceback of it."""
+        (urlsplit(self.url).hostname or "").encode("idna")
+        is_ready: bool = self._client.is_server_ready()
+        return is_ready
 
     def _models(self) -> list[str]:
         """Names of the models, by an extension of Triton's; none where the server has it not."""
-        status, body, _ = self._ask("POST", "/v2/repository/index", b"{}")
         try:
-            return [str(each["name"]) for each in json.loads(body)] if status == _OK else []
-        except _MALFORMED:
+            return self._ask(
+                lambda: [str(each["name"]) for each in self._client.get_model_repository_index()]
+            )
+        except _Unexpected:
             return []
 
-    def _failure(self, model: str, status: int, answer: bytes) -> ParityError | TargetUnavailableError:
-        try:
-            said = str(json.loads(answer)["error"])
-        except _MALFORMED:
-            said = answer.decode(errors="replace")
-        what = f"{self.url}: model {model} answers {status}: {quoted(' '.join(said.split()), 200)}"
-        if status == _TOO_BUSY:
+    def _failure(
+        self, model: str, outputs: Sequence[str], error: _Unexpected
+    ) -> ParityError | TargetUnavailableError:
+        if error.status == _OK:
+            return TargetUnavailableError(
+                f"{self.url}: model {model}: expected {', '.join(outputs)} in the Open Inference Protocol, got "
+                f"something else ({error.said})"
+            )
+        what = f"{self.url}: model {model} answers {error.status}: {error.said}"
+        if error.status == _TOO_BUSY:
             return TargetUnavailableError(f"{what}; its queue is full: probe it again later")
-        if status >= _FAULT:
+        if error.status >= _FAULT:
             return TargetUnavailableError(
                 f"{what}; it says that it is ready, and is not: restart the server, and see its log"
             )
         return ParityError(f"{what}; it does not take this bundle's sample: pack the bundle again")
 
-    def _document(self, path: str) -> Mapping[str, Any]:
-        status, body, _ = self._ask("GET", path)
+    def _document(self, path: str, question: Callable[[], object]) -> Mapping[str, Any]:
         try:
-            tree = json.loads(body) if status == _OK else None
-        except _MALFORMED:
-            tree = None
+            tree, status = self._ask(question), _OK
+        except _Unexpected as error:
+            tree, status = None, error.status
         if not isinstance(tree, dict):
             raise TargetUnavailableError(
                 f"{self.url}{path}: expected an answer of the Open Inference Protocol, got status {status}"
             )
         return tree
 
-    def _ask(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, bytes, str | None]:
-        """Status, content, and how many bytes of it are JSON where more follows."""
+    def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """What the client answers.
+
+        Raises:
+            _Unexpected: the server does not answer as the protocol says.
+            TargetUnavailableError: the server cannot be reached.
+        """
         try:
-            self._connection.request(method, self._path + path, body, dict(headers or {}))
-            answer = self._connection.getresponse()
-            content = answer.read(_LONGEST_ANSWER)
-            if not answer.isclosed():
-                self.close()
-            return answer.status, content, answer.getheader(_HEADER)
-        except (OSError, HTTPException, UnicodeError) as error:
-            self.close()
-            waited = (
-                f"no answer within {self.timeout_s:g} s" if isinstance(error, TimeoutError) else reason(error)
-            )
-            raise TargetUnavailableError(
-                f"{self.url}: cannot be reached ({waited}); check the address, and that the server runs"
-            ) from error
+            return question()
+        except self._library.InferenceServerException as error:
+            said = str(error.debug_details() or error.message())  # the details are an answer that is no JSON
+            raise _Unexpected(int(error.status() or _OK), quoted(" ".join(said.split()), 200)) from error
+        except _MALFORMED as error:
+            raise _Unexpected(_OK, reason(error)) from error
+        except TimeoutError as error:
+            raise self._unreachable(f"no answer within {self.timeout_s:g} s") from error
+        except (OSError, HTTPException) as error:
+            raise self._unreachable(reason(error)) from error
+
+    def _unreachable(self, why: str) -> TargetUnavailableError:
+        return TargetUnavailableError(
+            f"{self.url}: cannot be reached ({why}); check the address, and that the server runs"
+        )
+
+
+def load_library() -> Any:
+    """The module `tritonclient.http`.
+
+    Raises:
+        TargetUnavailableError: it, or what it needs for HTTP, is not installed.
+    """
+    try:
+        import gevent
+        import tritonclient.http
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # the second one where it was installed without its own extra `http`
+        raise TargetUnavailableError(
+            f'probe: {error}; install it with: pip install "exporter[triton]"'
+        ) from error
+    hub = gevent.get_hub()  # what the client waits in
+    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)  # of errors it prints the traceback
+    return tritonclient.http
 
 
 def takes_bytes(metadata: Mapping[str, Any]) -> bool:
@@ -230,31 +266,25 @@ def takes_bytes(metadata: Mapping[str, Any]) -> bool:
     return isinstance(extensions, list) and _BINARY in extensions
 
 
-def _input(name: str, array: Array, content: bytes | None) -> dict[str, Any]:
-    said = {"name": name, "shape": list(array.shape), "datatype": DATATYPES[str(array.dtype)]}
-    if content is None:
-        return {**said, "data": array.ravel().tolist()}
-    return {**said, "parameters": {"binary_data_size": len(content)}}
+def _address(url: str) -> tuple[str, bool]:
+    """Host, port and path as the client wants them, and whether it is https.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError("no address of a server")
+    except ValueError:
+        raise UsageError(f"expected http://HOST:PORT, got {quoted(url)}") from None
+    return parts.netloc.rpartition("@")[2] + parts.path, parts.scheme == "https"
 
 
-def _serialised(array: Array) -> bytes:
-    """The elements in order, little-endian; each of bytes has its length in front."""
-    if array.dtype == np.object_:
-        return b"".join(len(each).to_bytes(4, "little") + each for each in array.ravel())
-    return np.ascontiguousarray(array).tobytes()
-
-
-def _outputs(answer: bytes, length: str | None) -> dict[str, Array]:
-    """Arrays by name, of JSON, or of JSON and the bytes after it."""
-    end = len(answer) if length is None else int(length)
-    types = {name: dtype for dtype, name in DATATYPES.items() if name != "BYTES"}
-    found = {}
-    for each in json.loads(answer[:end])["outputs"]:
-        dtype, size = np.dtype(types[each["datatype"]]), each.get("parameters", {}).get("binary_data_size")
-        if size is None:
-            array = np.array(each["data"], dtype=dtype)
-        else:
-            array = np.frombuffer(answer[end : end + size], dtype=dtype)
-            end += size
-        found[each["name"]] = array.reshape(each["shape"])
+def _arrays(result: Any, outputs: Sequence[str]) -> dict[str, Array]:
+    """The outputs of an answer, by name."""
+    found = {name: result.as_numpy(name) for name in outputs}
+    for name, array in found.items():
+        if array is None or array.dtype == np.object_:
+            raise ValueError(f"{name}: {'not there' if array is None else 'texts'}")
     return found

@@ -14,6 +14,9 @@ from exporter.targets import find_target
 DEFAULT_MAX_BATCH = 32
 """Of a bundle whose batch is free."""
 
+_HOST_CODE = "--backend-config=tensorrt,version-compatible=true"
+"""Lets Triton load engines that bring code of their own to the host, as version-compatible ones do."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -57,6 +60,7 @@ class Packed:
         backend: of Triton.
         max_batch: rows of the largest batch.
         needs: libraries that the server's Python has to have.
+        server_options: that the server has to be started with, beyond the repository.
     """
 
     folder: Path
@@ -65,6 +69,7 @@ class Packed:
     backend: Backend
     max_batch: int
     needs: tuple[str, ...]
+    server_options: tuple[str, ...]
 
 
 def pack(asked: PackRequest) -> Packed:
@@ -103,6 +108,7 @@ def pack(asked: PackRequest) -> Packed:
         backend=backend,
         max_batch=model.max_batch,
         needs=_needs(model),
+        server_options=(_HOST_CODE,) if getattr(options, "version_compatible", False) else (),
     )
 
 
@@ -125,12 +131,12 @@ def _max_batch(bundle: Bundle, largest: int | None, asked: int | None) -> int:
     """
     batch = bundle.signature.batch
     if isinstance(batch, int):
-        largest = batch
-    if largest is None:
-        return asked or DEFAULT_MAX_BATCH
-    if asked is not None and (asked > largest or isinstance(batch, int)) and asked != largest:
+        largest, fits = batch, asked in (None, batch)
+    else:
+        fits = asked is None or largest is None or asked <= largest
+    if not fits:
         raise UsageError(f"--max-batch: expected {largest}, which the engine was built for, got {asked}")
-    return asked or largest
+    return asked or largest or DEFAULT_MAX_BATCH
 
 
 def _labels(bundle: Bundle, file: Path) -> tuple[str, ...]:

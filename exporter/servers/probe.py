@@ -106,7 +106,8 @@ def probe(asked: ProbeRequest) -> Probed:
     """Send a bundle's sample to a server, and compare.
 
     Raises:
-        TargetUnavailableError: the server or the model cannot be reached, is not ready, or fails.
+        TargetUnavailableError: the server or the model cannot be reached, is not ready, or fails; or the client of the
+            extra `triton` is not installed.
         ParityError: the model has other inputs or outputs than the bundle, or refuses its sample.
         BundleError: the bundle is damaged.
         UsageError: the address is none, or the bundle has no such target.
@@ -139,15 +140,14 @@ def probe(asked: ProbeRequest) -> Probed:
         most = min(each for each in (rows, bundle.signature.batch, served.max_batch) if isinstance(each, int))
         found = _all_rows(ask, rows, most)
         latency = tuple(_timed(ask, count) for count in sorted({1, most}))
+    engine = bundle.manifest.artifacts[target].sha256
     return Probed(
         url=asked.url,
         server=f"{about.get('name', 'unnamed')} {about.get('version', '')}".strip(),
         model=name,
         platform=str(model.get("platform", "")),
         bundle=bundle.manifest.name,
-        same_engine=None
-        if served.engine is None
-        else served.engine == bundle.manifest.artifacts[target].sha256,
+        same_engine=None if served.engine is None else served.engine == engine,
         max_abs_error={key: _largest_error(found[key], sample[key]) for key in outputs},
         latency=latency,
         failures=_failures(asked.url, name, found, sample, tolerances),

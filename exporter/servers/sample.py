@@ -65,9 +65,10 @@ def _pixels_of(input_CHW: Array, preprocess: Preprocess) -> npt.NDArray[np.uint8
 
 
 def _images_of(pixels_CHW: npt.NDArray[np.uint8], preprocess: Preprocess) -> Iterator[Image.Image]:
-    """Images that are not resized, whose centre these pixels are, or which are their centre and are filled up.
+    """Images of the sizes that preprocessing crops or fills up to these pixels, without resizing them.
 
-    The second and third one are for what is filled along one axis only.
+    It crops both axes, or it fills up both of them (a crop fraction above one), or one of them only; which, the caller
+    finds by trying.
     """
     height, width = preprocess.image_size
     to_height, to_width = (math.floor(side / preprocess.crop_fraction) for side in preprocess.image_size)

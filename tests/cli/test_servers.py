@@ -20,6 +20,7 @@ def test_bundle_with_a_free_batch_is_packed_for_onnx_runtime_in_triton(build: Bu
         "backend": "onnxruntime",
         "max_batch": 6,
         "needs": [],
+        "server_options": [],
     }
     assert (models / "vit" / "1" / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
     assert [path.name for path in (models / "vit" / "1").iterdir()] == ["model.onnx"]

@@ -72,6 +72,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "openvino": ("targets/openvino", "servers/triton"),
     "pyarrow": ("embed",),
     "ray": ("embed",),
+    "gevent": ("servers",),
+    "tritonclient": ("servers",),
 }
 
 # Engine libraries that always come along (Triton with PyTorch for CUDA): anywhere in their own room.

@@ -2,7 +2,7 @@
 
 Triton gathers requests into batches of any size up to the largest. Its own backends hand such a batch on as it is, and
 an engine with a static batch refuses it: that one gets the python backend, whose `model.py` pads. So do engines that
-need something else around them: a decoder of images, a check of masks, settings that Triton's own backend has not.
+need something around them: a decoder of images, a check of masks, settings that Triton's own backend does not have.
 """
 
 from typing import Any, Literal
@@ -41,9 +41,9 @@ def choose_backend(bundle: Bundle, target: str, accept: Accept) -> Backend:
     options = options_of(bundle, target)
     if accept == "jpeg":
         _check_images(bundle)
-    is_free = isinstance(bundle.signature.batch, str)
+    takes_tensors_of_any_batch = isinstance(bundle.signature.batch, str) and accept == "tensor"
     if target == "trt":
-        if not is_free or accept == "jpeg":
+        if not takes_tensors_of_any_batch:
             raise UsageError(
                 f"{where}: Triton's tensorrt backend takes engines with a free batch, and tensors; export with "
                 "--dynamic-batch and pack with --accept tensor, or pack --target onnx"
@@ -55,9 +55,10 @@ def choose_backend(bundle: Bundle, target: str, accept: Accept) -> Backend:
         return "tensorrt"
     if target == "onnx":
         _check_onnx(bundle, options)
-    on_cpu = find_target(target).device(options) == "cpu"
-    plain = target == "onnx" and is_free and on_cpu and accept == "tensor" and not bundle.signature.masks
-    return "onnxruntime" if plain else "python"
+        on_cpu = find_target(target).device(options) == "cpu"
+        if takes_tensors_of_any_batch and on_cpu and not bundle.signature.masks:
+            return "onnxruntime"
+    return "python"
 
 
 def options_of(bundle: Bundle, target: str) -> Any:

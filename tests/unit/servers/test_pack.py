@@ -21,14 +21,15 @@ from exporter.servers.pack import PackRequest, pack
 from exporter.servers.triton.backend import choose_backend
 from exporter.servers.triton.config import TritonModel, config_text
 from exporter.signature import TensorSpec
-from tests.support.package_index import installed
 from tests.unit.servers.conftest import BATCH, PackIt
 
 
 @pytest.fixture(scope="session")
-def real_config() -> ModuleType:
-    """Triton's own protobuf of a model's configuration."""
-    file = installed("tritonclient==2.73.0") / "tritonclient" / "grpc" / "model_config_pb2.py"
+def triton_config() -> ModuleType:
+    """Triton's own protobuf of a model's configuration; the package around it needs gRPC, which is not installed."""
+    client = importlib.util.find_spec("tritonclient")
+    assert client is not None and client.submodule_search_locations is not None
+    file = Path(client.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
     spec = importlib.util.spec_from_file_location("model_config_pb2", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -55,7 +56,8 @@ def changed(bundle: Bundle, *, batch: int | str = BATCH, **artifact: Any) -> Bun
     trt = ArtifactRecord(
         file="model.engine",
         precision="fp16",
-        options={"min_batch": 1, "opt_batch": 4, "max_batch": 16} if isinstance(batch, str) else {},
+        options={"version_compatible": True}
+        | ({"min_batch": 1, "opt_batch": 4, "max_batch": 16} if isinstance(batch, str) else {}),
     )
     artifacts = {**manifest.artifacts, "onnx": onnx, "trt": trt}
     return replace(bundle, manifest=replace(manifest, inputs=inputs, outputs=outputs, artifacts=artifacts))
@@ -103,13 +105,13 @@ def model_of(bundle: Bundle, target: str, **options: Any) -> TritonModel:
 )
 def test_configuration_is_one_in_tritons_own_protobuf(
     bundle: Bundle,
-    real_config: ModuleType,
+    triton_config: ModuleType,
     target: str,
     batch: int | str,
     options: Mapping[str, Any],
     expected: Mapping[str, Any],
 ) -> None:
-    found = parsed(real_config, config_text(model_of(changed(bundle, batch=batch), target, **options)))
+    found = parsed(triton_config, config_text(model_of(changed(bundle, batch=batch), target, **options)))
 
     (tensor,) = found["input"]
     assert tensor.pop("name") == bundle.manifest.inputs[0].name
@@ -124,11 +126,22 @@ def test_configuration_is_one_in_tritons_own_protobuf(
     assert json.loads(found["parameters"]["preprocess"]["string_value"]) == bundle.manifest.preprocess
 
 
-def test_misspelt_field_is_no_configuration(bundle: Bundle, real_config: ModuleType) -> None:
+def test_misspelt_field_is_no_configuration(bundle: Bundle, triton_config: ModuleType) -> None:
     text = config_text(model_of(bundle, "onnx")).replace("max_queue_size", "max_queue_length")
 
     with pytest.raises(Exception, match="max_queue_length"):
-        parsed(real_config, text)
+        parsed(triton_config, text)
+
+
+def test_engine_with_host_code_comes_with_what_lets_triton_load_it(
+    packed: PackIt, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = sys.modules[PackRequest.__module__]
+    monkeypatch.setattr(room, "load_bundle", lambda path: changed(bundle, batch="batch"))
+    monkeypatch.setattr(room, "write_model", lambda model, repository: repository / model.name)
+
+    assert packed(target="trt").server_options == ("--backend-config=tensorrt,version-compatible=true",)
+    assert packed(target="onnx").server_options == ()
 
 
 def test_engine_labels_and_warm_up_are_those_of_the_bundle(
@@ -227,21 +240,27 @@ def test_what_makes_no_sense_is_refused_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_neither_command_needs_what_makes_engines(bundle: Bundle, tmp_path: Path) -> None:
+def test_commands_need_neither_what_makes_engines_nor_pack_the_client(bundle: Bundle, tmp_path: Path) -> None:
     script = (
-        "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'click', 'rich']))\n"
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'click', 'rich', 'gevent']))\n"
         "from exporter.servers import PackRequest, ProbeRequest, pack, probe\n"
         "given, out = sys.argv[1:]\n"
         "print(pack(PackRequest(bundle=given, out=out, accept='jpeg')).needs)\n"
-        "try: probe(ProbeRequest(url='http://127.0.0.1:1', bundle=given))\n"
-        "except Exception as error: print(type(error).__name__)"
+        "for missing in True, False:\n"
+        "    if not missing: del sys.modules['gevent']\n"
+        "    try: probe(ProbeRequest(url='http://127.0.0.1:1', bundle=given))\n"
+        "    except Exception as error: print(type(error).__name__, error)"
     )
     command = [sys.executable, "-c", script, str(bundle.path), str(tmp_path / "models")]
 
     done = subprocess.run(command, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["('numpy', 'onnxruntime', 'pillow')", "TargetUnavailableError"]
+    needs, without_client, with_client = done.stdout.splitlines()
+    assert needs == "('numpy', 'onnxruntime', 'pillow')"
+    assert without_client.startswith("TargetUnavailableError probe: ")
+    assert without_client.endswith('install it with: pip install "exporter[triton]"')
+    assert with_client.startswith("TargetUnavailableError http://127.0.0.1:1: cannot be reached")
 
 
 def test_bundle_is_no_repository(bundle: Bundle) -> None:

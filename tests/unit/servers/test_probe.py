@@ -1,10 +1,12 @@
 """`probe` against a stand-in that speaks the protocol in JSON only; Triton itself has a file of its own."""
 
 import json
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -62,10 +64,11 @@ def standing_in(bundle: Bundle, change: Change) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, document = change(self.path, right_answer(bundle, self.path, body))
             content = document if isinstance(document, bytes) else json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # the client may have left
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
         do_GET = do_POST = answer
 
@@ -103,6 +106,8 @@ MALFORMED: dict[str, object] = {
     "junk": b"<html>",
     "nested": b"[" * 100_000,
     "no outputs": {"outputs": None},
+    "other output": {"outputs": []},
+    "texts": {"outputs": [{"name": "logits", "datatype": "BYTES", "shape": [1], "data": ["a"]}]},
     "no parameters": {"outputs": [{"name": "logits", "datatype": "FP32", "shape": [1], "parameters": None}]},
     "shape": {"outputs": [{"name": "logits", "datatype": "FP32", "shape": [7], "data": [1.0]}]},
     "too large": {"outputs": [{"name": "logits", "datatype": "INT64", "shape": [1], "data": [2**70]}]},
@@ -125,7 +130,7 @@ def takes(name: str, datatype: str, *shape: int) -> Callable[[Any], Any]:
 
 
 def hang(document: Any) -> Any:
-    time.sleep(1)
+    time.sleep(0.8)
     return document
 
 
@@ -215,6 +220,36 @@ def test_nothing_is_waited_for_longer_than_the_timeout(bundle: Bundle) -> None:
         probe(ProbeRequest(url="http://127.0.0.1:1", bundle=bundle.path))
     with pytest.raises(TargetUnavailableError, match="cannot be reached"):
         probe(ProbeRequest(url="http://a..b", bundle=bundle.path))
+
+
+def test_server_of_something_else_than_http_is_not_reached(bundle: Bundle) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 mail\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        with pytest.raises(TargetUnavailableError, match="cannot be reached"):
+            probe(ProbeRequest(url=url, bundle=bundle.path))
+
+
+def test_interrupt_while_a_server_is_waited_for_prints_nothing(
+    bundle: Bundle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            probed(bundle, at("/v2/health/ready", hang))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://a", "http://", "http://a:b"])

@@ -210,7 +210,9 @@ def test_server_that_does_not_serve_ends_the_probe(
     assert complaint in str(raised.value)
 
 
-def test_nothing_is_waited_for_longer_than_the_timeout(bundle: Bundle) -> None:
+def test_nothing_is_waited_for_longer_than_the_timeout(
+    bundle: Bundle, capfd: pytest.CaptureFixture[str]
+) -> None:
     started = time.monotonic()
 
     with pytest.raises(TargetUnavailableError, match=r"no answer within 0.2 s"):
@@ -220,6 +222,7 @@ def test_nothing_is_waited_for_longer_than_the_timeout(bundle: Bundle) -> None:
         probe(ProbeRequest(url="http://127.0.0.1:1", bundle=bundle.path))
     with pytest.raises(TargetUnavailableError, match="cannot be reached"):
         probe(ProbeRequest(url="http://a..b", bundle=bundle.path))
+    assert capfd.readouterr().err == ""
 
 
 def test_server_of_something_else_than_http_is_not_reached(bundle: Bundle) -> None:

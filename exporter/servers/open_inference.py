@@ -4,6 +4,8 @@ In: the client's answers and exceptions. Out: arrays, and errors of one line. Te
 has the extension `binary_tensor_data`, as Triton does, and as JSON elsewhere.
 """
 
+import struct
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -33,8 +35,18 @@ Answer = TypeVar("Answer")
 
 _BINARY = "binary_tensor_data"
 _OK, _TOO_BUSY, _FAULT = 200, 503, 500
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What the client raises where an answer is not what the protocol says."""
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What reading an answer raises that is not what the protocol says: the client hands on what its parsers raise."""
 
 
 class _Unexpected(Exception):
@@ -248,10 +260,7 @@ def load_library() -> Any:
     try:
         import gevent
         import tritonclient.http
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # the second one where it was installed without its own extra `http`
+    except (ImportError, RuntimeError) as error:  # RuntimeError: without what its own extra `http` installs
         raise TargetUnavailableError(
             f'probe: {error}; install it with: pip install "exporter[triton]"'
         ) from error

@@ -24,6 +24,10 @@ Change = Callable[[str, Answer], Answer]
 """From a path and the right answer to the one that is given."""
 
 
+class Compressed(bytes):
+    """What is said to be compressed, and is not."""
+
+
 def right_answer(bundle: Bundle, path: str, body: bytes) -> Answer:
     """What a server says that serves the bundle, by the protocol's specification."""
     sample = bundle.sample()
@@ -67,6 +71,8 @@ def standing_in(bundle: Bundle, change: Change) -> Iterator[str]:
             with suppress(ConnectionError):  # the client may have left
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
+                if isinstance(content, Compressed):
+                    self.send_header("Content-Encoding", "deflate")
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -104,6 +110,7 @@ def at(end: str, new: Answer | Callable[[Any], Any]) -> Change:
 
 MALFORMED: dict[str, object] = {
     "junk": b"<html>",
+    "compressed": Compressed(b"{}"),
     "nested": b"[" * 100_000,
     "no outputs": {"outputs": None},
     "other output": {"outputs": []},

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from exporter.errors import InternalError
 from exporter.forms import Precision
 from exporter.models import ModelRequest
+from exporter.records import Router
 from exporter.targets import Signature
 
 Kind = Literal["module", "compiled", "program", "engine"]
@@ -59,7 +60,8 @@ class Contender:
         input: its own input batch (`.npy`), where it takes another type than the others do; None for theirs.
         cuda_graph: whether calls are replays of a captured CUDA graph; for PyTorch on CUDA.
         cheaper: of a ladder, the engines that are asked before `engine`, cheapest first.
-        threshold: of a ladder, least margin at which an answer of theirs is kept.
+        threshold: of a ladder, least value at which an answer of theirs is kept.
+        router: of a ladder, what that value is.
         precision: that a model's weights and images are cast to; programs and engines have their own.
     """
 
@@ -77,6 +79,7 @@ class Contender:
     cuda_graph: bool = False
     cheaper: tuple[EngineFile, ...] = ()
     threshold: float | None = None
+    router: Router = "confidence"
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:

@@ -117,7 +117,9 @@ def _load_engine(job: Job, file: EngineFile, inputs: Inputs) -> Loaded:
         return Loaded(call=runner.enqueue(inputs, cuda_graph=job.contender.cuda_graph), notes=notes)
     if job.contender.threshold is not None:
         cheaper = [_open(job, each) for each in job.contender.cheaper]
-        cascade = Cascade(runners=(*cheaper, runner), threshold=job.contender.threshold)
+        cascade = Cascade(
+            runners=(*cheaper, runner), threshold=job.contender.threshold, router=job.contender.router
+        )
         return Loaded(call=lambda: cascade(inputs), notes=notes)
     if file.signature.batch not in (job.contender.batch, "batch"):  # a call is over several of its batches
         return Loaded(call=lambda: runner(inputs), notes=notes)

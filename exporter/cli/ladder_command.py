@@ -1,4 +1,4 @@
-"""The command `ladder`, and its options: several r instead of one, and the agreement."""
+"""The command `ladder`, and its options: several r instead of one, the agreement, and when a vector is the dense one."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,6 +34,11 @@ _OWN = (
         default="99%",
         show_default=True,
         help="Share of images on which the answer is the dense model's, with 95 % confidence.",
+    ),
+    click.option(
+        "--cosine",
+        type=float,
+        help="Least cosine of a vector to the dense model's, to count as its answer; 0.99 where none is given.",
     ),
     click.option("--out", help="Folder of the ladder; by default artifacts/MODEL-ladder."),
     click.option("--force", is_flag=True, help="Replace a bundle that is already there."),
@@ -71,9 +76,8 @@ def _request(model: str, given: Mapping[str, Any]) -> "LadderRequest":
     shared = overrides({name: value for name, value in given.items() if name != "r"})
     recipe = override(recipe_from_mapping({"schema_version": 1, "model": model}, "options"), shared)
     schedules = tuple(replace(recipe.schedule, r=r) for r in integers(given["r"], "--r"))
-    return LadderRequest(
-        recipe=recipe, schedules=schedules, goal=LadderGoal(agreement=_share(given["agreement"]))
-    )
+    goal = LadderGoal(agreement=_share(given["agreement"]), cosine=given["cosine"])
+    return LadderRequest(recipe=recipe, schedules=schedules, goal=goal)
 
 
 def _share(text: str) -> float:

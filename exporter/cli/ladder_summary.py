@@ -6,7 +6,7 @@ from rich.console import Console
 
 from exporter.cli.terminal import figures, say
 from exporter.pipeline import Laddered, cautions
-from exporter.records import LadderRecord, to_tree
+from exporter.records import LadderRecord, kept_by, to_tree
 
 
 def laddered_tree(laddered: Laddered) -> dict[str, Any]:
@@ -45,10 +45,11 @@ def _lines(record: LadderRecord) -> list[str]:
         for count, what in ((of.repeated, "repeated"), (of.unreadable, "unreadable"))
         if count
     )
+    near = "" if of.cosine is None else f" with a cosine to the dense vector of {of.cosine:g} or more"
     lines = [
-        f"agreement: with {100 * of.confidence:g} % confidence at least {100 * (1 - of.bound):.2f} % of images like "
-        f"those of {of.data} ({of.disagreements} of {of.images} differ{left_out}); an answer is kept from a margin of "
-        f"{record.threshold:.4f} on",
+        f"agreement{near}: with {100 * of.confidence:g} % confidence at least {100 * (1 - of.bound):.2f} % of images "
+        f"like those of {of.data} ({of.disagreements} of {of.images} differ{left_out}); an answer is kept from a "
+        f"{kept_by(record.router)} of {record.threshold:.4f} on",
         f"expected multiply-accumulates: {100 * record.macs:.1f} % of dense",
         "best single engine: "
         + (

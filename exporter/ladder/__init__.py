@@ -1,10 +1,10 @@
-"""Ladders: several engines over the same weights, of which each image gets the cheapest that is sure of its answer.
+"""Ladders: several engines over the same weights, of which each image gets the cheapest whose answer is good enough.
 
-In: the engines of a bundle that holds a ladder, and images. Out: outputs, and whose they are. `certificate` says how
-sure is sure enough. No torch.
+In: the engines of a bundle that holds a ladder, and images. Out: outputs, and whose they are. `router` says what that
+is told by, and `certificate` from where on. No torch.
 """
 
-from exporter.ladder.cascade import Cascade, Routed, images_at_once, margins
+from exporter.ladder.cascade import Cascade, Routed, images_at_once
 from exporter.ladder.certificate import (
     CONFIDENCE,
     Certified,
@@ -15,6 +15,7 @@ from exporter.ladder.certificate import (
     rung_of,
     upper_bound,
 )
+from exporter.ladder.router import margins, values
 
 __all__ = [
     "CONFIDENCE",
@@ -29,4 +30,5 @@ __all__ = [
     "needed_images",
     "rung_of",
     "upper_bound",
+    "values",
 ]

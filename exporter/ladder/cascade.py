@@ -3,7 +3,7 @@
 In: a call's images. Out: the outputs of the engine whose answer was kept, image by image. Those that need the next
 engine are collected into its batches, so that calls with many images waste little. No torch.
 
-Shapes: n images, C classes.
+Shapes: n images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.bundle import Bundle
+from exporter.ladder.router import values
+from exporter.records import Router
 from exporter.signature import Array, Inputs
 from exporter.targets import Runner
 
@@ -45,12 +47,14 @@ class Cascade:
     """Engines of a ladder, called as one.
 
     Attributes:
-        runners: cheapest first, with equal inputs and outputs; logits are the first output.
-        threshold: least margin at which an answer is kept.
+        runners: cheapest first, with equal inputs; the outputs are the last one's, which all have.
+        threshold: least value at which an answer is kept.
+        router: what that value is.
     """
 
     runners: Sequence[Runner]
     threshold: float
+    router: Router = "confidence"
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Cascade | None":
@@ -63,7 +67,7 @@ class Cascade:
         if record is None:
             return None
         runners = tuple(each.runner(record.target) for each in bundle.rungs())
-        return cls(runners=runners, threshold=record.threshold)
+        return cls(runners=runners, threshold=record.threshold, router=record.router)
 
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Outputs by name; see `routed`."""
@@ -86,8 +90,9 @@ class Cascade:
             if place + 1 == len(self.runners):
                 kept = np.full(len(left), True)
             else:
-                kept = margins(next(iter(found.values()))) >= self.threshold
-            for name, array in found.items():
+                kept = values(self.router, found) >= self.threshold
+            for name in self.runners[-1].signature.output_names:
+                array = found[name]
                 whole = outputs.setdefault(name, np.empty((count, *array.shape[1:]), array.dtype))
                 whole[left[kept]] = array[kept]
             rung_n[left[kept]] = place
@@ -95,19 +100,3 @@ class Cascade:
             if not len(left):
                 break
         return Routed(outputs=outputs, rung_n=rung_n)
-
-
-def margins(logits_nC: Array) -> Array:
-    """How sure each answer is, float64 (n,): the probability of its class less that of the second, 0 to 1.
-
-    Minus infinity where the logits are not finite, or there is one class only, so that no threshold keeps the answer.
-    """
-    if logits_nC.shape[1] < 2:
-        return np.full(len(logits_nC), -np.inf)
-    finite_n: Array = np.asarray(np.isfinite(logits_nC).all(axis=1))
-    shifted_nC = np.where(finite_n[:, None], logits_nC, 0).astype(np.float64)
-    shifted_nC -= shifted_nC.max(axis=1, keepdims=True)
-    exp_nC = np.exp(shifted_nC)
-    second_n2 = np.partition(exp_nC, exp_nC.shape[1] - 2, axis=1)[:, -2:]
-    margin_n: Array = (second_n2[:, 1] - second_n2[:, 0]) / exp_nC.sum(axis=1)
-    return np.where(finite_n, margin_n, -np.inf)

@@ -4,7 +4,8 @@ from exporter.pipeline.bench import Benched, bench
 from exporter.pipeline.bundle_files import parity_record
 from exporter.pipeline.export import Exported, build, export
 from exporter.pipeline.ladder import Laddered, LadderRequest, adaptive_request, ladder
-from exporter.pipeline.ladder_record import LadderGoal, cautions
+from exporter.pipeline.ladder_goal import LadderGoal
+from exporter.pipeline.ladder_record import cautions
 from exporter.pipeline.measure import Measured
 from exporter.pipeline.observe import Note, Observer, silent
 from exporter.pipeline.optimize import optimize

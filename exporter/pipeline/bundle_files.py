@@ -54,10 +54,10 @@ def seal_bundle(compiled: Compiled, measured: Measured | None, bench: BenchRepor
 
 def _write_files(compiled: Compiled) -> None:
     folder, model, program = compiled.folder, compiled.planned.model, compiled.program
-    write_sample(folder, as_sample(model, compiled.sample))
+    write_sample(folder, as_sample(compiled.planned, compiled.sample))
     for name, engine in compiled.engines.items():
         if engine.own is not None:
-            write_sample(folder, as_sample(model, engine.own), name)
+            write_sample(folder, as_sample(compiled.planned, engine.own), name)
     (folder / "recipe.yaml").write_text(recipe_to_yaml(portable(compiled.recipe)), encoding="utf-8")
     parity = {
         name: _parity_tree(engine.parity, compiled.rounding) for name, engine in compiled.engines.items()

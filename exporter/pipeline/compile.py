@@ -157,7 +157,7 @@ def compile_engines(planned: Planned, targets: Targets, folder: Path, observe: O
         references = run_eager(program, parity_inputs(planned))
         require_finite(program, references)
         note(", ".join(references))
-    request = emit_request(planned, as_sample(planned.model, next(iter(references.values()))))
+    request = emit_request(planned, as_sample(planned, next(iter(references.values()))))
     compiler = _Compiler(
         compiled=Compiled(
             planned=planned,

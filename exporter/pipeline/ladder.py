@@ -16,7 +16,8 @@ from exporter.pipeline.bundle_files import seal_bundle
 from exporter.pipeline.choose import with_choices
 from exporter.pipeline.compile import Compiled, Targets, compile_engines, targets_here
 from exporter.pipeline.ladder_answers import answers
-from exporter.pipeline.ladder_record import LadderGoal, alone, certified_ladder, dense_gmacs, timed
+from exporter.pipeline.ladder_goal import LadderGoal
+from exporter.pipeline.ladder_record import alone, certified_ladder, dense_gmacs, timed
 from exporter.pipeline.ladder_timing import time_ladder
 from exporter.pipeline.material import material
 from exporter.pipeline.observe import Observer, silent
@@ -121,20 +122,23 @@ def ladder(
         raise UsageError(
             f"adaptive: the cheapest engine saves one and a half of the ratio: {error}"
         ) from error
+    goal = asked.goal.of(rungs[0])
+    if goal.router == "redundancy":
+        rungs = [*(replace(each, redundancy=True) for each in rungs[:-1]), rungs[-1]]
     name = recipe.name or f"{rungs[-1].model.name}-ladder"
     folder = Path(out_dir) if out_dir is not None else Path("artifacts") / name
     check_out_dir(folder, force)
     images = _images(recipe, rungs[-1])
-    _require_images(len(images.names), "images", images, asked.goal)
+    _require_images(len(images.names), "images", images, goal)
     with stage_bundle(folder, force) as staging:
         engines = _compiled(rungs, targets, staging, observe)
-        found = answers(images, engines, recipe.targets[0], observe)
-        _require_images(len(found.sizes_N), "different images", images, asked.goal)
+        found = answers(images, engines, goal, observe)
+        _require_images(len(found.sizes_N), "different images", images, goal)
         with observe("certify") as note:
             record = certified_ladder(
                 alone(engines, found),
                 found,
-                asked.goal,
+                goal,
                 target=recipe.targets[0],
                 dense_gmacs=dense_gmacs(engines[-1]),
             )
@@ -142,7 +146,7 @@ def ladder(
         if recipe.bench.race is not False:
             with observe("time"):
                 runners = [each.runners[record.target] for each in engines]
-                cascade = Cascade(runners=runners, threshold=record.threshold)
+                cascade = Cascade(runners=runners, threshold=record.threshold, router=record.router)
                 record = timed(record, time_ladder(cascade, engines[-1], images))
         _require_speed(recipe.bench.min_speedup, record)
         with observe("bundle") as note:
@@ -201,11 +205,6 @@ def _planned(asked: LadderRequest, observe: Observer) -> list[Planned]:
 
 def _check_model(planned: Planned) -> None:
     model = planned.model
-    if model.output_names[0] != "logits":
-        raise UsageError(
-            f"ladder: expected a classifier, whose answers say how sure they are, got {model.name}, which gives "
-            f"{model.output_names[0]}"
-        )
     if model.preprocess is None:
         raise UsageError(f"ladder: {model.name} {model.why_no_photos}")
 

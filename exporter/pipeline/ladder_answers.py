@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.ladder import margins
+from exporter.ladder import values
 from exporter.pipeline.compile import Compiled
-from exporter.pipeline.contenders import dense_contender, engine_contender
+from exporter.pipeline.contenders import as_input, dense_contender
+from exporter.pipeline.ladder_goal import LadderGoal
 from exporter.pipeline.observe import Observer
 from exporter.targets import Array
-from exporter.validation import ImageSet, best_answers, decode, default_workers
+from exporter.validation import ImageSet, best_answers, decode, default_workers, pair_cosines
 
 _CHUNK = 64
 
@@ -29,7 +30,7 @@ class Answers:
     Attributes:
         data: name of the images.
         fingerprint: of the images.
-        values_KN: how sure each engine but the last is of its answer, (K - 1, N).
+        values_KN: what the router reads of each engine but the last, (K - 1, N).
         differs_KN: whether each engine's answer is not the dense model's, bool (K, N).
         sizes_N: bytes per pixel of the images' files, (N,).
         repeated: images whose pixels are those of another one.
@@ -45,21 +46,21 @@ class Answers:
     unreadable: int
 
 
-def answers(images: ImageSet, engines: Sequence[Compiled], target: str, observe: Observer) -> Answers:
+def answers(images: ImageSet, engines: Sequence[Compiled], goal: LadderGoal, observe: Observer) -> Answers:
     """Run the dense program in eager PyTorch and every engine over images.
 
     Args:
         images: to run over.
         engines: of the ladder, cheapest first.
-        target: whose engines.
+        goal: by which their answers are judged.
         observe: receives the progress.
     """
     planned, count = engines[-1].planned, len(images.names)
     assert planned.model.preprocess is not None
     dense = dense_contender(planned)
-    own = [engine_contender(each.recipe, each.runners[target], planned.model.preprocess) for each in engines]
+    runners = [next(iter(each.runners.values())) for each in engines]
     seen, repeated, unreadable = set[bytes](), 0, 0
-    values, differs, sizes = list[Array](), list[Array](), list[float]()
+    read, differs, sizes = list[Array](), list[Array](), list[float]()
     decoded = decode(
         images,
         planned.model.preprocess,
@@ -76,17 +77,19 @@ def answers(images: ImageSet, engines: Sequence[Compiled], target: str, observe:
             if not fresh:
                 continue
             pixels_BCHW = part.pixels_BCHW[fresh]
-            logits = [run(pixels_BCHW) for run in own]
-            right_B = best_answers(dense(pixels_BCHW))
-            values.append(np.stack([margins(each) for each in logits[:-1]]))
-            differs.append(np.stack([_differs(best_answers(each), right_B) for each in logits]))
+            given = as_input(planned.recipe, pixels_BCHW, planned.model.preprocess)
+            outputs = [run(given) for run in runners]
+            right_BC = dense(pixels_BCHW)
+            read.append(np.stack([values(goal.router, each) for each in outputs[:-1]]))
+            found = [next(iter(each.values())).astype(np.float32) for each in outputs]
+            differs.append(np.stack([_differs(each, right_BC, goal.cosine) for each in found]))
             sizes += [images.bytes_per_pixel(part.positions[place]) for place in fresh]
         note(f"{len(seen)} images")
     return Answers(
         data=images.name,
         fingerprint=images.fingerprint,
-        values_KN=np.concatenate(values, axis=1) if values else np.zeros((len(own) - 1, 0)),
-        differs_KN=np.concatenate(differs, axis=1) if differs else np.zeros((len(own), 0), bool),
+        values_KN=np.concatenate(read, axis=1) if read else np.zeros((len(runners) - 1, 0)),
+        differs_KN=np.concatenate(differs, axis=1) if differs else np.zeros((len(runners), 0), bool),
         sizes_N=np.array(sizes),
         repeated=repeated,
         unreadable=unreadable,
@@ -101,7 +104,11 @@ def _is_new(pixels_CHW: Array, seen: set[bytes]) -> bool:
     return True
 
 
-def _differs(answer_B: Array, right_B: Array) -> Array:
+def _differs(own_BC: Array, right_BC: Array, cosine: float | None) -> Array:
     """An answer that is not finite is none, and agrees with nothing."""
-    differs_B: Array = (answer_B != right_B) | (right_B < 0)
+    if cosine is not None:
+        far_B: Array = pair_cosines(own_BC, right_BC) < cosine
+        return far_B
+    right_B = best_answers(right_BC)
+    differs_B: Array = (best_answers(own_BC) != right_B) | (right_B < 0)
     return differs_B

@@ -82,6 +82,7 @@ def _contenders(bundle: Bundle, record: LadderRecord, rung_n: Array) -> list[Con
         executed_macs=round(float(macs_K[rung_n].mean())),
         cheaper=tuple(each.engines[record.target] for each in subjects[:-1]),
         threshold=record.threshold,
+        router=record.router,
     )
     return [last, *engines[:-1], together]
 

@@ -4,7 +4,7 @@ In: compiled engines, and their answers on images. Out: a `LadderRecord`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,25 +13,13 @@ from exporter.errors import GateError
 from exporter.ladder import CONFIDENCE, Certified, certify, certify_by_size, fit_cost, rung_of, upper_bound
 from exporter.pipeline.compile import Compiled
 from exporter.pipeline.ladder_answers import Answers
+from exporter.pipeline.ladder_goal import LadderGoal
 from exporter.pipeline.ladder_timing import Timed
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.recipe import merging_name
 from exporter.records import Certificate, LadderRecord, RoutedBySize, RungRecord
 from exporter.rewrite import rewrite
 from exporter.targets import Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class LadderGoal:
-    """What the threshold of a ladder has to reach: an agreement, or in its place a saving.
-
-    Attributes:
-        agreement: share of images, below 1, on which the answers have to be the dense model's.
-        saving: share of the dense multiply-accumulates that is saved in the mean.
-    """
-
-    agreement: float | None = None
-    saving: float | None = None
 
 
 def alone(engines: Sequence[Compiled], found: Answers) -> tuple[RungRecord, ...]:
@@ -67,7 +55,7 @@ def certified_ladder(
     single = _single(rungs, agreement)
     return LadderRecord(
         target=target,
-        router="confidence",
+        router=goal.router,
         threshold=certified.threshold,
         rungs=tuple(replace(each, share=float((rung_N == place).mean())) for place, each in enumerate(rungs)),
         certificate=Certificate(
@@ -80,6 +68,7 @@ def certified_ladder(
             unreadable=found.unreadable,
             disagreements=certified.disagreements,
             bound=certified.bound,
+            cosine=goal.cosine,
         ),
         macs=float(np.cumsum(macs_K)[rung_N].mean()),
         single=None if single is None else rungs[single].name,

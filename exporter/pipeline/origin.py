@@ -17,6 +17,7 @@ from exporter.pipeline.plan import Planned, plan_export
 from exporter.pipeline.stage_options import rewrite_options
 from exporter.pipeline.whereabouts import located
 from exporter.recipe import Recipe
+from exporter.records import REDUNDANCY
 from exporter.rewrite import RewrittenProgram, rewrite
 from exporter.validation import tensors_of
 
@@ -42,7 +43,8 @@ def plan_bundle(bundle: Bundle, recipe: Recipe, observe: Observer, given: Collec
     planned = plan_export(recipe, observe)
     check_weights(planned.model, bundle.manifest.model.weights.sha256)
     model = replace(planned.model, preprocess=bundle.preprocess())
-    return replace(planned, model=model)
+    redundancy = any(each.name == REDUNDANCY for each in bundle.manifest.outputs)
+    return replace(planned, model=model, redundancy=redundancy)
 
 
 def check_weights(model: LoadedModel, expected: str | None) -> None:

@@ -35,6 +35,7 @@ class Planned:
         calibrated: what was chosen on images without labels; None where the recipe left nothing open.
         shared_folder: below the engines' folder, where lie the weights that they have in common with others of a
             ladder; None where they have none.
+        redundancy: whether its engines give how alike the tokens are that merge, by which a ladder chooses engines.
     """
 
     recipe: Recipe
@@ -45,6 +46,7 @@ class Planned:
     learned: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
     calibrated: Calibrated | None = None
     shared_folder: str | None = None
+    redundancy: bool = False
 
     @property
     def name(self) -> str:
@@ -70,7 +72,7 @@ class Planned:
         recipe, schedule = dense_recipe(self.recipe), self.schedule
         if self.anatomy is not None:
             schedule = plan(ScheduleRequest(), self.anatomy.geometry)
-        return replace(self, recipe=recipe, schedule=schedule, learned={})
+        return replace(self, recipe=recipe, schedule=schedule, learned={}, redundancy=False)
 
 
 def plan_export(recipe: Recipe, observe: Observer = silent, *, strict: bool = True) -> Planned:

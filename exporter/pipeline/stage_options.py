@@ -10,6 +10,7 @@ from exporter.errors import UsageError
 from exporter.models import LoadedModel
 from exporter.pipeline.plan import Planned
 from exporter.recipe import Recipe
+from exporter.records import REDUNDANCY
 from exporter.reduction import method
 from exporter.rewrite import InsertInputNormalization, RewriteOptions
 from exporter.targets import Array, EmitRequest, Signature, TensorSpec
@@ -37,6 +38,7 @@ def rewrite_options(planned: Planned) -> RewriteOptions:
         ),
         dense_outputs=recipe.model.outputs == "dense",
         reduced_outputs=recipe.model.outputs == "reduced",
+        redundancy=planned.redundancy,
         normalization=_normalization(recipe, model),
         disabled=frozenset(recipe.disable_passes),
         batch=recipe.batch,
@@ -64,10 +66,11 @@ def parity_inputs(planned: Planned) -> Cases:
     return {case: {name: images} for case, images in cases.items()}
 
 
-def as_sample(model: LoadedModel, reference: Reference) -> dict[str, Array]:
-    """An input and the eager outputs for it, by the model's own names, inputs first."""
+def as_sample(planned: Planned, reference: Reference) -> dict[str, Array]:
+    """An input and the eager outputs for it, by the model's own names and the redundancy, inputs first."""
+    names = (*planned.model.output_names, *((REDUNDANCY,) if planned.redundancy else ()))
     named: dict[str, Array] = {
-        name: output.numpy() for name, output in zip(model.output_names, reference.outputs, strict=True)
+        name: output.numpy() for name, output in zip(names, reference.outputs, strict=True)
     }
     return {**reference.inputs, **named}
 

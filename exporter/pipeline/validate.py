@@ -202,6 +202,7 @@ def _ladder(
     cascade = Cascade(
         runners=[own[record.target] for own in (*(each for _, each in cheaper), runners)],
         threshold=record.threshold,
+        router=record.router,
     )
     return cascade, {
         rung.name: _verify(each, recipe, own, observe)

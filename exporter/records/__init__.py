@@ -19,12 +19,14 @@ from exporter.records.intervals import Interval, Ratio
 from exporter.records.json_text import OMIT, canonical_json, parse_json, to_tree, write_whole
 from exporter.records.ladder import (
     LADDER_FILE,
+    REDUNDANCY,
     Certificate,
     LadderRecord,
     LadderTiming,
     RoutedBySize,
     Router,
     RungRecord,
+    kept_by,
 )
 from exporter.records.reading import LENIENT, STRICT, message_from, read_file, record_from
 from exporter.records.validation import (
@@ -52,6 +54,7 @@ __all__ = [
     "LADDER_FILE",
     "LENIENT",
     "OMIT",
+    "REDUNDANCY",
     "STRICT",
     "VALIDATION_FILE",
     "Accuracy",
@@ -89,6 +92,7 @@ __all__ = [
     "Unreadable",
     "ValidationRecord",
     "canonical_json",
+    "kept_by",
     "message_from",
     "parse_json",
     "read_file",

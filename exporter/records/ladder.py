@@ -12,7 +12,17 @@ from exporter.records.reading import STRICT
 
 LADDER_FILE = "ladder.json"
 
-Router = Literal["confidence"]
+REDUNDANCY = "redundancy"
+"""The output that the router of this name reads, (B, 1)."""
+
+Router = Literal["confidence", "redundancy"]
+"""What an answer is kept by: `confidence`, of a classifier, the probability of the best class less that of the second;
+`redundancy`, of an engine that gives vectors, how alike the tokens are that merge in its first blocks."""
+
+
+def kept_by(router: Router) -> str:
+    """What people call the value that a router compares with its threshold."""
+    return "margin" if router == "confidence" else router
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +52,8 @@ class RungRecord:
 class Certificate:
     """What is certain of a ladder: its answer is the dense model's on at least a share of images like these.
 
+    A vector is the dense model's if its cosine to it is at least a limit.
+
     Attributes:
         agreement: the share that was asked for; None where a saving was asked for, and the agreement found.
         confidence: of the bound.
@@ -52,6 +64,7 @@ class Certificate:
         unreadable: images left out, since they cannot be read.
         disagreements: images on which the ladder's answer is not the dense model's.
         bound: upper bound of the share of such images.
+        cosine: the limit; None of classes.
     """
 
     agreement: float | None
@@ -63,6 +76,7 @@ class Certificate:
     unreadable: int
     disagreements: int
     bound: float
+    cosine: float | None = field(default=None, metadata=OMIT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +114,7 @@ class LadderRecord:
     Attributes:
         schema_version: of this file.
         target: whose engines.
-        router: what an answer is kept by: `confidence`, the probability of the best class less that of the second.
+        router: what an answer is kept by.
         threshold: least value of it at which an answer is kept; the last engine's always is.
         rungs: cheapest first.
         certificate: of the ladder.

@@ -3,7 +3,7 @@
 In: what `ladder.json` says. Out: a section for `bundle_content`, nothing for a bundle without a ladder.
 """
 
-from exporter.records import LadderRecord
+from exporter.records import LadderRecord, kept_by
 from exporter.report import number_text as show
 from exporter.report.content import Paragraph, Section, Table, section
 
@@ -27,10 +27,11 @@ def ladder_sections(record: LadderRecord | None) -> tuple[Section, ...]:
             for rung in record.rungs
         ),
     )
+    same = "" if of.cosine is None else f", with a cosine of {of.cosine:g} or more to its vector,"
     certified = (
-        f"With {100 * of.confidence:g} % confidence the answer is the dense model's on at least "
+        f"With {100 * of.confidence:g} % confidence the answer is the dense model's{same} on at least "
         f"{show.percent(100 * (1 - of.bound))} of images like these ({of.disagreements} of {of.images} differ). An "
-        f"answer is kept from a margin of {record.threshold:.4f} on."
+        f"answer is kept from a {kept_by(record.router)} of {record.threshold:.4f} on."
     )
     return (section("Ladder", Paragraph(text=certified), table, Paragraph(text=_costs(record))),)
 

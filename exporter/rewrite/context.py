@@ -25,6 +25,7 @@ class RewriteOptions:
         dense_outputs: whether every original token gets an entry again, where something needs one for each; otherwise
             that is refused.
         reduced_outputs: whether an output with an entry per token has the tokens that are left.
+        redundancy: whether a further output tells how alike the tokens are that merge (`reduction.redundancy`).
         normalization: makes the graph take bytes; None for normalised floats.
         disabled: names of passes that must not run.
         batch: images per call; with `dynamic_batch`, only the example.
@@ -41,6 +42,7 @@ class RewriteOptions:
     proportional: bool = True
     dense_outputs: bool = False
     reduced_outputs: bool = False
+    redundancy: bool = False
     normalization: InsertInputNormalization | None = None
     disabled: frozenset[str] = frozenset()
     batch: int = 1

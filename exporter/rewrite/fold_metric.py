@@ -14,7 +14,7 @@ from exporter.graph.operators import aten
 from exporter.reduction import Method
 from exporter.rewrite.channel_rows import ProjectedHeads, has_parameters, projected_heads, replace_parameters
 from exporter.rewrite.context import PassContext
-from exporter.rewrite.role import role_of
+from exporter.rewrite.role import Role, role_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,11 @@ class FoldMetric(GraphPass):
             if heads is None or not has_parameters(heads.linear):
                 declined.append(f"block {role.block}: keys are more than a rearranged projection")
                 continue
-            match.update_arg(position, self._mean(graph_module, heads))
+            keys, mean = operand(match, position), self._mean(graph_module, heads)
+            match.update_arg(position, mean)
+            for reader in list(keys.users):
+                if role_of(reader) == Role("similarity", role.block):
+                    reader.replace_input_with(keys, mean)
             rewrites += 1
         return PassOutcome(name=self.name, rewrites=rewrites, declined=tuple(declined))
 

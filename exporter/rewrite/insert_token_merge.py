@@ -33,6 +33,7 @@ from exporter.reduction.unmerge import follow, restore
 from exporter.rewrite.context import PassContext
 from exporter.rewrite.generalize_token_shapes import GeneralizeTokenShapes
 from exporter.rewrite.read_tables import Standing, TableReader
+from exporter.rewrite.redundancy_output import insert_redundancy
 from exporter.rewrite.role import Role
 
 Place = TypeVar("Place", fx.Node, Standing)
@@ -47,7 +48,7 @@ class InsertTokenMerge(GraphPass):
     log(size), later means over them weigh by size, and tables with an entry per token are read where the tokens stand
     that are left. Padding has size 0 from the start, and attention that adds log(size) needs no mask over it. What
     needs one entry per original token (B, T, C), or values of several depths, reads `restore(x, where)`. Each block's
-    match becomes an extra output.
+    match becomes an extra output, the redundancy one before them.
 
     Attributes:
         anatomy: of the graph that this pass runs on.
@@ -56,6 +57,7 @@ class InsertTokenMerge(GraphPass):
         options: of the method.
         proportional: whether attention adds log(size).
         dense_outputs: whether values with one entry per original token are restored; otherwise nothing needs any.
+        redundancy: whether the program gives it.
         learned: tensors of the method, by block.
         forms: of attention with sizes and of the merge; the numbers are the same.
     """
@@ -66,6 +68,7 @@ class InsertTokenMerge(GraphPass):
     options: Mapping[str, Any] = field(default_factory=dict)
     proportional: bool = True
     dense_outputs: bool = False
+    redundancy: bool = False
     learned: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
     forms: Forms = field(default_factory=Forms)
     name: ClassVar[str] = "insert_token_merge"
@@ -87,6 +90,7 @@ class InsertTokenMerge(GraphPass):
             },
             proportional=asked.proportional,
             dense_outputs=asked.dense_outputs,
+            redundancy=asked.redundancy,
             learned=asked.learned,
             forms=asked.forms,
         )
@@ -136,8 +140,9 @@ class InsertTokenMerge(GraphPass):
                 reduce = self._reduce if self.method.decides else self._transform
                 levels.append(reduce(node, reductions[node], levels[-1] if levels else None))
                 replaced[node] = levels[-1].tokens
-        output = output_node(graph)
-        output.args = ((*operands(output), *(level.record for level in levels if level.record)),)
+        output, records = output_node(graph), (level.record for level in levels if level.record)
+        given = (insert_redundancy(graph, self.method),) if self.redundancy else ()
+        output.args = ((*operands(output), *given, *records),)
         return PassOutcome(name=self.name, rewrites=len(reductions))
 
     def _depths(self, graph: fx.Graph, layouts: Mapping[fx.Node, Layout], points: list[fx.Node]) -> Depths:

@@ -29,11 +29,11 @@ class RewrittenProgram:
     """What the targets emit.
 
     Attributes:
-        exported: returns the model's outputs, then the match of every block that merges, in the form of `record_match`.
+        exported: returns the outputs, then the match of every block that merges, in the form of `record_match`.
         eager: the same program as a graph module over the same parameters.
         merging: the graph that was captured, where each merge still is a call of the reduction's functions.
         method: whose matches they are.
-        outputs: how many of its results are the model's.
+        outputs: how many of its results are no matches: the model's own, and the redundancy where it is asked for.
         sites: what leaves each block, None where nothing does; one that nothing reads is not executed.
         executed_macs: multiply-accumulates of one image.
         scales: by weight, the unit of the activations in fp8 that it is multiplied by.
@@ -80,7 +80,7 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
 
     Raises:
         UnsupportedGraphError: something in the graph cannot follow the merges.
-        UsageError: an unknown pass is switched off, or the program is fixed to another batch.
+        UsageError: an unknown pass is switched off, the program is fixed to another batch, or it has no redundancy.
     """
     for name in options.disabled:
         check_name(name, SWITCHES, "passes")
@@ -89,10 +89,15 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     context = PassContext(schedule=schedule, options=options)
     graph_module = copy_graph(program.graph_module)
     outcomes = run_passes(graph_module, configured_passes(context))
+    if options.redundancy and not any(context.sites):
+        raise UsageError(
+            f"schedule: expected tokens that merge before the outputs are read, got {schedule.requested}, which gives no "
+            "redundancy; merge in more blocks"
+        )
     notes = {each.name for each in PASSES if each.only_notes}
     eager = eager_module(context)
     assert context.exported is not None
-    outputs = len(operands(output_node(program.graph_module.graph)))
+    outputs = len(operands(output_node(program.graph_module.graph))) + options.redundancy
     return RewrittenProgram(
         exported=context.exported,
         eager=eager,

@@ -10,11 +10,11 @@ class Role(NamedTuple):
 
     Attributes:
         part: `point`: its value is what merges, or would; `match`: its value is a `Match`, its arguments are what the
-            method reads; `merge`: tokens and sizes after the reduction.
+            method reads; `merge`: tokens and sizes after the reduction; `similarity`: of the pairs of a match.
         block: index.
     """
 
-    part: Literal["point", "match", "merge"]
+    part: Literal["point", "match", "merge", "similarity"]
     block: int
 
 

@@ -45,7 +45,7 @@ IMPORTS: dict[str, str] = {
     ),
     "benchmark": "arrays errors forms graph ladder machine models packages processes records targets",
     "bundle": "arrays errors models processes recipe records signature targets",
-    "ladder": "bundle signature targets",
+    "ladder": "bundle records signature targets",
     "embed": "bundle errors images ladder machine models processes records signature version",
     "servers": "bundle errors models processes records signature targets",
     "report": "arrays bundle errors models records sweep validation",

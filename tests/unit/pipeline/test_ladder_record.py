@@ -8,7 +8,8 @@ import pytest
 from exporter.errors import GateError
 from exporter.ladder import upper_bound
 from exporter.pipeline.ladder_answers import Answers
-from exporter.pipeline.ladder_record import LadderGoal, cautions, certified_ladder, timed
+from exporter.pipeline.ladder_goal import LadderGoal
+from exporter.pipeline.ladder_record import cautions, certified_ladder, timed
 from exporter.pipeline.ladder_timing import Timed
 from exporter.records import LadderRecord, LadderTiming, Ratio, RungRecord
 

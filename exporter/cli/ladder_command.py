@@ -1,4 +1,4 @@
-"""The command `ladder`, and its options: several r instead of one, the agreement, and when a vector is the dense one."""
+"""The command `ladder`, and its options: several r instead of one, the agreement, and what counts as one."""
 
 from collections.abc import Mapping
 from dataclasses import replace

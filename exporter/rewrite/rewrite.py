@@ -91,8 +91,8 @@ def rewrite(program: Program, schedule: Schedule, options: RewriteOptions) -> Re
     outcomes = run_passes(graph_module, configured_passes(context))
     if options.redundancy and not any(context.sites):
         raise UsageError(
-            f"schedule: expected tokens that merge before the outputs are read, got {schedule.requested}, which gives no "
-            "redundancy; merge in more blocks"
+            f"schedule: expected tokens that merge before the outputs are read, got {schedule.requested}; merge in "
+            "earlier blocks"
         )
     notes = {each.name for each in PASSES if each.only_notes}
     eager = eager_module(context)

@@ -22,6 +22,7 @@ from exporter.signature import Array
 from tests.cli.commands import TINY, Build, refused, reseal, run, tree
 from tests.support.pretended_race import PretendedRace
 
+VECTORS = ("--model-option", "num_classes=0")
 WORDS = ("ladder", "vit_digits", "--r", "12,0", "--agreement", "98%", "--batch", "8", "--no-bench")
 
 
@@ -146,6 +147,18 @@ def test_ladder_of_other_engines_is_refused(copy: Path) -> None:
         pytest.param(("--agreement", "most"), "expected a percent such as 99%, got most", id="a word"),
         pytest.param(("--target", "onnx,openvino"), "expected one target", id="two targets"),
         pytest.param((), "expected images like those that will be served", id="no images"),
+        pytest.param(
+            ("--cosine", "0.9"), "is a classifier, whose classes are compared", id="cosine of classes"
+        ),
+        pytest.param(
+            (*VECTORS, "--cosine", "1"), "a number between 0 and 1, such as 0.99, got 1", id="cosine"
+        ),
+        pytest.param((*VECTORS, "--method", "dct"), "method dct: how alike the tokens are", id="no match"),
+        pytest.param(
+            ("--outputs", "dense"),
+            "logits or one vector per image, got test_vit, which gives tokens",
+            id="tokens",
+        ),
     ],
 )
 def test_what_cannot_be_a_ladder_is_refused_in_one_line(
@@ -155,10 +168,6 @@ def test_what_cannot_be_a_ladder_is_refused_in_one_line(
 
     assert complaint in refused(2, *given)
     assert tree(tmp_path) == {}
-
-
-def test_model_without_classes_is_refused() -> None:
-    assert "expected a classifier" in refused(2, "ladder", "clip_digits", "--r", "0,2", "--out", "nowhere")
 
 
 def test_images_that_are_too_few_or_all_alike_are_refused_and_what_was_there_stays(

@@ -32,13 +32,15 @@ class EagerRun:
     """What one eager run did.
 
     `output` is a tensor, or a tuple of them; `tokens` are the counts that enter each block, then the final one;
-    `sizes_BN` the sizes of the final tokens, in order; `matchings` holds, per block, one matching per image.
+    `sizes_BN` the sizes of the final tokens, in order; `matchings` holds, per block, one matching per image;
+    `similarities`, per block that merges, how alike the tokens of an image are that merge.
     """
 
     output: Any
     sizes_BN: Tensor
     tokens: list[int]
     matchings: list[list[Matching]]
+    similarities: list[list[float]]
 
     @property
     def margin(self) -> float:
@@ -97,7 +99,13 @@ def trace_eager_reduced(model: nn.Module, images: Tensor, asked: Reduction) -> E
         output = tensor_of(model(images))
     assert len(state.matchings) == len(merged), "some blocks did not run, or ran twice"
     assert state.size_BN is not None
-    return EagerRun(output=output, sizes_BN=state.size_BN, tokens=state.tokens, matchings=state.matchings)
+    return EagerRun(
+        output=output,
+        sizes_BN=state.size_BN,
+        tokens=state.tokens,
+        matchings=state.matchings,
+        similarities=state.similarities,
+    )
 
 
 def tensor_of(output: Any) -> Any:

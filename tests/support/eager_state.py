@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support.definitions import Entering, definition
-from tests.support.matching import Matching
+from tests.support.matching import Matching, cosine
 
 COMPARED: Mapping[str, Mapping[str, Any]] = {"pitome": {"bipartite": "none"}}
 """Options of comparisons by a method's name. Where PiToMe deals every patch, energies nearly tie in most small images;
@@ -43,6 +43,7 @@ class MergeState:
         self.size_BN: Tensor | None = None
         self.tokens: list[int] = []
         self.matchings: list[list[Matching]] = []
+        self.similarities: list[list[float]] = []
 
     def begin(self, x_BNC: Tensor) -> None:
         """Note the tokens that enter the first block, each of size 1."""
@@ -103,6 +104,17 @@ class MergeState:
             for x_NC, size_N, k_HND, v_HND, row_N in images
         ]
         self.matchings.append([each.matching for each in left])
+        if asked.removed[block]:
+            self.similarities.append(
+                [_similarity(*each) for each in zip(k_BHND, self.matchings[-1], strict=True)]
+            )
         self.size_BN = torch.stack([each.sizes_K for each in left])
         self.tokens.append(self.size_BN.shape[1])
         return torch.stack([each.tokens_KC for each in left])
+
+
+def _similarity(k_HND: Tensor, matching: Matching) -> float:
+    """The mean cosine of keys, averaged over heads, between a token that merges and the first one of its group."""
+    cosines = cosine(k_HND.mean(dim=0))
+    pairs = [cosines[group[0]][source] for group in matching.groups for source in group[1:]]
+    return sum(pairs) / len(pairs)

@@ -1,5 +1,7 @@
 """The cascade: whose answer is kept, in which order, and in how many calls."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,6 +45,24 @@ def test_engine_that_no_image_needs_is_not_called() -> None:
 
     assert Cascade(runners=runners, threshold=0.8)({"images": images(-5)})["logits"].shape == (1, 3)
     assert not runners[1].seen
+
+
+def test_redundancy_routes_vectors_and_is_no_output_of_the_ladder() -> None:
+    vectors = replace(SIGNATURE, outputs=(replace(SIGNATURE.outputs[0], name="vector"),))
+
+    def of_cheaper(images: Array) -> dict[str, Array]:
+        return {"vector": images, "redundancy": images[:, 1:2]}
+
+    cheap = FakeRunner(compute=of_cheaper, signature=vectors)
+    last = FakeRunner(compute=lambda images: {"vector": -images}, signature=vectors)
+    given = images(0.4, 0.5, 0.6, np.nan)
+    given[2, 0] = np.inf
+
+    routed = Cascade(runners=[cheap, last], threshold=0.5, router="redundancy").routed(given)
+
+    assert routed.rung_n.tolist() == [1, 0, 1, 1]  # below, at, not finite itself, of a vector that is not
+    assert list(routed.outputs) == ["vector"]
+    np.testing.assert_array_equal(routed.outputs["vector"], given * np.array([[-1], [1], [-1], [-1]]))
 
 
 def test_answer_that_is_not_finite_goes_on_to_the_last_engine() -> None:

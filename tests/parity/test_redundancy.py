@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import fx
 
 from exporter.forms import Forms
+from exporter.reduction.redundancy import pair_similarity
 from exporter.rewrite import RewrittenProgram
 from exporter.schedule import ScheduleRequest
 from exporter.targets import EmitRequest, Signature, TensorSpec, target
@@ -40,6 +42,9 @@ def test_redundancy_is_the_mean_similarity_of_what_merges_in_the_first_three_mer
     output, redundancy, *records = program(family(name).images())
 
     assert program.outputs == 2 and len(records) == len(program.merging_blocks)
+    for node in program.merging.graph.find_nodes(op="call_function", target=pair_similarity):
+        compared, match = node.args
+        assert isinstance(match, fx.Node) and compared is match.args[0]  # the mean is computed once
     expected_LB = torch.tensor(run.similarities[:3], dtype=torch.float64)[: len(records)]
     assert max_abs_error(redundancy, expected_LB.mean(dim=0)[:, None]) < 1e-5
     assert max_abs_error(output, run.output) < 1e-5

@@ -10,7 +10,7 @@ from exporter.records import Router
 from exporter.reduction import method
 
 LEAST_COSINE = 0.99
-"""Of a vector to the dense model's, where none is asked for: neighbours of a photo seldom change above it."""
+"""Of a vector to the dense model's, where none is asked for; what a search can stand is for its owner to measure."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from exporter.bundle.locks import wait_for_writer
 from exporter.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, decode, short
 from exporter.bundle.write import SAMPLE_FILE, check_name, sample_file, sha256_of
 from exporter.errors import BundleError, UsageError, nearest
-from exporter.records import LADDER_FILE, LadderRecord, read_file
+from exporter.records import LADDER_FILE, REDUNDANCY, LadderRecord, read_file
 from exporter.signature import MASK, Array, Signature
 
 if TYPE_CHECKING:
@@ -182,10 +182,12 @@ class Bundle:
         if LADDER_FILE not in self.manifest.files:
             return None
         record = read_file(LadderRecord, self.path / LADDER_FILE, "build the ladder again")
-        engines = [each.manifest.artifacts.get(record.target) for each in self.rungs()]
-        if [None if each is None else each.sha256 for each in engines] != [
-            each.sha256 for each in record.rungs
-        ]:
+        rungs = self.rungs()
+        engines = [each.manifest.artifacts.get(record.target) for each in rungs]
+        found = [None if each is None else each.sha256 for each in engines]
+        read = {*self.signature.output_names, *((REDUNDANCY,) if record.router == REDUNDANCY else ())}
+        lacking = any(read.difference(each.signature.output_names) for each in rungs[:-1])
+        if lacking or found != [each.sha256 for each in record.rungs]:
             raise BundleError(f"{self.path}: {LADDER_FILE} is of other engines; build the ladder again")
         return record
 

@@ -141,7 +141,7 @@ class TokenOptimizer:
         method: how tokens are chosen.
         reduction_ratio: as in the schedule, share of the dense model's multiply-accumulates to save.
         adaptive: whether that is a mean: a ladder of engines that save half, all and one and a half of it, of which
-            each image gets the cheapest that is sure of its answer.
+            each image gets the cheapest whose answer is good enough.
     """
 
     method: Annotated[Method, Key()] = "tome"

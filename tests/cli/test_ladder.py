@@ -126,14 +126,15 @@ def test_certificate_holds_on_the_other_half_of_the_images(logits_KNC: Array) ->
 
 
 def test_ladder_of_other_engines_is_refused(copy: Path) -> None:
-    tampered = json.loads((copy / "ladder.json").read_text())
-    tampered["rungs"][0]["sha256"] = "0" * 64
-    (copy / "ladder.json").write_text(json.dumps(tampered))
-    assert "has changed" in refused(8, "validate", copy)
+    whole = json.loads((copy / "ladder.json").read_text())
+    first, last = whole["rungs"]
+    for change in ({"rungs": [first | {"sha256": "0" * 64}, last]}, {"router": "redundancy"}):
+        (copy / "ladder.json").write_text(json.dumps(whole | change))
+        assert "has changed" in refused(8, "validate", copy)
 
-    reseal(copy)
+        reseal(copy)
 
-    assert "ladder.json is of other engines; build the ladder again" in refused(8, "validate", copy)
+        assert "ladder.json is of other engines; build the ladder again" in refused(8, "validate", copy)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,11 @@ def in_memory(model: "ir.Model") -> ModelInMemory:
     import onnx_ir as ir
 
     kept = {name: value.const_value for name, value in model.graph.initializers.items()}
-    large = {name: tensor for name, tensor in kept.items() if tensor and tensor.nbytes > _INLINE_BYTES}
+    large = {
+        name: tensor
+        for name, tensor in kept.items()
+        if tensor and (tensor.nbytes > _INLINE_BYTES or isinstance(tensor, ir.ExternalTensor))
+    }
     for name, tensor in large.items():
         model.graph.initializers[name].const_value = ir.ExternalTensor(
             name, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.numpy().shape), name=name

@@ -1,6 +1,7 @@
 """bfloat16 on the CPU: the roundings of PyTorch's own bfloat16, bit by bit, where nothing sums in another order."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from exporter.targets.onnx.options import OnnxOptions
 from exporter.targets.onnx.probe import probe
 from exporter.targets.onnx.providers import PROVIDERS
 from exporter.targets.onnx.runner import OnnxRunner
+from exporter.targets.onnx.save import save_apart
 from exporter.targets.onnx.widen_bfloat16 import holds_bfloat16, widen_bfloat16
 from tests.support.hand_made_onnx import node, one_in_one_out
 
@@ -127,6 +129,24 @@ def test_nothing_is_left_in_bfloat16_but_pairs_of_casts(model: onnx.ModelProto) 
     assert users == ("Cast",)
     assert rounding == [made.output[0] for made in NODES if made.op_type != "Transpose"][:-1]
     assert all(value.dtype == ir.DataType.FLOAT for value in widened.graph.initializers.values())
+
+
+def test_small_weights_beside_the_model_are_read_before_it_is_widened(tmp_path: Path) -> None:
+    weights = {"query": WEIGHTS["query"], "shift": normal(TOKENS, CHANNELS, seed=7)}
+    nodes = [
+        NODES[0],
+        node("MatMul", "narrow query", "q"),
+        node("Cast", "q", "wide", to=TensorProto.FLOAT),
+        node("Add", "wide shift", "y"),
+    ]
+    model, images = one_in_one_out(nodes, SHAPES, weights, OPSET), normal(*SHAPES["x"], seed=6).numpy()
+    whole = runner(model, tmp_path)
+    apart = replace(whole, path=tmp_path / "apart" / "model.onnx")
+    apart.path.parent.mkdir()
+    save_apart(ir.from_proto(model), apart.path)
+
+    assert apart.path.with_name("model.onnx.data").stat().st_size > 0
+    np.testing.assert_array_equal(apart(images)["y"], whole(images)["y"])
 
 
 def test_models_without_bfloat16_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What token merging carries from block to block: the size of every token, and the merges done so far."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,7 +115,10 @@ class MergeState:
 
 
 def _similarity(k_HND: Tensor, matching: Matching) -> float:
-    """The mean cosine of keys, averaged over heads, between a token that merges and the first one of its group."""
+    """The mean cosine of keys, averaged over heads, between a token that merges and the first one of its group.
+
+    Not a number where tokens are dropped and none merges.
+    """
     cosines = cosine(k_HND.mean(dim=0))
     pairs = [cosines[group[0]][source] for group in matching.groups for source in group[1:]]
-    return sum(pairs) / len(pairs)
+    return sum(pairs) / len(pairs) if pairs else math.nan

@@ -120,6 +120,17 @@ def test_a_shard_that_is_not_whole_is_embedded_again_and_is_the_same_to_the_byte
     assert contents(out) == whole
 
 
+def test_a_shard_of_another_plan_is_embedded_again(ask: Ask, tmp_path: Path) -> None:
+    other = embed(ask(dtype="float16", out=tmp_path / "other")).out
+    out = embed(ask()).out
+    whole = contents(out)
+    shard_file(out, 1).write_bytes(shard_file(other, 1).read_bytes())
+
+    assert embed(ask()).found == 2
+
+    assert contents(out) == whole
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
